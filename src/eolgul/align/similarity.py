@@ -1,0 +1,51 @@
+"""The similarity transform from five landmarks to the 112x112 template, and the cut-out made with it."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+TEMPLATE_NAME = "arcface-112-v1"
+SIZE = 112
+# Left eye, right eye, nose, left and right mouth corner (as seen in the image), x y in pixels of a 112x112 picture.
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
+)
+_SHRINK = 0.5
+
+
+def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotation, uniform scale and translation (2x3) that best take `source` to `target` (both K x 2, least squares).
+
+    Umeyama 1991 (doi:10.1109/34.88573); never a reflection. ValueError when the source points all coincide.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    from_centre, to_centre = source - source_mean, target - target_mean
+    variance = (from_centre**2).sum() / len(source)
+    if variance == 0:
+        raise ValueError("the landmarks all lie in one place")
+    u, singular, vt = np.linalg.svd(to_centre.T @ from_centre / len(source))
+    signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt)) or 1.0])
+    linear = (singular * signs).sum() / variance * (u * signs @ vt)
+    return np.column_stack([linear, target_mean - linear @ source_mean])
+
+
+def align_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Cut out the face: uint8 RGB H x W x 3 and landmarks 5 x 2 (pixels) → uint8 RGB 112 x 112 x 3, outside black.
+
+    Bilinear sampling; where a large face shrinks to less than half, the image is first averaged down (area
+    interpolation), since bilinear sampling alone would then skip pixels and alias.
+    """
+    matrix = similarity_transform(landmarks, TEMPLATE)
+    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < _SHRINK:
+        height, width = image.shape[:2]
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        # Pixel centres: x in the original is (x' + 0.5) * ratio - 0.5.
+        ratio = np.array([width / size[0], height / size[1]])
+        matrix = np.column_stack([matrix[:, :2] * ratio, matrix[:, 2] + matrix[:, :2] @ (0.5 * ratio - 0.5)])
+    warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
+    return np.asarray(warped, np.uint8)

@@ -1,0 +1,178 @@
+"""What every artifact has in common: a directory that appears whole or not at all, and a card that says what it is.
+
+The card is deterministic (no clock, no machine path): the same inputs and recipe give the same card, byte for byte, so
+the card's sha256 is the artifact's digest. It lists every other file of the directory with its size and sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eolgul import __version__
+from eolgul.errors import InputError
+
+FORMAT = 1
+CARDS = {"FaceDataset": "dataset.json", "ModelPackage": "manifest.json", "Evaluation": "evaluation.json"}
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A whole artifact on the local disk. `digest` is the sha256 (hex) of its card file."""
+
+    path: Path
+    kind: str
+    card: dict[str, Any]
+    digest: str
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        contents: dict[str, Any] = self.card["contents"]
+        return contents
+
+    @property
+    def synthetic(self) -> bool:
+        """True when any image behind this artifact was drawn by `eolgul.synth`."""
+        return bool(self.card["synthetic"])
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """How another artifact's card names this one as its input."""
+        return {"kind": self.kind, "digest": self.digest}
+
+
+def sha256_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and a newline at the end: the same value is always the same bytes. NaN is refused."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    return sha256_bytes(canonical_json(dict(recipe)))
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[Path]:
+    """Yield a temporary directory beside `out`; rename it to `out` when the block ends well, remove it otherwise.
+
+    An existing `out` is replaced only at the very end. Raises InputError when `out` is a file.
+    """
+    out = out.absolute()
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; an artifact needs a directory name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if out.exists():
+            old = out.parent / f".{out.name}.{os.getpid()}.old"
+            out.rename(old)
+            temporary.rename(out)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def list_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file below `folder` as {relative posix path: {"sha256", "size"}}."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def seal(
+    folder: Path,
+    kind: str,
+    *,
+    step: str,
+    recipe: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, str]],
+    contents: Mapping[str, Any],
+    synthetic: bool,
+) -> Artifact:
+    """Write the card of a finished directory (the last file written into it) and return the artifact."""
+    card = {
+        "kind": kind,
+        "format": FORMAT,
+        "step": step,
+        "eolgul": __version__,
+        "recipe": dict(recipe),
+        "inputs": [dict(reference) for reference in inputs],
+        "contents": dict(contents),
+        "synthetic": synthetic,
+        "files": list_files(folder),
+    }
+    data = canonical_json(card)
+    (folder / CARDS[kind]).write_bytes(data)
+    return Artifact(folder, kind, card, sha256_bytes(data))
+
+
+def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -> Artifact:
+    """Read an artifact's card and check its files.
+
+    `check` is "size" (every file is there and as long as the card says) or "sha256" (and has the same bytes).
+    Raises InputError, naming the file, when the directory is no artifact, of another kind, or not as its card says.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path}: no such artifact directory")
+    kinds = [name for name, card in CARDS.items() if (path / card).is_file()]
+    if not kinds:
+        raise InputError(f"{path}: holds none of {', '.join(CARDS.values())}, so it is no eolgul artifact")
+    found = kinds[0]
+    if kind is not None and found != kind:
+        raise InputError(f"{path}: is a {found}, expected a {kind}")
+    card_path = path / CARDS[found]
+    data = card_path.read_bytes()
+    try:
+        card = json.loads(data)
+        files: dict[str, dict[str, Any]] = card["files"]
+        if card["kind"] != found or card["format"] != FORMAT:
+            raise KeyError("kind")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{card_path}: not a format {FORMAT} {found} card") from error
+    for name, facts in files.items():
+        file = path / name
+        if ".." in Path(name).parts or not file.is_file():
+            raise InputError(f"{file}: listed in {card_path.name} but missing")
+        if file.stat().st_size != facts["size"]:
+            raise InputError(f"{file}: {file.stat().st_size} bytes, expected {facts['size']}")
+        if check == "sha256" and sha256_file(file) != facts["sha256"]:
+            raise InputError(f"{file}: sha256 differs from the one in {card_path.name}")
+    return Artifact(path, found, card, sha256_bytes(data))
+
+
+def reuse(
+    out: Path, kind: str, *, step: str, recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, str]]
+) -> Artifact | None:
+    """The artifact already at `out` if it is whole and was made by this step from these inputs with this recipe."""
+    if not (out / CARDS[kind]).is_file():
+        return None
+    try:
+        artifact = open_artifact(out, kind)
+    except InputError:
+        return None
+    wanted = {"step": step, "eolgul": __version__, "recipe": dict(recipe), "inputs": [dict(item) for item in inputs]}
+    made = {key: artifact.card.get(key) for key in wanted}
+    return artifact if canonical_json(made) == canonical_json(wanted) else None

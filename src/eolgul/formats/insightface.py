@@ -1,0 +1,210 @@
+"""InsightFace's use of RecordIO (`train.rec`, `train.idx`, `property`) and its `.bin` verification sets.
+
+In the InsightFace layout record 0 holds `[N+1, N+1+identities]`, records 1…N are images and the records from N+1 on
+are one per identity, without an image. Files made by `im2rec` have none of that: keys from 0, a scalar label each.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.errors import InputError
+from eolgul.formats.recordio import RecordReader, RecordWriter, pack_image, read_index, unpack_image
+
+
+@dataclass(frozen=True, slots=True)
+class RecImage:
+    """One image record: its key, integer identity label and encoded image bytes, or why it is unusable."""
+
+    key: int
+    offset: int
+    label: int | None
+    image: bytes
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """The `property` file: identities, height and width in pixels, and the image count of a second line if there."""
+
+    identities: int
+    height: int
+    width: int
+    images: int | None = None
+
+
+def read_property(path: Path) -> Property:
+    """Read `property`. InputError when its first line is not `identities,height,width`."""
+    lines = path.read_text(encoding="ascii", errors="replace").split()
+    try:
+        identities, height, width = (int(value) for value in lines[0].split(","))
+        return Property(identities, height, width, int(lines[1]) if len(lines) > 1 else None)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} line 1: expected 'identities,height,width' as whole numbers") from error
+
+
+def iter_rec(rec: Path) -> Iterator[RecImage]:
+    """Every image record of a `.rec` file in key order, in either layout.
+
+    The `.idx` beside it is used when it is there and fits; a missing or stale one is replaced by scanning the file.
+    Raises InputError for a file that is no RecordIO; a single bad record is returned with its `problem`.
+    """
+    with RecordReader(rec) as reader:
+        index = _index(rec, reader)
+        keys = sorted(index)
+        first = unpack_image(reader.read(index[keys[0]])[0], f"{rec} record {keys[0]}")
+        if keys[0] == 0 and first.flag == 2 and len(first.image) == 0 and int(first.labels[0]) > 0:
+            end = int(first.labels[0])
+            keys = [key for key in keys if 0 < key < end]
+        for key in keys:
+            offset = index[key]
+            try:
+                record = unpack_image(reader.read(offset)[0], f"{rec} at byte {offset}")
+            except InputError as error:
+                yield RecImage(key, offset, None, b"", str(error))
+                continue
+            label = record.labels[0]
+            if not (label >= 0 and label == int(label)):
+                yield RecImage(key, offset, None, b"", f"{rec} at byte {offset}: label {label} is no identity number")
+            elif len(record.image) == 0:
+                yield RecImage(key, offset, int(label), b"", f"{rec} at byte {offset}: no image behind the header")
+            else:
+                yield RecImage(key, offset, int(label), bytes(record.image))
+
+
+def _index(rec: Path, reader: RecordReader) -> dict[int, int]:
+    path = rec.with_suffix(".idx")
+    if path.is_file():
+        index = read_index(path)
+        if index and _fits(reader, index):
+            return index
+    index = {key: offset for key, (offset, _) in enumerate(reader.scan())}
+    if not index:
+        raise InputError(f"{rec}: no record found, expected RecordIO")
+    return index
+
+
+def _fits(reader: RecordReader, index: dict[int, int]) -> bool:
+    """A stale index points beside a record, or leaves some out at the end: look at both ends."""
+    offsets = (index[min(index)], max(index.values()))
+    try:
+        following = [reader.read(offset)[1] for offset in offsets]
+    except InputError:
+        return False
+    return following[1] >= reader.size and min(index.values()) == 0
+
+
+def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int = 112, width: int = 112) -> Property:
+    """Write `train.rec`, `train.idx` and `property` in the InsightFace layout.
+
+    `images` yields (label, encoded image) with labels 0, 1, 2… in ascending order, each identity's images together.
+    Record 0 needs the image count, which a stream tells only at its end, so the payloads are spooled to a side file.
+    Raises ValueError when labels skip a number or go back.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ranges: list[list[int]] = []
+    sizes: list[int] = []
+    spool = folder / ".spool"
+    try:
+        with spool.open("wb") as out:
+            for count, (label, image) in enumerate(images):
+                if label == len(ranges):
+                    ranges.append([count, count])
+                elif label != len(ranges) - 1:
+                    raise ValueError(f"image {count}: label {label} after {len(ranges) - 1}; labels must be contiguous")
+                ranges[label][1] = count + 1
+                sizes.append(out.write(image))
+        total = len(sizes)
+        with RecordWriter(folder / "train.rec") as writer, spool.open("rb") as back:
+            writer.write(0, pack_image([float(total + 1), float(total + 1 + len(ranges))], b""))
+            for label, (begin, end) in enumerate(ranges):
+                for number in range(begin, end):
+                    writer.write(number + 1, pack_image(float(label), back.read(sizes[number]), id=number + 1))
+            for label, (begin, end) in enumerate(ranges):
+                key = total + 1 + label
+                writer.write(key, pack_image([float(begin + 1), float(end + 1)], b"", id=key))
+    finally:
+        spool.unlink(missing_ok=True)
+    (folder / "property").write_text(f"{len(ranges)},{height},{width}\n", encoding="ascii")
+    return Property(len(ranges), height, width)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """A `.bin` set: 2N encoded images, pair i being images 2i and 2i+1, and whether each pair is the same person."""
+
+    images: list[bytes]
+    same: NDArray[np.bool_]
+
+
+class _BinUnpickler(pickle.Unpickler):
+    """Admits what a `.bin` needs (bytes, str, list, tuple, bool, numpy arrays and scalars) and nothing else."""
+
+    _ALLOWED = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("_codecs", "encode"),
+            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise InputError(f"asks for {module}.{name}, which a .bin set never needs: refused")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_bin(path: Path) -> Bin:
+    """Read a `.bin` set written by Python 2 or 3, its items bytes or uint8 arrays.
+
+    Raises InputError when it is no such pickle, asks for any other class, or its counts do not fit.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded = _BinUnpickler(file, encoding="bytes").load()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except Exception as error:  # a hostile or cut-off pickle can raise nearly anything
+        raise InputError(f"{path}: not a readable .bin set ({type(error).__name__})") from error
+    if not isinstance(loaded, tuple | list) or len(loaded) != 2:
+        raise InputError(f"{path}: expected a pair (images, is-same flags)")
+    items, flags = loaded
+    if not isinstance(items, tuple | list) or not isinstance(flags, tuple | list | np.ndarray):
+        raise InputError(f"{path}: expected a list of images and a list of flags")
+    if len(items) != 2 * len(flags) or len(flags) == 0:
+        raise InputError(f"{path}: {len(items)} images and {len(flags)} flags, expected two images a flag")
+    images = [_image_bytes(item, f"{path} image {number}") for number, item in enumerate(items)]
+    same = np.empty(len(flags), np.bool_)
+    for number, flag in enumerate(flags):
+        if not isinstance(flag, bool | int | np.bool_ | np.integer) or flag not in (0, 1):
+            raise InputError(f"{path} flag {number}: {flag!r}, expected true or false")
+        same[number] = bool(flag)
+    return Bin(images, same)
+
+
+def _image_bytes(item: Any, where: str) -> bytes:
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size == max(item.shape, default=0):
+        return item.tobytes()  # OpenCV's imencode gives (n, 1), newer writers (n,)
+    raise InputError(f"{where}: a {type(item).__name__}, expected encoded bytes or a one-dimensional uint8 array")
+
+
+def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
+    """Write a `.bin` set that InsightFace's own readers load. ValueError unless there are two images a flag."""
+    if len(images) != 2 * len(same):
+        raise ValueError(f"{len(images)} images for {len(same)} flags")
+    buffer = io.BytesIO()
+    pickle.dump((list(images), [bool(flag) for flag in same]), buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    path.write_bytes(buffer.getvalue())

@@ -1,0 +1,54 @@
+"""LFW's two files: `<Name>/<Name>_0001.jpg` pictures and `pairs.txt` with its folds of matched and mismatched pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eolgul.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures by their path below the image folder, without extension, whether they show one person, and the fold."""
+
+    left: str
+    right: str
+    same: bool
+    fold: int
+
+
+def image_key(name: str, number: int) -> str:
+    return f"{name}/{name}_{number:04}"
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Read `pairs.txt`: `folds<TAB>pairs-per-class`, then per fold the matched and then the mismatched lines.
+
+    Raises InputError naming the line that does not fit.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        folds, each = (int(value) for value in lines[0].split())
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path} line 1: expected 'folds<TAB>pairs per class'") from error
+    if len([line for line in lines[1:] if line.strip()]) != 2 * folds * each:
+        raise InputError(
+            f"{path}: {len(lines) - 1} pair lines, expected {2 * folds * each} ({folds} folds of 2 x {each})"
+        )
+    pairs = []
+    for number, line in enumerate(lines[1 : 1 + 2 * folds * each]):
+        fold, within = divmod(number, 2 * each)
+        words = line.split()
+        try:
+            if within < each:
+                name, first, second = words
+                left, right = image_key(name, int(first)), image_key(name, int(second))
+            else:
+                name, first, other, second = words
+                left, right = image_key(name, int(first)), image_key(other, int(second))
+        except ValueError as error:
+            kind = "'name n1 n2'" if within < each else "'name1 n1 name2 n2'"
+            raise InputError(f"{path} line {number + 2}: {line[:60]!r}, expected {kind}") from error
+        pairs.append(Pair(left, right, within < each, fold))
+    return pairs

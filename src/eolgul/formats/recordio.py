@@ -1,0 +1,207 @@
+"""MXNet RecordIO: records of bytes in one file, split at embedded magics, found through an `.idx` or by scanning.
+
+Source: dmlc-core `recordio.h` as summarised in the project's format notes. A record is a little-endian uint32 magic,
+a uint32 `cflag << 29 | length`, the payload, and zero padding to four bytes. A payload that contains the magic at a
+four-byte-aligned place is stored as several parts (cflag 1, 2…, 3) with those four bytes left out between them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from eolgul.errors import InputError
+
+MAGIC = 0xCED7230A
+MAGIC_BYTES = struct.pack("<I", MAGIC)
+MAX_LENGTH = (1 << 29) - 1
+_HEAD = struct.Struct("<II")
+_IMAGE_HEAD = struct.Struct("<IfQQ")
+_WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """A record's image header (`IRHeader`) and what follows it.
+
+    `labels` holds the header's scalar label when `flag` is 0, else the `flag` float32 labels behind the header.
+    """
+
+    flag: int
+    labels: tuple[float, ...]
+    id: int
+    id2: int
+    image: memoryview
+
+
+def pack_image(labels: float | list[float], image: bytes, *, id: int = 0, id2: int = 0) -> bytes:
+    """The payload of an image record: a scalar label gives flag 0, a list gives flag = its length."""
+    if isinstance(labels, list):
+        return _IMAGE_HEAD.pack(len(labels), 0.0, id, id2) + struct.pack(f"<{len(labels)}f", *labels) + image
+    return _IMAGE_HEAD.pack(0, labels, id, id2) + image
+
+
+def unpack_image(payload: bytes | memoryview, where: str) -> ImageRecord:
+    """Split a payload into header, labels and image bytes; InputError (naming `where`) when it is too short."""
+    view = memoryview(payload)
+    if len(view) < _IMAGE_HEAD.size:
+        raise InputError(f"{where}: {len(view)} bytes, too short for an image header of {_IMAGE_HEAD.size}")
+    flag, label, id_, id2 = _IMAGE_HEAD.unpack_from(view)
+    if flag == 0:
+        return ImageRecord(0, (label,), id_, id2, view[_IMAGE_HEAD.size :])
+    end = _IMAGE_HEAD.size + 4 * flag
+    if end > len(view):
+        raise InputError(f"{where}: {flag} labels announced, but only {len(view) - _IMAGE_HEAD.size} bytes follow")
+    return ImageRecord(flag, struct.unpack_from(f"<{flag}f", view, _IMAGE_HEAD.size), id_, id2, view[end:])
+
+
+class RecordReader:
+    """Read records by byte offset from a memory map. Whole records are views on the map, not copies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:
+            raise InputError(f"{path}: empty, expected RecordIO") from error
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+        self._view = memoryview(self._map)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the map. Views handed out earlier keep it alive until they go."""
+        self._view.release()
+        with contextlib.suppress(BufferError):  # a caller still holds a view; the map goes with the last of them
+            self._map.close()
+
+    @property
+    def size(self) -> int:
+        return len(self._map)
+
+    def read(self, offset: int) -> tuple[memoryview, int]:
+        """The payload of the record at `offset` (bytes from the file's start) and the offset of the next record.
+
+        Raises InputError, naming the offset, where there is no whole record.
+        """
+        parts: list[memoryview] = []
+        while True:
+            flag, payload, offset_next = self._part(offset)
+            if not parts and flag == _WHOLE:
+                return payload, offset_next
+            expected = (_FIRST,) if not parts else (_MIDDLE, _LAST)
+            if flag not in expected:
+                raise InputError(f"{self.path} at byte {offset}: part flag {flag}, expected {expected}")
+            parts.append(payload)
+            offset = offset_next
+            if flag == _LAST:
+                return memoryview(MAGIC_BYTES.join(parts)), offset
+
+    def _part(self, offset: int) -> tuple[int, memoryview, int]:
+        if offset < 0 or offset + _HEAD.size > self.size:
+            raise InputError(f"{self.path} at byte {offset}: the file ends at byte {self.size}, expected a record")
+        magic, head = _HEAD.unpack_from(self._view, offset)
+        if magic != MAGIC:
+            raise InputError(f"{self.path} at byte {offset}: {magic:#010x}, expected the magic {MAGIC:#010x}")
+        start, length = offset + _HEAD.size, head & MAX_LENGTH
+        if start + length > self.size:
+            raise InputError(f"{self.path} at byte {offset}: a record of {length} bytes, cut off at byte {self.size}")
+        return head >> 29, self._view[start : start + length], start + (length + 3) // 4 * 4
+
+    def scan(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, memoryview]]:
+        """Every record as (offset, payload), in file order, of those that begin in bytes [start, end).
+
+        `start` may lie anywhere: the first record at or after it is found by its magic (a magic inside a payload
+        cannot be mistaken for one, since the writer takes them out). So byte ranges that cut the file into pieces
+        give every record exactly once.
+        """
+        offset = self._resync(start)
+        end = self.size if end is None else min(end, self.size)
+        while offset < end:
+            payload, following = self.read(offset)
+            yield offset, payload
+            offset = following
+
+    def _resync(self, start: int) -> int:
+        offset = (max(start, 0) + 3) // 4 * 4
+        if offset == 0:
+            return 0
+        while True:
+            offset = self._map.find(MAGIC_BYTES, offset)
+            if offset < 0 or offset + _HEAD.size > self.size:
+                return self.size
+            if offset % 4 == 0 and self._view[offset + 7] >> 5 in (_WHOLE, _FIRST):
+                return offset
+            offset += 1
+
+
+class RecordWriter:
+    """Append records to a new `.rec` file and their keys and offsets to its `.idx`."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("wb")
+        self._index = path.with_suffix(".idx").open("w", encoding="ascii")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._index.close()
+
+    def write(self, key: int, payload: bytes) -> int:
+        """Write one record and return its byte offset; ValueError when a part would exceed 2^29 - 1 bytes."""
+        offset = self._file.tell()
+        parts = _split(payload)
+        if max(len(part) for part in parts) > MAX_LENGTH:
+            raise ValueError(f"a record of {len(payload)} bytes does not fit RecordIO's {MAX_LENGTH}")
+        for number, part in enumerate(parts):
+            if len(parts) == 1:
+                flag = _WHOLE
+            else:
+                flag = _FIRST if number == 0 else _LAST if number == len(parts) - 1 else _MIDDLE
+            self._file.write(_HEAD.pack(MAGIC, flag << 29 | len(part)))
+            self._file.write(part)
+            self._file.write(b"\0" * (-len(part) % 4))
+        self._index.write(f"{key}\t{offset}\n")
+        return offset
+
+
+def _split(payload: bytes) -> list[bytes]:
+    parts, begin, search = [], 0, 0
+    while (found := payload.find(MAGIC_BYTES, search)) >= 0:
+        if found % 4:
+            search = found + 1
+            continue
+        parts.append(payload[begin:found])
+        begin = search = found + 4
+    parts.append(payload[begin:])
+    return parts
+
+
+def read_index(path: Path) -> dict[int, int]:
+    """An `.idx` file as {key: byte offset}. InputError names the line that is not `key<TAB>offset`."""
+    index: dict[int, int] = {}
+    for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").splitlines(), 1):
+        key, _, offset = line.partition("\t")
+        try:
+            index[int(key)] = int(offset)
+        except ValueError as error:
+            raise InputError(f"{path} line {number}: {line[:60]!r}, expected 'key<TAB>offset'") from error
+    return index

@@ -1,0 +1,84 @@
+"""From encoded bytes to pixels: the one decoder of training, evaluation and serving, so that all see the same picture."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from eolgul.errors import InputError
+
+EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "PPM": "pgm"}
+FORMATS = tuple(EXTENSIONS)
+MAX_PIXELS = 50_000_000
+Image.MAX_IMAGE_PIXELS = None  # our own limit below comes first, and is an error instead of a warning
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image's header says: format (a key of EXTENSIONS), width and height in pixels before EXIF rotation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def probe(data: bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Read the header only. InputError `not_an_image`, `unsupported_format` or `too_large` when it is not acceptable."""
+    return _probe(_open(data, formats), max_pixels)
+
+
+def decode(
+    data: bytes, *, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], ImageInfo]:
+    """Decode to RGB, uint8, height x width x 3, turned upright as EXIF says; transparency is laid on white.
+
+    Raises InputError with code `not_an_image`, `unsupported_format` or `too_large`.
+    """
+    image = _open(data, formats)
+    info = _probe(image, max_pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels are what counts
+            image.load()
+            pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Pillow's decoders raise many kinds on broken data
+        raise InputError(f"image data is broken or cut off ({error})", "not_an_image") from error
+    return pixels, info
+
+
+def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as error:
+        code = "unsupported_format" if _is_other_format(data) else "not_an_image"
+        names = ", ".join(formats)
+        raise InputError(f"the data is not an image of an accepted format ({names})", code) from error
+    except Exception as error:
+        raise InputError(f"the image header is broken ({error})", "not_an_image") from error
+
+
+def _is_other_format(data: bytes) -> bool:
+    """Whether a container we do not accept says its name (GIF, TIFF, BMP, HEIF/AVIF): no decoder is asked."""
+    return data[:4] in (b"GIF8", b"II*\0", b"MM\0*") or data[:2] == b"BM" or data[4:8] == b"ftyp"
+
+
+def _probe(image: Image.Image, max_pixels: int) -> ImageInfo:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise InputError(f"the image has {width}x{height} pixels, more than {max_pixels} in all", "too_large")
+    return ImageInfo(image.format or "", width, height)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits a pixel: Pillow's convert would clip, not scale
+        return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
