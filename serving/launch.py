@@ -1,0 +1,100 @@
+"""Starting and stopping the service from another process: what `eolgul serve` and the demo use."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from eolgul.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+_LOADING = "the model is being loaded"  # what serving.loader says before its first try ends
+
+
+def command(
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    registry: str = "",
+    model: Path | None = None,
+    redis_url: str = "",
+    threads: int | None = None,
+    concurrency: int | None = None,
+    home: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """The arguments and the whole environment of the process that serves on `host` (an IP address) and `port`.
+
+    Give `registry` (`s3://bucket/key` or a folder) or `model` (a package folder). Values not given come from
+    `environment` (default: this process's), so S3 credentials and EOLGUL_* settings pass through. `home` is a folder
+    for BentoML's own state, among it the metrics of all workers: two services must not share one, so the default
+    names the port. Start the process with `start_new_session=True` and end it with `stop`.
+    """
+    home = home or Path(tempfile.gettempdir()) / f"eolgul-serve-{os.getuid()}-{port}"
+    env = dict(os.environ if environment is None else environment)
+    given = {
+        "EOLGUL_REGISTRY": registry,
+        "EOLGUL_MODEL": str(model or ""),
+        "EOLGUL_REDIS_URL": redis_url,
+        "EOLGUL_THREADS": threads,
+        "EOLGUL_CONCURRENCY": concurrency,
+    }
+    if registry or model:  # one named here replaces whichever the environment names
+        env.pop("EOLGUL_REGISTRY", None)
+        env.pop("EOLGUL_MODEL", None)
+    env.update({name: str(value) for name, value in given.items() if value})
+    env["BENTOML_DO_NOT_TRACK"] = "True"
+    env["BENTOML_HOME"] = str(home)
+    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH", "")])])
+    env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
+    arguments = ["serve", "serving.service:FaceVerification", "--working-dir", str(ROOT), "--host", host]
+    return [sys.executable, "-m", "bentoml", *arguments, "--port", str(port)], env
+
+
+def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0) -> None:
+    """Return when `url`/readyz answers 200. InputError when the process ends, says why it has no model, or `timeout`
+    seconds pass; the process is left to the caller."""
+    deadline = time.monotonic() + timeout
+    reason = "it does not answer"
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise InputError(f"the service ended with status {process.returncode} before it was ready")
+        try:
+            with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+                return
+        except urllib.error.HTTPError as error:
+            reason = _reason(error.read())
+            if reason != _LOADING:
+                raise InputError(f"the service has no model to serve: {reason}") from error
+        except OSError:
+            pass  # not listening yet
+        time.sleep(0.1)
+    raise InputError(f"the service at {url} was not ready after {timeout:.0f} s: {reason}")
+
+
+def stop(process: subprocess.Popen[bytes], timeout: float = 15.0) -> None:
+    """End the service: SIGTERM to the supervisor, which lets its workers finish; SIGKILL to its group after `timeout`
+    seconds. The workers end by themselves when the supervisor dies (`serving.service`)."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")[:200]

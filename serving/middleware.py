@@ -1,0 +1,98 @@
+"""Around every request: metrics by known route, one error format, strict headers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import metrics, problems
+
+logger = logging.getLogger("eolgul.http")
+_ROUTES = ("/v1/verify", "/v1/embed", "/v1/models/current", "/metrics", "/healthz", "/livez", "/readyz", "/docs.json")
+_PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+)
+
+
+def route_of(path: str) -> str:
+    """The metric label of a path: a known route, `/ui` for the pages, `other` for all else, so labels stay few."""
+    if path in _ROUTES:
+        return path
+    return "/ui" if path.startswith("/ui") or path in ("/", "/report") else "other"
+
+
+class Edge:
+    """Pure ASGI middleware. Turns any error answer of the framework (404, 405, 503 of /readyz, an escaped exception)
+    into a problem document, counts and times every request, and adds the security headers.
+
+    `unready` gives the sentence that /readyz answers with while it is not ready.
+    """
+
+    def __init__(self, app: ASGIApp, unready: Callable[[], str]) -> None:
+        self._app, self._unready = app, unready
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send, self._unready)
+        start = perf_counter()
+        try:
+            await self._app(scope, receive, exchange.send)
+            await exchange.finish()
+        except Exception:
+            if exchange.started:
+                raise  # half an answer is out: only closing the connection is left
+            logger.exception("a request to %s failed", route_of(scope["path"]))
+            await exchange.problem("internal", "an unexpected error; the server's log has the details")
+        finally:
+            route = route_of(scope["path"])
+            metrics.REQUESTS.labels(route, str(exchange.status)).inc()
+            metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - start)
+
+
+class _Exchange:
+    """One answer on its way out."""
+
+    def __init__(self, scope: Scope, send: Send, unready: Callable[[], str]) -> None:
+        self._scope, self._send, self._unready = scope, send, unready
+        self._error: int | None = None  # the status of a framework's error answer that is being replaced
+        self.status = 500
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            media_type = Headers(raw=message["headers"]).get("content-type", "")
+            if message["status"] >= 400 and not media_type.startswith(problems.MEDIA_TYPE):
+                self._error = message["status"]
+                return
+            self.started, self.status = True, message["status"]
+            headers = MutableHeaders(raw=message["headers"])
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            headers.setdefault("Referrer-Policy", "no-referrer")
+            headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
+            headers.setdefault("Cache-Control", "no-store")
+            message = {**message, "headers": headers.raw}
+        elif self._error is not None:
+            return
+        await self._send(message)
+
+    async def finish(self) -> None:
+        """Send the problem document that stands for the framework's own error answer, if there was one."""
+        if self._error is not None:
+            not_ready = self._error == 503 and self._scope["path"] == "/readyz"
+            code = "model_not_ready" if not_ready else problems.code_of(self._error)
+            await self.problem(code, self._unready() if not_ready else problems.PROBLEMS[code][1], self._error)
+
+    async def problem(self, code: str, detail: str, status: int | None = None) -> None:
+        self._error = None
+        metrics.REJECTIONS.labels(code).inc()
+
+        async def nothing() -> Message:
+            return {"type": "http.disconnect"}
+
+        await problems.response(code, detail, status=status)(self._scope, nothing, self.send)

@@ -1,0 +1,78 @@
+"""Everything the service can answer instead of a verdict: RFC 9457 problem documents with a stable `code`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from eolgul.errors import InputError
+
+MEDIA_TYPE = "application/problem+json"
+
+# code → (status, title). Codes are part of the API: add, never rename.
+PROBLEMS: dict[str, tuple[int, str]] = {
+    "bad_request": (400, "The request cannot be understood"),
+    "missing_field": (400, "A field of the form is missing"),
+    "not_found": (404, "There is nothing here"),
+    "method_not_allowed": (405, "This address does not take that method"),
+    "too_large": (413, "Too large"),
+    "unsupported_format": (415, "This kind of file is not accepted"),
+    "not_an_image": (422, "Not a readable image"),
+    "no_face": (422, "No face found"),
+    "several_faces": (422, "More than one face found"),
+    "too_small": (422, "The image is too small"),
+    "client_closed": (499, "The client went away"),
+    "internal": (500, "Something went wrong here"),
+    "busy": (503, "Too many requests at once"),
+    "model_not_ready": (503, "No model is loaded yet"),
+    "timeout": (504, "It took too long"),
+}
+_CODE_OF_STATUS = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
+RETRY_AFTER_S = {"busy": 1, "model_not_ready": 5}
+
+
+class RejectionError(InputError):
+    """A request that gets no verdict. `field` is the form field that is to blame, when one is."""
+
+    def __init__(self, message: str, code: str, field: str | None = None) -> None:
+        super().__init__(message, code)
+        self.field = field
+
+
+def code_of(status: int) -> str:
+    """The code for an error status that came from the framework rather than from us."""
+    return _CODE_OF_STATUS.get(status, "internal" if status >= 500 else "bad_request")
+
+
+def document(code: str, detail: str, *, field: str | None = None, status: int | None = None) -> dict[str, Any]:
+    """The problem document for a code; an unknown code (an InputError of a step) is the client's bad request."""
+    if code not in PROBLEMS:
+        code = "bad_request"
+    default_status, title = PROBLEMS[code]
+    value: dict[str, Any] = {
+        "type": f"urn:eolgul:problem:{code}",
+        "title": title,
+        "status": status or default_status,
+        "detail": detail,
+        "code": code,
+    }
+    if field:
+        value["field"] = field
+    return value
+
+
+def response(code: str, detail: str, *, field: str | None = None, status: int | None = None) -> JSONResponse:
+    """The problem document as an answer. After `too_large` the connection closes: the rest of the body is not read."""
+    body = document(code, detail, field=field, status=status)
+    headers = {}
+    if body["code"] in RETRY_AFTER_S:
+        headers["Retry-After"] = str(RETRY_AFTER_S[body["code"]])
+    if body["code"] == "too_large":
+        headers["Connection"] = "close"
+    return JSONResponse(body, status_code=body["status"], headers=headers, media_type=MEDIA_TYPE)
+
+
+def of(error: InputError) -> JSONResponse:
+    """The problem document for what a step or the service itself refused."""
+    return response(error.code, str(error), field=getattr(error, "field", None))
