@@ -1,0 +1,265 @@
+"""Hair and cap: shells around the skull, combed from the crown.
+
+A shell is a grid: a column an angle around the head, rows from the crown down. Its points follow the skull of the person
+(rays through the base mesh are found once; the person's vertices then say where they lie), lifted by the hair's thickness,
+and long hair falls straight once the head curves away beneath it. Ends are ragged by transparency, not by geometry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+
+from eolgul.synth.mesh import I32, SKIN, Reals, load_base, quad_triangles, subdivision
+from eolgul.synth.paint import AXIS_Z, CENTRE_Y, noise
+from eolgul.synth.person import Person, generator
+
+COLUMNS, ROWS = 144, 40
+_ELEVATIONS = np.arange(90, -54.1, -4, dtype=np.float32)
+_ANGLES = (np.arange(COLUMNS, dtype=np.float32) / COLUMNS * 360 - 180).astype(np.float32)
+# Angles (degrees from the front) at which styles are given, and the elevation at which hair naturally begins there:
+# brow's hair line, temples, side burns, above and behind the ear, nape.
+_AT = np.array([0, 25, 45, 60, 74, 90, 105, 125, 150, 180], np.float32)
+_NATURAL = np.array([39, 38, 33, 22, -6, 6, 4, -20, -32, -36], np.float32)
+STRANDS = 768
+
+
+@dataclass(frozen=True)
+class Style:
+    """Where a hair style ends (elevation at `_AT`), how far it falls below that, and how thick it is (decimetres)."""
+
+    ends: tuple[float, ...]
+    top: float
+    side: float
+    tip: float
+    fall_from: float = 180.0
+    fall_to: tuple[float, float] = (0.0, 0.0)
+    part: float = 0.0
+
+
+# `fall_from`: columns beyond this angle fall; `fall_to`: heights (base mesh) of the shortest and longest version.
+_STYLES = {
+    "crop": Style(tuple(_NATURAL), 0.20, 0.06, 0.012),
+    "swept": Style((40, 38, 32, 21, -6, 6, 4, -20, -32, -36), 0.34, 0.08, 0.05),
+    "fringe": Style((20, 20, 19, 14, -8, 4, 2, -22, -32, -36), 0.30, 0.12, 0.05),
+    "parted": Style((30, 26, 21, 15, -8, 3, 1, -22, -32, -36), 0.30, 0.12, 0.06, part=1.0),
+    "long": Style((40, 39, 33, 16, 4, 2, 0, 0, 0, 0), 0.24, 0.16, 0.03, 58, (5.9, 4.9)),
+    "long_parted": Style((38, 32, 25, 13, 4, 2, 0, 0, 0, 0), 0.24, 0.16, 0.03, 56, (5.9, 4.9), part=1.0),
+    "long_fringe": Style((19, 18, 17, 12, 4, 2, 0, 0, 0, 0), 0.26, 0.16, 0.05, 60, (5.9, 4.9)),
+    "bob": Style((20, 19, 17, 12, 4, 2, 0, 0, 0, 0), 0.28, 0.20, 0.06, 58, (6.35, 6.0)),
+    "tied": Style((39, 38, 33, 22, -2, 6, 2, -20, -30, -34), 0.12, 0.05, 0.008),
+}
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A grid surface in head coordinates.
+
+    Attributes:
+        points, tangents: (ROWS × COLUMNS, 3). triangles: (T, 3).
+        strand: (ROWS × COLUMNS, 3): strand coordinate in 0…STRANDS, how far from crown (0) to end (1), 1 on a brim.
+    """
+
+    points: Reals
+    tangents: Reals
+    strand: Reals
+    triangles: I32
+
+
+@cache
+def _skull() -> tuple[I32, Reals]:
+    """For each elevation and angle, three fine vertices and weights: where the ray from the skull's centre leaves it."""
+    base, fine = load_base(), subdivision()
+    vertices = fine.apply(base.vertices)
+    ears = fine.apply(base.masks)[:, 2] > 0.25
+    triangles = quad_triangles(fine.fine)
+    kept = np.repeat(np.repeat(base.material == SKIN, 4), 2) & ~ears[triangles].any(1)
+    triangles = triangles[kept]
+    scene = EmbreeScene()
+    TriangleMesh(scene, vertices, triangles)
+    e, a = np.meshgrid(np.radians(_ELEVATIONS), np.radians(_ANGLES), indexing="ij")
+    outward = np.stack([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)], -1).reshape(-1, 3).astype(np.float32)
+    centre = np.array([0, CENTRE_Y, AXIS_Z], np.float32)
+    hit = scene.run((centre + 5 * outward).astype(np.float32), -outward, query="INTERSECT", output=True)
+    # Where the ear was cut away the ray may meet the head's inside, or nothing: too near the centre. Take neighbours'.
+    good = ((hit["primID"] >= 0) & (hit["tfar"] < 4.6)).reshape(e.shape)
+    source = np.arange(e.size).reshape(e.shape)
+    for row in range(len(e)):
+        at = np.flatnonzero(good[row])
+        nearest = at[np.abs(np.arange(COLUMNS)[:, None] - at).argmin(1)]
+        source[row] = source[row][nearest]
+    flat = source.ravel()
+    u, v = hit["u"][flat], hit["v"][flat]
+    return triangles[hit["primID"][flat]], np.stack([1 - u - v, u, v], 1).astype(np.float32)
+
+
+@cache
+def _base_height() -> float:
+    return float(skull_points(subdivision().apply(load_base().vertices))[0][..., 1].mean())
+
+
+def skull_points(fine_vertices: Reals) -> tuple[Reals, Reals]:
+    """Points (elevations, angles, 3) of a person's skull at the grid's directions, and outward directions there."""
+    corners, weights = _skull()
+    points = (fine_vertices[corners] * weights[..., None]).sum(1).reshape(len(_ELEVATIONS), COLUMNS, 3)
+    # Ears leave a step where neighbours were taken: smooth around the head below the ears' tops.
+    low = _ELEVATIONS < 8
+    smooth = points[low]
+    for _ in range(4):
+        smooth = (np.roll(smooth, 1, 1) + 2 * smooth + np.roll(smooth, -1, 1)) / 4
+    points[low] = smooth
+    centre = points[_ELEVATIONS > -10].mean((0, 1))
+    centre[1] = points[_ELEVATIONS == -2][..., 1].mean()
+    out = points - centre
+    return points, (out / np.linalg.norm(out, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def _along(grid: Reals, elevation: Reals) -> Reals:
+    """Values of an (elevations, angles, 3) grid at elevations (rows, COLUMNS) of each angle, interpolated."""
+    at = (90 - elevation) / 4
+    low = np.clip(np.floor(at).astype(int), 0, len(_ELEVATIONS) - 2)
+    f = (at - low)[..., None]
+    column = np.broadcast_to(np.arange(COLUMNS), low.shape)
+    values: Reals = grid[low, column] * (1 - f) + grid[low + 1, column] * f
+    return values
+
+
+def hairline() -> tuple[Reals, Reals]:
+    """Angles (degrees from the front) and elevations of the natural hair line."""
+    return _AT, _NATURAL
+
+
+def hair_colour(person: Person) -> Reals:
+    """(3,) linear reflectance: black to dyed brown; grey strands are mixed in by the renderer."""
+    brown = person.look["hair_brown"]
+    black, dyed = np.array([0.009, 0.0075, 0.007]), np.array([0.13, 0.066, 0.034])
+    colour: Reals = (black + brown**1.6 * (dyed - black)).astype(np.float32)
+    return colour
+
+
+def strand_noise(person: Person) -> Reals:
+    """(64, STRANDS) brightness of strands from crown to end, around 1."""
+    rng = generator(person.seed, person.index, 2)
+    shape = (64, STRANDS)
+    fine = noise(rng, 4, STRANDS, shape) * 0.26 + noise(rng, 3, STRANDS // 4, shape) * 0.26
+    strands: Reals = np.clip(1 + fine + 0.16 * noise(rng, 3, 40, shape), 0.25, 2.2).astype(np.float32)
+    return strands
+
+
+def hair_shell(person: Person, fine_vertices: Reals, cap: Reals | None) -> Shell:
+    """The person's hair. ``cap``: elevation (COLUMNS,) of the cap's edge; hair above it is pressed flat."""
+    style = _STYLES[person.hair_style]
+    rng = generator(person.seed, person.index, 3)
+    points, out = skull_points(fine_vertices)
+    angle = np.abs(_ANGLES)
+    side = person.look["hair_side"]
+    ends = np.interp(angle, _AT, np.array(style.ends, np.float32)) + person.look["hair_line"] * np.clip(
+        1 - angle / 70, 0, 1
+    )
+    if style.part:
+        # A parting lifts the hair off one side of the forehead and lets it fall over the other.
+        lift = np.exp(-(((_ANGLES * side - 18) / 22) ** 2))
+        ends = ends + style.part * lift * (np.interp(angle, _AT, _NATURAL) - ends)
+    ends = ends + np.interp(np.arange(COLUMNS), np.arange(0, COLUMNS + 1, 6), rng.normal(0, 1.2, COLUMNS // 6 + 1))
+    if style.fall_from < 180:
+        ends = np.where(angle > style.fall_from, np.maximum(ends, 2), ends)
+    shortest, longest = style.fall_to
+    bottom = shortest + (longest - shortest) * person.look["hair_length"]
+    # Lengths are given for the base mesh; a person's head may sit decimetres lower.
+    bottom += float(points[:, :, 1].mean() - _base_height())
+    falls = angle > style.fall_from
+
+    share = np.where(falls, 0.5, 1.0)
+    s = np.linspace(0, 1, ROWS, dtype=np.float32)[:, None]
+    t = np.clip(s / share, 0, 1)
+    elevation = 90 + (ends - 90) * t
+    root, direction = _along(points, elevation), _along(out, elevation)
+
+    volume = person.look["hair_volume"]
+    lumps = 1 + 0.16 * noise(rng, 5, 13, (ROWS, COLUMNS)) * np.clip(4 * s, 0, 1)
+    lumps = lumps + 0.10 * noise(rng, 7, 40, (ROWS, COLUMNS)) * np.clip(3 * s, 0, 1)
+    upper = np.clip((elevation - 15) / 40, 0, 1)
+    thick = (style.side + (style.top - style.side) * upper) * volume * lumps
+    tip = style.tip + (thick - style.tip) * np.clip((1 - t) / 0.22, 0, 1) ** 0.75
+    thick = np.where(falls, thick, tip)
+    if cap is not None:
+        thick = np.where(elevation > cap - 3, np.minimum(thick, 0.03), thick)
+    hair = root + direction * np.maximum(thick, 0.008)[..., None]
+    drop = np.clip((s - share) / (1 - share + 1e-6), 0, 1) * falls
+    start = hair[int(ROWS * 0.5) - 1]
+    wave = 0.02 * noise(rng, 5, 40, (ROWS, COLUMNS)) * drop
+    fallen = start + 0 * hair
+    fallen[..., 1] = start[:, 1] + drop * (bottom - start[:, 1])
+    # Falling hair comes together a little below the jaw, and the back's lies on the neck.
+    narrow = 1 - drop * np.where(angle > 120, 0.25, 0.06) + wave
+    fallen[..., 0] *= narrow
+    fallen[..., 2] = AXIS_Z + (fallen[..., 2] - AXIS_Z) * narrow
+    hair = np.where((drop > 0)[..., None], fallen, hair).astype(np.float32)
+
+    tangents = np.gradient(hair, axis=0)
+    tangents /= np.maximum(np.linalg.norm(tangents, axis=-1, keepdims=True), 1e-6)
+    swirl = person.look["hair_swirl"] + 0.35 * side * style.part
+    strand = (_ANGLES / 360 + 0.5 + swirl * 0.12 * s) * STRANDS
+    facts = np.stack([strand, np.broadcast_to(s, strand.shape), np.ones_like(strand)], -1)
+    return _shell(hair, tangents, facts)
+
+
+def cap_edge(person: Person) -> Reals:
+    """(COLUMNS,) elevation of a cap's lower edge, degrees: over the brows in front, low at the back."""
+    low = 27 + 2 * person.look["hair_swirl"]
+    return np.interp(np.abs(_ANGLES), [0, 60, 90, 180], [low, low - 6, 14, 0]).astype(np.float32)
+
+
+def cap_shells(person: Person, fine_vertices: Reals) -> list[Shell]:
+    """A baseball cap: crown and brim."""
+    points, out = skull_points(fine_vertices)
+    edge = cap_edge(person)
+    t = np.linspace(0, 1, ROWS, dtype=np.float32)[:, None]
+    elevation = 90 + (edge - 90) * t
+    root, direction = _along(points, elevation), _along(out, elevation)
+    lift = 0.09 + 0.14 * np.clip((elevation - 25) / 50, 0, 1)
+    crown = (root + direction * lift[..., None]).astype(np.float32)
+    strand = np.stack(
+        [np.broadcast_to(_ANGLES, elevation.shape), np.broadcast_to(t, elevation.shape), 0 * elevation], -1
+    )
+    shells = [_shell(crown, np.gradient(crown, axis=0), strand)]
+
+    # The brim grows out of the crown's front edge, forward, a little down, arched from left to right.
+    front = np.flatnonzero(np.abs(_ANGLES) <= 58)
+    rim = crown[-1, front]
+    across = np.abs(_ANGLES[front]) / 58
+    reach = np.linspace(0, 1, 9, dtype=np.float32)[:, None]
+    length = 0.72 * np.sqrt(np.clip(1 - across**2.4, 0, 1))
+    brim = np.repeat(rim[None], 9, 0)
+    brim[..., 2] += reach * length
+    brim[..., 1] -= reach * (0.16 * length + 0.03) + 0.10 * reach * across**2
+    facts = np.stack([np.broadcast_to(_ANGLES[front], (9, len(front))), np.broadcast_to(reach, (9, len(front))),
+                      np.ones((9, len(front)))], -1)  # fmt: skip
+    thick = brim + np.array([0, -0.025, 0], np.float32)
+    closed = np.concatenate([brim, thick[::-1]])
+    shells.append(_shell(closed, np.gradient(closed, axis=0), np.concatenate([facts, facts[::-1]]), wraps=False))
+    return shells
+
+
+def _shell(grid: Reals, tangents: Reals, strand: Reals, *, wraps: bool = True) -> Shell:
+    """A (rows, columns, 3) grid as a shell, its last column joined to its first where it goes all around."""
+    rows, columns = grid.shape[:2]
+    index = np.arange(rows * columns).reshape(rows, columns)
+    if wraps:
+        # The seam needs a column of its own, for a strand coordinate that goes on where the first one starts.
+        grid, tangents = (np.concatenate([x, x[:, :1]], 1) for x in (grid, tangents))
+        last = strand[:, :1].copy()
+        last[..., 0] += STRANDS if strand[..., 0].max() > 200 else 360
+        strand = np.concatenate([strand, last], 1)
+        index = np.arange(rows * (columns + 1)).reshape(rows, columns + 1)
+    quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
+    return Shell(
+        grid.reshape(-1, 3).astype(np.float32),
+        tangents.reshape(-1, 3).astype(np.float32),
+        strand.reshape(-1, 3).astype(np.float32),
+        quad_triangles(quads.astype(np.int32)),
+    )

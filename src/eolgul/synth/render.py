@@ -1,0 +1,351 @@
+"""Rays and light: a `Scene`, a camera and a light give a picture.
+
+One ray a pixel, and four more where neighbours differ (edges, brows, strands): as smooth as 2×2 everywhere at a third of
+the cost. Skin is Lambert wrapped around the terminator a little further in red than in blue, which is the cheapest thing
+that looks like light under the skin; hair shines along its strands (Kajiya and Kay, 1989).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eolgul.synth import paint
+from eolgul.synth.mesh import CAP, EYE, FRAME, HAIR, LASH, LENS, SKIN, TEETH, Reals
+from eolgul.synth.rig import Camera, Light
+from eolgul.synth.scene import MASKS, NORMAL, OCCLUSION, REST, Scene
+
+U8 = NDArray[np.uint8]
+
+# Light from the walls, as a share of the lamp's: the front lamps fill the room, a side lamp leaves the far cheek dark.
+_FILL_FRONT, _FILL_SIDE = 0.27, 0.13
+# The rig's cameras follow the light only in part: a picture at 40 lux is darker than one at 1,000, not 25 times.
+_GAIN_EXPONENT = 0.62
+# What is left in the room when the lamps are off (L7), lux.
+_RESIDUAL_LUX = 7.0
+_WRAP = np.array([0.30, 0.14, 0.08], np.float32)
+# A lamp's shadow is cast by everything but lashes and clear glass.
+_CASTS_SHADOW = np.array([1, 1, 1, 0, 1, 1, 0.8, 1], np.float32)
+_SUBPIXELS = np.array([[-0.375, -0.125], [0.125, -0.375], [0.375, 0.125], [-0.125, 0.375]])
+_EYE_CENTRE = np.array([0.3078, 7.2842, 1.237], np.float32)
+
+
+def render(
+    scene: Scene, camera: Camera, light: Light, rng: np.random.Generator, *, blur: float = 0.0, noise: float = 1.0
+) -> U8:
+    """Draws a scene.
+
+    Args:
+        rng: the sensor's noise. blur: standard deviation of an additional blur, pixels. noise: times the rig's own noise.
+
+    Returns:
+        (height, width, 3) uint8, sRGB.
+    """
+    height, width = camera.height, camera.width
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack([columns.ravel(), rows.ravel()], 1).astype(np.float64)
+    painter = _Painter(scene, camera, light)
+    linear = painter.colours(pixels).reshape(height, width, 3)
+    rough = np.flatnonzero(_rough(linear).ravel())
+    if len(rough):
+        finer = painter.colours((pixels[rough][:, None] + _SUBPIXELS).reshape(-1, 2)).reshape(-1, 4, 3)
+        linear.reshape(-1, 3)[rough] = _mean_seen(finer)
+    return _develop(linear, light, rng, blur, noise)
+
+
+def jpeg(picture: U8, quality: int = 92) -> bytes:
+    """The picture as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _rough(linear: Reals) -> NDArray[np.bool_]:
+    """Pixels that differ visibly from a neighbour."""
+    tone = np.sqrt(np.clip(linear, 0, 1)).max(2)
+    limit = 0.05 * max(0.25, float(np.quantile(tone, 0.95)))
+    flags = np.zeros(tone.shape, bool)
+    across, down = np.abs(np.diff(tone, axis=1)) > limit, np.abs(np.diff(tone, axis=0)) > limit
+    flags[:, 1:] |= across
+    flags[:, :-1] |= across
+    flags[1:] |= down
+    flags[:-1] |= down
+    return flags
+
+
+def _mean_seen(samples: Reals) -> Reals:
+    """Mean over samples (N, S, 3), each first limited to what a sensor can hold: a highlight must not fray its edge."""
+    limited: Reals = np.minimum(samples, 1.6).mean(1)
+    return limited
+
+
+def _develop(linear: Reals, light: Light, rng: np.random.Generator, blur: float, noise: float) -> U8:
+    """Lens, sensor and the camera's tone curve."""
+    side = 0.06 + 0.5 * blur
+    linear = _smooth(_smooth(linear, side, 0), side, 1)
+    gain = exposure(light)
+    seen = 1 - np.exp(-1.35 * np.maximum(linear, 0))
+    # Dark pictures are amplified more, and so is their noise.
+    sigma = (0.0016 + 0.012 * np.sqrt(seen)) * noise * (1 + 0.8 * (1 - gain))
+    seen = seen + sigma * rng.standard_normal(linear.shape, np.float32)
+    seen = np.clip(seen, 0, 1)
+    srgb = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    developed: U8 = (srgb * 255 + 0.5).astype(np.uint8)
+    return developed
+
+
+def _smooth(image: Reals, side: float, axis: int) -> Reals:
+    padded = np.concatenate([image.take([0], axis), image, image.take([-1], axis)], axis)
+    n = image.shape[axis]
+    before, after = padded.take(range(n), axis), padded.take(range(2, n + 2), axis)
+    smoothed: Reals = image * (1 - 2 * side) + side * (before + after)
+    return smoothed
+
+
+def exposure(light: Light) -> float:
+    """How bright a white card looks under a light, 1 at 1,000 lux."""
+    return float(((light.lux + _RESIDUAL_LUX) / (1000 + _RESIDUAL_LUX)) ** _GAIN_EXPONENT)
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Where rays met the scene: material (N,), unit normal and ray direction (N, 3), attributes (N, 10)."""
+
+    material: NDArray[np.integer]
+    normal: Reals
+    directions: Reals
+    facts: Reals
+
+
+class _Painter:
+    """Colours of pixels for one scene, camera and light."""
+
+    def __init__(self, scene: Scene, camera: Camera, light: Light) -> None:
+        self.scene, self.camera, self.light = scene, camera, light
+        self.position = camera.position()
+        self.lamps = light.directions()
+        gain = exposure(light)
+        lit = light.lux / (light.lux + _RESIDUAL_LUX)
+        front = max(0.0, float(np.cos(np.radians(light.yaw))))
+        self.key = 1.06 * gain * lit
+        self.fill = gain * (lit * (_FILL_SIDE + (_FILL_FRONT - _FILL_SIDE) * front) + (1 - lit) * 0.5)
+        size = camera.distance / camera.focal / float(np.sqrt(abs(np.linalg.det(np.array(camera.to_pixels)[:, :2]))))
+        texel = (paint.TOP - paint.BOTTOM) / paint.ROWS
+        self.level = int(np.clip(np.round(np.log2(size / texel) - 0.25), 0, 2))
+        self.coarse = size > 0.011
+
+    def colours(self, pixels: Reals) -> Reals:
+        """Linear colours (N, 3) seen through pixels (N, 2)."""
+        directions = self.camera.rays(pixels)
+        origins = np.tile(self.position, (len(pixels), 1))
+        colour = np.zeros((len(pixels), 3), np.float32)
+        left = np.ones(len(pixels), np.float32)
+        active = np.arange(len(pixels))
+        for layer in range(4):
+            hits = self.scene.cast(origins, directions)
+            triangle = np.asarray(hits["primID"])
+            missed = triangle < 0
+            if missed.any():
+                behind = active[missed]
+                colour[behind] += left[behind, None] * self._background(directions[missed])
+            met = np.flatnonzero(~missed)
+            if not len(met):
+                break
+            distance = np.asarray(hits["tfar"])[met, None]
+            points = origins[met] + distance * directions[met]
+            u, v = np.asarray(hits["u"])[met], np.asarray(hits["v"])[met]
+            shaded, alpha = self._shade(triangle[met], u, v, points, directions[met])
+            if layer == 3:
+                alpha[:] = 1
+            where = active[met]
+            colour[where] += (left[where] * alpha)[:, None] * shaded
+            left[where] *= 1 - alpha
+            through = np.flatnonzero(left[where] > 0.02)
+            if not len(through):
+                break
+            active = where[through]
+            origins = np.ascontiguousarray(points[through] + 0.004 * directions[met][through], np.float32)
+            directions = np.ascontiguousarray(directions[met][through])
+        return colour
+
+    def _background(self, directions: Reals) -> Reals:
+        """A grey studio wall, brighter where the lamp reaches it."""
+        up = directions @ np.array([0, 1, 0], np.float32)
+        aside = directions @ self.camera.axes()[0]
+        wall = 0.20 + 0.25 * up - 0.9 * (aside**2)
+        tint = (0.75 * self.key + self.fill) * np.array([0.96, 1.0, 1.03], np.float32)
+        painted: Reals = np.clip(wall, 0.04, 1)[:, None] * tint
+        return painted
+
+    def _shade(
+        self, triangle: NDArray[np.integer], u: Reals, v: Reals, points: Reals, directions: Reals
+    ) -> tuple[Reals, Reals]:
+        """Colour (N, 3) and opacity (N,) of hits."""
+        scene = self.scene
+        corners = scene.triangles[triangle]
+        facts = scene.attributes[corners[:, 0]] * (1 - u - v)[:, None]
+        facts += scene.attributes[corners[:, 1]] * u[:, None]
+        facts += scene.attributes[corners[:, 2]] * v[:, None]
+        material = scene.material[triangle]
+        normal = facts[:, NORMAL]
+        normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-6)[:, None]
+        facing = np.einsum("ij,ij->i", normal, directions)
+        # Thin things are lit on the side that is seen; skin at a silhouette keeps its own normal.
+        turn = (facing > 0) & (material >= LASH)
+        normal[turn] *= -1
+        lit = self._visible(points, normal, material)
+        albedo = np.zeros((len(points), 3), np.float32)
+        gloss = np.zeros(len(points), np.float32)
+        alpha = np.ones(len(points), np.float32)
+        for kind, surface in (
+            (SKIN, self._skin), (EYE, self._eye), (TEETH, self._teeth), (LASH, self._lash), (CAP, self._cap),
+            (FRAME, self._frame), (LENS, self._lens), (HAIR, self._hair),
+        ):  # fmt: skip
+            at = np.flatnonzero(material == kind)
+            if len(at):
+                surface(at, facts, albedo, gloss, alpha)
+        colour = self._light(_Hits(material, normal, directions, facts), lit, albedo, gloss)
+        return colour, alpha
+
+    def _visible(self, points: Reals, normal: Reals, material: NDArray[np.integer]) -> Reals:
+        """(N,) share of the lamp that each point sees."""
+        lit = np.zeros(len(points), np.float32)
+        if self.key <= 0:
+            return lit
+        towards = normal @ self.lamps.mean(0)
+        at = np.flatnonzero(towards > -0.3)
+        start = np.ascontiguousarray(points[at] + 0.012 * normal[at] + 0.004 * self.lamps.mean(0), np.float32)
+        for lamp in self.lamps:
+            hits = self.scene.cast(start, np.tile(lamp, (len(at), 1)))
+            blocker = np.asarray(hits["primID"])
+            blocked = np.where(blocker >= 0, _CASTS_SHADOW[self.scene.material[blocker]], 0)
+            # Hair is loose: within itself and at its ends it lets part of the light through.
+            airy = (blocker >= 0) & (self.scene.material[blocker] == HAIR)
+            blocked = np.where(airy, np.where(material[at] == HAIR, 0.35, 0.8), blocked)
+            lit[at] += (1 - blocked) / len(self.lamps)
+        return lit
+
+    def _light(self, hits: _Hits, lit: Reals, albedo: Reals, gloss: Reals) -> Reals:
+        """Lamp and room on all surfaces."""
+        material, normal, directions, facts = hits.material, hits.normal, hits.directions, hits.facts
+        lamp = self.lamps.mean(0)
+        lamp = lamp / np.linalg.norm(lamp)
+        towards = normal @ lamp
+        skin = (material == SKIN)[:, None]
+        wrap = np.where(skin, _WRAP, 0.05)
+        diffuse = np.clip((towards[:, None] + wrap) / (1 + wrap), 0, 1)
+        occlusion = facts[:, OCCLUSION].clip(0, 1)[:, None]
+        # Light that left a crease has met skin on its way: creases are redder than they are dark.
+        open_sky = np.where(skin, occlusion ** np.array([0.75, 1.1, 1.2], np.float32), occlusion)
+        sky = 0.72 + 0.28 * normal[:, 1:2]
+        # The lamp is large: what sees little sky sees little of it too.
+        soft = 0.45 + 0.55 * open_sky
+        light = self.key * diffuse * lit[:, None] * soft + self.fill * sky * open_sky
+        colour = albedo * light
+        half = lamp - directions
+        half /= np.linalg.norm(half, axis=1, keepdims=True)
+        mirror = np.clip(np.einsum("ij,ij->i", normal, half), 0, 1)
+        grazing = (1 - np.clip(-np.einsum("ij,ij->i", normal, directions), 0, 1)) ** 4
+        sheen = gloss * (0.035 * mirror**10 + 0.05 * mirror**45) * (1 + 4 * grazing) * self.key * lit
+        sheen += gloss * 0.05 * grazing * self.fill * occlusion[:, 0]
+        wet = material == EYE
+        sheen[wet] = self._glint(normal[wet], directions[wet], lit[wet])
+        dark = material == LENS
+        sheen[dark] = 0.05 * mirror[dark] ** 60 * self.key + 0.015 * self.fill
+        strands = np.flatnonzero(material == HAIR)
+        if len(strands):
+            tangent = facts[strands][:, MASKS]
+            tangent = tangent / np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-6)
+            along = np.einsum("ij,ij->i", tangent, half[strands])
+            sheen[strands] = (
+                gloss[strands] * (1 - along**2) ** 24 * self.key * lit[strands] * np.clip(towards[strands] + 0.3, 0, 1)
+            )
+        colour += sheen[:, None]
+        shaded: Reals = colour.astype(np.float32)
+        return shaded
+
+    def _glint(self, normal: Reals, directions: Reals, lit: Reals) -> Reals:
+        """The lamp's reflection in a wet eye: seen even where a lid's shadow softens the rest."""
+        reflected = directions - 2 * np.einsum("ij,ij->i", directions, normal)[:, None] * normal
+        shine = np.zeros(len(normal), np.float32)
+        for lamp, share in zip((*self.lamps, self.lamps.mean(0)), (0.3, 0.3, 0.3, 1.0), strict=True):
+            shine += share * np.clip(reflected @ lamp, 0, 1) ** 220
+        return (0.75 * shine * self.key * (0.4 + 0.6 * lit) + 0.02 * self.fill).astype(np.float32)
+
+    def _skin(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        sitter = self.scene.sitter
+        row, column = paint.cylinder(facts[at][:, REST])
+        painted = paint.sample(sitter.skin[self.level], row, column)
+        lips, mouth, cloth = (facts[at, MASKS.start + k, None].clip(0, 1) for k in range(3))
+        lips = lips * lips * (3 - 2 * lips)
+        colour = painted[:, :3] * (1 - 0.85 * lips) + sitter.lip_colour * (0.85 * lips)
+        colour = colour + mouth * (np.array([0.06, 0.018, 0.016], np.float32) - colour)
+        colour = colour + cloth * (sitter.cloth_colour - colour)
+        albedo[at] = colour
+        gloss[at] = (painted[:, 3] + 0.9 * lips[:, 0]) * (1 - cloth[:, 0]) * (1 - mouth[:, 0])
+
+    def _eye(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        sitter = self.scene.sitter
+        rest = facts[at][:, REST] - _EYE_CENTRE * np.stack([np.sign(facts[at, REST.start]), *[np.ones(len(at))] * 2], 1)
+        radius, turn = np.hypot(rest[:, 0], rest[:, 1]), np.arctan2(rest[:, 1], rest[:, 0])
+        iris = sitter.person.look["iris_size"]
+        soft = 0.008 if self.coarse else 0.003
+        corner = np.clip((radius - 0.085) / 0.08, 0, 1)[:, None] * np.array([0.15, 0.36, 0.36], np.float32)
+        white = np.array([0.62, 0.585, 0.565], np.float32) * (1 - corner)
+        fibres = 1 + 0.25 * np.sin(turn * 23 + 3 * np.sin(turn * 7)) + 0.5 * np.clip(-rest[:, 1] / iris, -0.6, 1)
+        ring = np.clip((radius / iris - 0.72) / 0.28, 0, 1) ** 2
+        coloured = sitter.iris_colour * (fibres * (1 - 0.75 * ring))[:, None]
+        pupil = np.clip((0.022 - radius) / soft + 0.5, 0, 1)[:, None]
+        coloured = coloured * (1 - pupil) + 0.003 * pupil
+        inside = (np.clip((iris - radius) / soft + 0.5, 0, 1) * (rest[:, 2] > 0))[:, None]
+        albedo[at] = white * (1 - inside) + coloured * inside
+        # The upper lid and its lashes shade the ball.
+        albedo[at] *= (1 - 0.5 * np.clip((rest[:, 1] - 0.01) / 0.07, 0, 1))[:, None]
+
+    def _teeth(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        deep = np.clip((np.abs(facts[at, REST.start]) - 0.06) / 0.2, 0, 1)[:, None]
+        albedo[at] = np.array([0.52, 0.48, 0.42], np.float32) * (1 - 0.55 * deep)
+        gloss[at] = 1.5
+
+    def _lash(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        albedo[at] = 0.008
+        hairs = 0.6 + 0.4 * np.sin(facts[at, REST.start] * 420)
+        upper = facts[at, REST.start + 1] > 7.277
+        look = self.scene.sitter.person.look
+        alpha[at] = np.clip(look["lash"] * np.where(upper, 0.8, 0.22) * (0.75 if self.coarse else 1.2 * hairs), 0, 1)
+
+    def _cap(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        angle, down, brim = (facts[at, REST.start + k] for k in range(3))
+        seams = 1 - 0.35 * (np.abs((angle + 180 + 30) % 60 - 30) < 0.6) * (brim < 0.5)
+        tone = np.array([0.030, 0.033, 0.045], np.float32)
+        albedo[at] = tone * (seams * np.where((down > 0.985) & (brim < 0.5), 0.6, 1.0))[:, None]
+        gloss[at] = 0.2
+
+    def _frame(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        from eolgul.synth.wear import GLASSES
+
+        albedo[at] = GLASSES[self.scene.accessory].colour
+        gloss[at] = 2.0
+
+    def _lens(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        albedo[at] = 0.006
+        alpha[at] = 0.94
+
+    def _hair(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
+        sitter = self.scene.sitter
+        strand, down = facts[at, REST.start], facts[at, REST.start + 1]
+        rows, columns = sitter.strands.shape
+        row = np.clip((down * rows).astype(np.int32), 0, rows - 1)
+        column = strand.astype(np.int32) % columns
+        bright = sitter.strands[row, column]
+        grey = np.clip((bright - 1.25 + sitter.person.look["hair_grey"]) * 2, 0, 1) * sitter.person.look["hair_grey"]
+        colour = sitter.hair_colour * bright[:, None]
+        albedo[at] = colour + grey[:, None] * (0.28 - colour)
+        gloss[at] = (0.012 + 0.9 * sitter.hair_colour.mean()) * bright
+        # Every strand ends where it likes; the last part of the shell is more and more air.
+        ends = 0.90 + 0.10 * sitter.strands[0, (column * 7 + column // 9) % columns].clip(0.2, 1.4) / 1.4
+        alpha[at] = np.clip((ends - down) / 0.06, 0, 1)

@@ -1,0 +1,276 @@
+"""From a person, an expression and an accessory to triangles in the studio, ready for rays.
+
+What is shared is made once: a `Sitter` holds what a person keeps (shape, skin, occlusion), a `Scene` what an expression and
+an accessory change; cameras and lights cost nothing here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
+
+from eolgul.synth import hair, mesh, paint, wear
+from eolgul.synth.mesh import CAP, FRAME, HAIR, I32, LASH, SKIN, Reals
+from eolgul.synth.person import Person, head
+from eolgul.synth.person import _add as add_target
+from eolgul.synth.rig import Camera, expression_actions
+
+# Columns of a vertex's attributes. Skin, eyes and teeth use REST for the rest pose's position and MASKS for lips, inside of
+# the mouth and clothes; hair and cap use REST for strand coordinates and MASKS for the tangent.
+NORMAL, REST, MASKS, OCCLUSION = slice(0, 3), slice(3, 6), slice(6, 9), 9
+_COLUMNS = 10
+# The head's middle, to which cameras look, lies this far below and behind the eyes.
+_BELOW_EYES, _BEHIND_EYES = 0.27, 0.62
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Coarse vertices by which boxes are drawn, in K-FACE's order, and fixed tables of the fine mesh."""
+
+    boxes: tuple[I32, ...]
+    ears: tuple[int, int]
+    ear_tops: tuple[I32, I32]
+    bridge: int
+    rest: Reals
+    masks: Reals
+    cloth: Reals
+    open_sky: Reals
+    triangles: I32
+    material: I32
+
+
+@cache
+def _regions() -> _Regions:
+    base, fine = mesh.load_base(), mesh.subdivision()
+    v = base.vertices
+    of_material = {m: np.zeros(len(v), bool) for m in (SKIN, LASH)}
+    for m, flags in of_material.items():
+        flags[base.quads[base.material == m].ravel()] = True
+    skin, x, y, z = of_material[SKIN], v[:, 0], v[:, 1], v[:, 2]
+    ear, lips = base.masks[:, 2] > 0.5, base.masks[:, 0] > 0.5
+    parts = (
+        skin & (z > 0.75) & (y > 6.1) & (y < 8.0) & (np.abs(x) < 0.72),
+        of_material[LASH] & (x < 0),
+        of_material[LASH] & (x > 0),
+        skin & (np.abs(x) < 0.2) & (y > 6.82) & (y < 7.25) & (z > 1.42),
+        lips & (z > 1.35),
+        ear & (x < 0),
+        ear & (x > 0),
+    )
+    front = [int(np.flatnonzero(ear & (np.sign(x) == s))[z[ear & (np.sign(x) == s)].argmax()]) for s in (-1, 1)]
+    tops = [np.flatnonzero(ear & (np.sign(x) == s) & (y > 7.2) & (z < 0.6)).astype(np.int32) for s in (-1, 1)]
+    bridge = int(np.flatnonzero(skin)[(x[skin] ** 2 + (y[skin] - 7.22) ** 2 - 0.1 * z[skin]).argmin()])
+    teeth, balls = np.zeros(len(v)), np.zeros(len(v))
+    teeth[base.quads[base.material == mesh.TEETH].ravel()] = 1
+    balls[base.quads[base.material == mesh.EYE].ravel()] = 1
+    rest = fine.apply(v)
+    collar = 5.98 - 0.25 * (rest[:, 2] - 0.2) - rest[:, 1]
+    cloth = np.clip(collar / 0.03 + 0.5, 0, 1).astype(np.float32)
+    return _Regions(
+        boxes=tuple(np.flatnonzero(p).astype(np.int32) for p in parts),
+        ears=(front[0], front[1]),
+        ear_tops=(tops[0], tops[1]),
+        bridge=bridge,
+        rest=rest,
+        masks=fine.apply(base.masks),
+        cloth=cloth,
+        open_sky=fine.apply((0.6 * teeth + 0.45 * balls).astype(np.float32)[:, None])[:, 0],
+        triangles=mesh.quad_triangles(fine.fine),
+        material=np.repeat(base.material, 8).astype(np.int32),
+    )
+
+
+class Scene:
+    """A person with one expression and one accessory, seated in the studio.
+
+    Attributes:
+        triangles: (T, 3). material: (T,). attributes: (V, 10) as the slices of this module say.
+        embree: what rays meet. landmarks: (7, 3) in K-FACE's order: nose, right and left eye, right and left mouth corner,
+        right and left ear. parts: the points of each annotated box.
+    """
+
+    def __init__(self, sitter: Sitter, vertices: Reals, triangles: I32, material: I32, attributes: Reals) -> None:
+        self.sitter = sitter
+        self.triangles, self.material, self.attributes = triangles, material, attributes
+        self.embree = EmbreeScene()
+        TriangleMesh(self.embree, vertices, triangles)
+        self.landmarks: Reals = np.zeros((7, 3), np.float32)
+        self.parts: list[Reals] = []
+        self.accessory = "S001"
+
+    def cast(self, origins: Reals, directions: Reals) -> dict[str, NDArray[np.generic]]:
+        """First hits of rays: primID (-1 for none), u, v, tfar, Ng."""
+        hits: dict[str, NDArray[np.generic]] = self.embree.run(origins, directions, query="INTERSECT", output=True)
+        return hits
+
+    def points(self, camera: Camera) -> Reals:
+        """(7, 2) landmarks in pixels, K-FACE's order."""
+        return camera.project(self.landmarks)
+
+    def five(self, camera: Camera) -> Reals:
+        """(5, 2) landmarks in the alignment template's order: eyes, nose, mouth corners, image left first."""
+        return self.points(camera)[[1, 2, 0, 3, 4]]
+
+    def boxes(self, camera: Camera) -> list[tuple[float, float, float, float]]:
+        """x, y, width, height of face, eyes, nose, mouth, ears; those of which the camera sees next to nothing left out."""
+        boxes = []
+        eye = camera.position()
+        for number, part in enumerate(self.parts):
+            towards = part - eye
+            distance = np.linalg.norm(towards, axis=1)
+            directions = (towards / distance[:, None]).astype(np.float32)
+            hits = self.cast(np.tile(eye, (len(part), 1)), directions)
+            seen = (np.asarray(hits["primID"]) < 0) | (np.asarray(hits["tfar"]) > distance - 0.06)
+            if number and seen.mean() < 0.12:
+                continue
+            low, high = camera.project(part).min(0), camera.project(part).max(0)
+            boxes.append((float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])))
+        return boxes
+
+
+class Sitter:
+    """Everything of a person that no condition changes.
+
+    Attributes:
+        neutral: (V, 3) coarse vertices. skin: the skin's texture at full, half and quarter size.
+        strands: hair brightness. hair_colour, lip_colour, iris_colour, cloth_colour: (3,) linear.
+    """
+
+    def __init__(self, person: Person) -> None:
+        self.person = person
+        self.neutral = head(person)
+        self.hair_colour = hair.hair_colour(person)
+        full = paint.skin_texture(person, hair.hairline(), self.hair_colour)
+        half = paint.mip(full)
+        self.skin = (full, half, paint.mip(half))
+        self.strands = hair.strand_noise(person)
+        look = person.look
+        tone = half[70:130, 225:290, :3].mean((0, 1))
+        red = 0.25 + 0.8 * look["lip_red"]
+        tint = np.array([-0.22, -0.80 - 0.1 * look["lip_hue"], -0.62 + 0.12 * look["lip_hue"]])
+        self.lip_colour = (tone * np.exp(tint * red) * (1 - 0.35 * look["lip_dark"])).astype(np.float32)
+        dark, light = np.array([0.016, 0.008, 0.005]), np.array([0.10, 0.048, 0.02])
+        self.iris_colour = (dark + look["iris"] ** 2 * (light - dark)).astype(np.float32)
+        grey = 0.015 + 0.25 * look["clothes"] ** 2
+        self.cloth_colour = (grey * np.array([0.92, 0.97, 1.08])).astype(np.float32)
+        self._place()
+        self.occlusion = np.ones(len(self.neutral), np.float32)
+        self.occlusion = self._bake_occlusion()
+
+    def _place(self) -> None:
+        """Finds the seat: the rotation and shift from head to studio coordinates."""
+        eyes = np.stack([self.neutral[_indices(mesh.EYE_RIGHT)].mean(0), self.neutral[_indices(mesh.EYE_LEFT)].mean(0)])
+        self.anchor = eyes.mean(0) - np.array([0, _BELOW_EYES, _BEHIND_EYES], np.float32)
+        yaw, pitch, roll = np.radians(self.person.seat[:3])
+        cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+        turn_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+        turn_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+        turn_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+        self.rotation = (turn_y @ turn_x @ turn_z).astype(np.float32)
+        self.shift = np.array(self.person.seat[3:], np.float32)
+
+    def to_studio(self, points: Reals) -> Reals:
+        """Head coordinates (N, 3) to studio coordinates."""
+        placed: Reals = (points - self.anchor) @ self.rotation.T + self.shift
+        return placed.astype(np.float32)
+
+    def scene(self, expression: str = "E01", accessory: str = "S001") -> Scene:
+        """The person with expression E01…E03 and accessory S001…S006."""
+        return self.scene_of(expression_actions(self.person, expression), accessory)
+
+    def scene_of(self, actions: dict[str, float], accessory: str = "S001") -> Scene:
+        """The person with any facial actions (target name → weight)."""
+        regions = _regions()
+        coarse = self.neutral.copy()
+        for name, weight in actions.items():
+            add_target(coarse, name, weight)
+        fine = mesh.subdivision().apply(np.concatenate([coarse, self.occlusion[:, None]], 1))
+        skin, occlusion = np.ascontiguousarray(fine[:, :3]), fine[:, 3:]
+        normals = mesh.vertex_normals(skin, regions.triangles)
+        skin = skin + normals * (0.05 * regions.cloth[:, None])
+        # Closed lips hid the teeth when the sky was measured, and lids most of the eyes: a smile opens both.
+        occlusion = np.maximum(occlusion, regions.open_sky[:, None])
+        masks = regions.masks.copy()
+        masks[:, 2] = regions.cloth
+        vertices, triangles, materials = [skin], [regions.triangles], [regions.material]
+        attributes = [np.concatenate([normals, regions.rest, masks[:, :3], occlusion], 1)]
+        # Lashes have no lips; their column says upper or lower.
+        count = len(skin)
+
+        cap = hair.cap_edge(self.person) if accessory in wear.HATS else None
+        shells = [(hair.hair_shell(self.person, skin, cap), HAIR)]
+        if cap is not None:
+            shells += [(shell, CAP) for shell in hair.cap_shells(self.person, skin)]
+        for shell, material in shells:
+            vertices.append(shell.points)
+            triangles.append(shell.triangles + count)
+            materials.append(np.full(len(shell.triangles), material, np.int32))
+            shell_normals = mesh.vertex_normals(shell.points, shell.triangles)
+            ones = np.ones((len(shell.points), 1), np.float32)
+            attributes.append(np.concatenate([shell_normals, shell.strand, shell.tangents, ones], 1))
+            count += len(shell.points)
+        if accessory in wear.GLASSES:
+            eyes = np.stack([coarse[_indices(mesh.EYE_RIGHT)].mean(0), coarse[_indices(mesh.EYE_LEFT)].mean(0)])
+            ears = np.stack([coarse[top].mean(0) for top in regions.ear_tops])
+            for piece in wear.glasses(accessory, eyes, coarse[regions.bridge], ears):
+                vertices.append(piece.points)
+                triangles.append(piece.triangles + count)
+                materials.append(np.full(len(piece.triangles), piece.material, np.int32))
+                facts = np.zeros((len(piece.points), _COLUMNS), np.float32)
+                facts[:, NORMAL] = mesh.vertex_normals(piece.points, piece.triangles)
+                facts[:, OCCLUSION] = 1
+                attributes.append(facts)
+                count += len(piece.points)
+
+        everything = np.concatenate(attributes).astype(np.float32)
+        everything[:, NORMAL] = everything[:, NORMAL] @ self.rotation.T
+        hairs = slice(len(skin), len(skin) + len(shells[0][0].points))
+        everything[hairs, MASKS] = everything[hairs, MASKS] @ self.rotation.T
+        scene = Scene(self, self.to_studio(np.concatenate(vertices)), np.concatenate(triangles).astype(np.int32),
+                      np.concatenate(materials), everything)  # fmt: skip
+        self._annotate(scene, coarse, accessory)
+        return scene
+
+    def _annotate(self, scene: Scene, coarse: Reals, accessory: str) -> None:
+        base, regions = mesh.load_base(), _regions()
+        right, left = coarse[_indices(mesh.EYE_RIGHT)].mean(0), coarse[_indices(mesh.EYE_LEFT)].mean(0)
+        singles = [coarse[base.index(i)] for i in (mesh.NOSE, mesh.MOUTH_RIGHT, mesh.MOUTH_LEFT)]
+        seven = [singles[0], right, left, singles[1], singles[2], coarse[regions.ears[0]], coarse[regions.ears[1]]]
+        scene.landmarks = self.to_studio(np.stack(seven))
+        scene.parts = [self.to_studio(coarse[part]) for part in regions.boxes]
+        scene.accessory = accessory
+
+    def _bake_occlusion(self) -> Reals:
+        """(V,) how much of the sky each vertex of face and neck sees within a hand's breadth, hair included."""
+        scene = self.scene_of({})
+        count = len(self.neutral)
+        points = self.to_studio(self.neutral)
+        triangles = mesh.quad_triangles(mesh.load_base().quads)
+        normals = mesh.vertex_normals(points, triangles)
+        golden = np.pi * (3 - np.sqrt(5))
+        k = np.arange(20)
+        up = np.sqrt(1 - (k + 0.5) / 20)
+        around = np.stack([np.sqrt(1 - up**2) * np.cos(golden * k), np.sqrt(1 - up**2) * np.sin(golden * k), up], 1)
+        helper = np.where(np.abs(normals[:, :1]) < 0.7, np.array([[1.0, 0, 0]]), np.array([[0, 1.0, 0]]))
+        a = np.cross(normals, helper)
+        a /= np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-6)
+        b = np.cross(normals, a)
+        rays = a[:, None] * around[:, 0, None] + b[:, None] * around[:, 1, None] + normals[:, None] * around[:, 2, None]
+        origins = np.repeat(points + 0.02 * normals, 20, 0).astype(np.float32)
+        hits = scene.cast(origins, np.ascontiguousarray(rays.reshape(-1, 3), np.float32))
+        blocked = (np.asarray(hits["primID"]) >= 0) & (np.asarray(hits["tfar"]) < 1.0)
+        seen: Reals = (1 - blocked.reshape(count, 20).mean(1)).astype(np.float32)
+        return seen
+
+
+def _indices(originals: tuple[int, ...]) -> list[int]:
+    base = mesh.load_base()
+    return [base.index(i) for i in originals]
+
+
+__all__ = ["FRAME", "MASKS", "NORMAL", "OCCLUSION", "REST", "Scene", "Sitter"]
