@@ -1,0 +1,286 @@
+"""One threshold that carries: chosen on people nobody trained on, for a stated false match rate, with its uncertainty.
+
+Numpy only, since serving reads `Calibration` to give verdicts. Impostor comparisons share people, so the data never
+supports a false match rate finer than one in the number of impostor *subject pairs*: a rate asked for below that is
+not extrapolated but replaced by the finest supported one, and the file says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.errors import InputError
+
+FORMAT = 1
+LEVEL = 0.95
+RESAMPLES = 1000
+TABLE_ROWS = 2000
+_BINS = 2000
+_BLOCK_CELLS = 4_000_000  # resamples x entries held at once: 32 MB
+_NUMBERS = ("threshold", "fmr_requested", "fmr_target", "fmr_floor", "fmr_observed", "fmr_upper", "fnmr_observed")
+_COUNTS = ("subjects", "genuine_pairs", "impostor_pairs", "subject_pairs", "resamples")
+
+
+@dataclass(frozen=True, slots=True)
+class AllPairs:
+    """Scores of every comparison among some people, cosine similarity as float32.
+
+    `genuine` with `genuine_subject`, `impostor` with `impostor_left` and `impostor_right` (int32, 0…subjects-1);
+    `images` (int64) holds each subject's image count.
+    """
+
+    genuine: NDArray[np.float32]
+    genuine_subject: NDArray[np.int32]
+    impostor: NDArray[np.float32]
+    impostor_left: NDArray[np.int32]
+    impostor_right: NDArray[np.int32]
+    images: NDArray[np.int64]
+
+    @property
+    def subjects(self) -> int:
+        return len(self.images)
+
+    @property
+    def subject_pairs(self) -> int:
+        """How many pairs of different people were compared."""
+        return self.subjects * (self.subjects - 1) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The verdict: two faces show one person when their cosine similarity is at least `threshold`.
+
+    `fmr_target` is the rate the threshold was chosen for: `fmr_requested`, or `fmr_floor` = 1 / `subject_pairs` where
+    the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
+    95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
+    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold put there.
+    """
+
+    threshold: float
+    threshold_interval: tuple[float, float]
+    fmr_requested: float
+    fmr_target: float
+    fmr_basis: str
+    fmr_floor: float
+    fmr_observed: float
+    fmr_upper: float
+    fnmr_observed: float
+    subjects: int
+    genuine_pairs: int
+    impostor_pairs: int
+    subject_pairs: int
+    resamples: int
+    table_similarity: tuple[float, ...]
+    table_fmr: tuple[float, ...]
+
+    def same(self, similarity: float) -> bool:
+        """The verdict on a cosine similarity."""
+        return similarity >= self.threshold
+
+    def fmr_at(self, similarity: float) -> float:
+        """The false match rate of a threshold put at `similarity`: how often strangers look at least this alike.
+
+        A step function that never rises with similarity, never understates what was observed, and never returns less
+        than `fmr_floor`, however high the similarity: the data says nothing beyond it. Below the table it is 1.
+        """
+        row = int(np.searchsorted(np.asarray(self.table_similarity), similarity, side="right")) - 1
+        return 1.0 if row < 0 else max(self.table_fmr[row], self.fmr_floor)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the table, as JSON values."""
+        value = asdict(self)
+        del value["table_similarity"], value["table_fmr"]
+        value["threshold_interval"] = list(self.threshold_interval)
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """The value `calibration.json` holds."""
+        table = {"similarity": list(self.table_similarity), "fmr": list(self.table_fmr)}
+        return {"format": FORMAT, **self.summary(), "table": table}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what `to_json` wrote. InputError names what is missing, of a wrong type or contradicts itself."""
+        try:
+            if value["format"] != FORMAT:
+                raise InputError(f"calibration: format {value['format']!r}, expected {FORMAT}")
+            low, high = value["threshold_interval"]
+            numbers: dict[str, Any] = {name: float(value[name]) for name in _NUMBERS}
+            counts: dict[str, Any] = {name: int(value[name]) for name in _COUNTS}
+            made = cls(
+                **numbers,
+                **counts,
+                threshold_interval=(float(low), float(high)),
+                fmr_basis=str(value["fmr_basis"]),
+                table_similarity=tuple(float(item) for item in value["table"]["similarity"]),
+                table_fmr=tuple(float(item) for item in value["table"]["fmr"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"calibration: {type(error).__name__} at {error}; expected what step 5 writes") from error
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        numbers = [getattr(self, name) for name in _NUMBERS] + [*self.threshold_interval]
+        similarity, fmr = np.asarray(self.table_similarity), np.asarray(self.table_fmr)
+        if not all(math.isfinite(number) for number in numbers):
+            raise InputError("calibration: holds a number that is not finite")
+        if self.fmr_basis not in ("requested", "finest_supported"):
+            raise InputError(f"calibration: fmr_basis {self.fmr_basis!r}, expected requested or finest_supported")
+        if not 0 < self.fmr_floor <= self.fmr_target <= 1:
+            raise InputError("calibration: expected 0 < fmr_floor <= fmr_target <= 1")
+        if len(similarity) == 0 or similarity.shape != fmr.shape or not np.all(np.isfinite(similarity)):
+            raise InputError("calibration: its table needs as many finite similarities as rates, at least one")
+        if np.any(np.diff(similarity) <= 0) or np.any(np.diff(fmr) > 0) or not np.all((fmr >= 0) & (fmr <= 1)):
+            raise InputError("calibration: its table must rise in similarity and never in false match rate")
+
+
+def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int = RESAMPLES) -> Calibration:
+    """Choose the threshold for a false match rate on all comparisons of the calibration people.
+
+    The smallest threshold whose observed FMR is at most the target, moved to the middle of the gap between two scores
+    in which it lies, so that rounding in another runtime changes no verdict. Deterministic for a seed. Raises
+    InputError for a rate outside (0, 1), fewer than 3 people, or nobody with two images.
+    """
+    if not 0 < fmr < 1:
+        raise InputError(f"fmr {fmr}: expected a rate between 0 and 1")
+    if pairs.subjects < 3:
+        raise InputError(f"{pairs.subjects} calibration people: at least 3 are needed to choose a threshold")
+    if len(pairs.genuine) == 0:
+        raise InputError("no calibration person has two images, so the false non-match rate is unknown")
+    floor = 1 / pairs.subject_pairs
+    target = max(fmr, floor)
+    impostor, genuine = np.sort(pairs.impostor), np.sort(pairs.genuine)
+    threshold = threshold_at(genuine, impostor, target)
+    entries = _tail(pairs, genuine, impostor, target)
+    thresholds, rates = _bootstrap(pairs, entries, target=target, threshold=threshold, seed=seed, resamples=resamples)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(thresholds, [tail, 1 - tail])
+    similarity, table = _table(impostor, floor)
+    return Calibration(
+        threshold=threshold,
+        threshold_interval=(min(float(low), threshold), max(float(high), threshold)),
+        fmr_requested=fmr,
+        fmr_target=target,
+        fmr_basis="requested" if target == fmr else "finest_supported",
+        fmr_floor=floor,
+        fmr_observed=_share_from(impostor, threshold),
+        fmr_upper=min(1.0, max(float(np.quantile(rates, LEVEL)), 3 * floor)),
+        fnmr_observed=1 - _share_from(genuine, threshold),
+        subjects=pairs.subjects,
+        genuine_pairs=len(genuine),
+        impostor_pairs=len(impostor),
+        subject_pairs=pairs.subject_pairs,
+        resamples=resamples,
+        table_similarity=tuple(similarity.tolist()),
+        table_fmr=tuple(table.tolist()),
+    )
+
+
+def threshold_at(genuine: NDArray[Any], impostor: NDArray[Any], fmr: float) -> float:
+    """The threshold (accept at or above) with an impostor share of at most `fmr`, in the middle of its gap.
+
+    Both score arrays ascending; `impostor` not empty.
+    """
+    allowed = min(math.floor(fmr * len(impostor) + 1e-9), len(impostor) - 1)
+    highest_refused = impostor[len(impostor) - 1 - allowed]
+    return float(_gap_above(np.asarray([highest_refused]), genuine, impostor)[0])
+
+
+def _share_from(ascending: NDArray[Any], threshold: float) -> float:
+    """The share of scores at or above a threshold. Compared as float64: numpy would round a threshold to float32."""
+    return int(np.count_nonzero(ascending.astype(np.float64) >= threshold)) / len(ascending)
+
+
+def _gap_above(values: NDArray[Any], genuine: NDArray[Any], impostor: NDArray[Any]) -> NDArray[np.float64]:
+    """The middle between each score and the next higher one of any kind (1 where none is); always above the score."""
+    above = np.full(len(values), np.inf)
+    for scores in (genuine, impostor):
+        place = np.searchsorted(scores, values, side="right")
+        inside = place < len(scores)
+        above[inside] = np.minimum(above[inside], scores[place[inside]].astype(np.float64))
+    exact = values.astype(np.float64)
+    above[np.isinf(above)] = 1.0
+    return np.asarray(np.maximum((exact + above) / 2, np.nextafter(exact, np.inf)), dtype=np.float64)
+
+
+def _table(impostor: NDArray[np.float32], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Similarity ascending and the FMR of a threshold there: rows dense where the FMR is small, where verdicts fall."""
+    count = len(impostor)
+    ranks = np.unique(np.geomspace(1, count, TABLE_ROWS - 2).round().astype(np.int64))
+    similarity = np.unique(impostor[count - ranks].astype(np.float64))
+    rate = (count - np.searchsorted(impostor.astype(np.float64), similarity, side="left")) / count
+    top = np.nextafter(similarity[-1], np.inf)  # no impostor scored this high
+    return np.append(similarity, top), np.maximum(np.append(rate, 0.0), floor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tail:
+    """The highest impostor scores, highest first, as counts by (score bin, subject pair).
+
+    A value a bin: `value` (its highest score: the cautious side), `above` (the threshold just above it), `start` (its
+    first entry). A value an entry: the two subjects and how many comparisons of theirs fall into the bin.
+    """
+
+    value: NDArray[np.float64]
+    above: NDArray[np.float64]
+    start: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+
+def _tail(pairs: AllPairs, genuine: NDArray[np.float32], impostor: NDArray[np.float32], target: float) -> _Tail:
+    """Only the upper tail decides a threshold for a small FMR: twenty times the target's share, at least 2000 scores."""
+    keep = min(len(impostor), max(_BINS, int(20 * target * len(impostor))))
+    chosen = np.flatnonzero(pairs.impostor >= impostor[len(impostor) - keep])
+    chosen = chosen[np.argsort(-pairs.impostor[chosen], kind="stable")]
+    scores = pairs.impostor[chosen]
+    first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))  # where each distinct score starts
+    if len(first) > _BINS:
+        first = first[np.linspace(0, len(first) - 1, _BINS).round().astype(np.int64)]
+    bins = np.searchsorted(first, np.arange(len(scores)), side="right") - 1
+    low = np.minimum(pairs.impostor_left[chosen], pairs.impostor_right[chosen]).astype(np.int64)
+    high = np.maximum(pairs.impostor_left[chosen], pairs.impostor_right[chosen]).astype(np.int64)
+    people = pairs.subjects
+    keys, counts = np.unique((bins * people + low) * people + high, return_counts=True)
+    entry_bin = keys // people**2
+    start = np.flatnonzero(np.append(True, entry_bin[1:] != entry_bin[:-1]))
+    value = scores[first]
+    above = _gap_above(value, genuine, impostor)
+    return _Tail(value.astype(np.float64), above, start, keys // people % people, keys % people, counts)
+
+
+def _bootstrap(
+    pairs: AllPairs, tail: _Tail, *, target: float, threshold: float, seed: int, resamples: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Thresholds, and FMRs at the chosen threshold, of resampled subjects (float64, resamples each).
+
+    A subject drawn w times gives its comparisons with one drawn v times the weight w·v; comparisons between copies of
+    one subject are left out. A resample that would leave the tail is clamped to its end.
+    """
+    accepted = int(np.count_nonzero(tail.value >= threshold))  # bins the chosen threshold accepts
+    random = np.random.default_rng(seed)
+    block = max(1, _BLOCK_CELLS // len(tail.count))
+    thresholds: list[NDArray[np.float64]] = []
+    rates: list[NDArray[np.float64]] = []
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        chance = np.full(pairs.subjects, 1 / pairs.subjects)
+        weight = random.multinomial(pairs.subjects, chance, size=size).astype(np.float64)
+        images = weight * pairs.images
+        total = (images.sum(axis=1) ** 2 - (images**2).sum(axis=1)) / 2
+        usable = total > 0  # one subject drawn every time leaves no comparison
+        weight, total = weight[usable], total[usable]
+        by_entry = weight[:, tail.left] * weight[:, tail.right] * tail.count
+        reached = np.cumsum(np.add.reduceat(by_entry, tail.start, axis=1), axis=1)
+        over = reached > (target * total + 1e-9)[:, None]
+        place = np.where(over.any(axis=1), np.argmax(over, axis=1), len(tail.value) - 1)
+        thresholds.append(tail.above[place])
+        rates.append(reached[:, accepted - 1] / total if accepted else np.zeros(len(total)))
+    return np.concatenate(thresholds), np.concatenate(rates)

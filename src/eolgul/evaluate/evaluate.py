@@ -1,0 +1,308 @@
+"""Step 5: a model package measured on held-out people and benchmarks → Evaluation.
+
+`metrics.json` (every figure), `scores.parquet` (a row a pair), `calibration.json` (what serving judges by) and
+`report.html`, which prints nothing that `metrics.json` does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from eolgul.artifact import Artifact, canonical_json, reuse, seal, sha256_bytes, writing
+from eolgul.dataset import SPLITS, FaceDataset, Pairs
+from eolgul.errors import InputError
+from eolgul.evaluate import metrics as figures
+from eolgul.evaluate.calibration import AllPairs, calibrate
+from eolgul.evaluate.embed import Embedder, Progress, embed_rows
+from eolgul.evaluate.intervals import RESAMPLES, Subjects
+from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
+from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
+from eolgul.evaluate.protocol import squared_distance
+from eolgul.evaluate.published import published_rows
+from eolgul.evaluate.report import render
+from eolgul.modelpackage import ModelPackage
+from eolgul.recognizer import Recognizer
+
+HELD_OUT = "held-out"
+METRICS_FORMAT = 1
+_SCORES = pa.schema(
+    [
+        pa.field("set", pa.string(), nullable=False),
+        pa.field("left", pa.string(), nullable=False),
+        pa.field("right", pa.string(), nullable=False),
+        pa.field("same", pa.bool_(), nullable=False),
+        pa.field("fold", pa.int32(), nullable=False),
+        pa.field("similarity", pa.float64(), nullable=False),
+    ]
+)
+# Why an input became no image although a face should have been there; subsets and duplicates are choices, not failures.
+_CHOICES = ("duplicate", "too_few", "leak", "overlap", "not_selected", "no_identity")
+
+
+def evaluate(
+    model: Path,
+    dataset: Path,
+    benchmarks: Sequence[Path],
+    out: Path,
+    *,
+    fmr: float = 1e-4,
+    threads: int = 2,
+    seed: int = 0,
+    pictures: bool = True,
+    resamples: int = RESAMPLES,
+    progress: Callable[[str], None] | None = None,
+) -> Artifact:
+    """Measure `model` and write an Evaluation to `out` (returned as it is when already made from the same inputs).
+
+    The `calibration` people of `dataset` give the threshold for the false match rate `fmr`, its `test` people the set
+    "held-out"; `benchmarks` are aligned datasets with pairs. `pictures` puts thumbnails of the worst pairs into the
+    report. Raises InputError when test or calibration people are also in training, when an input is not what it should
+    be, or when the model gives all images one embedding.
+    """
+    say: Progress = progress or (lambda _: None)
+    package = ModelPackage.open(model)
+    people = FaceDataset(dataset)
+    others = [FaceDataset(path) for path in benchmarks]
+    inputs = [item.reference for item in (package.artifact, people.artifact, *(other.artifact for other in others))]
+    recipe = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
+    done = reuse(out, "Evaluation", step="evaluate", recipe=recipe, inputs=inputs)
+    if done is not None:
+        say("already evaluated from these inputs with these options")
+        return done
+    check_disjoint(people)
+    names = _names(others)
+    recognizer = Recognizer.of(package, threads=threads)
+
+    say("calibrating the threshold")
+    calibration = calibrate(_calibration_pairs(people, recognizer, seed, progress), fmr, seed, resamples)
+    say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
+    held_out = _held_out(people, recognizer, seed, progress)
+    sets = [held_out]
+    for name, other in zip(names, others, strict=True):
+        say(f"scoring {name}")
+        sets.append(_benchmark(name, other, recognizer, progress))
+    say("computing figures and intervals")
+    synthetic = any(item.synthetic for item in (package.artifact, people.artifact, *(o.artifact for o in others)))
+    measured = {item.name: figures.set_metrics(item, calibration, seed=seed, resamples=resamples) for item in sets}
+    image_ids = people.column("image_id")
+    hardest = figures.worst(held_out, image_ids)
+    metrics: dict[str, Any] = {
+        "format": METRICS_FORMAT,
+        "synthetic": synthetic,
+        "model": {
+            "digest": package.digest,
+            "backbone": package.backbone,
+            "embedding_size": package.embedding_size,
+            "contract": package.contract.to_json(),
+        },
+        "dataset": _describe(people),
+        "options": recipe,
+        "calibration": calibration.summary(),
+        "sets": measured,
+        "breakdown": figures.breakdown(
+            held_out, {column: people.column(column) for column in CONDITIONS}, calibration.threshold
+        ),
+        "worst": hardest,
+        "published": published_rows([item.name for item in sets if not item.synthetic]),
+    }
+    say("writing the report")
+    thumbnails = _thumbnails(people, image_ids, hardest) if pictures else {}
+    scores = {item.name: (item.similarity, item.same) for item in sets}
+    report = render(metrics, scores, calibration, thumbnails)
+    with writing(out) as folder:
+        (folder / "metrics.json").write_bytes(canonical_json(metrics))
+        (folder / "calibration.json").write_bytes(canonical_json(calibration.to_json()))
+        (folder / "report.html").write_text(report, encoding="utf-8")
+        _write_scores(folder / "scores.parquet", sets, [people, *others])
+        artifact = seal(
+            folder,
+            "Evaluation",
+            step="evaluate",
+            recipe=recipe,
+            inputs=inputs,
+            contents=_contents(metrics),
+            synthetic=synthetic,
+        )
+    return Artifact(out, artifact.kind, artifact.card, artifact.digest)
+
+
+def read_metrics(evaluation: Path) -> dict[str, Any]:
+    """The figures of an Evaluation on the local disk; InputError when the file is not JSON of this format."""
+    file = evaluation / "metrics.json"
+    try:
+        value: dict[str, Any] = json.loads(file.read_bytes())
+        if value["format"] != METRICS_FORMAT:
+            raise KeyError("format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: not the metrics of an evaluation, format {METRICS_FORMAT}") from error
+    return value
+
+
+def check_disjoint(dataset: FaceDataset) -> None:
+    """Refuse a dataset whose test or calibration people were trained on, or whose threshold was chosen on test people."""
+    identities = np.asarray(dataset.column("identity"), dtype=object)
+    people = {split: set(identities[dataset.rows(split)]) for split in SPLITS}
+    for split, other in (("test", "train"), ("calibration", "train"), ("test", "calibration"), ("test", "validation")):
+        shared = sorted(people[split] & people[other])
+        if shared:
+            names = ", ".join(shared[:3]) + (", …" if len(shared) > 3 else "")
+            raise InputError(
+                f"{dataset.path}: {len(shared)} people are in the {split} and the {other} split ({names}); "
+                "figures from them would be a lie"
+            )
+
+
+def _names(benchmarks: Sequence[FaceDataset]) -> list[str]:
+    """A name a benchmark, usable as a key of `metrics.json` and in the report's dotted paths."""
+    names = [str(item.artifact.contents.get("name") or item.path.name).replace(".", "_") for item in benchmarks]
+    for name, count in Counter([HELD_OUT, *names]).items():
+        if count > 1:
+            raise InputError(f"two sets are named {name!r}; each needs a name of its own")
+    return names
+
+
+def _calibration_pairs(dataset: FaceDataset, recognizer: Embedder, seed: int, progress: Progress | None) -> AllPairs:
+    rows = calibration_rows(dataset, seed=seed)
+    return all_pairs(embed_rows(dataset, rows, recognizer, progress=progress), dataset.numpy("label")[rows])
+
+
+def _held_out(dataset: FaceDataset, recognizer: Embedder, seed: int, progress: Progress | None) -> ScoredSet:
+    pairs = held_out_pairs(dataset, seed=seed)
+    hashes = dataset.column("sha256")
+    compared = [
+        [hashes[left], hashes[right], bool(same)]
+        for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True)
+    ]
+    names = set(np.asarray(dataset.column("identity"), dtype=object)[dataset.rows("test")])
+    rejected = [row for row in dataset.rejected() if row["identity"] in names]
+    acquisition = _acquisition(rejected, len(dataset.rows("test")), None)
+    # The digest names what was compared, so that two models are set against each other on the same pairs only.
+    digest = sha256_bytes(canonical_json(compared))
+    return _score(HELD_OUT, "held-out", digest, dataset, pairs, recognizer, acquisition, progress)
+
+
+def _benchmark(name: str, dataset: FaceDataset, recognizer: Embedder, progress: Progress | None) -> ScoredSet:
+    pairs = dataset.pairs()
+    if len(pairs) == 0:
+        raise InputError(f"{dataset.path}: its pairs.parquet holds no pair")
+    acquisition = _acquisition(dataset.rejected(), len(dataset), dataset.artifact.contents.get("pairs_lost"))
+    digest = dataset.artifact.digest
+    return _score(name, "benchmark", digest, dataset, pairs, recognizer, acquisition, progress)
+
+
+def _score(  # noqa: PLR0917 - private, each argument is one plain fact of the set
+    name: str,
+    kind: str,
+    digest: str,
+    dataset: FaceDataset,
+    pairs: Pairs,
+    recognizer: Embedder,
+    acquisition: Mapping[str, Any],
+    progress: Progress | None,
+) -> ScoredSet:
+    rows, places = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
+    embeddings = embed_rows(dataset, rows, recognizer, progress=progress)
+    left, right = embeddings[places[: len(pairs)]], embeddings[places[len(pairs) :]]
+    return ScoredSet(
+        name=name,
+        kind=kind,
+        digest=digest,
+        synthetic=dataset.artifact.synthetic,
+        left=pairs.left,
+        right=pairs.right,
+        same=pairs.same,
+        fold=pairs.fold,
+        similarity=np.einsum("nd,nd->n", left.astype(np.float64), right.astype(np.float64)),
+        distance=squared_distance(left, right),
+        subjects=_subjects(dataset, pairs),
+        acquisition=acquisition,
+    )
+
+
+def _subjects(dataset: FaceDataset, pairs: Pairs) -> Subjects | None:
+    """Whom the pairs compare, or None when the set does not know (or contradicts its own flags)."""
+    if not dataset.artifact.contents.get("identities_known", True):
+        return None
+    identities = dataset.column("identity")
+    left, right = [identities[row] for row in pairs.left], [identities[row] for row in pairs.right]
+    agree = np.asarray([one == two for one, two in zip(left, right, strict=True)]) == pairs.same
+    return Subjects.of(left, right) if agree.all() else None
+
+
+def _acquisition(rejected: Sequence[Mapping[str, Any]], images: int, pairs_lost: int | None) -> dict[str, Any]:
+    """Failure to acquire: images in which no usable face was found, and the pairs that a benchmark lost by it."""
+    reasons = Counter(row["reason"] for row in rejected if not str(row["reason"]).startswith(_CHOICES))
+    failed = sum(reasons.values())
+    return {
+        "images": images,
+        "failed": failed,
+        "rate": failed / (failed + images) if images else None,
+        "by_reason": dict(sorted(reasons.items())),
+        "pairs_lost": pairs_lost,
+    }
+
+
+def _describe(dataset: FaceDataset) -> dict[str, Any]:
+    identities = np.asarray(dataset.column("identity"), dtype=object)
+    splits = {}
+    for split in SPLITS:
+        rows = dataset.rows(split)
+        splits[split] = {"images": len(rows), "identities": len(set(identities[rows]))}
+    contents = dataset.artifact.contents
+    return {
+        "digest": dataset.artifact.digest,
+        "synthetic": dataset.artifact.synthetic,
+        "name": contents.get("name"),
+        "images": contents["images"],
+        "identities": contents["identities"],
+        "rejected": contents["rejected"],
+        "splits": splits,
+    }
+
+
+def _thumbnails(
+    dataset: FaceDataset, image_ids: Sequence[str], worst: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, bytes]:
+    wanted = {pair[side] for pairs in worst.values() for pair in pairs for side in ("left", "right")}
+    return {name: dataset.read(row) for row, name in enumerate(image_ids) if name in wanted}
+
+
+def _write_scores(path: Path, sets: Sequence[ScoredSet], datasets: Sequence[FaceDataset]) -> None:
+    with pq.ParquetWriter(path, _SCORES, compression="zstd") as writer:
+        for item, dataset in zip(sets, datasets, strict=True):
+            ids = dataset.manifest["image_id"]
+            columns: dict[str, NDArray[Any] | list[str] | pa.ChunkedArray] = {
+                "set": [item.name] * len(item.same),
+                "left": ids.take(item.left),
+                "right": ids.take(item.right),
+                "same": item.same,
+                "fold": item.fold,
+                "similarity": item.similarity,
+            }
+            writer.write_table(pa.table(columns, schema=_SCORES))
+
+
+def _contents(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The headline figures, for the card and for logs."""
+    held_out, calibration = metrics["sets"][HELD_OUT], metrics["calibration"]
+    return {
+        "model": metrics["model"]["digest"],
+        "sets": sorted(metrics["sets"]),
+        "threshold": calibration["threshold"],
+        "fmr_target": calibration["fmr_target"],
+        "held_out": {
+            "accuracy": held_out["accuracy"]["mean"],
+            "auc": held_out["auc"],
+            "fmr": held_out["at_threshold"]["fmr"],
+            "fnmr": held_out["at_threshold"]["fnmr"],
+        },
+    }

@@ -1,0 +1,126 @@
+"""How sure a figure is: 95 % intervals by bootstrap over people, since comparisons that share a face are not independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1000
+LEVEL = 0.95
+_BLOCK_CELLS = 4_000_000  # resamples x pairs held at once
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Whom the pairs compare: subject numbers (int64, N) of the left and right image, and how many subjects they are."""
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    count: int
+
+    @classmethod
+    def of(cls, left: list[str], right: list[str]) -> Subjects:
+        """Number the identities of paired images."""
+        names, codes = np.unique(np.asarray([*left, *right], dtype=object), return_inverse=True)
+        return cls(codes[: len(left)], codes[len(left) :], len(names))
+
+    def pairs(self, chosen: NDArray[np.bool_]) -> int:
+        """How many different pairs of subjects the chosen pairs compare."""
+        low, high = np.minimum(self.left, self.right)[chosen], np.maximum(self.left, self.right)[chosen]
+        return len(np.unique(low * self.count + high))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A set's pairs (N each): `same`, `similarity`, whether the one threshold accepts (`accepted`), and whether the
+    reference protocol judged rightly (`correct`)."""
+
+    same: NDArray[np.bool_]
+    similarity: NDArray[np.float64]
+    accepted: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
+
+
+def intervals(
+    outcome: Outcome, subjects: Subjects | None, *, seed: int, resamples: int = RESAMPLES
+) -> dict[str, Interval | None]:
+    """95 % percentile intervals of `fmr`, `fnmr`, `accuracy` (at the one threshold), `protocol_accuracy` and `auc`.
+
+    Subjects are drawn with replacement: a person drawn w times gives his genuine pairs the weight w, a pair of people
+    the product of theirs. Without subjects the pairs are drawn (Poisson weights). Accuracies keep the set's share of
+    genuine pairs. None where a figure needs a kind of pair that the set, or every resample, lacks.
+    """
+    drawn: dict[str, list[NDArray[np.float64]]] = {}
+    genuine, impostor = np.flatnonzero(outcome.same), np.flatnonzero(~outcome.same)
+    impostor = impostor[np.argsort(outcome.similarity[impostor], kind="stable")]
+    ascending = outcome.similarity[impostor]
+    lower = np.searchsorted(ascending, outcome.similarity[genuine], side="left")
+    upper = np.searchsorted(ascending, outcome.similarity[genuine], side="right")
+    share = len(genuine) / len(outcome.same)
+    random = np.random.default_rng(seed)
+    block = max(1, _BLOCK_CELLS // len(outcome.same))
+    for start in range(0, resamples, block):
+        of_genuine, of_impostor = _weights(random, min(block, resamples - start), subjects, genuine, impostor)
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack one kind: NaN, left out below
+            total, other_total = of_genuine.sum(axis=1), of_impostor.sum(axis=1)
+            fnmr = of_genuine @ ~outcome.accepted[genuine] / total
+            fmr = of_impostor @ outcome.accepted[impostor] / other_total
+            right = of_genuine @ outcome.correct[genuine] / total
+            other_right = of_impostor @ outcome.correct[impostor] / other_total
+            below = np.concatenate([np.zeros((len(of_impostor), 1)), np.cumsum(of_impostor, axis=1)], axis=1)
+            wins = np.einsum("rk,rk->r", of_genuine, below[:, lower] + below[:, upper]) / 2
+            figures = {
+                "fmr": fmr,
+                "fnmr": fnmr,
+                "accuracy": _mix(1 - fnmr, 1 - fmr, share),
+                "protocol_accuracy": _mix(right, other_right, share),
+                "auc": wins / (total * other_total),
+            }
+        for name, values in figures.items():
+            drawn.setdefault(name, []).append(values)
+    return {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
+
+
+def _weights(
+    random: np.random.Generator,
+    size: int,
+    subjects: Subjects | None,
+    genuine: NDArray[np.int64],
+    impostor: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if subjects is None:
+        return (
+            random.poisson(1.0, (size, len(genuine))).astype(np.float64),
+            random.poisson(1.0, (size, len(impostor))).astype(np.float64),
+        )
+    chance = np.full(subjects.count, 1 / subjects.count)
+    weight = random.multinomial(subjects.count, chance, size=size).astype(np.float64)
+    return weight[:, subjects.left[genuine]], weight[:, subjects.left[impostor]] * weight[:, subjects.right[impostor]]
+
+
+def _mix(genuine: NDArray[Any], impostor: NDArray[Any], share: float) -> NDArray[np.float64]:
+    """Accuracy from the rates of both kinds; a set without one kind needs no rate of it."""
+    if share == 1:
+        return np.asarray(genuine)
+    return np.asarray(impostor if share == 0 else share * genuine + (1 - share) * impostor)
+
+
+def _interval(values: NDArray[np.float64]) -> Interval | None:
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return None
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def rule_of_three(interval: Interval | None, errors: int, independent: int) -> Interval | None:
+    """Widen an error rate's interval at zero errors: nothing seen in n independent trials means below 3/n (95 %)."""
+    if interval is None or errors or not independent:
+        return interval
+    return interval[0], max(interval[1], min(1.0, 3 / independent))

@@ -1,0 +1,217 @@
+"""The figures of one set of scored pairs, as the JSON values that `metrics.json` holds and the report prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.evaluate import protocol
+from eolgul.evaluate.calibration import Calibration, threshold_at
+from eolgul.evaluate.intervals import LEVEL, Interval, Outcome, Subjects, intervals, rule_of_three
+
+FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+CONDITIONS = ("camera", "light", "expression", "accessory", "resolution")
+WORST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSet:
+    """Pairs with their scores, N each: manifest rows, `same`, `fold`, cosine similarity and squared distance (float64).
+
+    `subjects` is None where the set does not tell who its people are. `acquisition` counts what never became a pair.
+    """
+
+    name: str
+    kind: str
+    digest: str
+    synthetic: bool
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    fold: NDArray[np.int32]
+    similarity: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    subjects: Subjects | None
+    acquisition: Mapping[str, Any]
+
+
+def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resamples: int) -> dict[str, Any]:
+    """All figures of a set. A rate that cannot be had is None, with a sentence beside it that says why."""
+    same, similarity = scored.same, scored.similarity
+    genuine, impostor = np.sort(similarity[same]), np.sort(similarity[~same])
+    accuracy = protocol.accuracy(scored.distance, same, scored.fold)
+    accepted = similarity >= calibration.threshold
+    outcome = Outcome(same, similarity, accepted, accuracy.correct)
+    bounds = intervals(outcome, scored.subjects, seed=seed, resamples=resamples)
+    subject_pairs = None if scored.subjects is None else scored.subjects.pairs(~same)
+    return {
+        "name": scored.name,
+        "kind": scored.kind,
+        "digest": scored.digest,
+        "synthetic": scored.synthetic,
+        "pairs": len(same),
+        "genuine": len(genuine),
+        "impostor": len(impostor),
+        "folds": len(np.unique(scored.fold)),
+        "identities": None if scored.subjects is None else scored.subjects.count,
+        "subject_pairs": subject_pairs,
+        "accuracy": {
+            "mean": accuracy.mean,
+            "std": accuracy.std,
+            "interval": _list(bounds["protocol_accuracy"]),
+            "folds": accuracy.folds.tolist(),
+            "distance_thresholds": accuracy.thresholds.tolist(),
+        },
+        "tar_at_far": _tar(scored),
+        "auc": protocol.auc(similarity, same),
+        "auc_interval": _list(bounds["auc"]),
+        "eer": protocol.eer(similarity, same),
+        "at_threshold": _at_threshold(scored, accepted, calibration.threshold, bounds, subject_pairs),
+        "best": _best(similarity, same),
+        "fnmr_at_fmr": fnmr_at_fmr(genuine, impostor, subject_pairs),
+        "interval": {
+            "level": LEVEL,
+            "over": "pairs" if scored.subjects is None else "subjects",
+            "resamples": resamples,
+        },
+        "acquisition": dict(scored.acquisition),
+    }
+
+
+def _tar(scored: ScoredSet) -> dict[str, Any]:
+    found = protocol.tar_at_far(scored.distance, scored.same, scored.fold)
+    if found is None:
+        reason = "a fold lacks genuine or impostor pairs"
+        return {"target": protocol.FAR_TARGET, "tar": None, "std": None, "far": None, "reason": reason}
+    return {"target": found.target, "tar": found.tar, "std": found.tar_std, "far": found.far, "reason": None}
+
+
+def _at_threshold(
+    scored: ScoredSet,
+    accepted: NDArray[np.bool_],
+    threshold: float,
+    bounds: Mapping[str, Interval | None],
+    subject_pairs: int | None,
+) -> dict[str, Any]:
+    """What the one calibrated threshold does on this set; the rates' intervals obey the rule of three."""
+    same = scored.same
+    false_matches = int(np.count_nonzero(accepted & ~same))
+    false_non_matches = int(np.count_nonzero(~accepted & same))
+    genuine, impostor = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
+    people = genuine if scored.subjects is None else len(np.unique(scored.subjects.left[same]))
+    strangers = impostor if subject_pairs is None else subject_pairs
+    return {
+        "threshold": threshold,
+        "fmr": false_matches / impostor if impostor else None,
+        "fmr_interval": _list(rule_of_three(bounds["fmr"], false_matches, strangers)),
+        "false_matches": false_matches,
+        "fnmr": false_non_matches / genuine if genuine else None,
+        "fnmr_interval": _list(rule_of_three(bounds["fnmr"], false_non_matches, people)),
+        "false_non_matches": false_non_matches,
+        "accuracy": 1 - (false_matches + false_non_matches) / len(same),
+        "accuracy_interval": _list(bounds["accuracy"]),
+    }
+
+
+def _best(similarity: NDArray[np.float64], same: NDArray[np.bool_]) -> dict[str, Any]:
+    """The threshold that this very set would choose for accuracy: an optimist's figure, shown to see the transfer."""
+    order = np.argsort(-similarity, kind="stable")
+    scores, hits = similarity[order], np.cumsum(same[order])
+    cuts = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) + 1  # accept so many: equal scores go together
+    gain = 2 * hits[cuts - 1] - cuts  # accepted genuine pairs less accepted impostor pairs; 0 for accepting nothing
+    best = int(np.argmax(gain))
+    cut = int(cuts[best]) if gain[best] > 0 else 0
+    if cut == 0:
+        threshold = float(np.nextafter(scores[0], np.inf))
+    elif cut == len(scores):
+        threshold = float(scores[-1])
+    else:
+        threshold = float((scores[cut - 1] + scores[cut]) / 2)
+    accepted = similarity >= threshold
+    genuine, impostor = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
+    return {
+        "threshold": threshold,
+        "accuracy": float(np.mean(accepted == same)),
+        "fmr": int(np.count_nonzero(accepted & ~same)) / impostor if impostor else None,
+        "fnmr": int(np.count_nonzero(~accepted & same)) / genuine if genuine else None,
+    }
+
+
+def fnmr_at_fmr(
+    genuine: NDArray[np.float64],
+    impostor: NDArray[np.float64],
+    subject_pairs: int | None,
+    levels: Sequence[float] = FMR_LEVELS,
+) -> list[dict[str, Any]]:
+    """FNMR at chosen FMRs (scores ascending). None, with the reason, where the comparisons cannot show such a rate."""
+    rows: list[dict[str, Any]] = []
+    independent = len(impostor) if subject_pairs is None else subject_pairs
+    unit = "impostor pairs" if subject_pairs is None else "pairs of different people"
+    for level in levels:
+        row: dict[str, Any] = {"fmr": level, "fnmr": None, "threshold": None, "reason": None}
+        if len(genuine) == 0 or len(impostor) == 0:
+            row["reason"] = "the set lacks genuine or impostor pairs"
+        elif level * independent < 1 - 1e-9:
+            row["reason"] = f"finer than 1 in {independent} {unit}"
+        else:
+            row["threshold"] = threshold_at(genuine, impostor, level)
+            row["fnmr"] = int(np.count_nonzero(genuine < row["threshold"])) / len(genuine)
+        rows.append(row)
+    return rows
+
+
+def breakdown(
+    scored: ScoredSet, columns: Mapping[str, Sequence[str | None]], threshold: float
+) -> dict[str, list[dict[str, Any]]]:
+    """FNMR by condition at the threshold: per column and value, the genuine pairs with that value on either side.
+
+    `columns` holds a value a manifest row. Columns whose value is unknown, or the same everywhere, say nothing and are
+    left out.
+    """
+    left, right = scored.left[scored.same], scored.right[scored.same]
+    refused = scored.similarity[scored.same] < threshold
+    found: dict[str, list[dict[str, Any]]] = {}
+    for column, values in columns.items():
+        known = np.asarray(["" if value is None else value for value in values], dtype=object)
+        names = sorted({*known[left], *known[right]} - {""}, key=_natural)
+        if len(names) < 2:
+            continue
+        rows = []
+        for name in names:
+            here = (known[left] == name) | (known[right] == name)
+            n = int(np.count_nonzero(here))
+            errors = int(np.count_nonzero(here & refused))
+            rows.append({"value": name, "genuine": n, "errors": errors, "fnmr": errors / n})
+        found[column] = rows
+    return found
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """C2 before C10."""
+    digits = "".join(filter(str.isdigit, name))
+    return name.rstrip("0123456789"), int(digits) if digits else 0
+
+
+def worst(scored: ScoredSet, image_ids: Sequence[str], count: int = WORST) -> dict[str, list[dict[str, Any]]]:
+    """The genuine pairs that look least alike and the impostor pairs that look most alike, by image id."""
+    found = {}
+    for kind, chosen, sign in (("genuine", scored.same, 1), ("impostor", ~scored.same, -1)):
+        places = np.flatnonzero(chosen)
+        places = places[np.argsort(sign * scored.similarity[places], kind="stable")][:count]
+        found[kind] = [
+            {
+                "left": image_ids[scored.left[place]],
+                "right": image_ids[scored.right[place]],
+                "similarity": float(scored.similarity[place]),
+            }
+            for place in places
+        ]
+    return found
+
+
+def _list(interval: Interval | None) -> list[float] | None:
+    return None if interval is None else list(interval)

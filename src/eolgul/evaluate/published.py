@@ -1,0 +1,29 @@
+"""Other people's published accuracies on the seven sets of the field, to stand beside ours. They are not our results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+SETS = ("lfw", "cfp_ff", "cfp_fp", "agedb_30", "calfw", "cplfw", "vgg2_fp")
+# Accuracy in per cent by the reference protocol, in the order of SETS, as each project's own page states it.
+_ROWS: tuple[tuple[str, tuple[float | None, ...]], ...] = (
+    ("InsightFace_Pytorch IR-SE50, MS1M", (99.52, 99.62, 95.04, 96.22, 95.57, 91.07, 93.86)),
+    ("InsightFace_Pytorch MobileFaceNet, MS1M", (99.18, 98.91, 89.86, 93.47, 94.02, 86.60, 91.00)),
+    ("arcface_torch r50, MS1MV2 (flip)", (99.78, None, 97.94, 98.25, None, None, None)),
+    ("arcface_torch MobileFaceNet, MS1MV2 (flip)", (99.72, None, 95.59, 97.05, None, None, None)),
+    ("face.evoLVe IR-50, MS1M", (99.78, 99.69, 98.14, 97.53, 95.87, 92.45, 95.22)),
+)
+
+
+def published_rows(names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows for those of `names` that are known sets: `model` and `accuracy` ({set: share of 1 or None})."""
+    known = [name for name in SETS if name in names]
+    if not known:
+        return []
+    rows = []
+    for model, values in _ROWS:
+        by_set = dict(zip(SETS, values, strict=True))
+        shares = {name: None if (value := by_set[name]) is None else round(value / 100, 6) for name in known}
+        rows.append({"model": model, "accuracy": shares})
+    return rows

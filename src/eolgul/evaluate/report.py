@@ -1,0 +1,110 @@
+"""The report: one self-contained HTML file, rendered from `metrics.json` and nothing else (pictures and curves aside).
+
+Every number is printed by `metric`, which marks it with where in `metrics.json` it comes from (`data-metric`), its
+full value (`data-value`) and how it was shortened (`data-format`), so that a test can hold the page against the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from eolgul.evaluate import plots
+from eolgul.evaluate.calibration import Calibration
+from eolgul.images import probe
+
+_MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+TITLES = {
+    "camera": "Camera (yaw and pitch)",
+    "light": "Light",
+    "expression": "Expression",
+    "accessory": "Accessory",
+    "resolution": "Resolution",
+}
+
+
+def _rate(value: float) -> str:
+    """Error rates: per cent down to a tenth of one, powers of ten below."""
+    return f"{100 * value:.3g} %" if value == 0 or value >= 1e-3 else f"{value:.1e}"
+
+
+_STYLES: dict[str, Callable[[Any], str]] = {
+    "percent": lambda value: f"{100 * value:.2f} %",
+    "rate": _rate,
+    "score": lambda value: f"{value:.4f}",
+    "count": lambda value: f"{value:,}",
+    "digest": lambda value: str(value)[:12],
+    "text": str,
+}
+
+
+def formatted(value: Any, style: str) -> str:
+    """How the report prints a value: `percent`, `rate`, `score`, `count`, `digest` or `text`; a dash for None."""
+    return "–" if value is None else _STYLES[style](value)
+
+
+def lookup(metrics: Mapping[str, Any], path: tuple[Any, ...]) -> Any:
+    """The value at a path of keys and list positions."""
+    value: Any = metrics
+    for step in path:
+        value = value[step]
+    return value
+
+
+def render(
+    metrics: Mapping[str, Any],
+    scores: plots.Scores,
+    calibration: Calibration,
+    thumbnails: Mapping[str, bytes],
+) -> str:
+    """The page. `scores` (set → similarity, same) feed the plots; `thumbnails` (image id → encoded image) may be empty."""
+
+    def metric(*steps: Any, style: str = "text") -> Markup:
+        path: tuple[Any, ...] = ()
+        for step in steps:
+            path += step if isinstance(step, tuple) else (step,)
+        value = lookup(metrics, path)
+        return Markup('<span data-metric="{}" data-value="{}" data-format="{}"{}>{}</span>').format(
+            ".".join(str(step) for step in path),
+            json.dumps(value, ensure_ascii=False),
+            style,
+            Markup(' title="{}"').format(value) if style == "digest" else "",
+            formatted(value, style),
+        )
+
+    environment = Environment(
+        loader=PackageLoader("eolgul.evaluate", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    threshold = calibration.threshold
+    support = {name: item["subject_pairs"] or item["impostor"] for name, item in metrics["sets"].items()}
+    histograms = {name: Markup(plots.histogram(*pair, threshold)) for name, pair in scores.items()}
+    return environment.get_template("report.html.j2").render(
+        metrics=metrics,
+        m=metric,
+        titles=TITLES,
+        histograms=histograms,
+        det=Markup(plots.det(scores, support, threshold)),
+        curve=Markup(plots.calibration_curve(calibration)),
+        pictures={name: _data_uri(data) for name, data in thumbnails.items()},
+        fmr_words=_one_in(metrics["calibration"]["fmr_target"]),
+    )
+
+
+def _data_uri(data: bytes) -> Markup:
+    """An encoded image for an `src`; formats that browsers do not show are left out by an empty one."""
+    mime = _MIME.get(probe(data).format)
+    return escape("") if mime is None else Markup(f"data:{mime};base64,{base64.b64encode(data).decode()}")
+
+
+def _one_in(rate: float) -> str:
+    """A rate in words: 1e-4 → "1 in 10,000"."""
+    return f"1 in {round(1 / rate):,}"
