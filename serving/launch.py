@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from eolgul.errors import InputError
 
@@ -37,8 +41,10 @@ def command(
     Give `registry` (`s3://bucket/key` or a folder) or `model` (a package folder). Values not given come from
     `environment` (default: this process's), so S3 credentials and EOLGUL_* settings pass through. `home` is a folder
     for BentoML's own state, among it the metrics of all workers: two services must not share one, so the default
-    names the port. Start the process with `start_new_session=True` and end it with `stop`.
+    names the port. Start the process with `start_new_session=True` and end it with `stop`, or use `running`.
+    InputError when the port is in use, where another service would answer in this one's place.
     """
+    _check_free(host, port)
     home = home or Path(tempfile.gettempdir()) / f"eolgul-serve-{os.getuid()}-{port}"
     env = dict(os.environ if environment is None else environment)
     given = {
@@ -58,6 +64,40 @@ def command(
     env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
     arguments = ["serve", "serving.service:FaceVerification", "--working-dir", str(ROOT), "--host", host]
     return [sys.executable, "-m", "bentoml", *arguments, "--port", str(port)], env
+
+
+@contextmanager
+def running(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> Iterator[str]:
+    """Serve while the block runs; yields the address. `options` are those of `command`.
+
+    Nothing is left behind however the block ends: SIGTERM is turned into SystemExit meanwhile (main thread only), and
+    should this process be killed outright, the kernel ends the service. InputError when it cannot start.
+    """
+    argv, env = command(port=port, host=host, **options)
+    process = subprocess.Popen(argv, env=env | {"EOLGUL_END_WITH_PARENT": "1"}, start_new_session=True)
+    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    try:
+        with _sigterm_exits():
+            wait_ready(url, process, timeout)
+            yield url
+    finally:
+        stop(process)
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0) -> None:
@@ -91,6 +131,16 @@ def stop(process: subprocess.Popen[bytes], timeout: float = 15.0) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(f"cannot serve on {host}:{port}: {error.strerror}; choose another port") from error
 
 
 def _reason(body: bytes) -> str:

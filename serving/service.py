@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import signal
-import sys
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
@@ -27,9 +25,12 @@ from serving.loader import Loader
 from serving.middleware import Edge
 from serving.model import Analysis, ServedModel
 from serving.problems import RejectionError
+from serving.process import end_with_parent
 from serving.schemas import EmbedAnswer, EmbedForm, FaceFound, VerifyAnswer, VerifyForm
 from serving.settings import Settings
 
+if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by serving.launch.running
+    end_with_parent()
 PAGES = pages.application()
 
 
@@ -49,7 +50,7 @@ class FaceVerification:
 
     def __init__(self) -> None:
         self.settings = settings = Settings()
-        _end_with_supervisor()
+        end_with_parent()  # a worker must not outlive the BentoML supervisor
         self.cache = EmbeddingCache(
             settings.redis_url,
             ttl_s=settings.cache_ttl_s,
@@ -175,14 +176,6 @@ def _refused(ctx: bentoml.Context, error: InputError) -> Response:
 def _rounded(timings: dict[str, float], start: float) -> dict[str, float]:
     total = (perf_counter() - start) * 1000
     return {name: round(milliseconds, 3) for name, milliseconds in {**timings, "total": total}.items()}
-
-
-def _end_with_supervisor() -> None:
-    """Have the kernel end this worker when the BentoML supervisor dies, even by SIGKILL: workers have sessions of
-    their own, so no signal to the supervisor's group reaches them. Linux only; elsewhere a stop must be orderly."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 _service = cast(Any, FaceVerification)  # the decorators made it a bentoml.Service

@@ -16,7 +16,7 @@ MIB = 1 << 20
 class Settings(BaseSettings):
     """What an operator may choose. `EOLGUL_REGISTRY` or `EOLGUL_MODEL` is needed, the rest has defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="EOLGUL_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="EOLGUL_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     registry: str = Field(
         default="", description="the model registry, s3://bucket/key or a folder; its production model is served"
