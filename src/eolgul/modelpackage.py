@@ -22,7 +22,7 @@ FLIPS = ("sum", "none")
 class DetectorSettings:
     """How faces are found: MTCNN's three score thresholds, smallest face side in pixels, pyramid factor, which face."""
 
-    min_face_size: int = 20
+    min_face_size: int = 40
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     factor: float = 0.709
     which: str = "largest"

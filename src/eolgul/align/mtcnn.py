@@ -206,7 +206,7 @@ def _crops(tables: Sequence[SummedAreas], boxes: Floats, owners: Ints, side: int
 
 def _regressed(boxes: Floats, regression: Floats) -> Floats:
     sides = boxes[:, 2:] - boxes[:, :2] + 1
-    return boxes + regression * np.concatenate([sides, sides], axis=1)
+    return np.asarray(boxes + regression * np.concatenate([sides, sides], axis=1), np.float32)
 
 
 def _squared(boxes: Floats) -> Floats:
@@ -242,7 +242,8 @@ def nms(boxes: Floats, scores: Floats, threshold: float, *, smaller: bool = Fals
         kept.append(best)
         corner = np.maximum(boxes[best, :2], boxes[rest, :2])
         opposite = np.minimum(boxes[best, 2:], boxes[rest, 2:])
-        shared = np.maximum(opposite - corner + extra, 0).prod(axis=1)
+        sides = np.maximum(opposite - corner + extra, 0)
+        shared = sides[:, 0] * sides[:, 1]
         whole = np.minimum(areas[best], areas[rest]) if smaller else areas[best] + areas[rest] - shared
         order = rest[shared <= threshold * whole]
     return np.array(kept, np.int64)

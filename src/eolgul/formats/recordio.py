@@ -172,10 +172,8 @@ class RecordWriter:
         if max(len(part) for part in parts) > MAX_LENGTH:
             raise ValueError(f"a record of {len(payload)} bytes does not fit RecordIO's {MAX_LENGTH}")
         for number, part in enumerate(parts):
-            if len(parts) == 1:
-                flag = _WHOLE
-            else:
-                flag = _FIRST if number == 0 else _LAST if number == len(parts) - 1 else _MIDDLE
+            first, last = number == 0, number == len(parts) - 1
+            flag = (_WHOLE if last else _FIRST) if first else (_LAST if last else _MIDDLE)
             self._file.write(_HEAD.pack(MAGIC, flag << 29 | len(part)))
             self._file.write(part)
             self._file.write(b"\0" * (-len(part) % 4))

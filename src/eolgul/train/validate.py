@@ -1,0 +1,94 @@
+"""After each epoch: how well the network tells apart people it does not train on. Only this chooses the best epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from eolgul.dataset import FaceDataset
+from eolgul.errors import InputError
+from eolgul.modelpackage import EmbeddingContract
+from eolgul.recognizer import network_input
+from eolgul.train.data import read_face
+
+_BATCH = 64
+_MOST_IMAGES = 4000  # all pairs of them are 8 million: seconds, however many people a source holds back
+
+
+class Validation:
+    """The `validation` split: all pairs of its images, and a closed-set loss against prototypes.
+
+    The loss: each identity's first half of images makes its prototype (the mean embedding); the other half are
+    classified against all prototypes with the training scale and no margin, and their cross-entropy is averaged.
+    """
+
+    def __init__(self, dataset: FaceDataset, contract: EmbeddingContract) -> None:
+        self.rows = _thin(dataset.rows("validation"), dataset.numpy("label"))
+        self._labels = dataset.numpy("label")[self.rows]
+        identities, counts = np.unique(self._labels, return_counts=True)
+        if len(identities) < 2 or counts.max() < 2:
+            raise InputError(f"{dataset.path}: the validation split needs two identities, one with two images")
+        self._dataset, self._contract = dataset, contract
+
+    def embed(self, network: nn.Module, device: torch.device) -> NDArray[np.float32]:
+        """Embeddings of the split, float32 N x D with rows of length 1 (no mirror image added)."""
+        network.eval()
+        parts = []
+        with torch.inference_mode():
+            for begin in range(0, len(self.rows), _BATCH):
+                batch = torch.from_numpy(self.inputs(self.rows[begin : begin + _BATCH]))
+                parts.append(F.normalize(network(batch.to(device)).float()).cpu().numpy())
+        return np.concatenate(parts)
+
+    def inputs(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return network_input(np.stack([read_face(self._dataset, int(row)) for row in rows]), self._contract)
+
+    def measure(self, embeddings: NDArray[np.float32], scale: float) -> dict[str, float]:
+        """auc and tar_at_fmr_1e-2 over all pairs of images, loss and accuracy against prototypes."""
+        upper = np.triu_indices(len(embeddings), 1)
+        similarity = (embeddings @ embeddings.T)[upper]
+        same = (self._labels[:, None] == self._labels)[upper]
+        genuine, impostor = similarity[same], np.sort(similarity[~same])
+        # The rank statistic with ties at one half: the share of (genuine, impostor) pairs that are in order.
+        below = np.searchsorted(impostor, genuine, "left") + np.searchsorted(impostor, genuine, "right")
+        threshold = np.quantile(impostor, 0.99, method="higher")
+        loss, accuracy = self._prototypes(embeddings, scale)
+        return {
+            "auc": float(below.mean() / (2 * len(impostor))),
+            "tar_at_fmr_1e-2": float((genuine > threshold).mean()),
+            "loss": loss,
+            "accuracy": accuracy,
+        }
+
+    def _prototypes(self, embeddings: NDArray[np.float32], scale: float) -> tuple[float, float]:
+        prototypes: list[NDArray[np.float32]] = []
+        probes: list[NDArray[np.float32]] = []
+        truth: list[int] = []
+        for identity in np.unique(self._labels):
+            rows = np.flatnonzero(self._labels == identity)
+            half = len(rows) // 2
+            if half == 0:
+                continue
+            truth.extend([len(prototypes)] * (len(rows) - half))
+            prototypes.append(embeddings[rows[:half]].mean(axis=0))
+            probes.append(embeddings[rows[half:]])
+        gallery = F.normalize(torch.from_numpy(np.stack(prototypes)))
+        logits = scale * torch.from_numpy(np.concatenate(probes)) @ gallery.T
+        target = torch.tensor(truth)
+        return float(F.cross_entropy(logits, target)), float((logits.argmax(dim=1) == target).float().mean())
+
+
+def _thin(rows: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """At most _MOST_IMAGES rows: every identity gives its first n images, n as large as fits (two at least)."""
+    if len(rows) <= _MOST_IMAGES:
+        return rows
+    of = labels[rows]
+    order = np.argsort(of, kind="stable")
+    starts = np.searchsorted(of[order], of[order], "left")
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.arange(len(rows)) - starts  # the image's number within its identity
+    most = next((n for n in range(int(place.max()) + 1, 2, -1) if (place < n).sum() <= _MOST_IMAGES), 2)
+    return rows[place < most][:_MOST_IMAGES]
