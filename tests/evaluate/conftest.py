@@ -19,7 +19,7 @@ PEOPLE = 28
 IMAGES = 6
 
 
-def face(person: int, image: int, noise: float = 26.0) -> bytes:
+def face(person: int, image: int, noise: float = 60.0) -> bytes:
     """A 112x112 PNG: a smooth colour pattern that is the person's own, with noise that is the image's own."""
     own = np.random.default_rng(person)
     other = np.random.default_rng((person, image))

@@ -74,6 +74,7 @@ def better(candidate_metrics: dict[str, Any], current_metrics: dict[str, Any]) -
         reasons.append(f"{sentence}: lower")
     else:
         against.append(f"{sentence}: not lower")
+    new, old = candidate["all_pairs"], current["all_pairs"]  # every comparison: many more of different people
     limit = old["fmr_interval"][1]
     if new["fmr"] > limit:
         against.append(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from eolgul.evaluate.embed import Embedder, Progress, embed_rows
 from eolgul.evaluate.intervals import RESAMPLES, Subjects
 from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
 from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
+from eolgul.evaluate.plots import Curves
 from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.published import published_rows
 from eolgul.evaluate.report import render
@@ -116,8 +118,7 @@ def evaluate(
     }
     say("writing the report")
     thumbnails = _thumbnails(people, image_ids, hardest) if pictures else {}
-    scores = {item.name: (item.similarity, item.same) for item in sets}
-    report = render(metrics, scores, calibration, thumbnails)
+    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails)
     with writing(out) as folder:
         (folder / "metrics.json").write_bytes(canonical_json(metrics))
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_json()))
@@ -187,7 +188,12 @@ def _held_out(dataset: FaceDataset, recognizer: Embedder, seed: int, progress: P
     acquisition = _acquisition(rejected, len(dataset.rows("test")), None)
     # The digest names what was compared, so that two models are set against each other on the same pairs only.
     digest = sha256_bytes(canonical_json(compared))
-    return _score(HELD_OUT, "held-out", digest, dataset, pairs, recognizer, acquisition, progress)
+    rows = dataset.rows("test")
+    embeddings = embed_rows(dataset, rows, recognizer, progress=progress)
+    some = np.searchsorted(rows, calibration_rows(dataset, "test", seed=seed))
+    everything = all_pairs(embeddings[some], dataset.numpy("label")[rows[some]])
+    scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition)
+    return replace(scored, everything=everything)
 
 
 def _benchmark(name: str, dataset: FaceDataset, recognizer: Embedder, progress: Progress | None) -> ScoredSet:
@@ -196,22 +202,23 @@ def _benchmark(name: str, dataset: FaceDataset, recognizer: Embedder, progress: 
         raise InputError(f"{dataset.path}: its pairs.parquet holds no pair")
     acquisition = _acquisition(dataset.rejected(), len(dataset), dataset.artifact.contents.get("pairs_lost"))
     digest = dataset.artifact.digest
-    return _score(name, "benchmark", digest, dataset, pairs, recognizer, acquisition, progress)
+    rows = np.unique(np.concatenate([pairs.left, pairs.right]))
+    embeddings = embed_rows(dataset, rows, recognizer, progress=progress)
+    return _score(name, "benchmark", digest, dataset, pairs, rows, embeddings, acquisition)
 
 
-def _score(  # noqa: PLR0917 - private, each argument is one plain fact of the set
+def _score(
     name: str,
     kind: str,
     digest: str,
     dataset: FaceDataset,
     pairs: Pairs,
-    recognizer: Embedder,
+    rows: NDArray[np.int64],
+    embeddings: NDArray[np.float32],
     acquisition: Mapping[str, Any],
-    progress: Progress | None,
 ) -> ScoredSet:
-    rows, places = np.unique(np.concatenate([pairs.left, pairs.right]), return_inverse=True)
-    embeddings = embed_rows(dataset, rows, recognizer, progress=progress)
-    left, right = embeddings[places[: len(pairs)]], embeddings[places[len(pairs) :]]
+    """Score the pairs; `embeddings` are those of `rows`, ascending, which hold every row of the pairs."""
+    left, right = (embeddings[np.searchsorted(rows, side)] for side in (pairs.left, pairs.right))
     return ScoredSet(
         name=name,
         kind=kind,
@@ -226,6 +233,16 @@ def _score(  # noqa: PLR0917 - private, each argument is one plain fact of the s
         subjects=_subjects(dataset, pairs),
         acquisition=acquisition,
     )
+
+
+def _curves(scored: ScoredSet) -> Curves:
+    """The scores that a set's plots show: all comparisons where they were made, else the pairs."""
+    if scored.everything is not None:
+        everything = scored.everything
+        return Curves(everything.genuine, everything.impostor, everything.subject_pairs)
+    genuine, impostor = scored.similarity[scored.same], scored.similarity[~scored.same]
+    independent = len(impostor) if scored.subjects is None else scored.subjects.pairs(~scored.same)
+    return Curves(genuine, impostor, independent)
 
 
 def _subjects(dataset: FaceDataset, pairs: Pairs) -> Subjects | None:
@@ -302,7 +319,7 @@ def _contents(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "held_out": {
             "accuracy": held_out["accuracy"]["mean"],
             "auc": held_out["auc"],
-            "fmr": held_out["at_threshold"]["fmr"],
-            "fnmr": held_out["at_threshold"]["fnmr"],
+            "fmr": held_out["all_pairs"]["fmr"],
+            "fnmr": held_out["all_pairs"]["fnmr"],
         },
     }

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.evaluate.calibration import AllPairs
+
 RESAMPLES = 1000
 LEVEL = 0.95
 _BLOCK_CELLS = 4_000_000  # resamples x pairs held at once
@@ -84,6 +86,30 @@ def intervals(
         for name, values in figures.items():
             drawn.setdefault(name, []).append(values)
     return {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
+
+
+def all_pairs_intervals(
+    pairs: AllPairs, threshold: float, *, seed: int, resamples: int = RESAMPLES
+) -> dict[str, Interval | None]:
+    """95 % intervals of `fmr` and `fnmr` over subjects where every image was compared with every other.
+
+    The comparisons are first counted by pair of subjects (S x S matrices A accepted, N all); a resample with subject
+    weights w then has the FMR wAw / wNw, so millions of comparisons cost no more than their people do.
+    """
+    people = pairs.subjects
+    accepted = pairs.impostor.astype(np.float64) >= threshold
+    code = pairs.impostor_left.astype(np.int64) * people + pairs.impostor_right
+    matches = np.bincount(code[accepted], minlength=people**2).reshape(people, people).astype(np.float64)
+    compared = np.bincount(code, minlength=people**2).reshape(people, people).astype(np.float64)
+    refused = pairs.genuine.astype(np.float64) < threshold
+    misses = np.bincount(pairs.genuine_subject[refused], minlength=people)
+    own = np.bincount(pairs.genuine_subject, minlength=people)
+    random = np.random.default_rng(seed)
+    weight = random.multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        fmr = np.einsum("rs,rs->r", weight @ matches, weight) / np.einsum("rs,rs->r", weight @ compared, weight)
+        fnmr = weight @ misses / (weight @ own)
+    return {"fmr": _interval(fmr), "fnmr": _interval(fnmr)}
 
 
 def _weights(

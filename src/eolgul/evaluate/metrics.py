@@ -10,8 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.evaluate import protocol
-from eolgul.evaluate.calibration import Calibration, threshold_at
-from eolgul.evaluate.intervals import LEVEL, Interval, Outcome, Subjects, intervals, rule_of_three
+from eolgul.evaluate.calibration import AllPairs, Calibration, threshold_at
+from eolgul.evaluate.intervals import (
+    LEVEL,
+    Interval,
+    Outcome,
+    Subjects,
+    all_pairs_intervals,
+    intervals,
+    rule_of_three,
+)
 
 FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 CONDITIONS = ("camera", "light", "expression", "accessory", "resolution")
@@ -23,6 +31,8 @@ class ScoredSet:
     """Pairs with their scores, N each: manifest rows, `same`, `fold`, cosine similarity and squared distance (float64).
 
     `subjects` is None where the set does not tell who its people are. `acquisition` counts what never became a pair.
+    `everything` holds every comparison of the held-out people: the folds' pairs stay within a fold, which with few
+    people leaves few pairs of different people, while rates at a threshold chosen elsewhere need no folds.
     """
 
     name: str
@@ -37,6 +47,7 @@ class ScoredSet:
     distance: NDArray[np.float64]
     subjects: Subjects | None
     acquisition: Mapping[str, Any]
+    everything: AllPairs | None = None
 
 
 def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resamples: int) -> dict[str, Any]:
@@ -48,7 +59,7 @@ def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resam
     outcome = Outcome(same, similarity, accepted, accuracy.correct)
     bounds = intervals(outcome, scored.subjects, seed=seed, resamples=resamples)
     subject_pairs = None if scored.subjects is None else scored.subjects.pairs(~same)
-    return {
+    found = {
         "name": scored.name,
         "kind": scored.kind,
         "digest": scored.digest,
@@ -73,12 +84,40 @@ def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resam
         "at_threshold": _at_threshold(scored, accepted, calibration.threshold, bounds, subject_pairs),
         "best": _best(similarity, same),
         "fnmr_at_fmr": fnmr_at_fmr(genuine, impostor, subject_pairs),
+        "all_pairs": None,
         "interval": {
             "level": LEVEL,
             "over": "pairs" if scored.subjects is None else "subjects",
             "resamples": resamples,
         },
         "acquisition": dict(scored.acquisition),
+    }
+    if scored.everything is not None:
+        pairs = scored.everything
+        found["all_pairs"] = all_pairs_metrics(pairs, calibration.threshold, seed=seed, resamples=resamples)
+        found["fnmr_at_fmr"] = fnmr_at_fmr(
+            np.sort(pairs.genuine.astype(np.float64)), np.sort(pairs.impostor.astype(np.float64)), pairs.subject_pairs
+        )
+    return found
+
+
+def all_pairs_metrics(pairs: AllPairs, threshold: float, *, seed: int, resamples: int) -> dict[str, Any]:
+    """FMR and FNMR of a threshold over every comparison of the people, with intervals over people."""
+    false_matches = int(np.count_nonzero(pairs.impostor.astype(np.float64) >= threshold))
+    false_non_matches = int(np.count_nonzero(pairs.genuine.astype(np.float64) < threshold))
+    bounds = all_pairs_intervals(pairs, threshold, seed=seed, resamples=resamples)
+    people = len(np.unique(pairs.genuine_subject))
+    return {
+        "images": int(pairs.images.sum()),
+        "genuine": len(pairs.genuine),
+        "impostor": len(pairs.impostor),
+        "subject_pairs": pairs.subject_pairs,
+        "fmr": false_matches / len(pairs.impostor),
+        "fmr_interval": _list(rule_of_three(bounds["fmr"], false_matches, pairs.subject_pairs)),
+        "false_matches": false_matches,
+        "fnmr": false_non_matches / len(pairs.genuine),
+        "fnmr_interval": _list(rule_of_three(bounds["fnmr"], false_non_matches, people)),
+        "false_non_matches": false_non_matches,
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,48 +17,61 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Scores = Mapping[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]  # set → similarity, same
+_POINTS = 4000  # a curve with more would only make the file larger
 _INK = "#010203"  # stands for `currentColor`, which matplotlib cannot say
 GENUINE, IMPOSTOR, MARK = "#2f7fd1", "#d9772b", "#8a4fbf"
 _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b59a1d", "#3aa6b9")
 
 
-def histogram(similarity: NDArray[np.float64], same: NDArray[np.bool_], threshold: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """A set's genuine and impostor similarities, and how many independent impostor comparisons are behind them."""
+
+    genuine: NDArray[Any]
+    impostor: NDArray[Any]
+    independent: int
+
+
+def histogram(curves: Curves, threshold: float) -> str:
     """Genuine and impostor scores of one set, each as density, and where the verdict falls."""
     figure, axes = _figure("cosine similarity", "density")
-    low = min(float(similarity.min()), threshold) - 0.02
-    high = max(float(similarity.max()), threshold) + 0.02
-    edges = np.linspace(low, high, 61).tolist()
-    for chosen, colour, label in ((~same, IMPOSTOR, "impostor pairs"), (same, GENUINE, "genuine pairs")):
-        if chosen.any():
-            axes.hist(similarity[chosen], bins=edges, density=True, color=colour, alpha=0.6, label=label)
+    both = np.concatenate([curves.genuine, curves.impostor])
+    edges = np.linspace(min(both.min(), threshold) - 0.02, max(both.max(), threshold) + 0.02, 61).tolist()
+    kinds = ((curves.impostor, IMPOSTOR, "impostor pairs"), (curves.genuine, GENUINE, "genuine pairs"))
+    for scores, colour, label in kinds:
+        if len(scores):
+            axes.hist(scores, bins=edges, density=True, color=colour, alpha=0.6, label=label)
     axes.axvline(threshold, color=MARK, linewidth=1.5, label="threshold")
     _legend(axes)
     return _svg(figure, "Score histograms of genuine and impostor pairs")
 
 
-def det(scores: Scores, support: Mapping[str, int], threshold: float) -> str:
+def det(sets: Mapping[str, Curves], threshold: float) -> str:
     """FNMR against FMR of every set, log-log, a dot where the one threshold lies.
 
-    `support` is how many independent impostor comparisons each set has: no curve goes below one in that many.
+    No curve goes below one in the number of independent impostor comparisons, nor is an FNMR of zero drawn; a set
+    without an error in that range says so in the legend.
     """
     figure, axes = _figure("false match rate (FMR)", "false non-match rate (FNMR)")
-    lowest = 1.0
-    for number, (name, (similarity, same)) in enumerate(scores.items()):
-        genuine, impostor = np.sort(similarity[same]), np.sort(similarity[~same])
+    lowest = 0.05
+    for number, (name, curves) in enumerate(sets.items()):
+        genuine, impostor = np.sort(curves.genuine), np.sort(curves.impostor)
         if not len(genuine) or not len(impostor):
             continue
+        floor = 1 / max(1, curves.independent)
         thresholds = np.unique(np.concatenate([genuine, impostor]))
+        if len(thresholds) > _POINTS:
+            thresholds = thresholds[np.linspace(0, len(thresholds) - 1, _POINTS).round().astype(np.int64)]
         fmr = 1 - np.searchsorted(impostor, thresholds, side="left") / len(impostor)
         fnmr = np.searchsorted(genuine, thresholds, side="left") / len(genuine)
-        floor = 1 / max(1, support.get(name, len(impostor)))
         inside = (fmr >= floor) & (fnmr > 0)
         colour = _SERIES[number % len(_SERIES)]
-        axes.plot(fmr[inside], fnmr[inside], color=colour, linewidth=1.6, label=name, drawstyle="steps-post")
+        label = name if inside.any() else f"{name}: no error to draw"
+        axes.plot(fmr[inside], fnmr[inside], color=colour, linewidth=1.6, label=label, drawstyle="steps-post")
         here = float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
         if here[0] >= floor and here[1] > 0:
             axes.plot(*here, "o", color=colour, markersize=6)
-        lowest = min(lowest, floor, 1 / len(genuine))
+        lowest = min([lowest, *fmr[inside], *fnmr[inside]])
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(lowest / 1.5, 1.2)
@@ -95,7 +109,6 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)
     axes.tick_params(colors=_INK, which="both")
-    axes.patch.set_alpha(0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):

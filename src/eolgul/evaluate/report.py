@@ -58,11 +58,11 @@ def lookup(metrics: Mapping[str, Any], path: tuple[Any, ...]) -> Any:
 
 def render(
     metrics: Mapping[str, Any],
-    scores: plots.Scores,
+    curves: Mapping[str, plots.Curves],
     calibration: Calibration,
     thumbnails: Mapping[str, bytes],
 ) -> str:
-    """The page. `scores` (set → similarity, same) feed the plots; `thumbnails` (image id → encoded image) may be empty."""
+    """The page. `curves` (by set) feed the plots; `thumbnails` (image id → encoded image) may be empty."""
 
     def metric(*steps: Any, style: str = "text") -> Markup:
         path: tuple[Any, ...] = ()
@@ -85,14 +85,13 @@ def render(
         lstrip_blocks=True,
     )
     threshold = calibration.threshold
-    support = {name: item["subject_pairs"] or item["impostor"] for name, item in metrics["sets"].items()}
-    histograms = {name: Markup(plots.histogram(*pair, threshold)) for name, pair in scores.items()}
+    histograms = {name: Markup(plots.histogram(scores, threshold)) for name, scores in curves.items()}
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
         m=metric,
         titles=TITLES,
         histograms=histograms,
-        det=Markup(plots.det(scores, support, threshold)),
+        det=Markup(plots.det(curves, threshold)),
         curve=Markup(plots.calibration_curve(calibration)),
         pictures={name: _data_uri(data) for name, data in thumbnails.items()},
         fmr_words=_one_in(metrics["calibration"]["fmr_target"]),
