@@ -1,0 +1,167 @@
+"""The page says what `metrics.json` says: every number on it is held against the file, and a changed one is caught."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eolgul.evaluate.evaluate import evaluate
+from eolgul.evaluate.report import formatted
+
+
+class Page(HTMLParser):
+    """Collects the marked numbers, and any digit in a table body that is not marked (first cells hold names)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marked: list[tuple[str, str, str, str]] = []
+        self.stray: list[str] = []
+        self._open: dict[str, str | None] | None = None
+        self._text = ""
+        self._cell = -1
+        self._in_cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        if tag == "tr":
+            self._cell = -1
+        if tag == "td":
+            self._cell += 1
+            self._in_cell = True
+        if "data-metric" in facts:
+            self._open, self._text = facts, ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td":
+            self._in_cell = False
+        if tag == "span" and self._open is not None:
+            path, value, style = (self._open[f"data-{name}"] or "" for name in ("metric", "value", "format"))
+            self.marked.append((path, value, style, self._text))
+            self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open is not None:
+            self._text += data
+        elif self._in_cell and self._cell > 0 and any(letter.isdigit() for letter in data):
+            self.stray.append(data)
+
+
+def at(metrics: Any, path: str) -> Any:
+    for step in path.split("."):
+        metrics = metrics[int(step) if isinstance(metrics, list) else step]
+    return metrics
+
+
+def differences(html: str, metrics: dict[str, Any]) -> list[str]:
+    """Where the page and the file disagree: in the full value, or in the text that the reader sees."""
+    page = Page()
+    page.feed(html)
+    found = [f"not marked: {text.strip()}" for text in page.stray]
+    for path, value, style, text in page.marked:
+        expected = at(metrics, path)
+        if json.loads(value) != expected or formatted(expected, style) != text:
+            found.append(f"{path}: {text} ({value}), the file says {expected}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def html(evaluation: Path) -> str:
+    return (evaluation / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def metrics(evaluation: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((evaluation / "metrics.json").read_bytes())
+    return loaded
+
+
+def test_every_number_is_the_file_s(html: str, metrics: dict[str, Any]) -> None:
+    assert differences(html, metrics) == []
+    page = Page()
+    page.feed(html)
+    paths = {path for path, *_ in page.marked}
+    for name in ("held-out", "lfw", "own"):
+        for figure in (
+            "accuracy.mean",
+            "accuracy.std",
+            "auc",
+            "eer",
+            "tar_at_far.tar",
+            "at_threshold.fmr",
+            "best.threshold",
+        ):
+            assert f"sets.{name}.{figure}" in paths
+    assert {"calibration.threshold", "sets.held-out.all_pairs.fnmr", "breakdown.camera.0.fnmr"} <= paths
+
+
+TAMPERING: dict[str, Callable[[str], str]] = {
+    "the text": lambda page: re.sub(r'(data-metric="sets.lfw.accuracy.mean"[^>]*>)[^<]*', r"\g<1>99.83 %", page),
+    "the value": lambda page: re.sub(r'(data-metric="calibration.threshold" data-value=")[^"]*', r"\g<1>0.1", page),
+    "a bare number": lambda page: page.replace("</td></tr>", "</td><td>99.9 %</td></tr>", 1),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_a_tampered_page_is_caught(html: str, metrics: dict[str, Any], how: str) -> None:
+    tampered = TAMPERING[how](html)
+    assert tampered != html
+    assert differences(tampered, metrics)
+
+
+def test_a_tampered_file_is_caught(html: str, metrics: dict[str, Any]) -> None:
+    changed = json.loads(json.dumps(metrics))
+    changed["sets"]["held-out"]["auc"] += 1e-9
+    assert differences(html, changed)
+
+
+def test_self_contained(html: str) -> None:
+    assert not re.search(r'(?:src|href)="(?!data:|#)', html)
+    assert "<script" not in html
+    assert "@import" not in html
+    assert html.count("<svg ") == 5  # a histogram a set, the trade-off, the calibration
+    assert html.count('src="data:image/png;base64,') == 32
+
+
+def test_synthetic_data_is_said_aloud(html: str, metrics: dict[str, Any]) -> None:
+    assert metrics["synthetic"] is True
+    assert "SYNTHETIC DATA" in html
+
+
+def test_published_rows_only_beside_real_sets_of_that_name(html: str, metrics: dict[str, Any]) -> None:
+    assert "Published, other models" in html
+    assert [list(row["accuracy"]) for row in metrics["published"]] == [["lfw"]] * 5
+
+
+def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: Path, people: Path) -> None:
+    from tests.evaluate.conftest import write_benchmark
+
+    odd = write_benchmark(tmp_path / "odd", name="<b>a.b</b>", pairs=20)
+    out = evaluate(model, people, [odd], tmp_path / "out", pictures=False, resamples=20, threads=1)
+    page = (out.path / "report.html").read_text(encoding="utf-8")
+    assert "<b>a_b" not in page
+    assert "data:image" not in page
+    assert "left out of this report" in page
+    assert differences(page, json.loads((out.path / "metrics.json").read_bytes())) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "style", "text"),
+    [
+        (None, "percent", "–"),
+        (0.99752, "percent", "99.75 %"),
+        (0.0, "rate", "0 %"),
+        (0.0123, "rate", "1.23 %"),
+        (1e-4, "rate", "1.0e-04"),
+        (0.41235, "score", "0.4123"),
+        (1234567, "count", "1,234,567"),
+        ("abcdef0123456789", "digest", "abcdef012345"),
+    ],
+)
+def test_formats(value: object, style: str, text: str) -> None:
+    assert formatted(value, style) == text
