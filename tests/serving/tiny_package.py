@@ -76,6 +76,8 @@ def write(out: Path, detector: Path, *, seed: int = 0, threshold: float = 0.9, c
     if calibrated:
         (out / "calibration.json").write_text(json.dumps(calibration(threshold).to_json()))
         (out / "evaluation").mkdir()
-        (out / "evaluation" / "report.html").write_text("<!doctype html><title>report</title><p>the report of the test</p>")
+        (out / "evaluation" / "report.html").write_text(
+            "<!doctype html><title>report</title><p>the report of the test</p>"
+        )
     seal(out, "ModelPackage", step="test", recipe={"seed": seed}, inputs=[], contents={}, synthetic=True)
     return ModelPackage.open(out)

@@ -1,0 +1,206 @@
+"""The cache answers for the very model and image it was asked about, or not at all; and it may break."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import pytest
+import redis
+from conftest import People, RedisServer, Service
+
+from eolgul.artifact import recipe_digest
+from eolgul.modelpackage import EmbeddingContract, ModelPackage
+from serving import metrics
+from serving.cache import CacheKey, EmbeddingCache, pack, unpack
+from serving.model import Analysis, Face
+
+Fresh = Callable[[bytes], bytes]
+T = TypeVar("T")
+KEY = CacheKey.of("m" * 64, "c" * 64, b"image")
+LANDMARKS = tuple((float(i), float(i + 1)) for i in range(5))
+ANALYSIS = Analysis(
+    np.random.default_rng(0).normal(size=512).astype(np.float32),
+    Face((1.5, 2.0, 3.0, 4.0), 0.99, LANDMARKS),
+    2,
+    640,
+    480,
+)
+
+
+def assert_same(left: Analysis | None, right: Analysis) -> None:
+    assert left is not None
+    np.testing.assert_array_equal(left.embedding, right.embedding)
+    assert (left.face, left.faces, left.width, left.height) == (right.face, right.faces, right.width, right.height)
+
+
+def test_pack_round_trip() -> None:
+    assert_same(unpack(KEY, pack(KEY, ANALYSIS)), ANALYSIS)
+
+
+@pytest.mark.parametrize("field", ["model", "contract", "image"])
+def test_a_value_is_believed_under_its_own_key_only(field: str) -> None:
+    other = replace(KEY, **{field: "d" * 64})
+    assert str(other) != str(KEY)
+    assert unpack(other, pack(KEY, ANALYSIS)) is None
+
+
+def test_any_changed_byte_is_noticed() -> None:
+    value = pack(KEY, ANALYSIS)
+    for place in range(0, len(value), 7):
+        assert unpack(KEY, value[:place] + bytes([value[place] ^ 1]) + value[place + 1 :]) is None
+        assert unpack(KEY, value[:place]) is None
+
+
+def test_the_contract_is_part_of_the_key() -> None:
+    digests = {
+        recipe_digest(contract.to_json())
+        for contract in (EmbeddingContract(), EmbeddingContract(color="BGR"), EmbeddingContract(flip="none"))
+    }
+    assert len(digests) == 3
+
+
+def run(url: str, use: Callable[[EmbeddingCache], Awaitable[T]], pause_s: float = 0.2) -> T:
+    async def inside() -> T:
+        cache = EmbeddingCache(url, ttl_s=60, timeout_s=0.05, pause_s=pause_s)
+        try:
+            return await use(cache)
+        finally:
+            await cache.close()
+
+    return asyncio.run(inside())
+
+
+def count(outcome: str) -> float:
+    return metrics.CACHE.labels(outcome)._value.get()
+
+
+def test_store_and_find_with_a_time_to_live(redis_server: RedisServer) -> None:
+    key = replace(KEY, image=hashlib.sha256(os.urandom(8)).hexdigest())
+    other = replace(key, model="o" * 64)
+
+    async def use(cache: EmbeddingCache) -> list[Analysis | None]:
+        await cache.put(key, ANALYSIS)
+        return await cache.get([key, other])
+
+    found, absent = run(redis_server.url, use)
+    assert_same(found, ANALYSIS)
+    assert absent is None
+    assert 0 < redis.Redis.from_url(redis_server.url).ttl(str(key)) <= 60
+
+
+@pytest.mark.parametrize("garbage", [b"", b"nonsense", b"\x80\x04pickle", b"x" * 5000, pack(KEY, ANALYSIS)[:-1]])
+def test_garbage_is_ignored_and_counted(redis_server: RedisServer, garbage: bytes) -> None:
+    key = replace(KEY, image=hashlib.sha256(os.urandom(8)).hexdigest())
+    redis.Redis.from_url(redis_server.url).set(str(key), garbage)
+    before = count("error")
+    assert run(redis_server.url, lambda cache: cache.get([key])) == [None]
+    assert count("error") == before + 1
+
+
+def test_no_redis_costs_little_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    before = count("error")
+
+    async def use(cache: EmbeddingCache) -> float:
+        start = time.perf_counter()
+        for _ in range(50):
+            assert await cache.get([KEY]) == [None]
+            await cache.put(KEY, ANALYSIS)
+        return time.perf_counter() - start
+
+    assert run("redis://127.0.0.1:1/0", use, pause_s=5) < 1.0
+    assert count("error") == before + 50
+    assert len([record for record in caplog.records if record.name == "eolgul.cache"]) == 1
+
+
+def test_two_models_beside_one_redis(
+    service: Service,
+    other_service: Service,
+    people: People,
+    package: ModelPackage,
+    other_package: ModelPackage,
+    fresh: Fresh,
+) -> None:
+    image = fresh(people.a1)
+    first = service.embed(image).json()
+    other = other_service.embed(image).json()
+    again, other_again = service.embed(image).json(), other_service.embed(image).json()
+    assert (first["cached"], other["cached"], again["cached"], other_again["cached"]) == (False, False, True, True)
+    assert (first["model"], other["model"]) == (package.digest, other_package.digest)
+    assert first["embedding"] == again["embedding"] and other["embedding"] == other_again["embedding"]
+    assert abs(np.dot(first["embedding"], other["embedding"])) < 0.5
+
+
+def test_two_images_beside_one_redis(service: Service, people: People, fresh: Fresh) -> None:
+    left, right = fresh(people.a1), fresh(people.b1)
+    one, two = service.embed(left).json(), service.embed(right).json()
+    assert service.embed(left).json()["embedding"] == one["embedding"] != two["embedding"]
+
+
+def test_values_moved_or_damaged_in_redis_change_no_answer(
+    service: Service, redis_server: RedisServer, people: People, fresh: Fresh
+) -> None:
+    store = redis.Redis.from_url(redis_server.url)
+    store.flushall()
+    left, right = fresh(people.a1), fresh(people.b1)
+    expected = service.verify(left, right).json()
+    one, two = sorted(store.keys("eolgul:embedding:*"))
+    values = store.mget(one, two)
+    store.mset({one: values[1], two: values[0]})  # each image under the other's name
+    errors = service.metric("eolgul_cache_total", outcome="error")
+    answer = service.verify(left, right).json()
+    assert answer["similarity"] == expected["similarity"] and answer["cached"] == [False, False]
+    assert service.metric("eolgul_cache_total", outcome="error") == errors + 2
+    assert service.verify(left, right).json()["cached"] == [True, True]  # healed
+
+
+def test_redis_killed_paused_and_back(
+    service: Service, redis_server: RedisServer, people: People, fresh: Fresh
+) -> None:
+    image = fresh(people.a1)
+    expected = service.embed(image).json()["embedding"]
+    assert service.embed(image).json()["cached"] is True
+    errors = service.metric("eolgul_cache_total", outcome="error")
+    redis_server.kill()
+    try:
+        for _ in range(3):
+            answer = service.embed(image).json()
+            np.testing.assert_allclose(answer["embedding"], expected, atol=1e-6)
+            assert answer["cached"] is False
+        assert service.metric("eolgul_cache_total", outcome="error") > errors
+    finally:
+        redis_server.start()
+    assert_recovers(service, image)
+    assert redis_server.process is not None
+    redis_server.process.send_signal(signal.SIGSTOP)  # connected, silent
+    try:
+        start = time.perf_counter()
+        response = service.embed(image)
+        assert response.status_code == 200 and response.json()["cached"] is False
+        assert time.perf_counter() - start < 1.5
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+    assert_recovers(service, image)
+
+
+def assert_recovers(service: Service, image: bytes) -> None:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if service.embed(image).json()["cached"]:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the cache did not come back")
+
+
+def test_nothing_of_a_picture_is_in_the_key_or_value(people: People) -> None:
+    key = CacheKey.of("m", "c", people.a1)
+    assert key.image == hashlib.sha256(people.a1).hexdigest()
+    assert io.BytesIO(people.a1).read(64) not in pack(key, ANALYSIS)

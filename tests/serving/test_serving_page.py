@@ -1,0 +1,147 @@
+"""The web page in a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import People, Service
+
+CHROMIUM = os.environ.get("EOLGUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (or in EOLGUL_CHROMIUM)")
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+Open = Callable[..., object]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *QUIET]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def photos(people: People, tmp_path: Path) -> dict[str, str]:
+    contents = {"a1": people.a1, "a2": people.a2, "b1": people.b1, "text": b"no image"}
+    for name, data in contents.items():
+        (tmp_path / f"{name}.png").write_bytes(data)
+    return {name: str(tmp_path / f"{name}.png") for name in contents}
+
+
+@pytest.fixture
+def page(browser, service: Service):  # type: ignore[no-untyped-def]
+    context = browser.new_context(locale="en-GB")
+    page = context.new_page()
+    page.foreign = []
+    page.on("request", lambda request: None if is_ours(request.url, service) else page.foreign.append(request.url))
+    page.broken = []
+    page.on("pageerror", lambda error: page.broken.append(str(error)))
+    page.goto(str(service.client.base_url.join("/ui/")))
+    yield page
+    assert page.foreign == [] and page.broken == []
+    context.close()
+
+
+def is_ours(url: str, service: Service) -> bool:
+    return url.startswith((str(service.client.base_url), "blob:", "data:"))
+
+
+def compare(page, left: str, right: str, outcome: str = "#answer") -> None:  # type: ignore[no-untyped-def]
+    page.set_input_files("#file1", left)
+    page.set_input_files("#file2", right)
+    page.wait_for_selector(f"{outcome}:not([hidden])")
+
+
+def test_same_and_different(page, photos, service: Service, people: People) -> None:  # type: ignore[no-untyped-def]
+    assert page.is_disabled("#go")
+    compare(page, photos["a1"], photos["a1"])
+    assert page.inner_text("#verdict") == "The same person"
+    assert "Fewer than about 1 in 1,200 pairs of strangers" in page.inner_text("#rate")
+    assert page.inner_text("#similarity") == "1.000"
+    assert page.locator(".overlay rect.box").count() == 2 and page.locator(".overlay circle").count() == 10
+    page.set_input_files("#file2", photos["b1"])
+    expected = service.verify(people.a1, people.b1).json()
+    page.wait_for_function(f"document.querySelector('#similarity').textContent === '{expected['similarity']:.3f}'")
+    same = expected["verdict"] == "same"
+    assert page.inner_text("#verdict") == ("The same person" if same else "Different people")
+    limit = page.locator("#limit").bounding_box()["x"]
+    point = page.locator("#point").bounding_box()
+    assert (point["x"] + point["width"] / 2 >= limit) == same
+
+
+def test_the_box_is_drawn_on_the_face(page, photos, service: Service, people: People) -> None:  # type: ignore[no-untyped-def]
+    compare(page, photos["a1"], photos["b1"])
+    face = service.verify(people.a1, people.b1).json()["faces"][0]
+    frame = page.locator(".preview").first.bounding_box()
+    drawn = page.locator(".overlay rect.box").first.bounding_box()
+    width, height = face["size"]
+    scale = min(frame["width"] / width, frame["height"] / height)  # the preview shows the whole photo, centred
+    left = frame["x"] + (frame["width"] - width * scale) / 2 + face["box"][0] * scale
+    top = frame["y"] + (frame["height"] - height * scale) / 2 + face["box"][1] * scale
+    assert drawn["x"] == pytest.approx(left, abs=4) and drawn["y"] == pytest.approx(top, abs=4)
+    assert drawn["width"] == pytest.approx((face["box"][2] - face["box"][0]) * scale, abs=8)
+
+
+def test_errors_are_sentences_at_the_right_photo(page, photos) -> None:  # type: ignore[no-untyped-def]
+    compare(page, photos["a1"], photos["text"], "#problem")
+    assert page.inner_text("#problem-text") == "This file is not an image, or it is damaged."
+    assert "wrong" in (page.get_attribute("[data-field=image2]", "class") or "")
+    assert "wrong" not in (page.get_attribute("[data-field=image1]", "class") or "")
+    page.click("#clear")
+    assert page.is_hidden("#problem") and page.is_disabled("#go")
+
+
+def test_korean_is_remembered(page, photos) -> None:  # type: ignore[no-untyped-def]
+    page.click("[data-language=ko]")
+    assert page.inner_text("h1") == "같은 사람일까요?"
+    compare(page, photos["a1"], photos["a1"])
+    assert page.inner_text("#verdict") == "같은 사람입니다"
+    page.reload()
+    assert page.inner_text("h1") == "같은 사람일까요?" and page.get_attribute("html", "lang") == "ko"
+
+
+def test_korean_browser_gets_korean_on_a_phone(browser, service: Service, photos) -> None:  # type: ignore[no-untyped-def]
+    context = browser.new_context(locale="ko-KR", viewport={"width": 360, "height": 700}, has_touch=True)
+    page = context.new_page()
+    page.goto(str(service.client.base_url.join("/ui/")))
+    compare(page, photos["a1"], photos["b1"])
+    assert page.get_attribute("html", "lang") == "ko"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+def test_badge_report_and_api_links(page, service: Service) -> None:  # type: ignore[no-untyped-def]
+    page.wait_for_selector("#synthetic:not([hidden])")
+    assert page.inner_text("#synthetic") == "Trained on drawn people"
+    page.click("#report")
+    assert "the report of the test" in page.content()
+    page.go_back()
+    page.click("a[href='api.html']")
+    page.wait_for_selector(".opblock")
+    assert "/v1/verify" in page.inner_text("#swagger")
+
+
+def test_keyboard_alone_is_enough(page, photos) -> None:  # type: ignore[no-untyped-def]
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "file1":
+            break
+    assert page.evaluate("document.activeElement.id") == "file1"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(photos["a1"])
+
+
+def test_both_languages_say_everything() -> None:
+    words = (Path(__file__).parents[2] / "serving" / "static" / "words.js").read_text()
+    english, korean = words.split("\n  ko: {")
+    names = [set(re.findall(r"\b([a-zA-Z0-9_]+): (?:[\"(`]|\()", half)) for half in (english, korean)]
+    assert names[0] - names[1] == names[1] - names[0] == set()
