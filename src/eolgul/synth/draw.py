@@ -302,7 +302,7 @@ def _work(task: Callable[[Any], T], jobs: Sequence[Any], workers: int) -> Iterat
         rest = iter(jobs)
         try:
             # A few jobs ahead: all at once would hold all results in memory where the writer is slower.
-            waiting = [pool.submit(task, job) for job, _ in zip(rest, range(3 * workers), strict=False)]
+            waiting = [pool.submit(task, job) for _, job in zip(range(3 * workers), rest, strict=False)]
             while waiting:
                 result = waiting.pop(0).result()
                 following = next(rest, None)
