@@ -158,6 +158,7 @@ def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: P
         (0.0, "rate", "0 %"),
         (0.0123, "rate", "1.23 %"),
         (1e-4, "rate", "1.0e-04"),
+        (1e-4, "one_in", "1 in 10,000"),
         (0.41235, "score", "0.4123"),
         (1234567, "count", "1,234,567"),
         ("abcdef0123456789", "digest", "abcdef012345"),

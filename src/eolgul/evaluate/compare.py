@@ -87,7 +87,8 @@ def better(candidate_metrics: dict[str, Any], current_metrics: dict[str, Any]) -
         if after is None or after["digest"] != before["digest"]:
             against.append(f"{name}: the candidate was not measured on the current model's benchmark")
             continue
-        mean, low = after["accuracy"]["mean"], before["accuracy"]["interval"][0]
+        mean = after["accuracy"]["mean"]
+        low = (before["accuracy"]["interval"] or [before["accuracy"]["mean"]])[0]
         sentence = (
             f"{name} accuracy {_number(mean)} against {_number(before['accuracy']['mean'])} (from {_number(low)})"
         )

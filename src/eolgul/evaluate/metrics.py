@@ -22,7 +22,7 @@ from eolgul.evaluate.intervals import (
 )
 
 FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-CONDITIONS = ("camera", "light", "expression", "accessory", "resolution")
+CONDITIONS = ("source", "camera", "light", "expression", "accessory", "resolution")
 WORST = 8
 
 

@@ -20,6 +20,7 @@ from eolgul.images import probe
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 TITLES = {
+    "source": "Source",
     "camera": "Camera (yaw and pitch)",
     "light": "Light",
     "expression": "Expression",
@@ -38,13 +39,14 @@ _STYLES: dict[str, Callable[[Any], str]] = {
     "rate": _rate,
     "score": lambda value: f"{value:.4f}",
     "count": lambda value: f"{value:,}",
+    "one_in": lambda value: f"1 in {round(1 / value):,}",
     "digest": lambda value: str(value)[:12],
     "text": str,
 }
 
 
 def formatted(value: Any, style: str) -> str:
-    """How the report prints a value: `percent`, `rate`, `score`, `count`, `digest` or `text`; a dash for None."""
+    """How the report prints a value: `percent`, `rate`, `score`, `count`, `one_in`, `digest` or `text`; a dash for None."""
     return "–" if value is None else _STYLES[style](value)
 
 
@@ -94,7 +96,6 @@ def render(
         det=Markup(plots.det(curves, threshold)),
         curve=Markup(plots.calibration_curve(calibration)),
         pictures={name: _data_uri(data) for name, data in thumbnails.items()},
-        fmr_words=_one_in(metrics["calibration"]["fmr_target"]),
     )
 
 
@@ -102,8 +103,3 @@ def _data_uri(data: bytes) -> Markup:
     """An encoded image for an `src`; formats that browsers do not show are left out by an empty one."""
     mime = _MIME.get(probe(data).format)
     return escape("") if mime is None else Markup(f"data:{mime};base64,{base64.b64encode(data).decode()}")
-
-
-def _one_in(rate: float) -> str:
-    """A rate in words: 1e-4 → "1 in 10,000"."""
-    return f"1 in {round(1 / rate):,}"
