@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -16,12 +15,12 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from eolgul.errors import InputError
+from serving import LOADING
 
 ROOT = Path(__file__).resolve().parent.parent
-_LOADING = "the model is being loaded"  # what serving.loader says before its first try ends
 
 
 def command(
@@ -45,8 +44,9 @@ def command(
     InputError when the port is in use, where another service would answer in this one's place.
     """
     _check_free(host, port)
-    home = home or Path(tempfile.gettempdir()) / f"eolgul-serve-{os.getuid()}-{port}"
     env = dict(os.environ if environment is None else environment)
+    cache = Path(env.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = home or cache / "eolgul" / f"serve-{port}"
     given = {
         "EOLGUL_REGISTRY": registry,
         "EOLGUL_MODEL": str(model or ""),
@@ -67,14 +67,19 @@ def command(
 
 
 @contextmanager
-def running(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> Iterator[str]:
-    """Serve while the block runs; yields the address. `options` are those of `command`.
+def running(
+    *, port: int, host: str = "127.0.0.1", timeout: float = 60.0, output: IO[Any] | None = None, **options: Any
+) -> Iterator[str]:
+    """Serve while the block runs; yields the address. `options` are those of `command`; `output` is the file for the
+    service's log (default: standard error, so that standard output stays this process's own).
 
     Nothing is left behind however the block ends: SIGTERM is turned into SystemExit meanwhile (main thread only), and
     should this process be killed outright, the kernel ends the service. InputError when it cannot start.
     """
     argv, env = command(port=port, host=host, **options)
-    process = subprocess.Popen(argv, env=env | {"EOLGUL_END_WITH_PARENT": "1"}, start_new_session=True)
+    env["EOLGUL_END_WITH_PARENT"] = "1"
+    log = output or 2  # 2: the descriptor, since sys.stderr may be no real file
+    process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     try:
         with _sigterm_exits():
@@ -113,7 +118,7 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0
                 return
         except urllib.error.HTTPError as error:
             reason = _reason(error.read())
-            if reason != _LOADING:
+            if reason != LOADING:
                 raise InputError(f"the service has no model to serve: {reason}") from error
         except OSError:
             pass  # not listening yet

@@ -6,13 +6,12 @@ import logging
 import threading
 
 from eolgul.errors import InputError
-from serving import metrics
+from serving import LOADING, metrics
 from serving.model import ServedModel, open_package
 from serving.problems import RejectionError
 from serving.settings import Settings
 
 logger = logging.getLogger("eolgul.model")
-LOADING = "the model is being loaded"
 
 
 class Loader:

@@ -13,9 +13,7 @@ from serving import metrics, problems
 
 logger = logging.getLogger("eolgul.http")
 _ROUTES = ("/v1/verify", "/v1/embed", "/v1/models/current", "/metrics", "/healthz", "/livez", "/readyz", "/docs.json")
-_PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
-)
+_PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 
 
 def route_of(path: str) -> str:

@@ -33,7 +33,8 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "embedding_size": package.embedding_size,
         "contract": package.contract.to_json(),
         "synthetic": model.synthetic,
-        "threshold": float(model.calibration.threshold),
+        "threshold": model.calibration.threshold,
+        "calibration": model.calibration.summary(),
         "report": "/ui/report.html" if _report(model).is_file() else None,
     }
 

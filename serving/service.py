@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import bentoml
@@ -31,6 +31,7 @@ from serving.settings import Settings
 
 if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by serving.launch.running
     end_with_parent()
+T = TypeVar("T")
 PAGES = pages.application()
 
 
@@ -145,7 +146,9 @@ class FaceVerification:
         with metrics.stage("cache", timings):
             known = await self.cache.get(keys)
         fresh = {key: field for key, field, analysis in zip(keys, fields, known, strict=True) if analysis is None}
-        made = await asyncio.gather(*(self._run(model, field, files[field]) for field in fresh.values()))
+        jobs = (self._run(model, field, files[field]) for field in fresh.values())
+        ended = await asyncio.gather(*jobs, return_exceptions=True)  # all end, so the first bad image is named always
+        made = [_result(one) for one in ended]
         computed = {key: analysis for key, (analysis, _) in zip(fresh, made, strict=True)}
         for _, stages in made:
             for name, milliseconds in stages.items():
@@ -164,6 +167,12 @@ class FaceVerification:
             return await anyio.to_thread.run_sync(model.analyse, data, limiter=self._threads)
         except InputError as error:
             raise RejectionError(str(error), error.code, field) from error
+
+
+def _result(ended: T | BaseException) -> T:
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
 
 
 def _refused(ctx: bentoml.Context, error: InputError) -> Response:

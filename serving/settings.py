@@ -37,7 +37,7 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(default=10 * MIB, gt=0, description="bytes of one encoded image")
     max_image_pixels: int = Field(
-        default=25_000_000, gt=0, description="width x height of one image, checked before decoding"
+        default=16_000_000, gt=0, description="width x height of one image, checked before decoding"
     )
 
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads of one inference")

@@ -70,9 +70,9 @@ def test_a_model_without_calibration_is_refused(tmp_path: Path, detector_folder:
     assert time.monotonic() - start < 30
 
 
-def processes_serving(port: int) -> list[int]:
+def processes_of(home: Path) -> list[int]:
     """Processes whose environment carries this service's home (see `launch.command`)."""
-    mark = f"eolgul-serve-{os.getuid()}-{port}\0".encode()
+    mark = f"BENTOML_HOME={home}\0".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -85,20 +85,20 @@ def processes_serving(port: int) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL], ids=lambda blow: blow.name)
-def test_nothing_is_left_behind(package: ModelPackage, blow: signal.Signals) -> None:
-    port = free_port()
+def test_nothing_is_left_behind(package: ModelPackage, tmp_path: Path, blow: signal.Signals) -> None:
     code = (
         "import signal; from pathlib import Path; from serving import launch\n"
-        f"with launch.running(port={port}, model=Path({str(package.path)!r})): print('up', flush=True); signal.pause()"
+        f"options = dict(model=Path({str(package.path)!r}), home=Path({str(tmp_path)!r}))\n"
+        f"with launch.running(port={free_port()}, **options): print('up', flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=launch.ROOT, stdout=subprocess.PIPE, text=True) as starter:
         assert starter.stdout is not None
         while "up" not in (line := starter.stdout.readline()):
             assert line, "the service did not start"
-        assert len(processes_serving(port)) >= 2
+        assert len(processes_of(tmp_path)) >= 2
         starter.send_signal(blow)
         starter.wait(20)
         deadline = time.monotonic() + 15
-        while processes_serving(port) and time.monotonic() < deadline:
+        while processes_of(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert processes_serving(port) == []
+        assert processes_of(tmp_path) == []

@@ -65,13 +65,25 @@ def calibration(threshold: float) -> Calibration:
     )
 
 
-def write(out: Path, detector: Path, *, seed: int = 0, threshold: float = 0.9, calibrated: bool = True) -> ModelPackage:
+def write(
+    out: Path,
+    detector: Path,
+    *,
+    seed: int = 0,
+    threshold: float = 0.9,
+    calibrated: bool = True,
+    contract: EmbeddingContract | None = None,
+) -> ModelPackage:
     """Write the package; `detector` is a folder that `export_onnx` made."""
     (out / "detector").mkdir(parents=True)
     for network in detector.glob("*.onnx"):
         (out / "detector" / network.name).write_bytes(network.read_bytes())
     onnx.save(recognizer(seed), out / "model.onnx")
-    config = {"backbone": "patches", "embedding_size": EMBEDDING, "contract": EmbeddingContract().to_json()}
+    config = {
+        "backbone": "patches",
+        "embedding_size": EMBEDDING,
+        "contract": (contract or EmbeddingContract()).to_json(),
+    }
     (out / "config.json").write_text(json.dumps(config))
     if calibrated:
         (out / "calibration.json").write_text(json.dumps(calibration(threshold).to_json()))
