@@ -135,7 +135,9 @@ def test_synthetic_data_is_said_aloud(html: str, metrics: dict[str, Any]) -> Non
 
 def test_published_rows_only_beside_real_sets_of_that_name(html: str, metrics: dict[str, Any]) -> None:
     assert "Published, other models" in html
-    assert [list(row["accuracy"]) for row in metrics["published"]] == [["lfw"]] * 5
+    assert metrics["published"]["pairs"] == {"lfw": 6000}
+    assert [list(row["accuracy"]) for row in metrics["published"]["rows"]] == [["lfw"]] * 5
+    assert "of its" in html  # 60 pairs are not the set's 6,000
 
 
 def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: Path, people: Path) -> None:

@@ -29,7 +29,7 @@ from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
 from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
 from eolgul.evaluate.plots import Curves
 from eolgul.evaluate.protocol import squared_distance
-from eolgul.evaluate.published import published_rows
+from eolgul.evaluate.published import published
 from eolgul.evaluate.report import render
 from eolgul.modelpackage import ModelPackage
 from eolgul.recognizer import Recognizer
@@ -114,7 +114,7 @@ def evaluate(
             held_out, {column: people.column(column) for column in CONDITIONS}, calibration.threshold
         ),
         "worst": hardest,
-        "published": published_rows([item.name for item in sets if not item.synthetic]),
+        "published": published([item.name for item in sets if not item.synthetic]),
     }
     say("writing the report")
     thumbnails = _thumbnails(people, image_ids, hardest) if pictures else {}
