@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -94,6 +95,8 @@ def extract(
     name = name or (
         source.parent.name if source.name == "train.rec" else source.stem if source.is_file() else source.name
     )
+    if not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"name {name!r}: expected letters, digits, '_' and '-' only")
     recipe = {
         "kind": kind,
         "name": name,

@@ -154,6 +154,11 @@ def _objects(uri: str) -> list[Any]:
     return [item for item in found if not key or item.object_name == key or item.object_name.startswith(key + "/")]
 
 
+def exists(uri: str) -> bool:
+    """Whether a file, folder, object or prefix is there."""
+    return bool(_objects(uri)) if is_s3(uri) else Path(uri).exists()
+
+
 def fetch(uri: str | Path) -> Path:
     """The local path of `uri`: itself when local, else a copy in the cache that is brought up to date.
 

@@ -59,7 +59,7 @@ def aligned_face(scene: Scene, rng: np.random.Generator) -> bytes:
     camera = camera.aligned(similarity(scene.five(camera), target), SIZE)
     # Half of the lamps stand in front, the others anywhere from cheek to cheek.
     side = float(rng.normal(0, 15) if rng.random() < 0.5 else rng.uniform(-90, 90))
-    lux = float(np.exp(rng.uniform(np.log(70), np.log(1000))))
+    lux = float(np.exp(rng.uniform(np.log(150), np.log(1000))))
     light = Light(side, float(rng.uniform(-12, 32)), lux, float(rng.uniform(7, 18)))
     blur = float(rng.uniform(0, 0.4)) if rng.random() < 0.4 else 0.0
     picture = render(scene, camera, light, rng, blur=blur, noise=float(rng.uniform(0.5, 2.0)))

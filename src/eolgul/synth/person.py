@@ -15,7 +15,7 @@ from eolgul.synth.mesh import Reals, load_base, read_target, shape_parameters
 
 # Standard deviation of every shape parameter, in units of MakeHuman's own extremes. At 0.25 people look too alike to a
 # recognizer, above 0.5 they look like caricatures.
-SHAPE_SIGMA = 0.34
+SHAPE_SIGMA = 0.42
 # Each side of a face also goes a little its own way.
 _ASYMMETRY_SIGMA = 0.04
 # Some parameters are so strong that their full spread gives faces nobody has.
@@ -103,8 +103,8 @@ def draw_person(seed: int, index: int) -> Person:
         male=male,
         age=age,
         origin=(asian, other, 1 - asian - other),
-        weight=float(np.clip(rng.normal(0, 0.45), -1, 1)),
-        muscle=float(np.clip(rng.normal(0, 0.4), -1, 1)),
+        weight=float(np.clip(rng.normal(0, 0.6), -1, 1)),
+        muscle=float(np.clip(rng.normal(0, 0.5), -1, 1)),
         shape=shape,
         look=_draw_look(rng, male, age, other),
         hair_style=styles[int(rng.integers(len(styles)))],

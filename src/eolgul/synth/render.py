@@ -90,7 +90,7 @@ def _develop(linear: Reals, light: Light, rng: np.random.Generator, blur: float,
     gain = exposure(light)
     seen = 1 - np.exp(-1.35 * np.maximum(linear, 0))
     # Dark pictures are amplified more, and so is their noise.
-    sigma = (0.0016 + 0.012 * np.sqrt(seen)) * noise * (1 + 0.8 * (1 - gain))
+    sigma = (0.0010 + 0.008 * np.sqrt(seen)) * noise * (1 + 0.8 * (1 - gain))
     seen = seen + sigma * rng.standard_normal(linear.shape, np.float32)
     seen = np.clip(seen, 0, 1)
     srgb = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)

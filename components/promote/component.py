@@ -1,0 +1,42 @@
+"""Step 6 as a Kubeflow component."""
+
+from typing import NamedTuple
+
+from kfp import compiler, dsl
+
+from components import image
+
+
+@dsl.component(base_image=image("promote"), install_kfp_package=False)
+def promote(
+    model: str, evaluation: str, current_evaluation: str, registry: str, facts: dsl.Output[dsl.Metrics]
+) -> NamedTuple("Outputs", [("digest", str), ("promoted", bool)]):  # type: ignore[valid-type]
+    """Publish the model and point production at it, when it beats the one there. A tie keeps the current model.
+
+    Args:
+        model: The ModelPackage.
+        evaluation: Its Evaluation.
+        current_evaluation: That of production's model on the same data; "" where none is needed.
+        registry: The model registry (s3://).
+        facts: The decision and its reasons.
+
+    Returns:
+        digest: The model's identity in the registry.
+        promoted: Whether it is in production now.
+    """
+    import json
+    from pathlib import Path
+
+    from eolgul import steps
+
+    made = steps.promote(model, evaluation, registry, current_evaluation=current_evaluation)
+    facts.log_metric("promoted", int(made["promoted"]))
+    for number, reason in enumerate(made["reasons"], 1):
+        print(reason)
+        facts.metadata[f"reason {number}"] = reason
+    Path(facts.path).write_text(json.dumps(made))
+    return (made["digest"], made["promoted"])
+
+
+if __name__ == "__main__":
+    compiler.Compiler().compile(promote, "promote.yaml")

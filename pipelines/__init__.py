@@ -1,0 +1,1 @@
+"""The pipelines made of the components: compile, run locally, submit."""

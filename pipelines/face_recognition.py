@@ -1,0 +1,161 @@
+"""The `face-recognition` pipeline: raw data → extract → align → assemble → train → evaluate → promote.
+
+Artifacts are handed on as places in S3 (`workspace`), not as KFP artifacts: a data set of tens of gigabytes would be
+copied in and out by every step's launcher, and the commands, the tests and KFP's local runner all read the same places.
+Figures and the report are KFP artifacts, so that the Kubeflow UI shows them.
+"""
+# No `from __future__ import annotations` here: KFP reads the pipeline's annotations as types, not as strings.
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, List  # noqa: UP035 - KFP reads this name
+
+from kfp import Client, compiler, dsl, local
+
+from components.align.component import align
+from components.assemble.component import assemble
+from components.evaluate.component import evaluate
+from components.extract.component import extract
+from components.promote.component import promote
+from components.train.component import train
+from eolgul.errors import InputError
+
+# Names that `k8s/kubeflow` creates in the namespace where pipelines run.
+S3_CONFIG, S3_SECRET = "eolgul-s3", "eolgul-s3"
+_CONFIG_KEYS = ("EOLGUL_S3_ENDPOINT", "EOLGUL_S3_SECURE", "EOLGUL_S3_REGION")
+_SECRET_KEYS = ("EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY")
+
+
+@dsl.pipeline(name="face-recognition", description="Train, measure and promote a face-recognition model.")
+def face_recognition(
+    workspace: str,
+    sources: List[str] = ["s3://eolgul/raw/faces_emore", "s3://eolgul/raw/kface"],  # noqa: B006, UP006
+    benchmarks: List[str] = ["s3://eolgul/raw/faces_emore/lfw.bin"],  # noqa: B006, UP006
+    registry: str = "s3://eolgul/registry",
+    checkpoints: str = "s3://eolgul/checkpoints",
+    selection: str = "original",
+    min_images: int = 1,
+    max_identities: int = 0,
+    min_face_size: int = 40,
+    which: str = "largest",
+    backend: str = "onnx",
+    device: str = "auto",
+    validation: float = 0.05,
+    calibration: float = 0.15,
+    test: float = 0.15,
+    held_out_sources: List[str] = [],  # noqa: B006, UP006
+    recipe: str = "irse50-ms1m-kface",
+    overrides: List[str] = [],  # noqa: B006, UP006
+    fmr: float = 1e-4,
+    seed: int = 0,
+    workers: int = 2,
+) -> None:
+    """See the components for what each parameter means; `workspace` is where this run's artifacts go."""
+    extracted = extract(
+        sources=sources,
+        benchmarks=benchmarks,
+        workspace=workspace,
+        selection=selection,
+        min_images=min_images,
+        max_identities=max_identities,
+        workers=workers,
+    )
+    aligned = align(
+        datasets=extracted.outputs["datasets"],
+        benchmarks=extracted.outputs["benchmarks"],
+        workspace=workspace,
+        min_face_size=min_face_size,
+        which=which,
+        backend=backend,
+        device="cpu",
+        workers=workers,
+    )
+    assembled = assemble(
+        datasets=aligned.outputs["datasets"],
+        workspace=workspace,
+        validation=validation,
+        calibration=calibration,
+        test=test,
+        held_out_sources=held_out_sources,
+        seed=seed,
+    )
+    trained = train(
+        dataset=assembled.outputs["Output"],
+        workspace=workspace,
+        checkpoints=checkpoints,
+        recipe=recipe,
+        overrides=overrides,
+        device=device,
+        workers=workers,
+    )
+    evaluated = evaluate(
+        model=trained.outputs["Output"],
+        dataset=assembled.outputs["Output"],
+        benchmarks=aligned.outputs["benchmarks"],
+        registry=registry,
+        workspace=workspace,
+        fmr=fmr,
+        seed=seed,
+        workers=workers,
+    )
+    promoted = promote(
+        model=trained.outputs["Output"],
+        evaluation=evaluated.outputs["evaluation"],
+        current_evaluation=evaluated.outputs["current_evaluation"],
+        registry=registry,
+    )
+    for task in (extracted, aligned, assembled, trained, evaluated, promoted):
+        _on_cluster(task)
+    trained.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
+
+
+def _on_cluster(task: dsl.PipelineTask) -> None:
+    """What a task needs in Kubeflow and a local run ignores: S3's address and credentials."""
+    from kfp import kubernetes
+
+    kubernetes.use_config_map_as_env(task, S3_CONFIG, {key: key for key in _CONFIG_KEYS})
+    kubernetes.use_secret_as_env(task, S3_SECRET, {key: key for key in _SECRET_KEYS})
+
+
+def parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """`name=value` words as pipeline arguments; lists and numbers as JSON. InputError for an unknown name."""
+    known = face_recognition.pipeline_spec.root.input_definitions.parameters
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise InputError(f"parameter {text!r}: expected name=value with a name of {', '.join(sorted(known))}")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    if "workspace" not in values:
+        raise InputError(
+            "parameter workspace is missing: where this run's artifacts go, such as s3://eolgul/runs/first"
+        )
+    return values
+
+
+def compile_to(out: Path) -> None:
+    """Write the pipeline as YAML."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    compiler.Compiler().compile(face_recognition, str(out))
+
+
+def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Run every component here, each in a process of its own, with KFP's local runner; their outputs by task.
+
+    RuntimeError (KFP's own) when a component fails; its message is on stderr by then.
+    """
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    face_recognition(**arguments)
+    return {"workspace": arguments["workspace"], "root": str(root)}
+
+
+def submit(arguments: dict[str, Any], *, host: str, experiment: str, run_name: str | None) -> dict[str, Any]:
+    """Submit the pipeline to a Kubeflow Pipelines API and return the run's id."""
+    run = Client(host=host).create_run_from_pipeline_func(
+        face_recognition, arguments=arguments, experiment_name=experiment, run_name=run_name
+    )
+    return {"run_id": run.run_id}

@@ -1,0 +1,381 @@
+"""The command line: a thin function a command. Facts go to stdout as one JSON line, everything else to stderr.
+
+Exit codes: 0 when the artifact is whole, 2 on bad input (with one sentence), 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from eolgul import steps
+from eolgul.errors import InputError
+from eolgul.modelpackage import DetectorSettings
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Face verification from raw data to a served verdict."
+)
+pipeline_app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six steps.")
+app.add_typer(pipeline_app, name="pipeline")
+
+Workers = Annotated[int, typer.Option(help="Threads that decode and detect.", min=1)]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+
+
+def main() -> None:
+    """Run the command line, turning bad input into one sentence and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"eolgul: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _say(facts: dict[str, Any]) -> None:
+    print(json.dumps(facts, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def _bar(what: str, unit: str = "img") -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr when that is a terminal."""
+    with tqdm(desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        yield lambda count: bar.update(count) and None
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder for a K-FACE tree or a .rec, or a .bin file.")],
+    kind: Annotated[str, typer.Option(help="kface, rec or bin")] = "kface",
+    people: Annotated[int, typer.Option(min=1)] = 60,
+    first: Annotated[int, typer.Option(help="Number of the first person: other numbers are other people.")] = 0,
+    selection: Annotated[
+        str, typer.Option(help="K-FACE conditions: a preset or 'lights=L1-L3 cameras=C5-C10 …'.")
+    ] = "demo",
+    images: Annotated[
+        int, typer.Option(help="Images a person (kface: at most; 0 for the whole selection).", min=0)
+    ] = 24,
+    pairs: Annotated[int, typer.Option(help="Pairs of a .bin.", min=1)] = 300,
+    seed: Seed = 0,
+    workers: Workers = 2,
+) -> None:
+    """Draw people who do not exist, in K-FACE's or InsightFace's formats."""
+    from eolgul.synth import draw_bin, draw_kface, draw_rec
+
+    with tqdm(desc="draw", unit="img", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        common: dict[str, Any] = {
+            "people": people,
+            "first": first,
+            "seed": seed,
+            "workers": workers,
+            "progress": progress,
+        }
+        if kind == "kface":
+            facts = draw_kface(out, selection=selection, images_per_person=images or None, **common)
+        elif kind == "rec":
+            facts = draw_rec(out, images=images, **common)
+        elif kind == "bin":
+            facts = draw_bin(out, pairs=pairs, **common)
+        else:
+            raise InputError(f"kind {kind!r}: expected kface, rec or bin")
+    _say({"artifact": str(out), **facts})
+
+
+@app.command()
+def extract(
+    source: Annotated[
+        str, typer.Argument(help="A .rec, its folder, a .bin, a K-FACE tree or identity folders; path or s3://.")
+    ],
+    out: Annotated[str, typer.Argument(help="Where the FaceDataset goes; path or s3://.")],
+    kind: Annotated[str, typer.Option(help="auto, rec, bin, kface or folders")] = "auto",
+    name: Annotated[str | None, typer.Option(help="The source's name in manifests (default: its own).")] = None,
+    pairs: Annotated[str | None, typer.Option(help="An LFW pairs.txt over folders: makes a benchmark.")] = None,
+    selection: Annotated[
+        str | None, typer.Option(help="K-FACE conditions: original, demo, all or 'lights=L1-L3 …'.")
+    ] = None,
+    min_images: Annotated[int, typer.Option(help="Folders: leave out identities with fewer images.", min=1)] = 1,
+    max_identities: Annotated[int | None, typer.Option(help="Folders: take at most so many identities.", min=1)] = None,
+    max_images_per_identity: Annotated[int | None, typer.Option(help="Folders: at most so many each.", min=1)] = None,
+    workers: Workers = 2,
+) -> None:
+    """Step 1: a raw source → FaceDataset."""
+    with _bar("extract") as progress:
+        facts = steps.extract(
+            source,
+            out,
+            kind=kind,
+            name=name,
+            pairs=pairs,
+            selection=selection,
+            min_images=min_images,
+            max_identities=max_identities,
+            max_images_per_identity=max_images_per_identity,
+            workers=workers,
+            progress=progress,
+        )
+    _say(facts)
+
+
+@app.command()
+def align(
+    dataset: str,
+    out: str,
+    min_face_size: Annotated[
+        int, typer.Option(help="Smallest face side in pixels.", min=12)
+    ] = DetectorSettings().min_face_size,
+    which: Annotated[
+        str, typer.Option(help="Which face counts: largest, center or single (several → rejected).")
+    ] = "largest",
+    backend: Annotated[str, typer.Option(help="onnx (CPU) or torch")] = "onnx",
+    device: Annotated[str, typer.Option(help="torch backend: cpu or cuda")] = "cpu",
+    workers: Workers = 2,
+) -> None:
+    """Step 2: find the face (MTCNN), turn it upright, cut out 112x112."""
+    settings = DetectorSettings(min_face_size=min_face_size, which=which)
+    with _bar("align") as progress:
+        facts = steps.align(
+            dataset, out, settings=settings, backend=backend, device=device, workers=workers, progress=progress
+        )
+    _say(facts)
+
+
+@app.command()
+def assemble(
+    datasets: Annotated[list[str], typer.Argument(help="Aligned FaceDatasets to merge.")],
+    out: Annotated[str, typer.Option(help="Where the assembled dataset goes.")],
+    validation: Annotated[float, typer.Option(help="Share of identities that choose the best epoch.")] = 0.05,
+    calibration: Annotated[float, typer.Option(help="Share of identities that set the threshold.")] = 0.15,
+    test: Annotated[float, typer.Option(help="Share of identities the result is measured on.")] = 0.15,
+    held_out_sources: Annotated[list[str] | None, typer.Option(help="Hold back from these sources only.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Step 3: merge sources and split them by identity."""
+    with _bar("assemble") as progress:
+        facts = steps.assemble(
+            datasets,
+            out,
+            validation=validation,
+            calibration=calibration,
+            test=test,
+            held_out_sources=held_out_sources or (),
+            seed=seed,
+            progress=progress,
+        )
+    _say(facts)
+
+
+@app.command()
+def train(
+    dataset: str,
+    out: str,
+    recipe: Annotated[str, typer.Option(help="A named recipe or a .toml file.")] = "mobilefacenet-ms1m-kface",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: key=value.")] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="Where checkpoints are kept (default: beside OUT); path or s3://.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="torch threads (default: one a core).", min=1)] = None,
+    workers: Workers = 2,
+) -> None:
+    """Step 4: train with ArcFace, going on from the last checkpoint when there is one → ModelPackage."""
+    facts = steps.train(
+        dataset,
+        out,
+        recipe=recipe,
+        overrides=set_ or (),
+        checkpoints=checkpoints,
+        device=device,
+        threads=threads,
+        workers=workers,
+        report=training_line,
+    )
+    _say(facts)
+
+
+def training_line(row: dict[str, Any]) -> None:
+    """Print a training report on stderr: every epoch, and on a terminal the running step too."""
+    if "validation" in row:
+        held = row["validation"]
+        print(
+            f"epoch {row['epoch']}: loss {row['train_loss']:.3f}; people it does not train on: "
+            f"AUC {held['auc']:.4f}, TAR@FMR 1% {held['tar_at_fmr_1e-2']:.3f}, loss {held['loss']:.3f}",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif sys.stderr.isatty():
+        print(
+            f"\repoch {row['epoch']}/{row['epochs']} step {row['step']}/{row['steps']} loss {row['loss']:.3f} "
+            f"lr {row['lr']:.4f} {row['images_per_second']:.0f} img/s ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+@app.command()
+def evaluate(
+    model: str,
+    dataset: str,
+    out: Annotated[str, typer.Option(help="Where the Evaluation goes.")],
+    benchmark: Annotated[list[str] | None, typer.Option(help="An aligned benchmark (repeatable).")] = None,
+    fmr: Annotated[
+        float, typer.Option(help="False match rate the threshold is calibrated for.", min=1e-9, max=0.5)
+    ] = 1e-4,
+    pictures: Annotated[bool, typer.Option(help="Put thumbnails of the worst pairs into the report.")] = True,
+    threads: Annotated[int, typer.Option(help="ONNX Runtime threads.", min=1)] = 2,
+    seed: Seed = 0,
+) -> None:
+    """Step 5: measure on people the model never saw, calibrate the threshold, write the report."""
+    facts = steps.evaluate(
+        model, dataset, benchmark or (), out, fmr=fmr, pictures=pictures, threads=threads, seed=seed, progress=_line
+    )
+    facts.pop("metrics")
+    _say(facts)
+
+
+def _line(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def promote(
+    model: str,
+    evaluation: str,
+    registry: Annotated[str, typer.Option(help="The registry: a folder or s3://bucket/prefix.")],
+    current_evaluation: Annotated[str, typer.Option(help="Production's model measured on the candidate's data.")] = "",
+    force: Annotated[bool, typer.Option(help="Promote in spite of the comparison.")] = False,
+) -> None:
+    """Step 6: publish the model and point production at it, if it beats the one there."""
+    _say(steps.promote(model, evaluation, registry, current_evaluation=current_evaluation, force=force))
+
+
+@app.command()
+def inspect(
+    place: Annotated[str, typer.Argument(help="An artifact, a registry, a .rec, a .bin or another raw source.")],
+) -> None:
+    """Say what something is and what is in it."""
+    from eolgul.inspection import inspect as look
+
+    _say(look(place))
+
+
+@app.command()
+def serve(
+    registry: Annotated[
+        str, typer.Option(envvar="EOLGUL_REGISTRY", help="Registry whose production model is served.")
+    ] = "",
+    model: Annotated[Path | None, typer.Option(envvar="EOLGUL_MODEL", help="A model package folder instead.")] = None,
+    redis_url: Annotated[str, typer.Option(envvar="EOLGUL_REDIS_URL", help="Embedding cache; empty for none.")] = "",
+    host: str = "127.0.0.1",
+    port: int = 3000,
+) -> None:
+    """Serve the production model over HTTP (BentoML) until stopped."""
+    import os
+
+    from eolgul.checkout import room
+
+    launch = room("serving.launch")
+    argv, environment = launch.command(port=port, host=host, registry=registry, model=model, redis_url=redis_url)
+    os.execve(argv[0], argv, environment)
+
+
+@app.command()
+def verify(
+    image1: Path,
+    image2: Path,
+    url: Annotated[str, typer.Option(help="Ask this service; else the model is loaded here.")] = "",
+    registry: Annotated[str, typer.Option(envvar="EOLGUL_REGISTRY")] = "",
+    model: Annotated[Path | None, typer.Option(envvar="EOLGUL_MODEL")] = None,
+) -> None:
+    """Are these two pictures of the same person?"""
+    from eolgul.verification import verify_here, verify_over_http
+
+    _say(verify_over_http(url, image1, image2) if url else verify_here(image1, image2, registry=registry, model=model))
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        Path | None, typer.Option(help="Your own photos, <identity>/<image>; without it people are drawn.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+    keep: Annotated[bool, typer.Option(help="Leave the service running at the end, until Ctrl-C.")] = False,
+    people: Annotated[int, typer.Option(help="Drawn people in the K-FACE tree.", min=12)] = 60,
+    rec_people: Annotated[int, typer.Option(help="Drawn people in train.rec.", min=12)] = 150,
+    min_images: Annotated[int, typer.Option(help="SOURCE: identities with at least so many images.", min=2)] = 4,
+    max_identities: Annotated[int, typer.Option(help="SOURCE: at most so many identities.", min=12)] = 200,
+    recipe: str = "demo",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: key=value.")] = None,
+    port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
+) -> None:
+    """The whole road in one command: data, pipeline, registry, service, verdicts."""
+    from eolgul.demo import run
+    from eolgul.demo.options import Options
+
+    run(
+        Options(
+            source=source,
+            work=work.absolute(),
+            keep=keep,
+            people=people,
+            rec_people=rec_people,
+            min_images=min_images,
+            max_identities=max_identities,
+            recipe=recipe,
+            overrides=tuple(set_ or ()),
+            port=port,
+        )
+    )
+
+
+@pipeline_app.command("compile")
+def pipeline_compile(
+    out: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("face-recognition.yaml"),
+) -> None:
+    """Compile the pipeline to the YAML that Kubeflow takes."""
+    from eolgul.checkout import room
+
+    room("pipelines.face_recognition").compile_to(out)
+    _say({"artifact": str(out)})
+
+
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", help="A pipeline parameter: name=value, JSON for lists.")
+]
+
+
+@pipeline_app.command("run")
+def pipeline_run(
+    param: Parameters = None,
+    root: Annotated[Path, typer.Option(help="Where KFP's local runner keeps its outputs.")] = Path("local_outputs"),
+) -> None:
+    """Run the pipeline here, with KFP's local runner."""
+    from eolgul.checkout import room
+
+    module = room("pipelines.face_recognition")
+    _say(module.run_local(module.parameters(param or []), root))
+
+
+@pipeline_app.command("submit")
+def pipeline_submit(
+    host: Annotated[str, typer.Option(envvar="KFP_HOST", help="Address of the Kubeflow Pipelines API.")],
+    param: Parameters = None,
+    experiment: str = "eolgul",
+    run_name: str | None = None,
+) -> None:
+    """Submit the pipeline to a Kubeflow cluster."""
+    from eolgul.checkout import room
+
+    module = room("pipelines.face_recognition")
+    _say(module.submit(module.parameters(param or []), host=host, experiment=experiment, run_name=run_name))

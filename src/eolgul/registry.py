@@ -1,0 +1,201 @@
+"""Step 6: choose the winner and publish it; what serving loads.
+
+A registry is a folder or an S3 prefix: `models/<digest>/…`, never changed once there; `production.json`, the pointer;
+`history.jsonl`, every decision. Promotion is one atomic replacement of the pointer.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from eolgul import storage
+from eolgul.artifact import CARDS, Artifact, canonical_json, open_artifact, seal, writing
+from eolgul.errors import InputError
+from eolgul.evaluate.compare import Decision, acceptable, better
+from eolgul.evaluate.evaluate import read_metrics
+from eolgul.modelpackage import ModelPackage
+
+POINTER = "production.json"
+HISTORY = "history.jsonl"
+_EVALUATION_FILES = ("metrics.json", "report.html", CARDS["Evaluation"])
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """The pointer: which model serves, since when (UTC, ISO 8601), which one served before, and why it was promoted."""
+
+    digest: str
+    promoted_at: str
+    previous: str | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What `promote` decided. `digest` is the candidate's as published (or as it would be)."""
+
+    promoted: bool
+    digest: str
+    reasons: tuple[str, ...]
+
+
+def read_production(registry: str) -> Production | None:
+    """The registry's pointer, None when nothing was ever promoted. InputError when it is malformed."""
+    where = storage.join(registry, POINTER)
+    data = storage.read_bytes(where)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data)
+        return Production(
+            _digest(value["digest"]), str(value["promoted_at"]), value.get("previous"), tuple(value.get("reasons", ()))
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: expected a production pointer with a sha256 digest ({error})") from error
+
+
+def model_uri(registry: str, digest: str) -> str:
+    return storage.join(registry, "models", digest)
+
+
+def download(registry: str, digest: str) -> ModelPackage:
+    """Bring a model to the local disk and check every file. InputError when it is not the model of that digest."""
+    package = ModelPackage.open(storage.fetch(model_uri(registry, digest)), check="sha256")
+    if package.digest != digest:
+        raise InputError(f"{model_uri(registry, digest)}: its digest is {package.digest}, the pointer says {digest}")
+    return package
+
+
+def promote(
+    model: Path, evaluation: Path, registry: str, *, current_evaluation: Path | None = None, force: bool = False
+) -> Promotion:
+    """Publish `model` with its `evaluation`, and point production at it when it deserves that.
+
+    The first model must beat chance (`acceptable`); a later one must beat the model in production on the same
+    held-out data (`better`): production's own evaluation is used when it was made from the same data, else
+    `current_evaluation`, which must be production's model measured on the candidate's data. A tie keeps the current
+    model. `force` promotes in spite of the comparison and says so. Every decision goes to `history.jsonl`.
+    Raises InputError when the evaluation is of another model, or two evaluations cannot be compared.
+    """
+    package = ModelPackage.open(model)
+    measured = open_artifact(evaluation, "Evaluation", check="sha256")
+    if package.artifact.reference not in measured.card["inputs"]:
+        raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
+    production = read_production(registry)
+    with TemporaryDirectory() as scratch:
+        final = _with_evaluation(package, measured, Path(scratch) / "model")
+        if production is not None and production.digest == final.digest:
+            return Promotion(True, final.digest, ("this very model is in production already",))
+        decision = _decide(measured, registry, production, current_evaluation)
+        reasons = tuple(decision.reasons)
+        if force and not decision.promote:
+            reasons += ("promoted by force, against the comparison",)
+        promoted = decision.promote or force
+        if promoted:
+            _publish(final, model_uri(registry, final.digest))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if promoted:
+        previous = production.digest if production else None
+        pointer = Production(final.digest, now, previous, reasons)
+        storage.write_bytes(storage.join(registry, POINTER), canonical_json(asdict(pointer)))
+    _remember(registry, {"time": now, "promoted": promoted, "digest": final.digest, "reasons": list(reasons),
+                         "against": production.digest if production else None})  # fmt: skip
+    return Promotion(promoted, final.digest, reasons)
+
+
+def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> Artifact:
+    """The package that is served: the trained one plus its calibration and evaluation, under a digest of its own."""
+    card = package.artifact.card
+    with writing(out) as folder:
+        for name in card["files"]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(package.path / name, folder / name)
+        shutil.copyfile(evaluation.path / "calibration.json", folder / "calibration.json")
+        (folder / "evaluation").mkdir(exist_ok=True)
+        for name in _EVALUATION_FILES:
+            shutil.copyfile(evaluation.path / name, folder / "evaluation" / name)
+        sealed = seal(
+            folder,
+            "ModelPackage",
+            step="promote",
+            recipe=card["recipe"],
+            inputs=[package.artifact.reference, evaluation.reference],
+            contents=package.artifact.contents,
+            synthetic=package.artifact.synthetic or evaluation.synthetic,
+        )
+    return Artifact(out, sealed.kind, sealed.card, sealed.digest)
+
+
+def _decide(
+    candidate: Artifact, registry: str, production: Production | None, current_evaluation: Path | None
+) -> Decision:
+    metrics = read_metrics(candidate.path)
+    if production is None:
+        return acceptable(metrics)
+    current = download(registry, production.digest)
+    own = current.path / "evaluation"
+    if _data(open_card(own)) == _data(candidate.card):
+        return better(metrics, read_metrics(own))
+    if current_evaluation is None:
+        raise InputError(
+            f"the model in production ({production.digest[:12]}) was evaluated on other data; "
+            "evaluate it on the candidate's data and give that as the current evaluation"
+        )
+    other = open_artifact(current_evaluation, "Evaluation")
+    if current.artifact.reference not in other.card["inputs"]:
+        raise InputError(f"{current_evaluation}: evaluates another model than production's {production.digest[:12]}")
+    if _data(other.card) != _data(candidate.card):
+        raise InputError(f"{current_evaluation}: made from other data than {candidate.path}")
+    return better(metrics, read_metrics(current_evaluation))
+
+
+def open_card(evaluation: Path) -> dict[str, Any]:
+    """The card of an evaluation kept inside a package, where the pair scores are left out."""
+    file = evaluation / CARDS["Evaluation"]
+    try:
+        card: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: expected the card of an evaluation") from error
+    return card
+
+
+def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
+    """Whether `promote` will ask for production's model to be measured on this evaluation's data first."""
+    production = read_production(registry)
+    if production is None:
+        return False
+    own = download(registry, production.digest).path / "evaluation"
+    return _data(open_card(own)) != _data(open_artifact(evaluation, "Evaluation").card)
+
+
+def _data(card: Mapping[str, Any]) -> list[Any]:
+    """What an evaluation was made from and with, the model aside."""
+    return [[item for item in card["inputs"] if item["kind"] != "ModelPackage"], card["recipe"]]
+
+
+def _publish(model: Artifact, uri: str) -> None:
+    if storage.is_s3(uri):
+        storage.publish(model.path, uri)
+        return
+    with writing(Path(uri)) as folder:
+        shutil.copytree(model.path, folder, dirs_exist_ok=True)
+
+
+def _remember(registry: str, entry: Mapping[str, Any]) -> None:
+    where = storage.join(registry, HISTORY)
+    before = storage.read_bytes(where) or b""
+    line = json.dumps(entry, ensure_ascii=False, sort_keys=True)
+    storage.write_bytes(where, before + line.encode() + b"\n")
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+        raise ValueError(f"{value!r} is no sha256 digest")
+    return value

@@ -1,0 +1,173 @@
+"""The six steps at the places where their artifacts lie: paths or `s3://bucket/key`, in and out.
+
+What a Kubeflow component and a command run alike. Each brings its inputs to the local disk, calls the step, publishes
+what it made, and returns the facts that both print: artifact, digest, counts, seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from eolgul import storage
+from eolgul.artifact import Artifact, open_artifact
+from eolgul.errors import InputError
+from eolgul.modelpackage import DetectorSettings
+
+Facts = dict[str, Any]
+Progress = Callable[[int], None]
+
+
+def extract(source: str, out: str, *, pairs: str | None = None, name: str | None = None, **options: Any) -> Facts:
+    """Step 1. `options` are those of `eolgul.extract.extract`."""
+    from eolgul.extract import extract as step
+
+    started = time.monotonic()
+    with storage.destination(out) as local:
+        made = step(
+            _raw(source),
+            local,
+            pairs=storage.fetch(pairs) if pairs else None,
+            name=name or source_name(source),
+            **options,
+        )
+    return _facts(made, out, started)
+
+
+def source_name(source: str) -> str:
+    """What a source is called in manifests unless told otherwise: its folder's name, or its file's without ending."""
+    path = Path(source.removeprefix("s3://").rstrip("/"))
+    name = path.parent.name if path.name == "train.rec" else path.stem if path.suffix in (".rec", ".bin") else path.name
+    # A dot would blur the border between source and identity in an assembled dataset's names.
+    return name.replace(".", "_") or "source"
+
+
+def check_names(sources: Sequence[str]) -> None:
+    """Refuse sources whose artifacts would overwrite each other: InputError names the two."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        other = seen.setdefault(source_name(source), source)
+        if other != source:
+            raise InputError(f"{other} and {source} are both called {source_name(source)!r}; rename one")
+
+
+def align(dataset: str, out: str, *, settings: DetectorSettings, keep_aligned: bool = False, **options: Any) -> Facts:
+    """Step 2. With `keep_aligned`, a dataset that is aligned already is handed on as it is instead of refused."""
+    from eolgul.align.step import align as step
+    from eolgul.align.step import is_aligned
+
+    started = time.monotonic()
+    local = storage.fetch(dataset)
+    if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
+        return _facts(open_artifact(local, "FaceDataset"), dataset, started)
+    with storage.destination(out) as target:
+        made = step(local, target, settings=settings, **options)
+    return _facts(made, out, started)
+
+
+def assemble(datasets: Sequence[str], out: str, **options: Any) -> Facts:
+    """Step 3. `options` are those of `eolgul.assemble.assemble`."""
+    from eolgul.assemble import assemble as step
+
+    started = time.monotonic()
+    with storage.destination(out) as local:
+        made = step([storage.fetch(dataset) for dataset in datasets], local, **options)
+    return _facts(made, out, started) | {"splits": made.contents["splits"]}
+
+
+def train(
+    dataset: str, out: str, *, recipe: str, overrides: Sequence[str] = (), threads: int | None = None, **options: Any
+) -> Facts:
+    """Step 4. `options` are those of `eolgul.train.loop.train`; `threads` caps torch's on this machine."""
+    import torch
+
+    from eolgul.train.loop import train as step
+    from eolgul.train.recipe import Recipe
+
+    started = time.monotonic()
+    if threads:
+        torch.set_num_threads(threads)
+    loaded = Recipe.load(recipe, overrides)
+    with storage.destination(out) as local:
+        made = step(storage.fetch(dataset), local, recipe=loaded, **options)
+    if made is None:
+        raise InputError("training was stopped before its end; run the same command again to go on from its checkpoint")
+    return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
+
+
+def evaluate(model: str, dataset: str, benchmarks: Sequence[str], out: str, **options: Any) -> Facts:
+    """Step 5. `options` are those of `eolgul.evaluate.evaluate.evaluate`."""
+    from eolgul.evaluate.evaluate import evaluate as step
+    from eolgul.evaluate.evaluate import read_metrics
+
+    started = time.monotonic()
+    with storage.destination(out) as local:
+        made = step(
+            storage.fetch(model), storage.fetch(dataset), [storage.fetch(item) for item in benchmarks], local, **options
+        )
+        metrics = read_metrics(local)
+    return _facts(made, out, started) | {"metrics": metrics}
+
+
+def evaluate_current(
+    evaluation: str, dataset: str, benchmarks: Sequence[str], registry: str, out: str, **options: Any
+) -> str:
+    """Measure production's model on a candidate's data where `promote` will need that; the place of it, or ''."""
+    from eolgul import registry as models
+
+    if not models.needs_current_evaluation(storage.fetch(evaluation), registry):
+        return ""
+    production = models.read_production(registry)
+    assert production is not None
+    evaluate(models.model_uri(registry, production.digest), dataset, benchmarks, out, **options)
+    return out
+
+
+def promote(model: str, evaluation: str, registry: str, *, current_evaluation: str = "", force: bool = False) -> Facts:
+    """Step 6."""
+    from eolgul.registry import model_uri
+    from eolgul.registry import promote as step
+
+    started = time.monotonic()
+    decided = step(
+        storage.fetch(model),
+        storage.fetch(evaluation),
+        registry,
+        current_evaluation=storage.fetch(current_evaluation) if current_evaluation else None,
+        force=force,
+    )
+    return {
+        "artifact": model_uri(registry, decided.digest),
+        "digest": decided.digest,
+        "promoted": decided.promoted,
+        "reasons": list(decided.reasons),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _raw(source: str) -> Path:
+    """A raw source on the local disk, with the files that belong to it by name."""
+    if storage.is_s3(source) and source.endswith((".rec", ".bin")):
+        folder, _, name = source.rpartition("/")
+        stem = name.rpartition(".")[0]
+        beside = [f"{stem}.idx", "property", "synthetic.json"] if name.endswith(".rec") else [f"{stem}.synthetic.json"]
+        for other in beside:
+            if storage.exists(f"{folder}/{other}"):
+                storage.fetch(f"{folder}/{other}")
+    return storage.fetch(source)
+
+
+def _facts(artifact: Artifact, place: str, started: float) -> Facts:
+    counts: Facts = {
+        key: artifact.contents[key] for key in ("images", "identities", "rejected") if key in artifact.contents
+    }
+    return {
+        "artifact": place,
+        "kind": artifact.kind,
+        "digest": artifact.digest,
+        **counts,
+        "synthetic": artifact.synthetic,
+        "seconds": round(time.monotonic() - started, 3),
+    }
