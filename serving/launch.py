@@ -76,6 +76,21 @@ def running(
     Nothing is left behind however the block ends: SIGTERM is turned into SystemExit meanwhile (main thread only), and
     should this process be killed outright, the kernel ends the service. InputError when it cannot start.
     """
+    with _started(port, host, timeout, output, options) as (url, _):
+        yield url
+
+
+def serve(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> int:
+    """Serve until stopped by SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt); the status should the service end by
+    itself. InputError, with the reason, when it cannot start. Options as for `running`."""
+    with _started(port, host, timeout, None, options) as (_, process):
+        return process.wait()
+
+
+@contextmanager
+def _started(
+    port: int, host: str, timeout: float, output: IO[Any] | None, options: Mapping[str, Any]
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     argv, env = command(port=port, host=host, **options)
     env["EOLGUL_END_WITH_PARENT"] = "1"
     log = output or 2  # 2: the descriptor, since sys.stderr may be no real file
@@ -84,7 +99,7 @@ def running(
     try:
         with _sigterm_exits():
             wait_ready(url, process, timeout)
-            yield url
+            yield url, process
     finally:
         stop(process)
 

@@ -22,7 +22,7 @@ from serving.settings import Settings
 
 
 def test_serving_never_imports_torch() -> None:
-    code = "import sys, serving.service, serving.launch; print('torch' in sys.modules)"
+    code = "import sys, serving.service, serving.launch, eolgul.registry; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=launch.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
