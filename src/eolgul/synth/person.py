@@ -13,18 +13,20 @@ import numpy as np
 
 from eolgul.synth.mesh import Reals, load_base, read_target, shape_parameters
 
-# Standard deviation of every shape parameter, in units of MakeHuman's own extremes. At 0.25 people look too alike to a
-# recognizer, above 0.5 they look like caricatures.
-SHAPE_SIGMA = 0.42
+# Standard deviation of every shape parameter, in units of MakeHuman's own extremes. Below 0.3 people look too alike to a
+# recognizer, above 0.5 they look like caricatures; with the gentler parameters below, 0.38 is where both are bearable.
+SHAPE_SIGMA = 0.38
 # Each side of a face also goes a little its own way.
 _ASYMMETRY_SIGMA = 0.04
 # Some parameters are so strong that their full spread gives faces nobody has.
-_GENTLER = {"head/": 0.55, "ears/": 0.7, "neck/": 0.5, "mouth/mouth-lowerlip-ext": 0.6, "mouth/mouth-upperlip-ext": 0.6,
-            "mouth/mouth-scale-vert": 0.7, "eyes/eye-push": 0.5, "eyes/eye-height": 0.75, "cheek/": 0.8,
-            "mouth/mouth-upperlip-middle": 0.5, "mouth/mouth-lowerlip-middle": 0.5, "mouth/mouth-philtrum": 0.6,
-            "chin/chin-cleft": 0.5, "eyes/eye-bag": 0.7, "nose/nose-septumangle": 0.35, "nose/nose-nostrils-angle": 0.5,
-            "nose/nose-base": 0.6, "nose/nose-point-up": 0.6, "eyebrows/": 0.6, "eyes/eye-corner": 0.6,
-            "eyes/eye-eyefold": 0.7, "mouth/mouth-angles": 0.5, "forehead/": 0.75, "mouth/mouth-cupidsbow": 0.7}  # fmt: skip
+_GENTLER = {
+    "head/": 0.55, "ears/": 0.7, "neck/": 0.5, "cheek/": 0.8, "forehead/": 0.75, "eyebrows/": 0.6, "chin/chin-cleft": 0.5,
+    "eyes/eye-push": 0.5, "eyes/eye-height": 0.75, "eyes/eye-bag": 0.7, "eyes/eye-corner": 0.6, "eyes/eye-eyefold": 0.7,
+    "nose/nose-septumangle": 0.25, "nose/nose-nostrils": 0.45, "nose/nose-base": 0.6, "nose/nose-point": 0.65,
+    "nose/nose-flaring": 0.7, "nose/nose-compression": 0.6, "mouth/mouth-angles": 0.5, "mouth/mouth-lowerlip-ext": 0.6,
+    "mouth/mouth-upperlip-ext": 0.6, "mouth/mouth-scale-vert": 0.6, "mouth/mouth-upperlip-middle": 0.5,
+    "mouth/mouth-lowerlip-middle": 0.5, "mouth/mouth-philtrum": 0.6, "mouth/mouth-cupidsbow": 0.7, "mouth/": 0.85,
+}  # fmt: skip
 
 # MakeHuman's face at rest looks grim and its forehead is high; people sitting for a picture do not.
 _MEAN = {"mouth/mouth-angles-up": 0.3, "eyebrows/eyebrows-angle-up": 0.15, "forehead/forehead-scale-vert-incr": -0.2}
@@ -120,8 +122,8 @@ def _draw_look(rng: np.random.Generator, male: bool, age: float, dark: float) ->
     made_up = 0.0 if male else float(rng.random() < 0.6)
     grey = float(np.clip(rng.normal(old - 0.62, 0.2), 0, 0.85)) * float(rng.random() < 0.7)
     return {
-        "melanin": float(rng.normal(-0.05 if male else -0.3, 0.42)) + 4.5 * dark,
-        "blood": float(rng.normal(0.0, 0.6)),
+        "melanin": float(rng.normal(0.1 if male else -0.1, 0.42)) + 4.5 * dark,
+        "blood": float(rng.normal(0.15, 0.4)),
         "blotch": float(rng.uniform(0.5, 1.5)),
         "ruddy": float(rng.normal(0.5, 0.5)),
         "freckles": float(max(0, rng.normal(-0.3, 0.8))),

@@ -342,7 +342,11 @@ class _Painter:
         row = np.clip((down * rows).astype(np.int32), 0, rows - 1)
         column = strand.astype(np.int32) % columns
         bright = sitter.strands[row, column]
-        grey = np.clip((bright - 1.25 + sitter.person.look["hair_grey"]) * 2, 0, 1) * sitter.person.look["hair_grey"]
+        grey = (
+            np.clip((bright - 1.25 + sitter.person.look["hair_grey"]) * 2, 0, 1)
+            * 0.55
+            * sitter.person.look["hair_grey"]
+        )
         colour = sitter.hair_colour * bright[:, None]
         albedo[at] = colour + grey[:, None] * (0.28 - colour)
         gloss[at] = (0.012 + 0.9 * sitter.hair_colour.mean()) * bright
