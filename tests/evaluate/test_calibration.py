@@ -157,9 +157,9 @@ def test_too_little_data_is_refused() -> None:
             calibrate(some_pairs(8), rate)
 
 
-def test_serving_reads_it_without_heavy_libraries() -> None:
+def test_serving_and_the_registry_read_without_heavy_libraries() -> None:
     code = (
-        "import sys, eolgul.evaluate, eolgul.evaluate.calibration;"
+        "import sys, eolgul.evaluate.calibration, eolgul.evaluate.compare, eolgul.evaluate.evaluate;"
         "print([m for m in ('torch', 'onnxruntime', 'matplotlib', 'sklearn', 'scipy', 'jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,7 +30,6 @@ from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
 from eolgul.evaluate.plots import Curves
 from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.published import published
-from eolgul.evaluate.report import render
 from eolgul.modelpackage import ModelPackage
 from eolgul.recognizer import Recognizer
 
@@ -70,6 +69,8 @@ def evaluate(
     report. Raises InputError when test or calibration people are also in training, when an input is not what it should
     be, or when the model gives all images one embedding.
     """
+    from eolgul.evaluate.report import render  # jinja2: what only reads metrics (the registry) need not have it
+
     say: Progress = progress or (lambda _: None)
     package = ModelPackage.open(model)
     people = FaceDataset(dataset)
