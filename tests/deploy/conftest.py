@@ -1,0 +1,133 @@
+"""What the deployment's tests share: rendered manifests, and the means to ask them questions."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+OVERLAYS = ("local", "production")
+Document = dict[str, Any]
+
+
+def binary(name: str) -> Path:
+    """A program of the environment that runs the tests; the test is skipped where it is not installed."""
+    if not (BIN / name).is_file():
+        pytest.skip(f"{BIN / name} is not installed (extra `dev`)")
+    return BIN / name
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """No cluster can be reached and no choice of the developer's shell counts."""
+    kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
+    return kept | {"PATH": f"{BIN}:/usr/bin:/bin", "KUBECONFIG": "/nonexistent"} | more
+
+
+class Manifests:
+    """The documents of one rendered overlay."""
+
+    def __init__(self, documents: list[Document]) -> None:
+        self.documents = documents
+
+    def of(self, kind: str) -> list[Document]:
+        return [document for document in self.documents if document["kind"] == kind]
+
+    def named(self, kind: str, name: str) -> Document:
+        """The one document of that kind and name, a generated name's digest left out."""
+        found = [
+            document
+            for document in self.of(kind)
+            if re.fullmatch(re.escape(name) + r"(-[a-z0-9]{10})?", document["metadata"]["name"])
+        ]
+        assert len(found) == 1, f"{kind}/{name}: {len(found)} found"
+        return found[0]
+
+    def pods(self) -> Iterator[tuple[str, Document]]:
+        """Name and pod template of every workload."""
+        for document in self.documents:
+            template = document.get("spec", {}).get("template")
+            if template is not None:
+                yield f"{document['kind']}/{document['metadata']['name']}", template
+
+    def containers(self) -> Iterator[tuple[str, Document, Document]]:
+        """Name, container and pod spec of every container, init containers included."""
+        for name, template in self.pods():
+            spec = template["spec"]
+            for container in [*spec.get("initContainers", []), *spec["containers"]]:
+                yield f"{name}/{container['name']}", container, spec
+
+    def container(self, kind: str, name: str) -> Document:
+        container: Document = self.named(kind, name)["spec"]["template"]["spec"]["containers"][0]
+        return container
+
+    def data(self, kind: str, name: str) -> dict[str, str]:
+        """What a ConfigMap or Secret holds, decoded, by its full or its ungenerated name."""
+        document = self.named(kind, name)
+        data: dict[str, str] = document.get("data", {})
+        return {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "Secret" else data
+
+    def environment(self, container: Document) -> dict[str, str]:
+        """The environment as the kubelet would make it: references resolved, `$(NAME)` expanded in order."""
+        values: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            values |= self.data("ConfigMap", source["configMapRef"]["name"])
+        for entry in container.get("env", []):
+            if "value" in entry:
+                value = re.sub(r"\$\((\w+)\)", lambda match: values.get(match[1], match[0]), entry["value"])
+            else:
+                [(kind, reference)] = entry["valueFrom"].items()
+                kind = {"secretKeyRef": "Secret", "configMapKeyRef": "ConfigMap"}[kind]
+                value = self.data(kind, reference["name"])[reference["key"]]
+            values[entry["name"]] = value
+        return values
+
+
+def _render(overlay: str) -> Manifests:
+    binary("kubectl")
+    command = [ROOT / "k8s" / "deploy.sh", "--render", overlay]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Manifests([document for document in yaml.safe_load_all(done.stdout) if document])
+
+
+@pytest.fixture(scope="session")
+def rendered() -> Callable[[str], Manifests]:
+    """`rendered("local")`: an overlay's documents, each rendered once a session."""
+    made: dict[str, Manifests] = {}
+
+    def render(overlay: str) -> Manifests:
+        if overlay not in made:
+            made[overlay] = _render(overlay)
+        return made[overlay]
+
+    return render
+
+
+@pytest.fixture(params=OVERLAYS)
+def manifests(request: pytest.FixtureRequest, rendered: Callable[[str], Manifests]) -> Manifests:
+    return rendered(request.param)
+
+
+@pytest.fixture
+def find_binary() -> Callable[[str], Path]:
+    return binary
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def environment() -> Callable[..., dict[str, str]]:
+    return clean_environment

@@ -1,0 +1,261 @@
+"""The Dockerfiles: one an image, clean, and with exactly the packages that its step imports."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPONENTS = ("extract", "align", "assemble", "train", "evaluate", "promote")
+IMAGES = (*COMPONENTS, "serving")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Where each image's work begins. The command line and `steps` are in all of them and reach everything lazily: see below.
+ENTRIES = {
+    "extract": ["eolgul.extract"],
+    "align": ["eolgul.align.step"],
+    "assemble": ["eolgul.assemble"],
+    "train": ["eolgul.train.loop"],
+    "evaluate": ["eolgul.evaluate.evaluate", "eolgul.registry"],
+    "promote": ["eolgul.registry"],
+    "serving": ["serving.service", "serving.launch", "eolgul.registry"],
+}
+# Imported inside functions that the image never calls: the detector's export, the report's plots, the protocols.
+NEVER_CALLED = {"serving": {"torch", "facenet_pytorch", "matplotlib", "sklearn"}}
+
+
+def instructions(name: str) -> list[tuple[str, str]]:
+    """Instruction and arguments, comments dropped and continued lines joined."""
+    lines = [
+        line for line in (ROOT / "docker" / f"{name}.Dockerfile").read_text().splitlines() if not line.startswith("#")
+    ]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in joined.splitlines() if line.strip()]
+
+
+def of(name: str, instruction: str) -> list[str]:
+    return [arguments for found, arguments in instructions(name) if found == instruction]
+
+
+def extras(name: str) -> set[str]:
+    [found] = re.findall(r'"\.\[([\w,]+)\]"', "\n".join(of(name, "RUN")))
+    return set(found.split(","))
+
+
+def test_one_dockerfile_an_image(root):
+    assert {path.name for path in (root / "docker").iterdir()} == {f"{name}.Dockerfile" for name in IMAGES}
+
+
+def test_every_component_has_one(root):
+    """When components/ has its folders, each of them is an image."""
+    assert {path.parent.name for path in root.glob("components/*/component.py")} <= set(COMPONENTS)
+
+
+def test_hadolint(root, find_binary):
+    done = subprocess.run(
+        [find_binary("hadolint"), *sorted((root / "docker").glob("*.Dockerfile"))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_base_is_pinned_and_user_is_a_number(name):
+    assert of(name, "ARG") == ["PYTHON_IMAGE=python:3.11-slim"] and of(name, "FROM") == ["${PYTHON_IMAGE}"]
+    assert of(name, "USER") == ["10001"]
+    after = [found for found, _ in instructions(name)]
+    assert not {"RUN", "COPY", "ADD"} & set(after[after.index("USER") :]), "something is still done after the last USER"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_is_copied_exists_and_is_let_through(name, root):
+    ignore = [line for line in (root / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
+    assert ignore[0] == "*"
+    assert not of(name, "ADD")
+    for arguments in of(name, "COPY"):
+        for source in shlex.split(arguments)[:-1]:
+            path = source.removesuffix("/")
+            assert (root / path).exists(), f"{name}: COPY {source}"
+            assert f"!{path}" in ignore, f"{name}: .dockerignore keeps {source} out"
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_pip_is_constrained(name):
+    runs = "\n".join(of(name, "RUN"))
+    installs = re.findall(r"pip install ([^&\n]+)", runs)
+    assert len(installs) == (3 if name in ("align", "train") else 2)
+    for install in installs:
+        assert "--no-cache-dir" in install and ("-c constraints.txt" in install or "--no-deps" in install), install
+    assert extras(name) <= PYPROJECT["optional-dependencies"].keys()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_dependencies_come_before_source(name):
+    """And the stand-in package goes before ours comes: setuptools keeps a newer empty build/…/__init__.py otherwise."""
+    steps = [f"{found} {arguments}" for found, arguments in instructions(name)]
+    [dependencies] = [index for index, step in enumerate(steps) if "-c constraints.txt" in step]
+    source = steps.index("COPY src src")
+    assert dependencies < source < len(steps)
+    assert steps[dependencies].endswith("rm -rf build src README.md")
+    assert "--force-reinstall ." in steps[source + 1]
+
+
+def test_mtcnn_is_where_it_is_exported():
+    for name in IMAGES:
+        runs = "\n".join(of(name, "RUN"))
+        assert ("facenet-pytorch" in runs) == (name in ("align", "train")), name
+        assert "anny" not in runs
+    pinned = re.findall(r"^facenet-pytorch==[\d.]+$", (ROOT / "requirements-nodeps.txt").read_text(), re.M)
+    assert len(pinned) == 1, "the Dockerfiles take this line by grep"
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_components_carry_kfp(name):
+    assert "pipeline" in extras(name)
+    assert not of(name, "ENTRYPOINT"), "KFP's docker runner passes its command behind an entry point"
+    assert of(name, "CMD") == [f'["eolgul", "{name}", "--help"]']
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_no_secret_and_no_unknown_setting(name):
+    from eolgul.storage import S3Settings
+    from serving.settings import Settings
+
+    names = {word.partition("=")[0] for line in of(name, "ENV") + of(name, "ARG") for word in line.split()}
+    assert not [found for found in names if re.search(r"KEY|SECRET|PASSWORD|TOKEN", found)]
+    read = {f"EOLGUL_{field}".upper() for field in Settings.model_fields}
+    read |= {f"EOLGUL_S3_{field}".upper() for field in S3Settings.model_fields} | {"EOLGUL_HOME"}  # eolgul.checkout
+    assert {found for found in names if found.startswith("EOLGUL_")} <= read
+
+
+def test_components_differ_only_in_what_they_install():
+    def rest(name: str) -> list[tuple[str, str]]:
+        drop = ("-c constraints.txt", f'"{name}"', "COPY pyproject.toml")
+        return [step for step in instructions(name) if not any(word in " ".join(step) for word in drop)]
+
+    assert all(rest(name) == rest("extract") for name in COMPONENTS)
+
+
+# ---- the packages of an image against the imports of its code
+
+
+def _closure(requirements: list[str]) -> set[str]:
+    """The distributions that these requirements bring, as installed here, environment markers and extras honoured."""
+    seen: dict[str, set[str]] = {}
+    todo = [Requirement(text) for text in requirements]
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        wanted = {"", *requirement.extras}
+        new = wanted - seen.setdefault(name, set())
+        seen[name] |= wanted
+        if not new:
+            continue
+        try:
+            requires = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue  # a dependency that is not for this platform, or not installed here
+        for text in requires:
+            child = Requirement(text)
+            if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in new):
+                todo.append(child)
+    return set(seen)
+
+
+@functools.cache
+def _distributions() -> dict[str, set[str]]:
+    return {
+        module: {canonicalize_name(dist) for dist in dists}
+        for module, dists in metadata.packages_distributions().items()
+    }
+
+
+def _file(module: str) -> Path | None:
+    parts = module.split(".")
+    base = ROOT.joinpath(*(["src"] if parts[0] == "eolgul" else []), *parts)
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Every imported name of a module, inside functions too; `from a import b` gives a and a.b. Not under TYPE_CHECKING."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            todo.extend(node.orelse)
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        todo.extend(ast.iter_child_nodes(node))
+
+
+@functools.cache
+def _foreign(entries: tuple[str, ...]) -> frozenset[str]:
+    """Top-level modules of other people that are reached from `entries` through our own code."""
+    seen: set[str] = set()
+    foreign: set[str] = set()
+    todo = list(entries)
+    while todo:
+        module = todo.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        top = module.partition(".")[0]
+        if top not in ("eolgul", "serving"):
+            foreign.add(top)
+            continue
+        todo += [module.rpartition(".")[0]] if "." in module else []
+        path = _file(module)
+        if path is not None:
+            todo += _imports(ast.parse(path.read_text()))
+    return frozenset(foreign - set(sys.stdlib_module_names))
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_image_has_what_its_code_imports(name):
+    allowed = _closure(
+        PYPROJECT["dependencies"]
+        + [text for extra in extras(name) for text in PYPROJECT["optional-dependencies"][extra]]
+    )
+    allowed |= {"facenet-pytorch"} if name in ("align", "train") else set()
+    reached = _foreign(tuple(ENTRIES[name]))
+    assert reached, "the walk found nothing"
+    for module in sorted(reached - NEVER_CALLED.get(name, set())):
+        dists = _distributions().get(module)
+        assert dists, f"{name}: {module} is imported and not installed here"
+        assert dists & allowed, f"{name}: {module} comes with {dists}, which the image does not install"
+
+
+def test_every_entry_is_there():
+    for entries in ENTRIES.values():
+        assert all(_file(entry) for entry in entries)
+
+
+def test_the_walk_sees_through_functions():
+    assert {"torch", "facenet_pytorch", "cv2", "onnxruntime"} <= _foreign(("eolgul.align.step",))
+    assert "torch" not in _foreign(("eolgul.extract",))
+
+
+def test_serving_has_no_torch():
+    wanted = PYPROJECT["dependencies"] + PYPROJECT["optional-dependencies"]["serve"]
+    assert not _closure(wanted) & {"torch", "torchvision", "facenet-pytorch", "kfp"}

@@ -1,0 +1,276 @@
+"""What runs inside the cluster's pods, run here: the Redis start script with a real Redis, the MinIO set-up with the real SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import importlib.util
+import io
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PASSWORD = "correct-horse"
+
+
+# ---- Redis
+
+
+@pytest.fixture(scope="module")
+def redis_port(tmp_path_factory):
+    if not (BIN / "redis-server").is_file() and not shutil.which("redis-server"):
+        pytest.skip("no redis-server here (extra `embedded`)")
+    work = tmp_path_factory.mktemp("redis")
+    (work / "password").write_text(PASSWORD + "\n")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        ["sh", ROOT / "k8s" / "base" / "redis-start.sh", "--bind", "127.0.0.1"],
+        env={
+            "PATH": f"{BIN}:/usr/bin:/bin",
+            "PORT": str(port),
+            "PASSWORD_FILE": f"{work}/password",
+            "ACL_FILE": f"{work}/acl",
+        },
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert process.poll() is None, "redis-start.sh ended"
+            time.sleep(0.05)
+        yield port
+        assert PASSWORD not in (work / "acl").read_text()
+        assert (work / "acl").stat().st_mode & 0o077 == 0
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _client(port: int, **options: Any):
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    once = Retry(NoBackoff(), 0)  # the client's own retries of a refused login take seconds
+    return redis.Redis(port=port, **({"username": "eolgul", "password": PASSWORD, "retry": once} | options))
+
+
+def test_cache_works_as_its_user(redis_port):
+    """The very cache of the service, so that what the ACL admits is what serving/cache.py needs."""
+    from serving.cache import CacheKey, EmbeddingCache
+    from serving.model import Analysis, Face
+
+    face = Face((1.0, 2.0, 30.0, 40.0), 0.99, tuple((float(i), float(i)) for i in range(5)))
+    key, analysis = CacheKey.of("a" * 64, "b" * 64, b"image"), Analysis(np.ones(4, np.float32) / 2, face, 1, 64, 64)
+
+    async def round_trip():
+        url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{redis_port}/0"
+        cache = EmbeddingCache(url, ttl_s=60, timeout_s=2.0, pause_s=0.0)
+        try:
+            await cache.put(key, analysis)
+            return await cache.get([key])
+        finally:
+            await cache.close()
+
+    [found] = asyncio.run(round_trip())
+    assert found is not None and np.array_equal(found.embedding, analysis.embedding)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["FLUSHALL"],
+        ["FLUSHDB"],
+        ["KEYS", "*"],
+        ["SCAN", "0"],
+        ["CONFIG", "GET", "*"],
+        ["ACL", "LIST"],
+        ["DEBUG", "SLEEP", "0"],
+        ["EVAL", "return 1", "0"],
+        ["DEL", "eolgul:embedding:x"],
+        ["SHUTDOWN", "NOSAVE"],
+        ["REPLICAOF", "127.0.0.1", "1"],
+        ["MIGRATE", "127.0.0.1", "1", "eolgul:embedding:x", "0", "1"],
+        ["GET", "another:key"],
+        ["SET", "another:key", "1"],
+        ["SUBSCRIBE", "channel"],
+    ],
+    ids=" ".join,
+)
+def test_its_user_may_nothing_else(redis_port, command):
+    from redis.exceptions import NoPermissionError
+
+    with _client(redis_port) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "options", [{"username": None, "password": None}, {"password": "wrong"}, {"username": "default"}]
+)
+def test_nobody_else_gets_in(redis_port, options):
+    from redis.exceptions import AuthenticationError, NoPermissionError
+
+    with _client(redis_port, **options) as client, pytest.raises((AuthenticationError, NoPermissionError)):
+        client.ping()
+
+
+def test_an_empty_password_does_not_start(root, tmp_path):
+    (tmp_path / "password").write_text("")
+    done = subprocess.run(
+        ["sh", root / "k8s" / "base" / "redis-start.sh"],
+        env={"PATH": "/usr/bin:/bin", "PASSWORD_FILE": f"{tmp_path}/password", "ACL_FILE": f"{tmp_path}/acl"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and "empty" in done.stderr and not (tmp_path / "acl").exists()
+
+
+# ---- MinIO
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("minio_setup", ROOT / "k8s" / "base" / "minio_setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class FakeMinio(BaseHTTPRequestHandler):
+    """Remembers what the SDK sends: buckets, and the admin calls with their queries and bodies."""
+
+    buckets: set[str]
+    calls: list[tuple[str, dict[str, str], bytes]]
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        name, status = url.path.strip("/"), 200
+        if name.startswith("minio/admin/v3/"):
+            query = {key: values[0] for key, values in parse_qs(url.query).items()}
+            self.calls.append((name.removeprefix("minio/admin/v3/"), query, body))
+        elif self.command == "PUT":
+            status = 200 if name not in self.buckets else 409
+            self.buckets.add(name)
+        else:
+            status = 200 if name in self.buckets else 404
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD = do_PUT = _answer  # noqa: N815 - http.server's names
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def minio():
+    FakeMinio.buckets, FakeMinio.calls = set(), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeMinio)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def job(rendered, minio, monkeypatch):
+    """The environment of the rendered Job, but for where MinIO is and for passwords that differ."""
+    manifests = rendered("local")
+    environment = manifests.environment(manifests.container("Job", "minio-setup"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, f"{name.lower()}-value" if value == "change-me" else value)
+    monkeypatch.setenv("EOLGUL_S3_ENDPOINT", f"127.0.0.1:{minio.server_port}")
+
+
+def test_bucket_and_accounts_are_made(setup, job, minio, capsys):
+    from minio.crypto import decrypt
+    from urllib3.response import HTTPResponse
+
+    setup.main()
+    assert FakeMinio.buckets == {"eolgul"}
+    policies = {query["name"]: json.loads(body) for call, query, body in FakeMinio.calls if call == "add-canned-policy"}
+    assert policies.keys() == {"eolgul-serving", "eolgul-pipeline"}
+    given = {
+        query["userOrGroup"]: query["policyName"] for call, query, _ in FakeMinio.calls if call.startswith("set-user")
+    }
+    assert given == {"serving_s3_access_key-value": "eolgul-serving", "pipeline_s3_access_key-value": "eolgul-pipeline"}
+    for call, query, body in FakeMinio.calls:
+        if call == "add-user":
+            plain = decrypt(HTTPResponse(io.BytesIO(body), preload_content=False), "minio_root_password-value")
+            assert json.loads(plain)["secretKey"] == query["accessKey"].replace("access", "secret")
+    said = capsys.readouterr()
+    assert "-value" not in said.out + said.err, "a secret was printed"
+
+
+def test_it_may_run_again(setup, job, minio):
+    setup.main()
+    setup.main()
+    assert FakeMinio.buckets == {"eolgul"}
+
+
+def test_accounts_that_are_one_are_refused(setup, job, minio, monkeypatch):
+    monkeypatch.setenv("PIPELINE_S3_ACCESS_KEY", "serving_s3_access_key-value")
+    with pytest.raises(SystemExit, match="differ"):
+        setup.main()
+    assert not FakeMinio.calls
+
+
+def _may(policy: dict[str, Any], action: str, resource: str) -> bool:
+    return any(
+        statement["Effect"] == "Allow"
+        and action in statement["Action"]
+        and any(fnmatch.fnmatchcase(f"arn:aws:s3:::{resource}", pattern) for pattern in statement["Resource"])
+        for statement in policy["Statement"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("registry", "below"), [("s3://eolgul", "eolgul"), ("s3://eolgul/registry/", "eolgul/registry")]
+)
+def test_service_may_only_read_models(setup, registry, below):
+    policy = setup.policy(registry, write=False)
+    assert _may(policy, "s3:GetObject", f"{below}/production.json")
+    assert _may(policy, "s3:GetObject", f"{below}/models/abc/model.onnx")
+    assert _may(policy, "s3:ListBucket", "eolgul")
+    for key in ("datasets/kface/shards/00000.tar", "runs/1/x", "history.jsonl"):
+        assert not _may(policy, "s3:GetObject", f"{below}/{key}"), key
+    for action in ("s3:PutObject", "s3:DeleteObject"):
+        assert not _may(policy, action, f"{below}/production.json")
+    assert not _may(policy, "s3:GetObject", "other/models/abc")
+
+
+def test_pipeline_may_write_the_bucket_and_no_other(setup):
+    policy = setup.policy("s3://eolgul", write=True)
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert _may(policy, action, "eolgul/datasets/x") and not _may(policy, action, "other/x")
+    assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
+
+
+def test_the_keys_are_the_registrys(setup):
+    from eolgul.registry import POINTER, model_uri
+
+    objects = setup.policy("s3://eolgul", write=False)["Statement"][1]["Resource"]
+    assert f"arn:aws:s3:::eolgul/{POINTER}" in objects
+    assert model_uri("s3://eolgul", "*").replace("s3://", "arn:aws:s3:::") in objects

@@ -1,0 +1,170 @@
+"""k8s/deploy.sh: what it refuses, what it asks, what it does, against a kubectl that only writes down what it was told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FAKE = """#!/bin/sh
+printf "%s\\n" "$*" >>"{log}"
+case "$*" in
+  "config current-context") echo my-cluster ;;
+  *"rollout status deployment/serving"*) exit {serving} ;;
+  *"exec deployment/serving"*) echo '{readyz}' ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, root):
+    """A copy of k8s/ without anybody's secrets."""
+    shutil.copytree(root / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets.env"))
+    return tmp_path
+
+
+@pytest.fixture
+def deploy(checkout, environment, tmp_path):
+    log = tmp_path / "kubectl.log"
+
+    def run(*arguments: str, serving: int = 0, readyz: str = "", **more: str):
+        fake = tmp_path / "bin" / "kubectl"
+        fake.parent.mkdir(exist_ok=True)
+        fake.write_text(FAKE.format(log=log, serving=serving, readyz=readyz))
+        fake.chmod(0o755)
+        done = subprocess.run(
+            [checkout / "k8s" / "deploy.sh", *arguments],
+            env=environment(PATH=f"{fake.parent}:/usr/bin:/bin", **more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        told = log.read_text().splitlines() if log.exists() else []
+        return done, told
+
+    return run
+
+
+@pytest.fixture
+def secrets(checkout):
+    """Write secrets.env of an overlay: the example's keys with good values, some replaced."""
+
+    def write(folder: str = "overlays/local", **replaced: str) -> None:
+        example = checkout / "k8s" / folder / "secrets.env.example"
+        keys = [line.partition("=")[0] for line in example.read_text().splitlines() if line and line[0] != "#"]
+        lines = [f"{key}={replaced.get(key, f'good-value-{index}')}" for index, key in enumerate(keys)]
+        example.with_name("secrets.env").write_text("\n".join(lines) + "\n")
+
+    return write
+
+
+def changed(told: list[str]) -> list[str]:
+    return [line for line in told if "apply" in line or "delete" in line]
+
+
+@pytest.mark.parametrize("overlay", ["local", "production", "kubeflow"])
+def test_without_secrets_it_says_so(deploy, overlay):
+    done, told = deploy(overlay, YES="1")
+    assert done.returncode == 2 and not changed(told)
+    assert len(done.stderr.splitlines()) == 1
+    assert f"{overlay}/secrets.env is missing" in done.stderr and "secrets.env.example" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("change-me", "still the example's"),
+        ("", "no value"),
+        ('"quoted"', "no quotes"),
+        ("a@b/c:defg", "digits"),
+        ("short", "8"),
+    ],
+)
+def test_bad_secrets_are_refused(deploy, secrets, value, sentence):
+    secrets(REDIS_PASSWORD=value)
+    done, told = deploy(YES="1")
+    assert done.returncode == 2 and not changed(told)
+    assert len(done.stderr.splitlines()) == 1 and "REDIS_PASSWORD" in done.stderr and sentence in done.stderr
+    if value.startswith(('"', "a@")):
+        assert value not in done.stderr, "a secret was printed"
+
+
+def test_nobody_to_ask_changes_nothing(deploy, secrets):
+    secrets()
+    done, told = deploy()
+    assert done.returncode == 2 and not changed(told) and "YES=1" in done.stderr
+    assert "my-cluster" in done.stdout
+
+
+def test_deploys_in_order(deploy, secrets, checkout):
+    secrets("overlays/production")
+    done, told = deploy("production", YES="1")
+    assert done.returncode == 0, done.stderr
+    assert "my-cluster" in done.stdout and "port-forward service/serving 3000:3000" in done.stdout
+    assert changed(told) == [
+        "-n eolgul delete job minio-setup --ignore-not-found",
+        f"apply -k {checkout}/k8s/overlays/production",
+    ]
+    waited = [line for line in told if "rollout" in line or " wait " in line]
+    assert [word for line in waited for word in line.split() if "/" in word] == [
+        "statefulset/minio",
+        "deployment/redis",
+        "job/minio-setup",
+        "deployment/serving",
+    ]
+    assert told.index(changed(told)[1]) < told.index(waited[0])
+
+
+def test_no_model_yet_is_no_failure(deploy, secrets):
+    secrets()
+    done, _ = deploy(YES="1", serving=1, readyz="s3://eolgul: no model has been promoted yet; run `eolgul promote`")
+    assert done.returncode == 0, done.stderr
+    assert "has no model yet" in done.stdout
+
+
+def test_the_words_it_waits_for_are_the_services(root):
+    words = "no model has been promoted"
+    assert words in (root / "serving" / "model.py").read_text() and words in (root / "k8s" / "deploy.sh").read_text()
+
+
+def test_a_service_that_does_not_come_up_is_a_failure(deploy, secrets):
+    secrets()
+    done, _ = deploy(YES="1", serving=1, readyz="AccessDenied", TIMEOUT="1")
+    assert done.returncode == 1 and "AccessDenied" in done.stderr
+
+
+def test_kubeflow_goes_where_runs_happen(deploy, secrets, checkout):
+    secrets("kubeflow")
+    done, told = deploy("kubeflow", YES="1", KUBEFLOW_NAMESPACE="anna")
+    assert done.returncode == 0, done.stderr
+    assert changed(told) == [f"apply -n anna -k {checkout}/k8s/kubeflow"]
+
+
+def test_render_applies_nothing_and_leaves_nothing(deploy, checkout):
+    before = set(checkout.glob("k8s/**/*"))
+    done, told = deploy("--render", "local")
+    assert done.returncode == 0, done.stderr
+    [line] = told
+    assert line.startswith("kustomize ")
+    assert set(checkout.glob("k8s/**/*")) == before
+    assert not Path(line.split()[1]).exists()
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["../base"], ["local", "production"]])
+def test_bad_arguments_are_refused(deploy, arguments):
+    done, told = deploy(*arguments, YES="1")
+    assert done.returncode == 2 and not told and len(done.stderr.splitlines()) == 1
+
+
+def test_without_kubectl_it_says_so(checkout, environment, tmp_path):
+    tools = tmp_path / "tools"  # a PATH with all that the script calls before it, and no kubectl
+    tools.mkdir()
+    for tool in ("bash", "dirname"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    done = subprocess.run(
+        [checkout / "k8s" / "deploy.sh"], env=environment(PATH=str(tools)), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "kubectl is not here" in done.stderr and len(done.stderr.splitlines()) == 1
