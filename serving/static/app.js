@@ -182,7 +182,11 @@ async function loadModel() {
 
 for (const photo of photos) {
   photo.input.addEventListener("change", () => photo.input.files[0] && choose(photo, photo.input.files[0]));
-  $("img", photo.element).addEventListener("error", () => { photo.broken = true; render(); });
+  $("img", photo.element).addEventListener("error", (event) => {
+    if (event.target.src !== photo.url) return; // an earlier photo
+    photo.broken = true;
+    render();
+  });
   for (const name of ["dragenter", "dragover"])
     photo.element.addEventListener(name, (event) => { event.preventDefault(); photo.element.classList.add("over"); });
   photo.element.addEventListener("dragleave", () => photo.element.classList.remove("over"));

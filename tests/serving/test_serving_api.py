@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import People, Service, png
 from PIL import Image
+from serving_world import People, Service, png
 
 from eolgul.align.similarity import align_face
 from eolgul.modelpackage import ModelPackage

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import pytest
 import redis
-from conftest import People, RedisServer, Service
+from serving_world import People, RedisServer, Service
 
 from eolgul.artifact import recipe_digest
 from eolgul.modelpackage import EmbeddingContract, ModelPackage
@@ -70,7 +70,7 @@ def test_the_contract_is_part_of_the_key() -> None:
 
 def run(url: str, use: Callable[[EmbeddingCache], Awaitable[T]], pause_s: float = 0.2) -> T:
     async def inside() -> T:
-        cache = EmbeddingCache(url, ttl_s=60, timeout_s=0.05, pause_s=pause_s)
+        cache = EmbeddingCache(url, ttl_s=60, timeout_s=0.5, pause_s=pause_s)
         try:
             return await use(cache)
         finally:
@@ -185,7 +185,7 @@ def test_redis_killed_paused_and_back(
         start = time.perf_counter()
         response = service.embed(image)
         assert response.status_code == 200 and response.json()["cached"] is False
-        assert time.perf_counter() - start < 1.5
+        assert time.perf_counter() - start < 5  # one timeout of 0.8 s, and the work itself on a busy machine
     finally:
         redis_server.process.send_signal(signal.SIGCONT)
     assert_recovers(service, image)

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import numpy as np
 import pytest
-from conftest import MAX_IMAGE_BYTES, People, Service, png
 from PIL import Image
+from serving_world import MAX_IMAGE_BYTES, People, Service, png
 
 Fresh = Callable[[bytes], bytes]
 

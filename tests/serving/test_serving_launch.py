@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import tiny_package
-from conftest import free_port
+from serving_world import free_port
 
 from eolgul.errors import InputError
 from eolgul.modelpackage import ModelPackage

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_package
-from conftest import People, png
 from PIL import Image
+from serving_world import People, png
 
 from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings, EmbeddingContract, ModelPackage

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import People, free_port
+from serving_world import People, free_port
 
 from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
