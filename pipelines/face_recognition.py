@@ -27,6 +27,14 @@ _CONFIG_KEYS = ("EOLGUL_S3_ENDPOINT", "EOLGUL_S3_SECURE", "EOLGUL_S3_REGION")
 _SECRET_KEYS = ("EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY")
 
 
+def _on_cluster(task: dsl.PipelineTask) -> None:
+    """What a task needs in Kubeflow and a local run ignores: S3's address and credentials."""
+    from kfp import kubernetes
+
+    kubernetes.use_config_map_as_env(task, S3_CONFIG, {key: key for key in _CONFIG_KEYS})
+    kubernetes.use_secret_as_env(task, S3_SECRET, {key: key for key in _SECRET_KEYS})
+
+
 @dsl.pipeline(name="face-recognition", description="Train, measure and promote a face-recognition model.")
 def face_recognition(
     workspace: str,
@@ -108,14 +116,6 @@ def face_recognition(
     for task in (extracted, aligned, assembled, trained, evaluated, promoted):
         _on_cluster(task)
     trained.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
-
-
-def _on_cluster(task: dsl.PipelineTask) -> None:
-    """What a task needs in Kubeflow and a local run ignores: S3's address and credentials."""
-    from kfp import kubernetes
-
-    kubernetes.use_config_map_as_env(task, S3_CONFIG, {key: key for key in _CONFIG_KEYS})
-    kubernetes.use_secret_as_env(task, S3_SECRET, {key: key for key in _SECRET_KEYS})
 
 
 def parameters(texts: Sequence[str]) -> dict[str, Any]:

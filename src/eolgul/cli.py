@@ -20,7 +20,10 @@ from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Face verification from raw data to a served verdict."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Face verification from raw data to a served verdict.",
 )
 pipeline_app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six steps.")
 app.add_typer(pipeline_app, name="pipeline")
@@ -46,7 +49,11 @@ def _say(facts: dict[str, Any]) -> None:
 def _bar(what: str, unit: str = "img") -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr when that is a terminal."""
     with tqdm(desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        yield lambda count: bar.update(count) and None
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        yield advance
 
 
 @app.command()

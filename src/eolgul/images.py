@@ -82,3 +82,10 @@ def _rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def encode_png(face: NDArray[np.uint8]) -> bytes:
+    """Losslessly encode uint8 RGB; the lightest compression, since decoding speed counts more than size here."""
+    buffer = io.BytesIO()
+    Image.fromarray(face).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

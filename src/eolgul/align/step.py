@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,10 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from eolgul.align.choose import POLICIES, choose
 from eolgul.align.mtcnn import Detector
 from eolgul.align.networks import export_onnx
@@ -22,7 +17,7 @@ from eolgul.align.similarity import SIZE, TEMPLATE_NAME, align_face
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FACTS, FaceDataset, FaceDatasetWriter, writing_dataset
 from eolgul.errors import InputError
-from eolgul.images import decode
+from eolgul.images import decode, encode_png
 from eolgul.modelpackage import DetectorSettings
 
 BACKENDS = ("onnx", "torch")
@@ -159,13 +154,6 @@ def _align_one(data: bytes, detector: Detector) -> _Result:
         "faces_found": len(faces),
     }
     return encode_png(face), found
-
-
-def encode_png(face: NDArray[np.uint8]) -> bytes:
-    """Losslessly encode uint8 RGB; the lightest compression, since decoding speed counts more than size here."""
-    buffer = io.BytesIO()
-    Image.fromarray(face).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def _carry_pairs(source: FaceDataset, rows: dict[int, int], writer: FaceDatasetWriter) -> None:

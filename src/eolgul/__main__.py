@@ -1,0 +1,5 @@
+"""`python -m eolgul`."""
+
+from eolgul.cli import main
+
+main()

