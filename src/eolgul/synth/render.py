@@ -52,7 +52,7 @@ def render(
     linear = painter.colours(pixels).reshape(height, width, 3)
     rough = np.flatnonzero(_rough(linear).ravel())
     if len(rough):
-        finer = painter.colours((pixels[rough][:, None] + _SUBPIXELS).reshape(-1, 2)).reshape(-1, 4, 3)
+        finer = painter.colours((pixels[rough][:, None] + _SUBPIXELS).reshape(-1, 2), subpixels=True).reshape(-1, 4, 3)
         linear.reshape(-1, 3)[rough] = _mean_seen(finer)
     return _develop(linear, light, rng, blur, noise)
 
@@ -67,7 +67,7 @@ def jpeg(picture: U8, quality: int = 92) -> bytes:
 def _rough(linear: Reals) -> NDArray[np.bool_]:
     """Pixels that differ visibly from a neighbour."""
     tone = np.sqrt(np.clip(linear, 0, 1)).max(2)
-    limit = 0.05 * max(0.25, float(np.quantile(tone, 0.95)))
+    limit = 0.06 * max(0.25, float(np.quantile(tone, 0.95)))
     flags = np.zeros(tone.shape, bool)
     across, down = np.abs(np.diff(tone, axis=1)) > limit, np.abs(np.diff(tone, axis=0)) > limit
     flags[:, 1:] |= across
@@ -138,8 +138,8 @@ class _Painter:
         self.level = int(np.clip(np.round(np.log2(size / texel) - 0.25), 0, 2))
         self.coarse = size > 0.011
 
-    def colours(self, pixels: Reals) -> Reals:
-        """Linear colours (N, 3) seen through pixels (N, 2)."""
+    def colours(self, pixels: Reals, *, subpixels: bool = False) -> Reals:
+        """Linear colours (N, 3) seen through pixels (N, 2); ``subpixels``: every four of them belong to one pixel."""
         directions = self.camera.rays(pixels)
         origins = np.tile(self.position, (len(pixels), 1))
         colour = np.zeros((len(pixels), 3), np.float32)
@@ -158,7 +158,13 @@ class _Painter:
             distance = np.asarray(hits["tfar"])[met, None]
             points = origins[met] + distance * directions[met]
             u, v = np.asarray(hits["u"])[met], np.asarray(hits["v"])[met]
-            shaded, alpha = self._shade(triangle[met], u, v, points, directions[met])
+            shaded, alpha = self._shade(
+                triangle[met],
+                np.stack([1 - u - v, u, v], 1),
+                points,
+                directions[met],
+                active[met] if subpixels else np.full(1, -1),
+            )
             if layer == 3:
                 alpha[:] = 1
             where = active[met]
@@ -182,14 +188,19 @@ class _Painter:
         return painted
 
     def _shade(
-        self, triangle: NDArray[np.integer], u: Reals, v: Reals, points: Reals, directions: Reals
+        self,
+        triangle: NDArray[np.integer],
+        weights: Reals,
+        points: Reals,
+        directions: Reals,
+        subpixel: NDArray[np.integer],
     ) -> tuple[Reals, Reals]:
-        """Colour (N, 3) and opacity (N,) of hits."""
+        """Colour (N, 3) and opacity (N,) of hits, ``weights`` (N, 3) being those of the triangles' corners."""
         scene = self.scene
         corners = scene.triangles[triangle]
-        facts = scene.attributes[corners[:, 0]] * (1 - u - v)[:, None]
-        facts += scene.attributes[corners[:, 1]] * u[:, None]
-        facts += scene.attributes[corners[:, 2]] * v[:, None]
+        facts = scene.attributes[corners[:, 0]] * weights[:, :1]
+        facts += scene.attributes[corners[:, 1]] * weights[:, 1:2]
+        facts += scene.attributes[corners[:, 2]] * weights[:, 2:]
         material = scene.material[triangle]
         normal = facts[:, NORMAL]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-6)[:, None]
@@ -197,7 +208,7 @@ class _Painter:
         # Thin things are lit on the side that is seen; skin at a silhouette keeps its own normal.
         turn = (facing > 0) & (material >= LASH)
         normal[turn] *= -1
-        lit = self._visible(points, normal, material)
+        lit = self._visible(points, normal, material, subpixel)
         albedo = np.zeros((len(points), 3), np.float32)
         gloss = np.zeros(len(points), np.float32)
         alpha = np.ones(len(points), np.float32)
@@ -211,22 +222,29 @@ class _Painter:
         colour = self._light(_Hits(material, normal, directions, facts), lit, albedo, gloss)
         return colour, alpha
 
-    def _visible(self, points: Reals, normal: Reals, material: NDArray[np.integer]) -> Reals:
-        """(N,) share of the lamp that each point sees."""
+    def _visible(
+        self, points: Reals, normal: Reals, material: NDArray[np.integer], subpixel: NDArray[np.integer]
+    ) -> Reals:
+        """(N,) share of the lamp that each point sees; ``subpixel`` -1: from all its points, else from one of them."""
         lit = np.zeros(len(points), np.float32)
         if self.key <= 0:
             return lit
-        towards = normal @ self.lamps.mean(0)
-        at = np.flatnonzero(towards > -0.3)
-        start = np.ascontiguousarray(points[at] + 0.012 * normal[at] + 0.004 * self.lamps.mean(0), np.float32)
-        for lamp in self.lamps:
-            hits = self.scene.cast(start, np.tile(lamp, (len(at), 1)))
+        middle = self.lamps.mean(0)
+        at = np.flatnonzero(normal @ middle > -0.3)
+        start = np.ascontiguousarray(points[at] + 0.012 * normal[at] + 0.004 * middle, np.float32)
+        casters = [np.tile(lamp, (len(at), 1)) for lamp in self.lamps]
+        if len(subpixel) and subpixel[0] >= 0:
+            # The four samples of a pixel share the lamp's points out among them: as soft, at a third of the rays.
+            casters = [self.lamps[(subpixel[at] + subpixel[at] // 4) % len(self.lamps)]]
+        for lamps in casters:
+            hits = self.scene.cast(start, lamps)
             blocker = np.asarray(hits["primID"])
-            blocked = np.where(blocker >= 0, _CASTS_SHADOW[self.scene.material[blocker]], 0)
+            behind = self.scene.material[blocker]
+            blocked = np.where(blocker >= 0, _CASTS_SHADOW[behind], 0)
             # Hair is loose: within itself and at its ends it lets part of the light through.
-            airy = (blocker >= 0) & (self.scene.material[blocker] == HAIR)
+            airy = (blocker >= 0) & (behind == HAIR)
             blocked = np.where(airy, np.where(material[at] == HAIR, 0.35, 0.8), blocked)
-            lit[at] += (1 - blocked) / len(self.lamps)
+            lit[at] += (1 - blocked) / len(casters)
         return lit
 
     def _light(self, hits: _Hits, lit: Reals, albedo: Reals, gloss: Reals) -> Reals:
