@@ -1,7 +1,6 @@
 # Step 6, promote: the better model becomes the registry's production model.
 #   docker build -f docker/promote.Dockerfile -t eolgul/promote:0.1.0 .
 # KFP embeds the component's function in the pipeline; it runs kfp and eolgul (extra `pipeline`), so both are in here.
-# Extra `evaluate`: the choice is made by eolgul.evaluate, whose modules import the report's template engine.
 
 # A tag moves; for a build that never does, pin the digest that `docker buildx imagetools inspect python:3.11-slim` prints:
 #   --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:…
@@ -25,7 +24,7 @@ WORKDIR /app
 # No apt packages: the wheels bring all they load, libgomp included, but for libstdc++ and zlib, which the base has.
 COPY pyproject.toml constraints.txt ./
 RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md \
-    && pip install --no-cache-dir -c constraints.txt ".[evaluate,pipeline]" \
+    && pip install --no-cache-dir -c constraints.txt ".[pipeline]" \
     && rm -rf build src README.md
 COPY README.md ./
 COPY src src

@@ -31,11 +31,12 @@ RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 COPY serving serving
 
-# EOLGUL_HOME tells `eolgul serve` where serving/ is. The caches are the only places it writes to besides /tmp: with both
-# mounted the root file system can be read-only.
+# EOLGUL_HOME tells `eolgul serve` where serving/ is. All that it writes goes below /var/cache/eolgul (models; BentoML's
+# state, by XDG_CACHE_HOME) and /tmp: with these two mounted the root file system can be read-only.
 ENV BENTOML_DO_NOT_TRACK=True \
     EOLGUL_HOME=/app \
-    EOLGUL_S3_CACHE=/var/cache/eolgul
+    EOLGUL_S3_CACHE=/var/cache/eolgul/s3 \
+    XDG_CACHE_HOME=/var/cache
 RUN mkdir -p /var/cache/eolgul && chown 10001:0 /var/cache/eolgul && chmod g=u /var/cache/eolgul
 
 USER 10001

@@ -32,8 +32,11 @@ ENTRIES = {
     "promote": ["eolgul.registry"],
     "serving": ["serving.service", "serving.launch", "eolgul.registry"],
 }
-# Imported inside functions that the image never calls: the detector's export, the report's plots, the protocols.
-NEVER_CALLED = {"serving": {"torch", "facenet_pytorch", "matplotlib", "sklearn"}}
+# Imported only inside functions that the image never calls: detector's export, report, plots, protocols, inference.
+NEVER_CALLED = {
+    "serving": {"torch", "facenet_pytorch", "matplotlib", "sklearn"},
+    "promote": {"jinja2", "markupsafe", "matplotlib", "onnxruntime", "sklearn"},
+}
 
 
 def instructions(name: str) -> list[tuple[str, str]]:
@@ -193,13 +196,18 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
-    """Every imported name of a module, inside functions too; `from a import b` gives a and a.b. Not under TYPE_CHECKING."""
+def _imports(tree: ast.Module, *, lazy: bool) -> Iterator[str]:
+    """Every imported name of a module; `from a import b` gives a and a.b. With `lazy`, inside functions too.
+
+    Not what is under TYPE_CHECKING.
+    """
     todo: list[ast.AST] = [tree]
     while todo:
         node = todo.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             todo.extend(node.orelse)
+            continue
+        if not lazy and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -210,7 +218,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 @functools.cache
-def _foreign(entries: tuple[str, ...]) -> frozenset[str]:
+def _foreign(entries: tuple[str, ...], *, lazy: bool = True) -> frozenset[str]:
     """Top-level modules of other people that are reached from `entries` through our own code."""
     seen: set[str] = set()
     foreign: set[str] = set()
@@ -227,7 +235,7 @@ def _foreign(entries: tuple[str, ...]) -> frozenset[str]:
         todo += [module.rpartition(".")[0]] if "." in module else []
         path = _file(module)
         if path is not None:
-            todo += _imports(ast.parse(path.read_text()))
+            todo += _imports(ast.parse(path.read_text()), lazy=lazy)
     return frozenset(foreign - set(sys.stdlib_module_names))
 
 
@@ -240,7 +248,8 @@ def test_image_has_what_its_code_imports(name):
     allowed |= {"facenet-pytorch"} if name in ("align", "train") else set()
     reached = _foreign(tuple(ENTRIES[name]))
     assert reached, "the walk found nothing"
-    for module in sorted(reached - NEVER_CALLED.get(name, set())):
+    at_import = _foreign((*ENTRIES[name], "eolgul.cli", "eolgul.steps"), lazy=False)
+    for module in sorted(reached - NEVER_CALLED.get(name, set()) | at_import):
         dists = _distributions().get(module)
         assert dists, f"{name}: {module} is imported and not installed here"
         assert dists & allowed, f"{name}: {module} comes with {dists}, which the image does not install"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from inspect import signature
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from eolgul.storage import S3Settings
-from serving.launch import stop
+from serving import launch
 from serving.middleware import route_of
 from serving.settings import Settings
 
@@ -37,6 +38,11 @@ def validate(document: dict[str, Any]) -> None:
 def env_names(settings: type[BaseSettings]) -> set[str]:
     prefix = settings.model_config["env_prefix"]
     return {f"{prefix}{field}".upper() for field in settings.model_fields}
+
+
+def _pod(manifests) -> dict[str, Any]:
+    pod: dict[str, Any] = manifests.named("Deployment", "serving")["spec"]["template"]["spec"]
+    return pod
 
 
 # ---- valid
@@ -143,9 +149,9 @@ def test_every_mount_has_its_volume(manifests):
 
 
 def test_grace_is_longer_than_stopping(manifests):
-    pod = manifests.named("Deployment", "serving")["spec"]["template"]["spec"]
+    pod = _pod(manifests)
     pause = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > pause + signature(stop).parameters["timeout"].default
+    assert pod["terminationGracePeriodSeconds"] > pause + signature(launch.stop).parameters["timeout"].default
 
 
 # ---- settings
@@ -172,8 +178,25 @@ def test_settings_are_accepted(manifests, monkeypatch):
         secrets["SERVING_S3_SECRET_KEY"],
     )
     assert s3.endpoint == "minio:9000" and not s3.secure
-    mounts = [mount["mountPath"] for mount in manifests.container("Deployment", "serving")["volumeMounts"]]
-    assert str(s3.cache) in mounts, "the cache would be on the read-only root"
+
+
+def test_service_writes_only_where_it_may(manifests, monkeypatch, root):
+    """The root file system is read-only: what the service writes must lie on a volume."""
+    image = re.search(
+        r"^ENV BENTOML_DO_NOT_TRACK.*?[^\\]$", (root / "docker/serving.Dockerfile").read_text(), re.M | re.S
+    )
+    assert image
+    container = manifests.container("Deployment", "serving")
+    given = dict(word.split("=", 1) for word in image[0].split() if "=" in word) | manifests.environment(container)
+    monkeypatch.setenv("EOLGUL_S3_CACHE", given["EOLGUL_S3_CACHE"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    _, environment = launch.command(port=port, environment=given)
+    volumes = {volume["name"] for volume in _pod(manifests)["volumes"] if "emptyDir" in volume}
+    writable = [Path(mount["mountPath"]) for mount in container["volumeMounts"] if mount["name"] in volumes]
+    for place in (environment["BENTOML_HOME"], S3Settings().cache, "/tmp"):
+        assert any(Path(place).is_relative_to(path) for path in writable), f"{place} is on the read-only root"
 
 
 def test_waiting_requests_fit_the_memory(manifests, monkeypatch):
