@@ -30,7 +30,7 @@ from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, Selection, write_annotation
 from eolgul.synth.crop import aligned_faces
-from eolgul.synth.person import draw_person, generator, identity_of
+from eolgul.synth.person import IDENTITIES, draw_person, generator, identity_of
 from eolgul.synth.render import jpeg, render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
@@ -79,6 +79,8 @@ def draw_kface(
     if images_per_person is not None:
         conditions = balanced(conditions, images_per_person)
     _check(people, workers)
+    if people > IDENTITIES:
+        raise InputError(f"{people} people: K-FACE's kind of identity has room for {IDENTITIES}")
     recipe = {"kind": "kface", "people": people, "first": first, "seed": seed, "selection": asdict(chosen),
               "images_per_person": images_per_person}  # fmt: skip
     total = people * len(conditions)

@@ -31,6 +31,9 @@ _GENTLER = {
 # MakeHuman's face at rest looks grim and its forehead is high; people sitting for a picture do not.
 _MEAN = {"mouth/mouth-angles-up": 0.3, "eyebrows/eyebrows-angle-up": 0.15, "forehead/forehead-scale-vert-incr": -0.2}
 
+# So many identities of K-FACE's form the year 99 has.
+IDENTITIES = 36_500
+
 HAIR_STYLES_MALE = ("crop", "fringe", "swept", "parted")
 HAIR_STYLES_FEMALE = ("long", "long_fringe", "bob", "tied", "long_parted")
 
@@ -75,7 +78,7 @@ def identity_of(seed: int, index: int) -> str:
 
     The seed turns the sequence, so that people of different seeds usually differ in name too.
     """
-    day, order = divmod((index + 7919 * seed) % 36_500, 100)
+    day, order = divmod((index + 7919 * seed) % IDENTITIES, 100)
     date = datetime.date(1999, 1, 1) + datetime.timedelta(days=day)
     return f"{date:%y%m%d}{order:02d}"
 

@@ -234,8 +234,9 @@ class _Painter:
         start = np.ascontiguousarray(points[at] + 0.012 * normal[at] + 0.004 * middle, np.float32)
         casters = [np.tile(lamp, (len(at), 1)) for lamp in self.lamps]
         if len(subpixel) and subpixel[0] >= 0:
-            # The four samples of a pixel share the lamp's points out among them: as soft, at a third of the rays.
-            casters = [self.lamps[(subpixel[at] + subpixel[at] // 4) % len(self.lamps)]]
+            # The four samples of a pixel share the lamp's points out among them, alike in every pixel: at random, the
+            # shadows' edges would be grainy.
+            casters = [self.lamps[subpixel[at] % 4 % len(self.lamps)]]
         for lamps in casters:
             hits = self.scene.cast(start, lamps)
             blocker = np.asarray(hits["primID"])
