@@ -123,6 +123,7 @@ To reach the API from here:
   kubectl -n $namespace port-forward service/serving 3000:3000
   curl -F image1=@a.jpg -F image2=@b.jpg http://127.0.0.1:3000/v1/verify      (the page: http://127.0.0.1:3000/ui/)
 From inside the cluster: http://serving.$namespace.svc:3000
+For the pipeline: fill in k8s/kubeflow/secrets.env, then KUBEFLOW_NAMESPACE=<where runs happen> k8s/deploy.sh kubeflow
 TEXT
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 import re
 import shlex
 import subprocess
@@ -39,11 +40,13 @@ NEVER_CALLED = {
 }
 
 
+def _text(name: str) -> str:
+    return (ROOT / "docker" / f"{name}.Dockerfile").read_text()
+
+
 def instructions(name: str) -> list[tuple[str, str]]:
     """Instruction and arguments, comments dropped and continued lines joined."""
-    lines = [
-        line for line in (ROOT / "docker" / f"{name}.Dockerfile").read_text().splitlines() if not line.startswith("#")
-    ]
+    lines = [line for line in _text(name).splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
     return [(line.partition(" ")[0], line.partition(" ")[2].strip()) for line in joined.splitlines() if line.strip()]
 
@@ -62,8 +65,19 @@ def test_one_dockerfile_an_image(root):
 
 
 def test_every_component_has_one(root):
-    """When components/ has its folders, each of them is an image."""
-    assert {path.parent.name for path in root.glob("components/*/component.py")} <= set(COMPONENTS)
+    assert {path.parent.name for path in root.glob("components/*/component.py")} == set(COMPONENTS)
+
+
+def test_components_run_in_these_images(monkeypatch):
+    """The names that the compiled pipeline asks for are those that the Dockerfiles' first lines build."""
+    import components
+
+    for name in list(os.environ):
+        if name.startswith("EOLGUL_"):
+            monkeypatch.delenv(name)
+    for name in COMPONENTS:
+        built = re.search(r"docker build -f docker/(\w+)\.Dockerfile -t (\S+) \.", _text(name))
+        assert built and built[1] == name and built[2] == components.image(name)
 
 
 def test_hadolint(root, find_binary):
@@ -239,6 +253,15 @@ def _foreign(entries: tuple[str, ...], *, lazy: bool = True) -> frozenset[str]:
     return frozenset(foreign - set(sys.stdlib_module_names))
 
 
+def _inside(name: str) -> list[str]:
+    """What the body of the component's function imports: KFP sends only that into the image, not the file around it."""
+    if name not in COMPONENTS:
+        return []
+    tree = ast.parse((ROOT / "components" / name / "component.py").read_text())
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return list(_imports(ast.Module([node for function in functions for node in function.body], []), lazy=True))
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_image_has_what_its_code_imports(name):
     allowed = _closure(
@@ -248,7 +271,8 @@ def test_image_has_what_its_code_imports(name):
     allowed |= {"facenet-pytorch"} if name in ("align", "train") else set()
     reached = _foreign(tuple(ENTRIES[name]))
     assert reached, "the walk found nothing"
-    at_import = _foreign((*ENTRIES[name], "eolgul.cli", "eolgul.steps"), lazy=False)
+    entries = [*ENTRIES[name], "eolgul.cli", *_inside(name)]
+    at_import = _foreign(tuple(entries), lazy=False)
     for module in sorted(reached - NEVER_CALLED.get(name, set()) | at_import):
         dists = _distributions().get(module)
         assert dists, f"{name}: {module} is imported and not installed here"

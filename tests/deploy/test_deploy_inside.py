@@ -7,6 +7,7 @@ import fnmatch
 import importlib.util
 import io
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -209,9 +210,13 @@ def test_bucket_and_accounts_are_made(setup, job, minio, capsys):
     from urllib3.response import HTTPResponse
 
     setup.main()
+    registry = os.environ["EOLGUL_REGISTRY"]
     assert FakeMinio.buckets == {"eolgul"}
     policies = {query["name"]: json.loads(body) for call, query, body in FakeMinio.calls if call == "add-canned-policy"}
-    assert policies.keys() == {"eolgul-serving", "eolgul-pipeline"}
+    assert policies == {
+        "eolgul-serving": setup.policy(registry, write=False),
+        "eolgul-pipeline": setup.policy(registry, write=True),
+    }
     given = {
         query["userOrGroup"]: query["policyName"] for call, query, _ in FakeMinio.calls if call.startswith("set-user")
     }

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from eolgul import __version__
 from eolgul.storage import S3Settings
 from serving import launch
 from serving.middleware import route_of
@@ -114,6 +115,13 @@ def test_every_image_is_pinned(manifests):
         assert re.fullmatch(r"[\w./-]+(:[\w][\w.-]*|@sha256:[0-9a-f]{64})", image), f"{name}: {image}"
         assert not image.endswith(":latest"), name
         assert "." not in image.split("/")[0] or "/" not in image, f"{name}: {image} names a registry"
+
+
+def test_our_image_is_of_this_version(manifests):
+    ours = {
+        container["image"] for _, container, _ in manifests.containers() if container["image"].startswith("eolgul/")
+    }
+    assert ours == {f"eolgul/serving:{__version__}"}
 
 
 def test_what_serves_is_probed(manifests):
@@ -386,6 +394,8 @@ STRANGER = Place(namespace={"kubernetes.io/metadata.name": "shop"})
 )
 def test_who_reaches_whom(manifests, source, target, port, expected):
     assert reaches(manifests, source, target, port) is expected
+    if target.namespace is None:  # the target's own door, too: it must not lean on what its callers are forbidden
+        assert _passes(manifests, "Ingress", target, source, port) is expected
 
 
 # ---- scaling
@@ -413,6 +423,11 @@ def test_pipeline_finds_what_it_mounts(rendered):
     assert set(config) == {"EOLGUL_S3_ENDPOINT", "EOLGUL_S3_SECURE", "EOLGUL_S3_REGION"}
     assert set(secret) == {"EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY"}
     assert config.keys() | secret.keys() <= env_names(S3Settings)
+
+
+def test_pipeline_and_service_use_one_registry(rendered, root):
+    serving = rendered("local").data("ConfigMap", "eolgul-serving")["EOLGUL_REGISTRY"]
+    assert f'registry: str = "{serving}"' in (root / "pipelines" / "face_recognition.py").read_text()
 
 
 def test_pipeline_and_service_use_one_store(rendered):
