@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -292,13 +293,15 @@ def _check(people: int, workers: int) -> None:
 
 
 def _work(task: Callable[[Any], T], jobs: Sequence[Any], workers: int) -> Iterator[T]:
-    """Results in the order of the jobs. An interrupt stops after the tasks at hand and leaves no process behind."""
+    """Results in the order of the jobs. An interrupt, or a failing task or writer, leaves no process behind."""
     if workers == 1 or len(jobs) < 2:
         yield from map(task, jobs)
         return
     with _one_thread_each():
+        context = multiprocessing.get_context("spawn")
+        stop = context.Event()
         pool = ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(stop,)
         )
         waiting: list[Future[T]] = []
         rest = iter(jobs)
@@ -311,21 +314,26 @@ def _work(task: Callable[[Any], T], jobs: Sequence[Any], workers: int) -> Iterat
                 if following is not None:
                     waiting.append(pool.submit(task, following))
                 yield result
+        except BaseException:
+            # Pictures in the making are of no use to anybody: do not wait for them.
+            stop.set()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker() -> None:
+def _start_worker(stop: Event) -> None:
     # The parent decides about interrupts; a parent that was killed outright takes its workers along.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
+    def leave_after(wait: Callable[[], object]) -> None:
+        wait()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=leave_after, args=(stop.wait,), daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=leave_after, args=(parent.join,), daemon=True).start()
 
 
 @contextmanager
