@@ -288,13 +288,10 @@ def serve(
     port: int = 3000,
 ) -> None:
     """Serve the production model over HTTP (BentoML) until stopped."""
-    import os
-
     from eolgul.checkout import room
 
     launch = room("serving.launch")
-    argv, environment = launch.command(port=port, host=host, registry=registry, model=model, redis_url=redis_url)
-    os.execve(argv[0], argv, environment)
+    raise typer.Exit(launch.serve(port=port, host=host, registry=registry, model=model, redis_url=redis_url))
 
 
 @app.command()

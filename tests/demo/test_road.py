@@ -1,0 +1,131 @@
+"""The whole road, small: raw data drawn, six components, a registry, the service over HTTP. The same code as `make demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eolgul.dataset import FaceDataset
+from eolgul.demo.embedded import free_ports
+
+SMALL = ["--people", "16", "--rec-people", "24", "--set", "epochs=3", "--set", "batch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    work = tmp_path_factory.mktemp("road") / "demo"
+    (port,) = free_ports(1)
+    done = subprocess.run(
+        [sys.executable, "-m", "eolgul", "demo", "--work", str(work), "--port", str(port), *SMALL],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return work, json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def cached(work: Path, *parts: str) -> Path:
+    """Where the demo's own S3 cache keeps an artifact."""
+    return work.joinpath("cache", "eolgul", *parts)
+
+
+def test_a_verdict_comes_over_http_and_the_cache_answers_the_second_time(
+    walked: tuple[Path, dict[str, Any], str],
+) -> None:
+    _, facts, _ = walked
+    same1, same2, other1, other2 = facts["verdicts"]
+    assert [item["expected"] for item in facts["verdicts"]] == ["same", "same", "different", "different"]
+    assert same1["cached"] == [False, False] and other1["cached"] == [True, False]  # the first picture is in both pairs
+    assert same2["cached"] == other2["cached"] == [True, True]
+    for first, second in ((same1, same2), (other1, other2)):
+        assert first["similarity"] == pytest.approx(second["similarity"], abs=1e-6)
+        assert first["verdict"] == ("same" if first["similarity"] >= first["threshold"] else "different")
+    assert {item["model"] for item in facts["verdicts"]} == {facts["model"]}
+    assert all(item["synthetic"] for item in facts["verdicts"])
+
+
+def test_the_metrics_moved_by_what_was_asked(walked: tuple[Path, dict[str, Any], str]) -> None:
+    moved = walked[1]["metrics_moved"]
+    assert moved['eolgul_cache_total{outcome="hit"}'] == 5
+    assert moved['eolgul_cache_total{outcome="miss"}'] == 3
+    assert sum(value for name, value in moved.items() if name.startswith("eolgul_verdicts_total")) == 4
+
+
+def test_the_people_verified_were_never_trained_on(walked: tuple[Path, dict[str, Any], str]) -> None:
+    work, _, _ = walked
+    dataset = FaceDataset(cached(work, "runs", "kface", "assembled"))
+    identities, splits = dataset.column("identity"), dataset.column("split")
+    people = {name: {i for i, s in zip(identities, splits, strict=True) if s == name} for name in set(splits)}
+    assert set(people) == {"train", "validation", "calibration", "test"}
+    for one in people:
+        for other in people:
+            assert one == other or not people[one] & people[other]
+    originals = FaceDataset(cached(work, "runs", "kface", "extracted", "kface"))
+    by_bytes = {originals.read(row): identity for row, identity in enumerate(originals.column("identity"))}
+    shown = {path.name: by_bytes[path.read_bytes()] for path in (work / "pairs").iterdir()}
+    assert shown["person-a-1.jpg"] == shown["person-a-2.jpg"] != shown["person-b.jpg"]
+    assert {f"kface.{identity}" for identity in shown.values()} <= people["test"]
+
+
+def test_inputs_are_images_or_reasons_at_every_step(walked: tuple[Path, dict[str, Any], str]) -> None:
+    work, _, _ = walked
+    drawn = len(list((work / "raw" / "kface").rglob("*.jpg")))
+    extracted = FaceDataset(cached(work, "runs", "kface", "extracted", "kface"))
+    assert len(extracted) + len(extracted.rejected()) == drawn
+    aligned = FaceDataset(cached(work, "runs", "kface", "aligned", "kface"))
+    assert len(aligned) + len(aligned.rejected()) == drawn
+    assert len(aligned) >= 0.95 * drawn  # MTCNN finds the drawn faces
+    rec = FaceDataset(cached(work, "runs", "kface", "extracted", "faces_drawn"))
+    assembled = FaceDataset(cached(work, "runs", "kface", "assembled"))
+    assert len(assembled) == len(aligned) + len(rec)
+
+
+def test_the_report_is_of_this_model_and_says_synthetic(walked: tuple[Path, dict[str, Any], str]) -> None:
+    work, facts, _ = walked
+    evaluation = cached(work, "runs", "kface", "evaluation")
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    report = (work / "report.html").read_text()
+    assert report == (evaluation / "report.html").read_text()
+    assert metrics["model"]["digest"][:12] in report
+    assert "synthetic" in report.lower()
+    assert facts["threshold"] == metrics["calibration"]["threshold"] == facts["verdicts"][0]["threshold"]
+    marked = dict(re.findall(r'data-metric="([^"]+)"[^>]*data-value="([^"]+)"', report))
+    assert float(marked["sets.held-out.accuracy.mean"]) == metrics["sets"]["held-out"]["accuracy"]["mean"]
+
+
+def test_nothing_is_left_running(walked: tuple[Path, dict[str, Any], str]) -> None:
+    work, _, _ = walked
+    for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes()
+                surroundings = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            assert str(work).encode() not in words + surroundings, words
+
+
+def test_a_taken_port_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "eolgul", "demo", "--work", str(tmp_path / "demo"), "--port", str(port)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"port {port} is in use" in done.stderr
+    assert not (tmp_path / "demo").exists()

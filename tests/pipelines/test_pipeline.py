@@ -1,0 +1,112 @@
+"""The compiled pipeline, its parameters, and the thin shells it is made of."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eolgul.errors import InputError
+from pipelines import face_recognition
+
+STEPS = ("extract", "align", "assemble", "train", "evaluate", "promote")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = tmp_path_factory.mktemp("pipeline") / "face-recognition.yaml"
+    face_recognition.compile_to(path)
+    spec, platform = yaml.safe_load_all(path.read_text())
+    return spec, platform
+
+
+def test_the_six_steps_in_order(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    tasks = compiled[0]["root"]["dag"]["tasks"]
+    assert set(tasks) == set(STEPS)
+    for before, after in zip(STEPS, STEPS[1:], strict=False):
+        assert before in tasks[after]["dependentTasks"]
+
+
+def test_each_step_runs_in_its_own_image_and_installs_nothing(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
+        step = name.removeprefix("exec-")
+        assert executor["container"]["image"].startswith(f"eolgul/{step}:")
+        assert "pip install" not in json.dumps(executor["container"]["command"])
+        assert (ROOT / "docker" / f"{step}.Dockerfile").is_file()
+
+
+def test_each_step_gets_the_address_and_the_keys_of_s3(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    executors = compiled[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(executors) == {f"exec-{step}" for step in STEPS}
+    for executor in executors.values():
+        names = {
+            item["envVar"]
+            for part in ("configMapAsEnv", "secretAsEnv")
+            for one in executor[part]
+            for item in one["keyToEnv"]
+        }
+        assert {"EOLGUL_S3_ENDPOINT", "EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY"} <= names
+
+
+def test_training_asks_for_a_gpu_and_nobody_else_does(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
+        assert ("accelerator" in executor["container"].get("resources", {})) == (name == "exec-train")
+
+
+def test_no_secret_is_in_the_compiled_file(
+    compiled: tuple[dict[str, Any], dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EOLGUL_S3_SECRET_KEY", "hush-hush")
+    face_recognition.compile_to(tmp_path / "p.yaml")
+    assert "hush-hush" not in (tmp_path / "p.yaml").read_text()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_is_a_thin_shell_whose_docstring_names_everything(step: str) -> None:
+    module = importlib.import_module(f"components.{step}.component")
+    source = inspect.getsource(module)
+    assert len(source.splitlines()) < 100
+    component = getattr(module, step)
+    text = inspect.getdoc(component.python_func) or ""
+    for name in inspect.signature(component.python_func).parameters:
+        assert f"{name}:" in text, f"{step}: the docstring does not name {name}"
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_compiles_by_itself(step: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", f"components.{step}.component"], cwd=tmp_path, check=True,
+                   env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})  # fmt: skip
+    assert (tmp_path / f"{step}.yaml").is_file()
+
+
+def test_parameters_are_read_as_json_or_text() -> None:
+    got = face_recognition.parameters(
+        ["workspace=s3://b/runs/1", 'sources=["a", "b"]', "fmr=0.001", "recipe=demo", "selection="]
+    )
+    assert got == {"workspace": "s3://b/runs/1", "sources": ["a", "b"], "fmr": 0.001, "recipe": "demo", "selection": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["workspce=x"], "workspce"), (["fmr"], "name=value"), (["fmr=1"], "workspace is missing")]
+)
+def test_unknown_parameters_are_refused(words: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        face_recognition.parameters(words)
+
+
+def test_a_failing_step_fails_the_command_with_its_sentence(tmp_path: Path) -> None:
+    words = {"workspace": str(tmp_path / "w"), "sources": json.dumps([str(tmp_path / "nowhere")]), "benchmarks": "[]"}
+    argv = [word for name, value in words.items() for word in ("--param", f"{name}={value}")]
+    done = subprocess.run([sys.executable, "-m", "eolgul", "pipeline", "run", "--root", str(tmp_path / "kfp"), *argv],
+                          cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode != 0
+    assert "nowhere: no such file or folder" in done.stdout + done.stderr
+    assert not (tmp_path / "w" / "aligned").exists()
