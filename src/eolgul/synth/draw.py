@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.synchronize import Event
@@ -314,6 +315,8 @@ def _work(task: Callable[[Any], T], jobs: Sequence[Any], workers: int) -> Iterat
                 if following is not None:
                     waiting.append(pool.submit(task, following))
                 yield result
+        except BrokenProcessPool as error:
+            raise InputError("a drawing process was killed (out of memory?); try fewer workers") from error
         except BaseException:
             # Pictures in the making are of no use to anybody: do not wait for them.
             stop.set()
