@@ -319,6 +319,9 @@ def demo(
     rec_people: Annotated[int, typer.Option(help="Drawn people in train.rec.", min=12)] = 150,
     min_images: Annotated[int, typer.Option(help="SOURCE: identities with at least so many images.", min=2)] = 4,
     max_identities: Annotated[int, typer.Option(help="SOURCE: at most so many identities.", min=12)] = 200,
+    which: Annotated[
+        str, typer.Option(help="Which face of several counts (default: drawn people largest, your photos center).")
+    ] = "",
     recipe: str = "demo",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: key=value.")] = None,
     port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
@@ -336,6 +339,8 @@ def demo(
             rec_people=rec_people,
             min_images=min_images,
             max_identities=max_identities,
+            # Collections of single people (LFW among them) put the person they name in the middle.
+            which=which or ("center" if source else "largest"),
             recipe=recipe,
             overrides=tuple(set_ or ()),
             port=port,

@@ -20,6 +20,7 @@ class Options:
     bin_pairs: int = 300
     min_images: int = 4
     max_identities: int = 200
+    which: str = "largest"
     recipe: str = "demo"
     overrides: tuple[str, ...] = ()
     port: int = 3000

@@ -74,6 +74,7 @@ def _road(
             "registry": registry,
             "checkpoints": f"{BUCKET}/checkpoints",
             "selection": "",
+            "which": options.which,
             "recipe": options.recipe,
             "overrides": list(options.overrides),
             "fmr": _FMR,
