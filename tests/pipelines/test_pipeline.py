@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 def test_the_six_steps_in_order(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     tasks = compiled[0]["root"]["dag"]["tasks"]
     assert set(tasks) == set(STEPS)
-    for before, after in zip(STEPS, STEPS[1:], strict=False):
+    for before, after in itertools.pairwise(STEPS):
         assert before in tasks[after]["dependentTasks"]
 
 
