@@ -6,8 +6,10 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,33 @@ def test_the_report_is_of_this_model_and_says_synthetic(walked: tuple[Path, dict
 
 
 def test_nothing_is_left_running(walked: tuple[Path, dict[str, Any], str]) -> None:
-    work, _, _ = walked
+    assert not still_there(walked[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_the_middle_leaves_nothing_running(tmp_path: Path, number: signal.Signals) -> None:
+    work = tmp_path / "demo"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eolgul", "demo", "--work", str(work), "--port", str(free_ports(1)[0]), *SMALL],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "raw data" in line:
+            break
+    time.sleep(2)  # the drawing processes are at work now
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(60) == 128 + number
+    assert "Traceback" not in rest
+    assert not still_there(work)
+    assert not list((work / "raw").glob(".*partial"))
+
+
+def still_there(work: Path) -> list[bytes]:
+    """Command lines of processes that name `work` in their words or environment."""
+    found = []
     for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -110,7 +138,9 @@ def test_nothing_is_left_running(walked: tuple[Path, dict[str, Any], str]) -> No
                 surroundings = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            assert str(work).encode() not in words + surroundings, words
+            if str(work).encode() in words + surroundings:
+                found.append(words)
+    return found
 
 
 def test_a_taken_port_is_said_before_anything_is_drawn(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from eolgul.registry import read_production
 BUCKET = "s3://eolgul"
 _DISK_GB = 3.0
 _SHARES = {"validation": 0.05, "calibration": 0.15, "test": 0.15}
+_PICTURES_SHOWN, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 5, 40
 _FMR = 1e-2  # a demo's few people cannot support a finer one
 _MOVED = ("eolgul_requests_total", "eolgul_cache_total", "eolgul_verdicts_total", "eolgul_rejections_total")
 
@@ -43,7 +44,10 @@ def run(options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     say = _Narrator(started)
-    signal.signal(signal.SIGTERM, _leave)  # as Ctrl-C: every block below gets to end what it started
+    # A stop of either kind unwinds every block below, which ends what it started. SIGINT is set too, since a shell
+    # starts background jobs with it ignored.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     embedded.check_port(options.port)
     embedded.check_disk(options.work, _DISK_GB)
     seconds: dict[str, float] = {}
@@ -76,7 +80,7 @@ def _road(
             "selection": "",
             "which": options.which,
             "recipe": options.recipe,
-            "overrides": list(options.overrides),
+            "overrides": [*_epochs(options, raw), *options.overrides],
             "fmr": _FMR,
             "workers": options.workers,
             **_SHARES,
@@ -128,6 +132,14 @@ def _road(
             say("the service stays up until Ctrl-C")
             _until_interrupted()
     return facts
+
+
+def _epochs(options: Options, raw: data.Raw) -> list[str]:
+    """Own photos may be few or many: as many epochs as show about as many pictures as the drawn demo does."""
+    if options.source is None or options.recipe != "demo":
+        return []
+    training = sum(1 for file in raw.local.rglob("*") if file.is_file()) * (1 - sum(_SHARES.values()))
+    return [f"epochs={min(_MOST_EPOCHS, max(_LEAST_EPOCHS, round(_PICTURES_SHOWN / training)))}"]
 
 
 class _Narrator:
