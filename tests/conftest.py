@@ -8,13 +8,13 @@ import os
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
 
-import pytest
+import pytest  # noqa: E402
 
-from eolgul import storage
-from eolgul.demo import embedded
+from eolgul import storage  # noqa: E402
+from eolgul.demo import embedded  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
