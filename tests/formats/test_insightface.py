@@ -1,0 +1,143 @@
+"""The InsightFace layout by its description, and `.bin` sets: real, old, odd and hostile ones."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eolgul.errors import InputError
+from eolgul.formats.insightface import iter_rec, read_bin, read_property, write_bin, write_rec
+from eolgul.formats.recordio import RecordReader, read_index
+
+
+def test_the_layout_is_insightfaces(tmp_path: Path) -> None:
+    write_rec(tmp_path, [(0, b"a"), (0, b"bb"), (1, b"ccc"), (2, b"dddd")])
+    assert (tmp_path / "property").read_text() == "3,112,112\n"
+    index = read_index(tmp_path / "train.idx")
+    assert sorted(index) == list(range(8))
+    with RecordReader(tmp_path / "train.rec") as reader:
+        records = [bytes(reader.read(index[key])[0]) for key in range(8)]
+    assert struct.unpack("<IfQQ2f", records[0]) == (2, 0, 0, 0, 5, 8)
+    assert struct.unpack_from("<IfQQ", records[3]) == (0, 1.0, 3, 0) and records[3][24:] == b"ccc"
+    assert [struct.unpack("<IfQQ2f", record)[4:] for record in records[5:]] == [(1, 3), (3, 4), (4, 5)]
+    assert [(r.key, r.label, r.image) for r in iter_rec(tmp_path / "train.rec")] == [
+        (1, 0, b"a"), (2, 0, b"bb"), (3, 1, b"ccc"), (4, 2, b"dddd"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("labels", [[1], [0, 2], [0, 1, 0]])
+def test_labels_must_be_contiguous(tmp_path: Path, labels: list[int]) -> None:
+    with pytest.raises(ValueError, match="contiguous"):
+        write_rec(tmp_path, [(label, b"x") for label in labels])
+
+
+def test_property_with_one_line_and_two(tmp_path: Path) -> None:
+    path = tmp_path / "property"
+    path.write_text("85742,112,112")
+    assert read_property(path).images is None
+    path.write_text("85742,112,112\n5822653\n")
+    assert (read_property(path).identities, read_property(path).images) == (85742, 5822653)
+    for bad in ("", "85742,112", "a,b,c"):
+        path.write_text(bad)
+        with pytest.raises(InputError, match="property line 1"):
+            read_property(path)
+
+
+def test_a_real_bin(shared_data: Path) -> None:
+    loaded = read_bin(shared_data / "insightface-bin" / "small_lfw.bin")
+    assert len(loaded.images) == 20 and len(loaded.same) == 10
+    assert all(image.startswith(b"\xff\xd8") for image in loaded.images)
+
+
+def dump(path: Path, value: Any, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(value, protocol=protocol))
+    return path
+
+
+def test_items_of_every_kind_in_the_wild(tmp_path: Path) -> None:
+    images = [b"one", b"two", b"three", b"four"]
+    arrays = [np.frombuffer(image, np.uint8) for image in images]
+    for items in (images, arrays, [array[:, None] for array in arrays]):
+        for flags in ([True, False], [np.True_, np.False_], (1, 0)):
+            loaded = read_bin(dump(tmp_path / "a.bin", (items, flags)))
+            assert loaded.images == images and loaded.same.tolist() == [True, False]
+
+
+def test_a_python_2_pickle(tmp_path: Path) -> None:
+    """Python 2's str is written as STRING/SHORT_BINSTRING, which only `encoding="bytes"` gives back unharmed."""
+    images = [bytes([255, 216, 10, 39, 92, 0]), b"two"]
+    body = b"".join(b"U" + bytes([len(image)]) + image for image in images)
+    (tmp_path / "a.bin").write_bytes(b"\x80\x02(](" + body + b"e](\x88et.")
+    loaded = read_bin(tmp_path / "a.bin")
+    assert loaded.images == images and loaded.same.tolist() == [True]
+
+
+class Hostile:
+    def __init__(self, call: Any, *words: Any) -> None:
+        self.call, self.words = call, words
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call, self.words
+
+
+def test_hostile_pickles_are_refused_by_name_and_do_nothing(tmp_path: Path) -> None:
+    import os
+
+    mark = tmp_path / "ran"
+    for call, words, name in (
+        (os.system, (f"touch {mark}",), "system"),
+        (eval, (f"open({str(mark)!r}, 'w')",), "eval"),
+        (getattr, ([], "append"), "getattr"),
+        (np.load, (str(mark),), "load"),
+    ):
+        for value in (Hostile(call, *words), ([Hostile(call, *words), b""], [True])):
+            with pytest.raises(InputError, match=rf"a\.bin.*{name}.*refused"):
+                read_bin(dump(tmp_path / "a.bin", value))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (([b"a"], [True]), "two images a flag"),
+        (([], []), "two images a flag"),
+        (([b"a", "b"], [True]), "image 1"),
+        (([b"a", b"b"], ["yes"]), "flag 0"),
+        (([b"a", b"b"], [2]), "flag 0"),
+        (([b"a", np.zeros((2, 2), np.uint8)], [True]), "image 1"),
+        (([b"a", np.zeros(2, np.float32)], [True]), "image 1"),
+        ([1, 2, 3], "expected a pair"),
+        ({"a": 1}, "expected a pair"),
+        (b"text", "expected a pair"),
+    ],
+)
+def test_other_shapes_are_sentences(tmp_path: Path, value: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_bin(dump(tmp_path / "a.bin", value))
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_bins_are_sets_or_sentences(tmp_path: Path, data: st.DataObject) -> None:
+    raw = bytearray(pickle.dumps(([b"one", b"two", np.arange(9, dtype=np.uint8), b"four"], [True, np.False_])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "a.bin").write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+    try:
+        read_bin(tmp_path / "a.bin")
+    except InputError as error:
+        assert "a.bin" in str(error)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    write_bin(tmp_path / "a.bin", [b"1", b"2", b"3", b"4"], [True, False])
+    assert pickle.loads((tmp_path / "a.bin").read_bytes()) == ([b"1", b"2", b"3", b"4"], [True, False])
+    with pytest.raises(ValueError, match="3 images for 2 flags"):
+        write_bin(tmp_path / "a.bin", [b"1", b"2", b"3"], [True, False])
