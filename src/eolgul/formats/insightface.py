@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,22 +146,100 @@ class Bin:
     same: NDArray[np.bool_]
 
 
-class _BinUnpickler(pickle.Unpickler):
-    """Admits what a `.bin` needs (bytes, str, list, tuple, bool, numpy arrays and scalars) and nothing else."""
+class _Dtype:
+    """Stands in for `numpy.dtype`: uint8 or bool; the state that the pickle gives it is not listened to."""
 
-    _ALLOWED = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("_codecs", "encode"),
-            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-        }
-    )
+    flags = False
+
+    def __init__(self, name: str | bytes, *_: object) -> None:
+        text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
+        if text not in ("u1", "b1"):
+            raise InputError("asks for a numpy dtype other than uint8 and bool: refused")
+        self.flags = text == "b1"
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _Array:
+    """Stands in for a pickled numpy array and is only its bytes: no shape and no pointer of a stranger reaches numpy."""
+
+    data = b""
+    flags = False
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
+        _, shape, dtype, _, data = state
+        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
+            raise InputError("holds an array that is not plain bytes: refused")
+        if max(shape, default=1) != len(data):  # OpenCV's imencode gives (n, 1), newer writers (n,)
+            raise InputError("holds an array that is not one-dimensional: refused")
+        self.data, self.flags = data, dtype.flags
+
+
+class _FromBuffer(_Array):
+    """Stands in for `numpy.core.numeric._frombuffer`, through which pickle protocol 5 brings arrays back."""
+
+    def __init__(self, data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], *_: object) -> None:
+        self.__setstate__((1, shape, dtype, False, bytes(data) if isinstance(data, bytearray) else data))
+
+
+class _Scalar(int):
+    """Stands in for `numpy.core.multiarray.scalar`: the only scalar a `.bin` holds is a flag."""
+
+    def __new__(cls, dtype: _Dtype, data: bytes) -> Self:
+        if not dtype.flags or data not in (b"\0", b"\1"):
+            raise InputError("holds a numpy scalar that is no flag: refused")
+        return super().__new__(cls, data[0])
+
+    def __setstate__(self, state: object) -> None:
+        raise InputError("gives a number a state: refused")
+
+
+class _Encode:
+    """Stands in for `_codecs.encode`, with which Python 3 writes bytes in protocols 0 to 2."""
+
+    def __new__(cls, text: str, encoding: str | bytes) -> bytes:  # type: ignore[misc]
+        if encoding not in ("latin1", b"latin1"):
+            raise InputError("encodes in something else than latin1: refused")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> None:
+        raise InputError("gives a function a state: refused")
+
+
+class _BinUnpickler(pickle.Unpickler):
+    """Builds what a `.bin` needs (bytes, str, list, tuple, bool, uint8 and bool arrays) and nothing else.
+
+    Numpy's own classes are no safe gift to a stranger (`ndarray(shape, "O", bytes)` takes the bytes for pointers), so a
+    pickle that names them gets the stand-ins above. They are classes because a pickle can set a function's attributes.
+    """
+
+    _STAND_INS: ClassVar[dict[tuple[str, str], type]] = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
+        ("_codecs", "encode"): _Encode,
+        **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
+        **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
+        **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
+        if (module, name) not in self._STAND_INS:
             raise InputError(f"asks for {module}.{name}, which a .bin set never needs: refused")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return self._STAND_INS[module, name]
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuse a memo number larger than any honest pickler gives: Python allocates that many places at once."""
+    puts = 0
+    for opcode, argument, place in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            puts += 1
+            if int(argument or 0) > puts:
+                raise InputError(f"byte {place} asks for memo place {argument}: refused")
 
 
 def read_bin(path: Path) -> Bin:
@@ -169,8 +248,9 @@ def read_bin(path: Path) -> Bin:
     Raises InputError when it is no such pickle, asks for any other class, or its counts do not fit.
     """
     try:
-        with path.open("rb") as file:
-            loaded = _BinUnpickler(file, encoding="bytes").load()
+        data = path.read_bytes()
+        _check_memo(data)
+        loaded = _BinUnpickler(io.BytesIO(data), encoding="bytes").load()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:
@@ -180,15 +260,17 @@ def read_bin(path: Path) -> Bin:
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         raise InputError(f"{path}: expected a pair (images, is-same flags)")
     items, flags = loaded
-    if not isinstance(items, tuple | list) or not isinstance(flags, tuple | list | np.ndarray):
+    if isinstance(flags, _Array) and flags.flags:
+        flags = [flag != 0 for flag in flags.data]
+    if not isinstance(items, tuple | list) or not isinstance(flags, tuple | list):
         raise InputError(f"{path}: expected a list of images and a list of flags")
     if len(items) != 2 * len(flags) or len(flags) == 0:
         raise InputError(f"{path}: {len(items)} images and {len(flags)} flags, expected two images a flag")
     images = [_image_bytes(item, f"{path} image {number}") for number, item in enumerate(items)]
     same = np.empty(len(flags), np.bool_)
     for number, flag in enumerate(flags):
-        if not isinstance(flag, bool | int | np.bool_ | np.integer) or flag not in (0, 1):
-            raise InputError(f"{path} flag {number}: {flag!r}, expected true or false")
+        if not isinstance(flag, int) or flag not in (0, 1):  # its repr is not asked for: a nested list's can be endless
+            raise InputError(f"{path} flag {number}: a {type(flag).__name__}, expected true or false")
         same[number] = bool(flag)
     return Bin(images, same)
 
@@ -196,8 +278,8 @@ def read_bin(path: Path) -> Bin:
 def _image_bytes(item: Any, where: str) -> bytes:
     if isinstance(item, bytes):
         return item
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.size == max(item.shape, default=0):
-        return item.tobytes()  # OpenCV's imencode gives (n, 1), newer writers (n,)
+    if isinstance(item, _Array) and not item.flags:
+        return item.data
     raise InputError(f"{where}: a {type(item).__name__}, expected encoded bytes or a one-dimensional uint8 array")
 
 
