@@ -11,6 +11,7 @@ import pickle
 import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -61,10 +62,11 @@ def iter_rec(rec: Path) -> Iterator[RecImage]:
     with RecordReader(rec) as reader:
         index = _index(rec, reader)
         keys = sorted(index)
-        first = unpack_image(reader.read(index[keys[0]])[0], f"{rec} record {keys[0]}")
-        if keys[0] == 0 and first.flag == 2 and len(first.image) == 0 and int(first.labels[0]) > 0:
-            end = int(first.labels[0])
+        end = _images_end(reader, index)
+        if end is not None:
             keys = [key for key in keys if 0 < key < end]
+            if np.float32(len(keys) + 1) != end:  # as a float32, which record 0 states it in
+                raise InputError(f"{rec}: record 0 announces {end - 1} images, {len(keys)} are there; is it cut off?")
         for key in keys:
             offset = index[key]
             try:
@@ -73,12 +75,22 @@ def iter_rec(rec: Path) -> Iterator[RecImage]:
                 yield RecImage(key, offset, None, b"", str(error))
                 continue
             label = record.labels[0]
-            if not (label >= 0 and label == int(label)):
+            if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
                 yield RecImage(key, offset, None, b"", f"{rec} at byte {offset}: label {label} is no identity number")
             elif len(record.image) == 0:
                 yield RecImage(key, offset, int(label), b"", f"{rec} at byte {offset}: no image behind the header")
             else:
                 yield RecImage(key, offset, int(label), bytes(record.image))
+
+
+def _images_end(reader: RecordReader, index: dict[int, int]) -> int | None:
+    """The key after the last image when record 0 is InsightFace's, None when it is an image like the others."""
+    try:
+        first = unpack_image(reader.read(index[0])[0], "record 0")
+    except (KeyError, InputError):  # a bad record is told of in its turn
+        return None
+    label = first.labels[0]
+    return int(label) if first.flag == 2 and len(first.image) == 0 and label > 0 and label.is_integer() else None
 
 
 def _index(rec: Path, reader: RecordReader) -> dict[int, int]:
@@ -94,13 +106,23 @@ def _index(rec: Path, reader: RecordReader) -> dict[int, int]:
 
 
 def _fits(reader: RecordReader, index: dict[int, int]) -> bool:
-    """A stale index points beside a record, or leaves some out at the end: look at both ends."""
-    offsets = (index[min(index)], max(index.values()))
-    try:
-        following = [reader.read(offset)[1] for offset in offsets]
-    except InputError:
+    """Whether the index names every record; a stale one leaves some out, or points beside or behind them.
+
+    A record that is broken where the index rightly points is the file's fault, and is told of when it is read.
+    """
+    if min(index.values()) != 0 or max(index.values()) + 8 > reader.size:
         return False
-    return following[1] >= reader.size and min(index.values()) == 0
+    offsets = sorted(index.values())
+    for offset, listed in pairwise([*offsets, reader.size]):
+        if offset == listed:
+            return False
+        try:
+            following = reader.read(offset)[1]
+        except InputError:
+            continue
+        if following < listed and reader.begins_at(following):
+            return False
+    return True
 
 
 def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int = 112, width: int = 112) -> Property:

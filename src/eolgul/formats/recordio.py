@@ -122,6 +122,12 @@ class RecordReader:
             raise InputError(f"{self.path} at byte {offset}: a record of {length} bytes, cut off at byte {self.size}")
         return head >> 29, self._view[start : start + length], start + (length + 3) // 4 * 4
 
+    def begins_at(self, offset: int) -> bool:
+        """Whether the header of a record's first or only part stands at `offset`."""
+        if offset + _HEAD.size > self.size or self._map[offset : offset + 4] != MAGIC_BYTES:
+            return False
+        return self._map[offset + 7] >> 5 in (_WHOLE, _FIRST)
+
     def scan(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, memoryview]]:
         """Every record as (offset, payload), in file order, of those that begin in bytes [start, end).
 
