@@ -79,6 +79,8 @@ class Selection:
                 raise InputError(
                     f"selection {clause!r}: expected one of {', '.join(PRESETS)} or field=values with field in {', '.join(_ALL)}"
                 )
+            if field in chosen:
+                raise InputError(f"selection {clause!r}: {field} is given twice; separate its values by commas")
             chosen[field] = _names(values, field)
         return cls(**chosen)
 
@@ -160,16 +162,24 @@ class Annotation:
 def read_annotation(path: Path) -> Annotation:
     """Read an annotation file. InputError names the line that does not hold the expected numbers."""
     rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-        values = [value for value in re.split(r"[\s,;]+", line.strip()) if value]
-        if not values:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        words = [word for word in re.split(r"[\s,;]+", line) if word]
+        if not words:
             continue
+        expected = "x y" if len(rows) < 7 else "x y w h"
         try:
-            rows.append([float(value) for value in values])
-        except ValueError as error:
-            raise InputError(f"{path} line {number}: {line[:60]!r}, expected numbers") from error
-    if len(rows) < 8 or any(len(row) != 2 for row in rows[:7]) or any(len(row) != 4 for row in rows[7:]):
-        raise InputError(f"{path}: expected 7 lines 'x y' and then 'x y w h' lines")
+            row = [float(word) for word in words]
+        except ValueError:
+            row = []
+        if len(row) != len(expected.split()) or not np.isfinite(np.array(row, np.float32)).all():
+            raise InputError(f"{path} line {number}: {line[:60]!r}, expected numbers '{expected}'")
+        rows.append(row)
+    if len(rows) < 8:
+        raise InputError(f"{path}: {len(rows)} lines, expected 7 lines 'x y' and then 'x y w h' lines")
     return Annotation(np.array(rows[:7], np.float32), np.array(rows[7:], np.float32))
 
 
