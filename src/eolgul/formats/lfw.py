@@ -27,18 +27,25 @@ def read_pairs(path: Path) -> list[Pair]:
 
     Raises InputError naming the line that does not fit.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
     try:
-        folds, each = (int(value) for value in lines[0].split())
-    except (ValueError, IndexError) as error:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} at byte {error.start}: expected text in UTF-8") from error
+    first, *rest = text.splitlines() or [""]
+    lines = [(number, line) for number, line in enumerate(rest, 2) if line.strip()]
+    try:
+        folds, each = (int(value) for value in first.split())
+        if folds < 1 or each < 1:
+            raise ValueError(first)
+    except ValueError as error:
         raise InputError(f"{path} line 1: expected 'folds<TAB>pairs per class'") from error
-    if len([line for line in lines[1:] if line.strip()]) != 2 * folds * each:
-        raise InputError(
-            f"{path}: {len(lines) - 1} pair lines, expected {2 * folds * each} ({folds} folds of 2 x {each})"
-        )
+    if len(lines) != 2 * folds * each:
+        raise InputError(f"{path}: {len(lines)} pair lines, expected {2 * folds * each} ({folds} folds of 2 x {each})")
     pairs = []
-    for number, line in enumerate(lines[1 : 1 + 2 * folds * each]):
-        fold, within = divmod(number, 2 * each)
+    for place, (number, line) in enumerate(lines):
+        fold, within = divmod(place, 2 * each)
         words = line.split()
         try:
             if within < each:
@@ -49,6 +56,6 @@ def read_pairs(path: Path) -> list[Pair]:
                 left, right = image_key(name, int(first)), image_key(other, int(second))
         except ValueError as error:
             kind = "'name n1 n2'" if within < each else "'name1 n1 name2 n2'"
-            raise InputError(f"{path} line {number + 2}: {line[:60]!r}, expected {kind}") from error
+            raise InputError(f"{path} line {number}: {line[:60]!r}, expected {kind}") from error
         pairs.append(Pair(left, right, within < each, fold))
     return pairs
