@@ -76,10 +76,13 @@ def writing(out: Path) -> Iterator[Path]:
     out = out.absolute()
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; an artifact needs a directory name")
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise InputError(f"{out}: no directory can be made there ({error.strerror}: {error.filename})") from error
     try:
         yield temporary
         if out.exists():
@@ -147,18 +150,22 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
     data = card_path.read_bytes()
     try:
         card = json.loads(data)
-        files: dict[str, dict[str, Any]] = card["files"]
-        if card["kind"] != found or card["format"] != FORMAT:
-            raise KeyError("kind")
-    except (ValueError, KeyError, TypeError) as error:
+        files = [(str(name), int(facts["size"]), str(facts["sha256"])) for name, facts in card["files"].items()]
+        if card["kind"] != found or card["format"] != FORMAT or not isinstance(card["contents"], dict):
+            raise ValueError(f"a {card['kind']} of format {card['format']}")
+        if "synthetic" not in card or "step" not in card:
+            raise KeyError("synthetic, step")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{card_path}: not a format {FORMAT} {found} card") from error
-    for name, facts in files.items():
+    for name, size, sha256 in files:
         file = path / name
-        if ".." in Path(name).parts or not file.is_file():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{card_path}: lists {name!r}, which is outside its directory: refused")
+        if not file.is_file():
             raise InputError(f"{file}: listed in {card_path.name} but missing")
-        if file.stat().st_size != facts["size"]:
-            raise InputError(f"{file}: {file.stat().st_size} bytes, expected {facts['size']}")
-        if check == "sha256" and sha256_file(file) != facts["sha256"]:
+        if file.stat().st_size != size:
+            raise InputError(f"{file}: {file.stat().st_size} bytes, expected {size}")
+        if check == "sha256" and sha256_file(file) != sha256:
             raise InputError(f"{file}: sha256 differs from the one in {card_path.name}")
     return Artifact(path, found, card, sha256_bytes(data))
 
