@@ -257,13 +257,20 @@ def writing_dataset(
         seal(folder, "FaceDataset", step=step, recipe=recipe, inputs=inputs, contents=contents, synthetic=synthetic)
 
 
+def _read_table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+
+
 class FaceDataset:
     """A FaceDataset opened for reading. Rows are numbered as the manifest is; safe to share between threads."""
 
     def __init__(self, path: Path, *, check: str = "size") -> None:
         self.artifact: Artifact = open_artifact(path, "FaceDataset", check=check)
         self.path = path
-        self.manifest: pa.Table = pq.read_table(path / "manifest.parquet")
+        self.manifest: pa.Table = _read_table(path / "manifest.parquet")
         missing = set(SCHEMA.names) - set(self.manifest.column_names)
         if missing:
             raise InputError(f"{path / 'manifest.parquet'}: lacks the columns {sorted(missing)}")
@@ -317,7 +324,7 @@ class FaceDataset:
 
     def rejected(self) -> list[dict[str, Any]]:
         """The rejected inputs: where, identity, source, reason, detail."""
-        rows: list[dict[str, Any]] = pq.read_table(self.path / "rejected.parquet").to_pylist()
+        rows: list[dict[str, Any]] = _read_table(self.path / "rejected.parquet").to_pylist()
         return rows
 
     def pairs(self) -> Pairs:
@@ -325,7 +332,7 @@ class FaceDataset:
         file = self.path / "pairs.parquet"
         if not file.is_file():
             raise InputError(f"{self.path}: has no pairs.parquet, so it is no benchmark")
-        table = pq.read_table(file)
+        table = _read_table(file)
         pairs = Pairs(*(np.asarray(table[name].to_numpy()) for name in _PAIRS.names))
         if len(pairs) and (
             max(pairs.left.max(), pairs.right.max()) >= len(self) or min(pairs.left.min(), pairs.right.min()) < 0
