@@ -71,7 +71,8 @@ def _probe(image: Image.Image, max_pixels: int) -> ImageInfo:
     width, height = image.size
     if width * height > max_pixels:
         raise InputError(f"the image has {width}x{height} pixels, more than {max_pixels} in all", "too_large")
-    return ImageInfo(image.format or "", width, height)
+    # A phone's JPEG with a second picture behind the first (a depth map, a gain map) opens as "MPO".
+    return ImageInfo("JPEG" if image.format == "MPO" else image.format or "", width, height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
