@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,15 @@ def extract(
         raise InputError(f"kind {kind!r}: expected one of auto, {', '.join(KINDS)}")
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
+    if kind in ("rec", "bin") and not source.is_file():
+        raise InputError(f"{source}: no such file, expected a .{kind} file")
+    if kind in ("kface", "folders") and not source.is_dir():
+        raise InputError(
+            f"{source}: no such folder, expected {'a K-FACE tree' if kind == 'kface' else 'identity folders'}"
+        )
+    if pairs is not None and kind != "folders":
+        raise InputError(f"pairs {pairs}: a pairs.txt belongs to identity folders, {source} is {kind}")
+    wanted = lfw.read_pairs(pairs) if pairs else []
     name = name or (
         source.parent.name if source.name == "train.rec" else source.stem if source.is_file() else source.name
     )
@@ -111,9 +121,11 @@ def extract(
     elif kind == "folders":
         files, candidates = _folders(source, min_images, max_identities, max_images_per_identity)
     elif kind == "rec":
-        files, candidates = [source], _rec(source)
+        beside = [source.with_suffix(".idx"), source.with_name("property")]
+        files, candidates = [source, *(path for path in beside if path.is_file())], _rec(source)
     else:
         files, candidates = [source], _bin(source)
+    files += [mark for mark in [_mark(source)] if mark.is_file()]
     inputs = [{"kind": f"raw:{kind}", "digest": _digest(source, files)}]
     done = reuse(out, "FaceDataset", step="extract", recipe=recipe, inputs=inputs)
     if done is not None:
@@ -130,9 +142,7 @@ def extract(
                 [(f"{i:06}/0", f"{i:06}/1", bool(flag), 10 * i // len(same)) for i, flag in enumerate(same)],
             )
         elif pairs is not None:
-            _write_pairs(
-                writer, rows, [(pair.left, pair.right, pair.same, pair.fold) for pair in lfw.read_pairs(pairs)]
-            )
+            _write_pairs(writer, rows, [(pair.left, pair.right, pair.same, pair.fold) for pair in wanted])
     return open_artifact(out)
 
 
@@ -211,18 +221,17 @@ def _bin(source: Path) -> Iterator[_Candidate]:
 
 def _kface(source: Path, selection: kface.Selection | None) -> tuple[list[Path], Iterator[_Candidate]]:
     found = []
-    for path in sorted(source.glob("*_Resolution/*/*/*/*/*")):
-        if path.suffix.lower() in _IMAGE_SUFFIXES:
-            parsed = kface.parse_path(path.relative_to(source).as_posix())
-            if parsed is None or selection is None or parsed[1] in selection:
-                found.append((path, parsed))
+    for path in (path for folder in sorted(source.glob("*_Resolution")) for path in _pictures(folder)):
+        parsed = kface.parse_path(path.relative_to(source).as_posix())
+        if parsed is None or selection is None or parsed[1] in selection:
+            found.append((path, parsed))
     if not found:
         raise InputError(f"{source}: no K-FACE image of the selection ({selection or 'all'}) in it")
 
     def candidates() -> Iterator[_Candidate]:
         for path, parsed in found:
-            where = path.relative_to(source).as_posix()
-            if parsed is None:
+            where = _text(path.relative_to(source))
+            if parsed is None or where != path.relative_to(source).as_posix():
                 problem = ("unknown_condition", "expected <Resolution>/<ID>/S00x/Ly/E0z/Cn.jpg with K-FACE's names")
                 yield _Candidate(where, "", None, b"", problem=problem)
                 continue
@@ -238,18 +247,32 @@ def _kface(source: Path, selection: kface.Selection | None) -> tuple[list[Path],
             image_id = f"{identity}/{'_'.join(getattr(condition, name) for name in condition.__slots__)}"
             yield _Candidate(where, image_id, identity, path, facts)
 
-    return [path for path, _ in found], candidates()
+    files = [path for path, _ in found]
+    return files + [note for path in files if (note := path.with_suffix(".txt")).is_file()], candidates()
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The images below `folder`, in the order of their paths."""
+    return sorted(path for path in folder.rglob("*") if _is_picture(path))
+
+
+def _is_picture(path: Path) -> bool:
+    """By name and kind; a link counts even where it leads nowhere, since somebody meant it to be an image."""
+    return path.suffix.lower() in _IMAGE_SUFFIXES and (path.is_file() or path.is_symlink())
+
+
+def _text(path: Path) -> str:
+    """A path as text that can be stored: bytes that are not UTF-8 (old Korean archives) are written as escapes."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _folders(
     source: Path, min_images: int, max_identities: int | None, max_images: int | None
 ) -> tuple[list[Path], Iterator[_Candidate]]:
-    loose = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in _IMAGE_SUFFIXES)
+    loose = sorted(path for path in source.iterdir() if _is_picture(path))
     people: list[list[Path]] = []
     for folder in sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        pictures = sorted(
-            path for path in folder.rglob("*") if path.is_file() and path.suffix.lower() in _IMAGE_SUFFIXES
-        )
+        pictures = _pictures(folder)
         if pictures and len(pictures) >= min_images:
             people.append(pictures[:max_images])
     people = people[:max_identities]
@@ -259,11 +282,18 @@ def _folders(
     def candidates() -> Iterator[_Candidate]:
         for path in loose:
             problem = ("no_identity", "an image beside the identity folders, expected <identity>/<image>")
-            yield _Candidate(path.name, "", None, b"", problem=problem)
+            yield _Candidate(_text(path.relative_to(source)), "", None, b"", problem=problem)
         for path in (picture for pictures in people for picture in pictures):
-            parts = path.relative_to(source).parts
-            image_id = "/".join([*parts[:-1], path.stem])
-            yield _Candidate(path.relative_to(source).as_posix(), image_id, parts[0], path)
+            name = path.relative_to(source)
+            where = _text(name)
+            if where != name.as_posix():
+                problem = (
+                    "bad_name",
+                    "the file's name is not UTF-8; rename it, or unpack its archive with its encoding",
+                )
+                yield _Candidate(where, "", _text(Path(name.parts[0])), b"", problem=problem)
+            else:
+                yield _Candidate(where, name.with_suffix("").as_posix(), name.parts[0], path)
 
     return [path for pictures in people for path in pictures] + loose, candidates()
 
@@ -274,7 +304,7 @@ def _digest(source: Path, files: list[Path]) -> str:
     root = source if source.is_dir() else source.parent
     with ThreadPoolExecutor(_READ_AHEAD) as pool:
         for path, digest in zip(files, pool.map(_sha256_or_nothing, files), strict=True):
-            total.update(f"{path.relative_to(root).as_posix()}\0{digest}\n".encode())
+            total.update(os.fsencode(path.relative_to(root).as_posix()) + f"\0{digest}\n".encode())
     return total.hexdigest()
 
 
@@ -296,16 +326,19 @@ def _aligned(source: Path, kind: str) -> str | None:
     return None
 
 
+def _mark(source: Path) -> Path:
+    """Where `eolgul.synth` leaves its mark for a source."""
+    if source.suffix == ".bin":
+        return source.with_name(f"{source.stem}.{SYNTHETIC_MARK}")
+    return (source if source.is_dir() else source.parent) / SYNTHETIC_MARK
+
+
 def _is_synthetic(source: Path) -> bool:
     """Whether `eolgul.synth` left its mark beside or in the source."""
-    folder = source if source.is_dir() else source.parent
-    marks = (
-        [source.with_name(f"{source.stem}.{SYNTHETIC_MARK}")] if source.suffix == ".bin" else [folder / SYNTHETIC_MARK]
-    )
-    for mark in marks:
-        if mark.is_file():
-            try:
-                return bool(json.loads(mark.read_bytes())["synthetic"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{mark}: expected JSON with a 'synthetic' flag") from error
-    return False
+    mark = _mark(source)
+    if not mark.is_file():
+        return False
+    try:
+        return bool(json.loads(mark.read_bytes())["synthetic"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{mark}: expected JSON with a 'synthetic' flag") from error
