@@ -17,7 +17,7 @@ from eolgul.dataset import FACTS, FaceDataset, FaceDatasetWriter, writing_datase
 from eolgul.errors import InputError
 from eolgul.images import EXTENSIONS, probe
 
-HELD_OUT = ("test", "calibration", "validation")
+HELD_OUT = {"test": 4, "calibration": 3, "validation": 2}  # the fewest people that evaluation can do anything with
 _MIN_IMAGES = 2  # a held-out person with one picture gives no genuine pair
 
 
@@ -37,7 +37,7 @@ def assemble(
     `validation`, `calibration` and `test` are shares of the identities of each source (of those named in
     `held_out_sources`, or of all). Which people they are depends on `seed` and their names only. Raises InputError for
     datasets that are not aligned, were aligned with different detector settings, share a source name, hold benchmark
-    pairs, or have too few identities to hold two back for each wanted split.
+    pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
     """
     shares = {"test": test, "calibration": calibration, "validation": validation}
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
@@ -88,7 +88,7 @@ def split_identities(
     """The split of each identity. `groups` maps a group's name to its identities and their image counts.
 
     Within a source, groups are put in an order that only `seed` and names decide, and the first ones go to test, then
-    calibration, then validation, as many as the shares ask for (rounded, two at least); the rest is training.
+    calibration, then validation, as many as the shares ask for (rounded, and at least `HELD_OUT`); the rest is training.
     """
     by_source: dict[str, list[str]] = defaultdict(list)
     for group in groups:
@@ -98,10 +98,10 @@ def split_identities(
         usable = [name for name in names if sum(groups[name].values()) >= _MIN_IMAGES]
         usable.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
         wanted = {
-            split: max(2, round(shares[split] * len(names)))
+            split: max(fewest, round(shares[split] * len(names)))
             if shares[split] > 0 and (not sources or source in sources)
             else 0
-            for split in HELD_OUT
+            for split, fewest in HELD_OUT.items()
         }
         if sum(wanted.values()) > len(usable) or sum(wanted.values()) >= len(names):
             raise InputError(
