@@ -1,7 +1,7 @@
 """Step 3: merge aligned sources and split them by identity, so that nobody is in two splits → FaceDataset.
 
 An identity is its source's name and its name there. Identities that share an identical image (one person under two
-names, as scraped sets have them) are kept together: a whole group goes to one split.
+names, as scraped sets have them) are kept together, and in training: held out, they would be measured as strangers.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def split_identities(
 ) -> dict[str, str]:
     """The split of each identity. `groups` maps a group's name to its identities and their image counts.
 
-    Within a source, groups are put in an order that only `seed` and names decide, and the first ones go to test, then
+    Within a source, groups of one identity are put in an order that only `seed` and names decide, and the first ones go to test, then
     calibration, then validation, as many as the shares ask for (rounded, and at least `HELD_OUT`); the rest is training.
     """
     by_source: dict[str, list[str]] = defaultdict(list)
@@ -95,7 +95,7 @@ def split_identities(
         by_source[group.partition(".")[0]].append(group)
     result: dict[str, str] = {}
     for source, names in by_source.items():
-        usable = [name for name in names if sum(groups[name].values()) >= _MIN_IMAGES]
+        usable = [name for name in names if len(groups[name]) == 1 and sum(groups[name].values()) >= _MIN_IMAGES]
         usable.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
         wanted = {
             split: max(fewest, round(shares[split] * len(names)))
@@ -105,7 +105,7 @@ def split_identities(
         }
         if sum(wanted.values()) > len(usable) or sum(wanted.values()) >= len(names):
             raise InputError(
-                f"source {source}: {len(usable)} of {len(names)} identities have {_MIN_IMAGES} images or more, "
+                f"source {source}: {len(usable)} of {len(names)} identities have {_MIN_IMAGES} images of their own or more, "
                 f"too few to hold back {sum(wanted.values())} ({wanted}) and still train"
             )
         chosen = dict.fromkeys(names, "train")
