@@ -46,7 +46,8 @@ def extract(
         made = steps.extract(source, out, workers=workers, **options)
         counted[steps.source_name(source)] = made
         for key in ("images", "identities", "rejected"):
-            facts.log_metric(f"{steps.source_name(source)} {key}", made[key])
+            if made[key] is not None:
+                facts.log_metric(f"{steps.source_name(source)} {key}", made[key])
         return out
 
     steps.check_names([*sources, *benchmarks])
