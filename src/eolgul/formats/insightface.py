@@ -169,15 +169,12 @@ class Bin:
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype`: uint8 or bool; the state that the pickle gives it is not listened to."""
+    """Stands in for `numpy.dtype` and is only its name; the state that the pickle gives it is not listened to."""
 
-    flags = False
+    name = ""
 
     def __init__(self, name: str | bytes, *_: object) -> None:
-        text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
-        if text not in ("u1", "b1"):
-            raise InputError("asks for a numpy dtype other than uint8 and bool: refused")
-        self.flags = text == "b1"
+        self.name = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -187,18 +184,16 @@ class _Array:
     """Stands in for a pickled numpy array and is only its bytes: no shape and no pointer of a stranger reaches numpy."""
 
     data = b""
-    flags = False
+    kind = ""  # "u1" or "b1" when it is a one-dimensional array of uint8 or bool
 
     def __init__(self, *_: object) -> None:
         pass
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, shape, dtype, _, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-            raise InputError("holds an array that is not plain bytes: refused")
-        if max(shape, default=1) != len(data):  # OpenCV's imencode gives (n, 1), newer writers (n,)
-            raise InputError("holds an array that is not one-dimensional: refused")
-        self.data, self.flags = data, dtype.flags
+        flat = isinstance(data, bytes) and max(shape, default=1) == len(data)  # OpenCV's imencode gives (n, 1)
+        if flat and isinstance(dtype, _Dtype) and dtype.name in ("u1", "b1"):
+            self.data, self.kind = data, dtype.name
 
 
 class _FromBuffer(_Array):
@@ -212,8 +207,8 @@ class _Scalar(int):
     """Stands in for `numpy.core.multiarray.scalar`: the only scalar a `.bin` holds is a flag."""
 
     def __new__(cls, dtype: _Dtype, data: bytes) -> Self:
-        if not dtype.flags or data not in (b"\0", b"\1"):
-            raise InputError("holds a numpy scalar that is no flag: refused")
+        if dtype.name != "b1" or data not in (b"\0", b"\1"):
+            raise InputError("holds a numpy scalar that is no bool: refused")
         return super().__new__(cls, data[0])
 
     def __setstate__(self, state: object) -> None:
@@ -282,7 +277,7 @@ def read_bin(path: Path) -> Bin:
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         raise InputError(f"{path}: expected a pair (images, is-same flags)")
     items, flags = loaded
-    if isinstance(flags, _Array) and flags.flags:
+    if isinstance(flags, _Array) and flags.kind == "b1":
         flags = [flag != 0 for flag in flags.data]
     if not isinstance(items, tuple | list) or not isinstance(flags, tuple | list):
         raise InputError(f"{path}: expected a list of images and a list of flags")
@@ -300,9 +295,10 @@ def read_bin(path: Path) -> Bin:
 def _image_bytes(item: Any, where: str) -> bytes:
     if isinstance(item, bytes):
         return item
-    if isinstance(item, _Array) and not item.flags:
+    if isinstance(item, _Array) and item.kind == "u1":
         return item.data
-    raise InputError(f"{where}: a {type(item).__name__}, expected encoded bytes or a one-dimensional uint8 array")
+    kind = "numpy array of another kind" if isinstance(item, _Array) else type(item).__name__
+    raise InputError(f"{where}: a {kind}, expected encoded bytes or a one-dimensional uint8 array")
 
 
 def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
