@@ -136,6 +136,95 @@ def test_damaged_bins_are_sets_or_sentences(tmp_path: Path, data: st.DataObject)
         assert "a.bin" in str(error)
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_every_pickle_protocol_and_both_numpys(tmp_path: Path, protocol: int) -> None:
+    arrays = [np.frombuffer(b"one", np.uint8), np.frombuffer(b"four", np.uint8)[:, None]]
+    for flags in ([True], [np.True_], np.array([True]), [1]):
+        for items in (arrays, [b"one", b"four"], tuple(arrays)):
+            file = dump(tmp_path / "a.bin", (items, flags), protocol)
+            for module in (b"numpy._core.", b"numpy.core."):  # numpy 2 and 1 call it by these names
+                if protocol < 4 or module == b"numpy._core.":  # later protocols write the name's length before it
+                    file.write_bytes(file.read_bytes().replace(b"numpy._core.", module))
+                loaded = read_bin(file)
+                assert loaded.images == [b"one", b"four"] and loaded.same.tolist() == [True]
+
+
+def state(*parts: bytes) -> bytes:
+    return b"\x80\x03" + b"".join(parts) + b"."
+
+
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\0\x85C\x01btR"
+DTYPE = b"cnumpy\ndtype\n(X\x01\0\0\0O\x89\x88tR"
+POINTER = b"C\x08\x41\x41\x41\x41\x41\x41\x41\x41"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        # Object arrays over bytes: numpy itself would take these for pointers and crash.
+        state(b"](cnumpy\nndarray\n(K\x01\x85X\x01\0\0\0O", POINTER, b"tRC\x01ae](\x88e\x86"),
+        state(b"](", ARRAY, b"(K\x01K\x01\x85", DTYPE, b"\x89", POINTER, b"tbC\x01ae](\x88e\x86"),
+        # A dtype whose state says that it holds no objects.
+        state(
+            b"](",
+            ARRAY,
+            b"(K\x01K\x01\x85",
+            DTYPE,
+            b"(K\x03X\x01\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89",
+            POINTER,
+            b"tbC\x01ae](\x88e\x86",
+        ),
+        # Arrays that were never given a state, or only made by __new__.
+        state(b"](cnumpy\nndarray\n)\x81C\x01ae](\x88e\x86"),
+        state(b"](cnumpy\ndtype\n)\x81C\x01ae](\x88e\x86"),
+        state(b"](C\x01aC\x01ae](cnumpy\nndarray\n)\x81e\x86"),
+        # Attributes set on what the unpickler lends out.
+        state(b"c_codecs\nencode\n}X\x01\0\0\0aK\x01sb."),
+        state(b"cnumpy\nndarray\nN}X\x04\0\0\0dataK\x01s\x86b"),
+        state(b"cnumpy.core.multiarray\nscalar\nN}X\x01\0\0\0aK\x01s\x86b"),
+        # A codec that expands, and one that is a module's name.
+        state(b"c_codecs\nencode\nX\x01\0\0\0aX\x03\0\0\0zip\x86R"),
+        # 32 GB of memo for nothing; a long announced and never given; an array of two to the forty bytes.
+        state(b"Nr\xff\xff\xff\x7f"),
+        b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f",
+        state(b"](cnumpy\nndarray\n(\x8a\x06\0\0\0\0\0\x01\x85X\x02\0\0\0u1tRC\x01ae](\x88e\x86"),
+        # Nested without end, and a list that holds itself.
+        b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b".",
+        b"\x80\x02]q\0h\0a](\x88e\x86.",
+        b"",
+        b".",
+        b"(",
+    ],
+)
+def test_crafted_pickles_are_sentences(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.bin").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.bin"):
+        read_bin(tmp_path / "a.bin")
+
+
+def test_a_flag_is_never_printed(tmp_path: Path) -> None:
+    """Each level of such a list doubles what its repr would be: 2 to the 200."""
+    laugh: Any = "ha"
+    for _ in range(200):
+        laugh = [laugh, laugh]
+    for flag in (laugh, 10**6000, -1, 1.0, None, "True"):
+        with pytest.raises(InputError, match=r"a\.bin flag 0: a "):
+            read_bin(dump(tmp_path / "a.bin", ([b"a", b"b"], [flag])))
+
+
+def test_object_arrays_are_refused(tmp_path: Path) -> None:
+    nested = np.empty(2, object)
+    nested[:] = [np.zeros(2, np.uint8), b"x"]
+    for value in (
+        (nested, [True]),
+        ([b"a", nested], [True]),
+        ([b"a", b"b"], np.array([True], object)),
+        np.zeros(2, bool),
+    ):
+        with pytest.raises(InputError, match=r"a\.bin"):
+            read_bin(dump(tmp_path / "a.bin", value))
+
+
 def test_round_trip(tmp_path: Path) -> None:
     write_bin(tmp_path / "a.bin", [b"1", b"2", b"3", b"4"], [True, False])
     assert pickle.loads((tmp_path / "a.bin").read_bytes()) == ([b"1", b"2", b"3", b"4"], [True, False])

@@ -51,6 +51,30 @@ def test_unknown_words_are_refused(text: str) -> None:
         Selection.parse(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["lights=L1 lights=L2", "lights=L3-L1", "resolutions=middle", "original lights=L1", "lights"]
+)
+def test_a_selection_that_would_mean_something_else_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="selection"):
+        Selection.parse(text)
+
+
+def test_the_order_of_values_does_not_matter() -> None:
+    assert Selection.parse("cameras=C9,C5-C7,C6") == Selection.parse("cameras=C5,C6,C7,C9")
+    assert Selection.parse("cameras=C9,C5").cameras == ("C5", "C9")
+
+
+@given(st.lists(st.tuples(st.floats(0, 900, width=32), st.floats(0, 600, width=32)), min_size=7, max_size=7))
+def test_annotations_come_back_to_a_tenth_of_a_pixel(
+    tmp_path_factory: pytest.TempPathFactory, points: list[tuple[float, float]]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "C8.txt"
+    write_annotation(file, np.array(points), [[1.25, 2, 3, 4]] * 6)
+    found = read_annotation(file)
+    np.testing.assert_allclose(found.points, points, atol=0.051)
+    assert found.boxes.shape == (6, 4)
+
+
 def test_membership_agrees_with_enumeration() -> None:
     chosen = Selection.parse("lights=L1,L16-L18 cameras=C5-C6 expressions=E02 accessories=S001")
     inside = set(chosen.conditions())
@@ -72,6 +96,12 @@ def test_paths_both_ways() -> None:
         "Middle_Resolution/1/S001/L31/E01/C1.jpg",
         "Middle_Resolution/1/S001/L1/E04/C1.jpg",
         "Huge_Resolution/1/S001/L1/E01/C1.jpg",
+        "Middle_Resolution/1/S001/L1/E01/C01.jpg",
+        "Middle_Resolution/1/S001/L0/E01/C1.jpg",
+        "Middle_Resolution/1/S001/L1/E00/C1.jpg",
+        "Middle_Resolution/1/S001/L1/E011/C1.jpg",
+        "Middle_Resolution/1/S001/L1/E01/C1.jpg.png.gif",
+        "Middle_Resolution/1/S001/L1/E01/more/C1.jpg",
         "Middle_Resolution/1/S001/L1/E01/C1.txt",
         "1/S001/L1/E01/C1.jpg",
     ],
@@ -107,7 +137,16 @@ def test_landmarks_come_in_the_templates_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("", "7 lines"), ("1 2\n" * 7, "7 lines"), ("1 2\n" * 6 + "a b\n1 2 3 4", "line 7"), ("1 2 3\n" * 9, "7 lines")],
+    [
+        ("", "7 lines"),
+        ("1 2\n" * 7, "7 lines"),
+        ("1 2\n" * 7 + "1 2 3 4\n1 2 3\n", "line 9: "),
+        ("1 nan\n" * 8, "line 1: "),
+        ("1 2\n\n" * 7 + "1 2 3 inf\n", "line 15: "),
+        ("1 2\n" * 2 + "1e99 2\n", "line 3: "),
+        ("1 2\n" * 6 + "a b\n1 2 3 4", "line 7"),
+        ("1 2 3\n" * 9, "line 1: "),
+    ],
 )
 def test_malformed_annotations_are_sentences(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "C7.txt").write_text(text)
