@@ -7,8 +7,12 @@ Steps are functions of local paths. `source` brings an `s3://bucket/key` folder 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import json
 import os
+import threading
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -85,13 +89,19 @@ def _telling(uri: str) -> Iterator[Any]:
     from urllib3.exceptions import HTTPError
 
     try:
-        yield _client()
+        client = _client()
+    except ValueError as error:
+        raise InputError(f"EOLGUL_S3_ENDPOINT {_settings().endpoint!r}: {error}, expected host:port") from error
+    try:
+        yield client
     except S3Error as error:
         raise InputError(f"{uri}: {error.code}, {error.message}") from error
-    except (MinioException, HTTPError, ValueError) as error:
+    except (MinioException, HTTPError) as error:
         raise InputError(
             f"{uri}: S3 at {_settings().endpoint} does not answer as expected ({type(error).__name__}: {error})"
         ) from error
+    except ValueError as error:  # of the SDK, about the bucket's or the object's name
+        raise InputError(f"{uri}: {error}") from error
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -139,9 +149,12 @@ def write_bytes(uri: str, data: bytes) -> None:
         return
     path = Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _objects(uri: str) -> list[Any]:
@@ -162,8 +175,8 @@ def exists(uri: str) -> bool:
 def fetch(uri: str | Path) -> Path:
     """The local path of `uri`: itself when local, else a copy in the cache that is brought up to date.
 
-    An object or a whole prefix may be named. Objects whose size and time are already on disk are not fetched again.
-    InputError when nothing is there.
+    An object or a whole prefix may be named. What is on disk in the very version that S3 has is not fetched again, and
+    what S3 no longer has goes. InputError when nothing is there.
     """
     if not is_s3(uri):
         path = Path(uri)
@@ -177,44 +190,78 @@ def fetch(uri: str | Path) -> Path:
         raise InputError(f"{uri}: nothing there")
     root = _settings().cache / bucket
     wanted = {root.joinpath(*PurePosixPath(item.object_name).parts): item for item in objects}
-    for path in wanted:
-        if ".." in path.parts:
-            raise InputError(f"{uri}: holds the key {path.name!r} with '..' in it: refused")
+    for path, item in wanted.items():
+        if ".." in path.parts or not path.is_relative_to(root):
+            raise InputError(f"{uri}: holds the key {item.object_name!r}, which leads out of the cache: refused")
     target = root / key if key else root
-    if target.is_dir():
-        for path in target.rglob("*"):
-            if path.is_file() and path not in wanted:
-                path.unlink()
 
     def get(path: Path) -> None:
         item = wanted[path]
-        time = item.last_modified.timestamp()
-        if path.is_file() and path.stat().st_size == item.size and abs(path.stat().st_mtime - time) < 1:
+        if path.is_file() and path.stat().st_size == item.size and path.stat().st_mtime_ns == _stamp(item):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with _telling(f"s3://{bucket}/{item.object_name}") as client:
             client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
-        os.utime(path, (time, time))
+        _mark(path, item)
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(get, wanted))
+    with _alone(bucket):
+        for path in target.rglob("*") if target.is_dir() else ():
+            unfinished = any(part.endswith(".partial") for part in path.relative_to(root).parts)  # of a running step
+            if path.is_file() and path not in wanted and not unfinished:
+                path.unlink()
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(get, wanted))
     return target
 
 
+def _stamp(item: Any) -> int:
+    """The modification time (ns) of an object's copy: its microseconds come from the etag, since S3 gives seconds and
+    two versions of one size may be as old as each other."""
+    return int(item.last_modified.timestamp()) * 10**9 + zlib.crc32(str(item.etag).strip('"').encode()) % 10**6 * 1000
+
+
+def _mark(path: Path, item: Any) -> None:
+    os.utime(path, ns=(_stamp(item), _stamp(item)))
+
+
+@contextmanager
+def _alone(bucket: str) -> Iterator[None]:
+    """One process at a time brings a bucket's part of the cache up to date."""
+    cache = _settings().cache
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f".{bucket}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def publish(path: Path, uri: str) -> None:
-    """Upload a file or a folder to `uri`; an artifact's card goes last and stale objects of an earlier one go first."""
+    """Upload a file or a folder to `uri`; an artifact's card goes last and stale objects of an earlier one go first.
+
+    InputError when other artifacts lie below `uri`: they would go too.
+    """
+    _publish(path, uri)
+
+
+def _publish(path: Path, uri: str) -> dict[str, tuple[Path, str]]:
+    """As `publish`; the file and the etag of each object."""
     bucket, key = _split(uri)
+    done: dict[str, tuple[Path, str]] = {}
 
     def put(file: Path, name: str) -> None:
         with _telling(f"s3://{bucket}/{name}") as client:
-            client.fput_object(bucket_name=bucket, object_name=name, file_path=str(file))
+            result = client.fput_object(bucket_name=bucket, object_name=name, file_path=str(file))
+        done[name] = (file, str(result.etag))
 
     if path.is_file():
         put(path, key)
-        return
-    files = {f"{key}/{file.relative_to(path).as_posix()}": file for file in sorted(path.rglob("*")) if file.is_file()}
+        return done
+    below = f"{key}/" if key else ""
+    files = {f"{below}{file.relative_to(path).as_posix()}": file for file in sorted(path.rglob("*")) if file.is_file()}
+    if not files:
+        raise InputError(f"{path}: nothing in it to publish at {uri}")
     cards = {name: file for name, file in files.items() if file.parent == path and file.name in CARDS.values()}
     stale = [item.object_name for item in _objects(uri) if item.object_name not in files or item.object_name in cards]
+    _check_neighbours(uri, below, stale)
     for name in sorted(stale, key=lambda name: PurePosixPath(name).name not in CARDS.values()):
         with _telling(uri) as client:
             client.remove_object(bucket_name=bucket, object_name=name)
@@ -222,6 +269,27 @@ def publish(path: Path, uri: str) -> None:
         list(pool.map(lambda name: put(files[name], name), files.keys() - cards.keys()))
     for name, file in cards.items():
         put(file, name)
+    return done
+
+
+def _check_neighbours(uri: str, below: str, stale: list[str]) -> None:
+    """Refuse to remove a card from below `uri` unless the artifact that is replaced there lists it as its own."""
+    inner = [
+        name
+        for name in stale
+        if PurePosixPath(name).name in CARDS.values() and name not in map(below.__add__, CARDS.values())
+    ]
+    if inner:
+        card = _card_bytes(uri)
+        try:
+            listed = json.loads(card or b"{}").get("files", {})
+        except (ValueError, AttributeError):  # not a card that anybody wrote here
+            listed = {}
+        for name in inner:
+            if name.removeprefix(below) not in listed:
+                raise InputError(
+                    f"{uri}: another artifact lies below it ({name}) and would be removed; choose another place"
+                )
 
 
 @contextmanager
@@ -241,7 +309,11 @@ def destination(uri: str | Path) -> Iterator[Path]:
         fetch(uri)
     yield local
     if before is None or _local_card(local) != before:
-        publish(local, uri)
+        done = _publish(local, uri)
+        for item in _objects(uri):  # the next step need not fetch what this one made
+            file, etag = done.get(item.object_name, (None, ""))
+            if file is not None and etag.strip('"') == str(item.etag).strip('"'):
+                _mark(file, item)
 
 
 def _card_bytes(uri: str) -> bytes | None:
