@@ -16,6 +16,8 @@ EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "PPM": "pgm"}
 FORMATS = tuple(EXTENSIONS)
 MAX_PIXELS = 50_000_000
 Image.MAX_IMAGE_PIXELS = None  # our own limit below comes first, and is an error instead of a warning
+# Pillow warns of odd metadata; the pixels are what counts. Once for all: catch_warnings is not safe between threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,8 @@ def decode(
     image = _open(data, formats)
     info = _probe(image, max_pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; the pixels are what counts
-            image.load()
-            pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
+        image.load()
+        pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
         raise InputError(f"image data is broken or cut off ({error})", "not_an_image") from error
     return pixels, info
