@@ -155,7 +155,7 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
             raise ValueError(f"a {card['kind']} of format {card['format']}")
         if "synthetic" not in card or "step" not in card:
             raise KeyError("synthetic, step")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{card_path}: not a format {FORMAT} {found} card") from error
     for name, size, sha256 in files:
         file = path / name
