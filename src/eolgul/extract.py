@@ -204,7 +204,10 @@ def _rec(source: Path) -> Iterator[_Candidate]:
     for record in insightface.iter_rec(source):
         where = f"{source.name} record {record.key} at byte {record.offset}"
         if record.problem is not None or record.label is None:
-            yield _Candidate(where, "", None, b"", problem=("bad_record", record.problem or "no label"))
+            detail = (record.problem or "no label").removeprefix(
+                f"{source.parent}/"
+            )  # no machine's path in an artifact
+            yield _Candidate(where, "", None, b"", problem=("bad_record", detail))
         else:
             identity = f"{record.label:06}"
             yield _Candidate(where, f"{identity}/{record.key:08}", identity, record.image)
@@ -242,7 +245,8 @@ def _kface(source: Path, selection: kface.Selection | None) -> tuple[list[Path],
                 try:
                     facts["landmarks"] = kface.read_annotation(annotation).landmarks.ravel().tolist()
                 except InputError as error:
-                    yield _Candidate(where, "", identity, b"", problem=("bad_annotation", str(error)))
+                    detail = str(error).removeprefix(f"{source}/")
+                    yield _Candidate(where, "", identity, b"", problem=("bad_annotation", detail))
                     continue
             image_id = f"{identity}/{'_'.join(getattr(condition, name) for name in condition.__slots__)}"
             yield _Candidate(where, image_id, identity, path, facts)
