@@ -1,0 +1,167 @@
+"""The command line as a person or a pipeline meets it: exit codes, one line on stdout, one sentence on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eolgul.artifact import open_artifact
+from eolgul.formats.insightface import write_bin, write_rec
+from eolgul.formats.kface import Condition
+from eolgul.inspection import inspect
+
+
+def command(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "eolgul", *map(str, words)],
+        capture_output=True, text=True, timeout=120, env=os.environ | (env or {}), check=False,
+    )  # fmt: skip
+
+
+def picture(seed: int, size: int = 8) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One source of every kind, each with something broken in it, and an artifact of the folders."""
+    raw = tmp_path_factory.mktemp("raw")
+    for name in ("ann/1.jpg", "ann/2.jpg", "bob/1.jpg", "bob/broken.jpg"):
+        (raw / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (raw / "photos" / name).write_bytes(b"broken" if "broken" in name else picture(len(name)))
+    write_rec(raw / "faces", [(0, picture(1)), (0, picture(2)), (1, picture(3))])
+    write_bin(raw / "set.bin", [picture(n) for n in range(6)], [True, False, True])
+    for light in ("L1", "L31"):
+        file = raw / "kface" / Condition("Middle", "S001", light, "E01", "C7").path("19062421")
+        file.parent.mkdir(parents=True)
+        file.write_bytes(picture(1))
+    return raw
+
+
+def test_extract_says_what_it_made(raw: Path, tmp_path: Path) -> None:
+    done = command("extract", raw / "photos", tmp_path / "out")
+    assert done.returncode == 0 and done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    facts: dict[str, Any] = json.loads(line)
+    assert facts.pop("seconds") >= 0
+    made = open_artifact(tmp_path / "out", "FaceDataset", check="sha256")
+    assert facts == {
+        "artifact": str(tmp_path / "out"),
+        "kind": "FaceDataset",
+        "digest": made.digest,
+        "images": 3,
+        "identities": 2,
+        "rejected": 1,
+        "synthetic": False,
+    }
+    again = json.loads(command("extract", raw / "photos", tmp_path / "out").stdout)
+    assert again["digest"] == made.digest
+
+    seen = json.loads(command("inspect", tmp_path / "out").stdout)
+    assert (seen["kind"], seen["digest"], seen["contents"]) == ("FaceDataset", made.digest, made.contents)
+    shard = next((tmp_path / "out" / "shards").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 1
+    shard.write_bytes(bytes(data))
+    broken = command("inspect", tmp_path / "out")
+    assert broken.returncode == 2 and broken.stdout == "" and "sha256 differs" in broken.stderr
+
+
+def test_inspect_tells_raw_sources_apart(raw: Path) -> None:
+    assert inspect(str(raw / "photos")) == {"kind": "raw:folders", "identities": 2, "files": 4}
+    stated = {"identities": 2, "height": 112, "width": 112, "images": None}
+    expected = {"kind": "raw:rec", "images": 3, "identities": 2, "bad_records": 0, "property": stated}
+    assert inspect(str(raw / "faces")) == inspect(str(raw / "faces" / "train.rec")) == expected
+    size = (raw / "set.bin").stat().st_size
+    assert inspect(str(raw / "set.bin")) == {"kind": "raw:bin", "pairs": 3, "genuine": 2, "bytes": size}
+    found = inspect(str(raw / "kface"))
+    assert (found["kind"], found["images"], found["identities"], found["unknown_paths"]) == ("raw:kface", 1, 1, 1)
+    assert (found["light"], found["camera"], found["resolution"]) == (["L1"], ["C7"], ["Middle"])
+
+
+BAD: dict[str, tuple[str, ...]] = {
+    "no source": ("extract", "{raw}/none", "{out}"),
+    "a text file": ("extract", "{raw}/note.txt", "{out}"),
+    "another kind": ("extract", "{raw}/photos", "{out}", "--kind", "rec"),
+    "no kind": ("extract", "{raw}/photos", "{out}", "--kind", "zip"),
+    "a selection": ("extract", "{raw}/kface", "{out}", "--selection", "lights=L99"),
+    "pairs": ("extract", "{raw}/photos", "{out}", "--pairs", "{raw}/note.txt"),
+    "cut rec": ("extract", "{raw}/cut.rec", "{out}"),
+    "hostile bin": ("extract", "{raw}/hostile.bin", "{out}"),
+    "out is a file": ("extract", "{raw}/photos", "{raw}/note.txt"),
+    "out below a file": ("extract", "{raw}/photos", "{raw}/note.txt/out"),
+    "no dataset": ("align", "{raw}/photos", "{out}"),
+    "not aligned": ("assemble", "{raw}/photos", "--out", "{out}"),
+    "nothing known": ("inspect", "{raw}/note.txt"),
+    "no model": ("verify", "{raw}/photos/ann/1.jpg", "{raw}/photos/ann/2.jpg", "--model", "{raw}/photos"),
+    "nobody there": ("verify", "{raw}/photos/ann/1.jpg", "{raw}/photos/ann/2.jpg", "--url", "http://127.0.0.1:9"),
+    "no service": ("verify", "{raw}/none.jpg", "{raw}/photos/ann/2.jpg", "--url", "http://127.0.0.1:9"),
+    "no s3": ("extract", "{raw}/photos", "s3://bucket/out"),
+    "no s3 source": ("inspect", "s3://bucket/out"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_2(case: str, raw: Path, tmp_path: Path) -> None:
+    (raw / "note.txt").write_text("nothing\n")
+    (raw / "cut.rec").write_bytes((raw / "faces" / "train.rec").read_bytes()[:-300])
+    (raw / "hostile.bin").write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    before = sorted(str(path) for path in raw.rglob("*"))
+    nowhere = {"EOLGUL_S3_ENDPOINT": "127.0.0.1:9", "EOLGUL_S3_ACCESS_KEY": "a", "EOLGUL_S3_SECRET_KEY": "b" * 9}
+    cache = {"EOLGUL_S3_CACHE": str(tmp_path / "cache")}
+    done = command(*(word.format(raw=raw, out=tmp_path / "out") for word in BAD[case]), env=nowhere | cache)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("eolgul: ") and len(line) > 20
+    assert sorted(str(path) for path in raw.rglob("*")) == before
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")] == []
+
+
+def test_a_wrong_option_is_exit_2_too(raw: Path, tmp_path: Path) -> None:
+    for words in (
+        ("extract", raw / "photos"),
+        ("extract", raw / "photos", tmp_path / "out", "--workers", "0"),
+        ("nonsense",),
+    ):
+        done = command(*words)
+        assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    """A terminal sends SIGINT in the midst of the work; what was there before stays as it was."""
+    people = [tmp_path / "photos" / f"p{number}" for number in range(3)]
+    for person in people:
+        person.mkdir(parents=True)
+    (tmp_path / "big").write_bytes(picture(1, 1200))
+    for number in range(300):
+        os.link(tmp_path / "big", people[number % 3] / f"{number}.jpg")
+    command("extract", tmp_path / "photos", tmp_path / "out", "--max-images-per-identity", "1", "--max-identities", "1")
+    before = open_artifact(tmp_path / "out", check="sha256").digest
+    argv = [sys.executable, "-m", "eolgul", "extract", str(tmp_path / "photos"), str(tmp_path / "out")]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.*.partial/shards/*.tar")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == "" and "Traceback" not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "out", "photos"]
+    assert open_artifact(tmp_path / "out", check="sha256").digest == before
