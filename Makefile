@@ -32,7 +32,7 @@ demo: $(STAMP)  ## The whole road on drawn people, or SOURCE=<folder of identity
 test: $(STAMP)  ## Every test that this machine can run; the others say why they are skipped
 	$(BIN)/pytest $(TEST_ARGS)
 
-lint: $(STAMP)  ## ruff, and mypy --strict on src/, serving/ and pipelines/
+lint: $(STAMP)  ## ruff, and mypy --strict on src/ and serving/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -78,9 +78,19 @@ def assemble(datasets: Sequence[str], out: str, **options: Any) -> Facts:
 
 
 def train(
-    dataset: str, out: str, *, recipe: str, overrides: Sequence[str] = (), threads: int | None = None, **options: Any
+    dataset: str,
+    out: str,
+    *,
+    recipe: str,
+    overrides: Sequence[str] = (),
+    threads: int | None = None,
+    checkpoints: str | None = None,
+    **options: Any,
 ) -> Facts:
-    """Step 4. `options` are those of `eolgul.train.loop.train`; `threads` caps torch's on this machine."""
+    """Step 4. `options` are those of `eolgul.train.loop.train`; `threads` caps torch's on this machine.
+
+    Checkpoints lie beside `out` unless told otherwise: in S3 when `out` does, so that another machine can go on.
+    """
     import torch
 
     from eolgul.train.loop import train as step
@@ -90,8 +100,9 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     loaded = Recipe.load(recipe, overrides)
+    checkpoints = checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
     with storage.destination(out) as local:
-        made = step(storage.fetch(dataset), local, recipe=loaded, **options)
+        made = step(storage.fetch(dataset), local, recipe=loaded, checkpoints=checkpoints, **options)
     if made is None:
         raise InputError("training was stopped before its end; run the same command again to go on from its checkpoint")
     return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}

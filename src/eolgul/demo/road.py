@@ -31,7 +31,7 @@ from eolgul.registry import read_production
 BUCKET = "s3://eolgul"
 _DISK_GB = 3.0
 _SHARES = {"validation": 0.05, "calibration": 0.15, "test": 0.15}
-_PICTURES_SHOWN, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 5, 40
+_PICTURES_SHOWN, _LEAST_EPOCHS, _MOST_EPOCHS = 15_000, 5, 15
 _FMR = 1e-2  # a demo's few people cannot support a finer one
 _MOVED = ("eolgul_requests_total", "eolgul_cache_total", "eolgul_verdicts_total", "eolgul_rejections_total")
 
