@@ -333,7 +333,7 @@ def _aligned(source: Path, kind: str) -> str | None:
 def _mark(source: Path) -> Path:
     """Where `eolgul.synth` leaves its mark for a source."""
     if source.suffix == ".bin":
-        return source.with_name(f"{source.stem}.{SYNTHETIC_MARK}")
+        return source.with_name(f"{source.name}.{SYNTHETIC_MARK}")
     return (source if source.is_dir() else source.parent) / SYNTHETIC_MARK
 
 

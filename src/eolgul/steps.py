@@ -163,7 +163,7 @@ def _raw(source: str) -> Path:
     if storage.is_s3(source) and source.endswith((".rec", ".bin")):
         folder, _, name = source.rpartition("/")
         stem = name.rpartition(".")[0]
-        beside = [f"{stem}.idx", "property", "synthetic.json"] if name.endswith(".rec") else [f"{stem}.synthetic.json"]
+        beside = [f"{stem}.idx", "property", "synthetic.json"] if name.endswith(".rec") else [f"{name}.synthetic.json"]
         for other in beside:
             if storage.exists(f"{folder}/{other}"):
                 storage.fetch(f"{folder}/{other}")

@@ -380,7 +380,7 @@ def test_the_synthetic_mark(tmp_path: Path) -> None:
     places: dict[str, tuple[Path, Path]] = {
         "folders": (put(tmp_path / "photos", FOLDERS), tmp_path / "photos" / "synthetic.json"),
         "rec": (rec(tmp_path / "faces"), tmp_path / "faces" / "synthetic.json"),
-        "bin": (tmp_path / "set.bin", tmp_path / "set.synthetic.json"),
+        "bin": (tmp_path / "set.bin", tmp_path / "set.bin.synthetic.json"),
     }
     for kind, (source, mark) in places.items():
         assert not extract(source, tmp_path / f"{kind}-0").synthetic

@@ -29,7 +29,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rec(raw / "faces", [(number // 2, picture(number)) for number in range(6)])
     (raw / "faces" / "synthetic.json").write_text(json.dumps({"synthetic": True}))
     write_bin(raw / "lfw.bin", [picture(number) for number in range(4)], [True, False])
-    (raw / "lfw.synthetic.json").write_text(json.dumps({"synthetic": True}))
+    (raw / "lfw.bin.synthetic.json").write_text(json.dumps({"synthetic": True}))
     for number in range(3):
         (raw / "photos" / f"p{number}").mkdir(parents=True)
         (raw / "photos" / f"p{number}" / "1.png").write_bytes(picture(number))

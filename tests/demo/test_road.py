@@ -98,6 +98,10 @@ def test_the_report_is_of_this_model_and_says_synthetic(walked: tuple[Path, dict
     assert report == (evaluation / "report.html").read_text()
     assert metrics["model"]["digest"][:12] in report
     assert "synthetic" in report.lower()
+    assert {name: figures["synthetic"] for name, figures in metrics["sets"].items()} == {
+        "held-out": True,
+        "drawn_pairs": True,
+    }
     assert facts["threshold"] == metrics["calibration"]["threshold"] == facts["verdicts"][0]["threshold"]
     marked = dict(re.findall(r'data-metric="([^"]+)"[^>]*data-value="([^"]+)"', report))
     assert float(marked["sets.held-out.accuracy.mean"]) == metrics["sets"]["held-out"]["accuracy"]["mean"]

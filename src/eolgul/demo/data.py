@@ -61,7 +61,7 @@ def drawn(options: Options, bucket: str, say: Say) -> Raw:
     for what, made in (("K-FACE tree", kface), ("train.rec", rec), (".bin", pairs)):
         how = "as drawn before" if made.get("cached") else f"drawn in {made['seconds']:.0f} s"
         say(f"  {what}: {made['images']} images of {made['identities']} people, {how}")
-    for name in ("kface", "faces_drawn", "drawn_pairs.bin", "drawn_pairs.synthetic.json"):
+    for name in ("kface", "faces_drawn", "drawn_pairs.bin", "drawn_pairs.bin.synthetic.json"):
         _upload(raw / name, f"{bucket}/raw/{name}")
     say(f"  uploaded to {bucket}/raw/")
     return Raw(
