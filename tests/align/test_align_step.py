@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ from eolgul.errors import InputError
 from eolgul.extract import extract
 from eolgul.images import decode, encode_png
 from eolgul.modelpackage import DetectorSettings
-
-pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +32,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Pa
     (tmp / "photos" / first / f"{first}_0091.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     lines = ["1\t2", f"{first}\t1\t2", f"{first}\t1\t90", f"{first}\t1\t{second}\t1", f"{first}\t91\t{second}\t2"]
     (tmp / "pairs.txt").write_text("\n".join(lines) + "\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        extract(tmp / "photos", tmp / "extracted", pairs=tmp / "pairs.txt")
+    extract(tmp / "photos", tmp / "extracted", pairs=tmp / "pairs.txt")
     return tmp / "extracted"
 
 

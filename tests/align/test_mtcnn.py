@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,7 @@ SETTINGS = DetectorSettings(min_face_size=30)
 def detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Detector]:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("detector")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        export_onnx(folder)
+    export_onnx(folder)
     return {"onnx": Detector.from_onnx(folder, SETTINGS), "torch": Detector.from_torch(SETTINGS)}
 
 

@@ -15,6 +15,7 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images import decode
 from eolgul.modelpackage import ModelPackage
+from eolgul.onnxexport import export
 from eolgul.recognizer import Recognizer
 from eolgul.train.loop import train
 from eolgul.train.package import check_export
@@ -136,7 +137,7 @@ def test_a_network_that_ignores_its_input_is_not_packaged(tmp_path: Path) -> Non
             return self.answer + 0 * x.mean(dim=(1, 2, 3))[:, None]
 
     probe = torch.randn(4, 3, 112, 112)
-    torch.onnx.export(Deaf(), (probe,), str(tmp_path / "deaf.onnx"), input_names=["images"], dynamo=False)
+    export(Deaf(), probe, tmp_path / "deaf.onnx", ["embeddings"], {})
     with pytest.raises(InputError, match="same embedding"):
         check_export(Deaf(), tmp_path / "deaf.onnx", probe.numpy())
 
@@ -144,7 +145,7 @@ def test_a_network_that_ignores_its_input_is_not_packaged(tmp_path: Path) -> Non
 def test_an_export_of_other_weights_is_not_packaged(tmp_path: Path) -> None:
     probe = torch.randn(4, 3, 112, 112)
     one, other = (torch.nn.Sequential(torch.nn.Conv2d(3, 4, 9, 9), torch.nn.Flatten()) for _ in range(2))
-    torch.onnx.export(one, (probe,), str(tmp_path / "one.onnx"), input_names=["images"], dynamo=False)
+    export(one, probe, tmp_path / "one.onnx", ["embeddings"], {})
     check_export(one, tmp_path / "one.onnx", probe.numpy())
     with pytest.raises(InputError, match="other embeddings than torch"):
         check_export(other, tmp_path / "one.onnx", probe.numpy())

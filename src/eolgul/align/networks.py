@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
+from eolgul.onnxexport import export
 from eolgul.recognizer import onnx_session
 
 NAMES = ("pnet", "rnet", "onet")
@@ -89,7 +90,7 @@ def _modules() -> dict[str, Any]:
 
 
 def export_onnx(folder: Path) -> None:
-    """Write pnet.onnx, rnet.onnx and onet.onnx (opset 17, free batch size; the P-Net also free height and width)."""
+    """Write pnet.onnx, rnet.onnx and onet.onnx (free batch size; the P-Net also free height and width)."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,13 +101,5 @@ def export_onnx(folder: Path) -> None:
     }
     for (name, module), side in zip(_modules().items(), (12, 24, 48), strict=True):
         free = {0: "n", 2: "height", 3: "width"} if name == "pnet" else {0: "n"}
-        torch.onnx.export(
-            module,
-            (torch.zeros(2, 3, side, side),),
-            str(folder / f"{name}.onnx"),
-            input_names=["images"],
-            output_names=outputs[name],
-            dynamic_axes={"images": free} | {output: free if name == "pnet" else {0: "n"} for output in outputs[name]},
-            opset_version=17,
-            dynamo=False,
-        )
+        others = {output: free if name == "pnet" else {0: "n"} for output in outputs[name]}
+        export(module, torch.zeros(2, 3, side, side), folder / f"{name}.onnx", outputs[name], {"images": free} | others)

@@ -19,6 +19,7 @@ from eolgul.artifact import Artifact, canonical_json, open_artifact, seal, writi
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.modelpackage import EmbeddingContract
+from eolgul.onnxexport import export
 from eolgul.recognizer import onnx_session
 from eolgul.train.recipe import Recipe
 
@@ -49,16 +50,9 @@ def write_package(
         save_file(
             {name: value.contiguous() for name, value in network.state_dict().items()}, folder / "model.safetensors"
         )
-        torch.onnx.export(
-            network,
-            (torch.from_numpy(probe[:2]),),
-            str(folder / "model.onnx"),
-            input_names=["images"],
-            output_names=["embeddings"],
-            dynamic_axes={"images": {0: "n"}, "embeddings": {0: "n"}},
-            opset_version=17,
-            dynamo=False,
-        )
+        example = torch.from_numpy(probe[:2])
+        free = {"images": {0: "n"}, "embeddings": {0: "n"}}
+        export(network, example, folder / "model.onnx", ["embeddings"], free)
         check_export(network, folder / "model.onnx", probe)
         export_onnx(folder / "detector")
         config = {"backbone": recipe.backbone, "embedding_size": recipe.embedding_size, "contract": contract.to_json()}
