@@ -1,11 +1,12 @@
 """The command line: a thin function a command. Facts go to stdout as one JSON line, everything else to stderr.
 
-Exit codes: 0 when the artifact is whole, 2 on bad input (with one sentence), 130 after Ctrl-C.
+Exit codes: 0 when the artifact is whole, 2 on bad input (with one sentence), 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,11 +35,19 @@ Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 def main() -> None:
     """Run the command line, turning bad input into one sentence and exit code 2."""
+    # A stop of either kind unwinds the blocks that remove half-made artifacts and end what was started. SIGINT is set
+    # too, since a shell starts background jobs with it ignored.
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         app()
     except InputError as error:
         print(f"eolgul: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _leave(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)
 
 
 def _say(facts: dict[str, Any]) -> None:

@@ -143,8 +143,9 @@ def test_a_wrong_option_is_exit_2_too(raw: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    """A terminal sends SIGINT in the midst of the work; what was there before stays as it was."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
+    """A terminal sends SIGINT, a container's runtime SIGTERM, in the midst of the work; what was there before stays as it was."""
     people = [tmp_path / "photos" / f"p{number}" for number in range(3)]
     for person in people:
         person.mkdir(parents=True)
@@ -159,9 +160,9 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     while not list(tmp_path.glob(".out.*.partial/shards/*.tar")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + stop
     assert out == "" and "Traceback" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "out", "photos"]
     assert open_artifact(tmp_path / "out", check="sha256").digest == before

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -44,10 +43,6 @@ def run(options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     say = _Narrator(started)
-    # A stop of either kind unwinds every block below, which ends what it started. SIGINT is set too, since a shell
-    # starts background jobs with it ignored.
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     embedded.check_port(options.port)
     embedded.check_disk(options.work, _DISK_GB)
     seconds: dict[str, float] = {}
@@ -287,10 +282,6 @@ def _counters(url: str) -> dict[str, float]:
             name, _, value = line.rpartition(" ")
             values[name] = float(value)
     return values
-
-
-def _leave(signum: int, frame: object) -> None:
-    raise SystemExit(128 + signum)
 
 
 def _until_interrupted() -> None:
