@@ -88,12 +88,22 @@ def promote(
     measured = open_artifact(evaluation, "Evaluation", check="sha256")
     if package.artifact.reference not in measured.card["inputs"]:
         raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
+    learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
+    if any(item not in measured.card["inputs"] for item in learned_from):
+        raise InputError(
+            f"{evaluation}: made from another dataset than the model learned from, whose test people it may have seen"
+        )
     production = read_production(registry)
     with TemporaryDirectory() as scratch:
         final = _with_evaluation(package, measured, Path(scratch) / "model")
         if production is not None and production.digest == final.digest:
             return Promotion(True, final.digest, ("this very model is in production already",))
-        decision = _decide(measured, registry, production, current_evaluation)
+        try:
+            decision = _decide(measured, registry, production, current_evaluation)
+        except InputError as error:
+            if not force:
+                raise
+            decision = Decision(False, [str(error)])
         reasons = tuple(decision.reasons)
         if force and not decision.promote:
             reasons += ("promoted by force, against the comparison",)
@@ -101,6 +111,8 @@ def promote(
         if promoted:
             _publish(final, model_uri(registry, final.digest))
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    if promoted and read_production(registry) != production and not force:
+        raise InputError(f"{registry}: another model was promoted meanwhile; promote again to compare with that one")
     if promoted:
         previous = production.digest if production else None
         pointer = Production(final.digest, now, previous, reasons)

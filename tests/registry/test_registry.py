@@ -20,7 +20,7 @@ DATA = {"kind": "FaceDataset", "digest": "d" * 64}
 OTHER_DATA = {"kind": "FaceDataset", "digest": "e" * 64}
 
 
-def model(out: Path, seed: int) -> Path:
+def model(out: Path, seed: int, data: dict[str, str] = DATA) -> Path:
     projection = np.random.default_rng(seed).normal(size=(3 * 49, 16)).astype(np.float32)
     nodes = [
         helper.make_node("AveragePool", ["images"], ["cells"], kernel_shape=[16, 16], strides=[16, 16]),
@@ -43,7 +43,7 @@ def model(out: Path, seed: int) -> Path:
         (folder / "detector").mkdir()
         for name in ("pnet", "rnet", "onet"):
             (folder / "detector" / f"{name}.onnx").write_bytes(b"stand-in")
-        seal(folder, "ModelPackage", step="train", recipe={"seed": seed}, inputs=[DATA], contents={}, synthetic=False)
+        seal(folder, "ModelPackage", step="train", recipe={"seed": seed}, inputs=[data], contents={}, synthetic=False)
     return out
 
 
@@ -122,7 +122,7 @@ def test_figures_of_another_model_promote_nothing(tmp_path: Path) -> None:
 
 def test_figures_from_other_data_are_not_compared(tmp_path: Path) -> None:
     place = str(tmp_path / "registry")
-    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2, OTHER_DATA)
     first = registry.promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
     candidate = evaluation(tmp_path / "eb", b, fnmr=0.1, data=OTHER_DATA)
     assert registry.needs_current_evaluation(candidate, place)
@@ -177,3 +177,22 @@ def test_the_served_package_opens_and_its_digest_is_its_manifests(tmp_path: Path
     folder = Path(registry.model_uri(place, first.digest))
     assert hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() == first.digest
     assert ModelPackage.open(folder).digest == first.digest
+
+
+def test_a_model_measured_on_other_people_than_it_was_held_back_from_is_refused(tmp_path: Path) -> None:
+    """Another split of the same people: its test people may be this model's training people."""
+    a = model(tmp_path / "a", 1)
+    with pytest.raises(InputError, match="another dataset than the model learned from"):
+        registry.promote(a, evaluation(tmp_path / "ea", a, fnmr=0.1, data=OTHER_DATA), str(tmp_path / "registry"))
+    assert not (tmp_path / "registry").exists()
+
+
+def test_force_gets_past_a_broken_production_model(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    first = registry.promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    (Path(registry.model_uri(place, first.digest)) / "model.onnx").unlink()
+    candidate = evaluation(tmp_path / "eb", b, fnmr=0.3)
+    with pytest.raises(InputError, match=r"model\.onnx"):
+        registry.promote(b, candidate, place)
+    assert registry.promote(b, candidate, place, force=True).promoted
