@@ -48,7 +48,7 @@ def test_learns_and_packages(toy: Path, tmp_path: Path) -> None:
     assert similarity[same].mean() > similarity[~same].mean() + 0.2
 
 
-@pytest.mark.parametrize("stops", [[1], [5], [7, 3, 9]])
+@pytest.mark.parametrize("stops", [[1], [6], [12, 1], [7, 3, 9]])
 def test_a_run_that_was_stopped_ends_bit_identical(toy: Path, tmp_path: Path, stops: list[int]) -> None:
     whole = train(toy, tmp_path / "whole" / "model", recipe=tiny())
     out = tmp_path / "pieces" / "model"

@@ -41,6 +41,11 @@ def test_cosine_with_warm_up() -> None:
         ("epochs=true", "expected a int"),
         ("head=softmax", "expected one of arcface"),
         ("batch_size", "expected key=value"),
+        ("learning_rate=nan", "finite"),
+        ("scale=inf", "finite"),
+        ("seed=-1", "below 0"),
+        ("clip_norm=0", "clip_norm must be above 0"),
+        ("flip=1.5", "shares"),
         ("batch_size=1", "batch_size must be 2 or more"),
     ],
 )

@@ -67,7 +67,10 @@ class TorchNetworks:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
-        self._modules = {name: module.to(device) for name, module in _modules().items()}
+        try:
+            self._modules = {name: module.to(device) for name, module in _modules().items()}
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"device {device!r}: torch cannot use it ({str(error).splitlines()[0]})") from error
 
     def _run(self, name: str, batch: Floats) -> list[Any]:
         import torch

@@ -44,8 +44,9 @@ def train(
 
     `checkpoints` is where `<recipe digest>/last.pt` is kept (path or `s3://`; default beside `out`): every epoch's end
     and every `checkpoint_seconds`, and a run that finds it goes on from there, with the result of a run that was never
-    stopped. `max_steps` ends the run after so many steps in this call, with a checkpoint and without a package (None is
-    returned): how tests interrupt it. `report` gets a dict a second while training and one after each epoch.
+    stopped (to the bit on the same kind of machine). `max_steps` ends the run after so many steps in this call, with a
+    checkpoint and without a package (None is returned): how tests interrupt it. `report` gets a dict a second while
+    training and one after each epoch.
     """
     data = FaceDataset(dataset)
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
@@ -60,12 +61,14 @@ def train(
     validation = Validation(data, contract)
 
     torch.manual_seed(recipe.seed)
+    torch.backends.cudnn.deterministic = True  # a resumed run must repeat the sums of one never stopped
+    torch.backends.cudnn.benchmark = False
     network = build(recipe.backbone, recipe.embedding_size).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     head = ArcFace(recipe.embedding_size, training.identities, scale=recipe.scale, margin=recipe.margin).to(target)
     optimizer = _optimizer(recipe, network, head)
     autocast = _autocast_dtype(recipe, target)
 
-    digest = recipe_digest({"recipe": recipe.to_json(), "dataset": data.artifact.digest})
+    digest = recipe_digest({"recipe": recipe.to_json(), "dataset": data.artifact.digest, "precision": str(autocast)})
     last = storage.join(checkpoints or str(out.parent / "checkpoints"), digest, "last.pt")
     progress: dict[str, Any] = {"epoch": 0, "step": 0, "curve": [], "best": None, "loss_sum": 0.0}
     saved = checkpoint.load(last, recipe=digest)
@@ -74,8 +77,8 @@ def train(
         head.load_state_dict(saved["head"])
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"])
-        if target.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"])
+        if target.type == "cuda" and saved["cuda_rng"] is not None:  # None: begun on a CPU, going on here
+            torch.cuda.set_rng_state(saved["cuda_rng"], target)
         progress = saved["progress"]
 
     def save() -> None:
@@ -85,7 +88,7 @@ def train(
             "head": head.state_dict(),
             "optimizer": optimizer.state_dict(),
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if target.type == "cuda" else None,
+            "cuda_rng": torch.cuda.get_rng_state(target) if target.type == "cuda" else None,
             "progress": progress,
         }
         checkpoint.save(last, state)
@@ -187,7 +190,10 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {name!r}: torch finds no GPU here")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:<number>") from error
 
 
 def _autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
@@ -197,7 +203,7 @@ def _autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
     if recipe.precision == "bf16":
         return torch.bfloat16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     native = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if native else None
 

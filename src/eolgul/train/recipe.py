@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -73,9 +74,17 @@ class Recipe:
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise InputError(f"recipe {name}: {key} = {getattr(self, key)!r}, expected one of {', '.join(allowed)}")
-        for key in ("epochs", "batch_size", "learning_rate", "scale", "embedding_size"):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"recipe {name}: {field.name} must be a finite number")
+            if isinstance(value, int | float) and value < 0:
+                raise InputError(f"recipe {name}: {field.name} must not be below 0")
+        for key in ("epochs", "batch_size", "learning_rate", "scale", "embedding_size", "clip_norm"):
             if getattr(self, key) <= 0:
                 raise InputError(f"recipe {name}: {key} must be above 0")
+        if self.flip > 1 or self.photometric > 1:
+            raise InputError(f"recipe {name}: flip and photometric are shares, 1 at most")
         if self.batch_size < 2:
             raise InputError(f"recipe {name}: batch_size must be 2 or more (batch norm)")
 

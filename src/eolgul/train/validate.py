@@ -82,13 +82,20 @@ class Validation:
 
 
 def _thin(rows: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """At most _MOST_IMAGES rows: every identity gives its first n images, n as large as fits (two at least)."""
+    """At most _MOST_IMAGES rows: the first n images of every identity, n as large as fits.
+
+    Where even two images of each are too many, identities are left out evenly over their order, which is by source, so
+    that every source keeps its share.
+    """
     if len(rows) <= _MOST_IMAGES:
         return rows
+    identities = np.unique(labels[rows])
+    if len(identities) > _MOST_IMAGES // 2:
+        kept = identities[np.linspace(0, len(identities) - 1, _MOST_IMAGES // 2).astype(int)]
+        rows = rows[np.isin(labels[rows], kept)]
     of = labels[rows]
     order = np.argsort(of, kind="stable")
-    starts = np.searchsorted(of[order], of[order], "left")
-    place = np.empty(len(rows), np.int64)
-    place[order] = np.arange(len(rows)) - starts  # the image's number within its identity
+    place = np.empty(len(rows), np.int64)  # the image's number within its identity
+    place[order] = np.arange(len(rows)) - np.searchsorted(of[order], of[order], "left")
     most = next((n for n in range(int(place.max()) + 1, 2, -1) if (place < n).sum() <= _MOST_IMAGES), 2)
-    return rows[place < most][:_MOST_IMAGES]
+    return rows[place < most]
