@@ -7,6 +7,7 @@ Figures and the report are KFP artifacts, so that the Kubeflow UI shows them.
 # No `from __future__ import annotations` here: KFP reads the pipeline's annotations as types, not as strings.
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, List  # noqa: UP035 - KFP reads this name
@@ -23,13 +24,21 @@ from eolgul.errors import InputError
 
 # Names that `k8s/kubeflow` creates in the namespace where pipelines run.
 S3_CONFIG, S3_SECRET = "eolgul-s3", "eolgul-s3"
+# A pod's resources are fixed when the pipeline is compiled: EOLGUL_TRAIN_GPUS=0 compiles it for a cluster without GPUs.
+TRAIN_GPUS = int(os.environ.get("EOLGUL_TRAIN_GPUS", "1"))
 _CONFIG_KEYS = ("EOLGUL_S3_ENDPOINT", "EOLGUL_S3_SECURE", "EOLGUL_S3_REGION")
 _SECRET_KEYS = ("EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY")
 
 
 def _on_cluster(task: dsl.PipelineTask) -> None:
-    """What a task needs in Kubeflow and a local run ignores: S3's address and credentials."""
+    """What a task needs in Kubeflow and a local run ignores: S3's address and credentials, and no execution cache.
+
+    KFP's cache knows only the parameters, which are places: it would skip a step although what lies there has changed.
+    The steps look at digests and skip what is done by themselves.
+    """
     from kfp import kubernetes
+
+    task.set_caching_options(False)
 
     kubernetes.use_config_map_as_env(task, S3_CONFIG, {key: key for key in _CONFIG_KEYS})
     kubernetes.use_secret_as_env(task, S3_SECRET, {key: key for key in _SECRET_KEYS})
@@ -115,26 +124,39 @@ def face_recognition(
     )
     for task in (extracted, aligned, assembled, trained, evaluated, promoted):
         _on_cluster(task)
-    trained.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(1)
+    if TRAIN_GPUS:
+        trained.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(TRAIN_GPUS)
 
 
 def parameters(texts: Sequence[str]) -> dict[str, Any]:
     """`name=value` words as pipeline arguments; lists and numbers as JSON. InputError for an unknown name."""
-    known = face_recognition.pipeline_spec.root.input_definitions.parameters
+    known = face_recognition.component_spec.inputs
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or name not in known:
             raise InputError(f"parameter {text!r}: expected name=value with a name of {', '.join(sorted(known))}")
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
+        values[name] = _parameter(name, value, "List" if "List" in str(known[name].type) else str(known[name].type))
     if "workspace" not in values:
         raise InputError(
             "parameter workspace is missing: where this run's artifacts go, such as s3://eolgul/runs/first"
         )
     return values
+
+
+def _parameter(name: str, text: str, kind: str) -> Any:
+    """A parameter's value of the kind that the pipeline declares; InputError when the text is none."""
+    if kind == "String":
+        return text
+    expected = {"List": list, "Integer": int, "Float": (int, float), "Boolean": bool}
+    names = {"List": 'a JSON list such as ["a", "b"]', "Integer": "a whole number", "Float": "a number"}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, expected.get(kind, object)) or (isinstance(value, bool) and kind != "Boolean"):
+        raise InputError(f"parameter {name}={text}: expected {names.get(kind, kind)}")
+    return float(value) if kind == "Float" else value
 
 
 def compile_to(out: Path) -> None:
@@ -146,10 +168,13 @@ def compile_to(out: Path) -> None:
 def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
     """Run every component here, each in a process of its own, with KFP's local runner; their outputs by task.
 
-    RuntimeError (KFP's own) when a component fails; its message is on stderr by then.
+    InputError when a component fails; what it said is on stderr by then.
     """
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-    face_recognition(**arguments)
+    try:
+        face_recognition(**arguments)
+    except RuntimeError as error:  # KFP's own, after the component's output
+        raise InputError(f"the pipeline failed: {str(error).strip().splitlines()[0]}; its output is above") from error
     return {"workspace": arguments["workspace"], "root": str(root)}
 
 

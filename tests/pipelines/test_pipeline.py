@@ -57,6 +57,12 @@ def test_each_step_gets_the_address_and_the_keys_of_s3(compiled: tuple[dict[str,
         assert {"EOLGUL_S3_ENDPOINT", "EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY"} <= names
 
 
+def test_kfps_own_cache_is_off(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """It knows places, not what lies there: with it, new photos at an old address would be skipped."""
+    for task in compiled[0]["root"]["dag"]["tasks"].values():
+        assert not task.get("cachingOptions", {}).get("enableCache", False)
+
+
 def test_training_asks_for_a_gpu_and_nobody_else_does(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
         assert ("accelerator" in executor["container"].get("resources", {})) == (name == "exec-train")
@@ -96,7 +102,14 @@ def test_parameters_are_read_as_json_or_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"), [(["workspce=x"], "workspce"), (["fmr"], "name=value"), (["fmr=1"], "workspace is missing")]
+    ("words", "says"),
+    [
+        (["workspce=x"], "workspce"),
+        (["workspace=w", "sources=/nope"], "JSON list"),
+        (["workspace=w", "fmr=tiny"], "a number"),
+        (["fmr"], "name=value"),
+        (["fmr=1"], "workspace is missing"),
+    ],
 )
 def test_unknown_parameters_are_refused(words: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
