@@ -71,11 +71,11 @@ def recipe_digest(recipe: Mapping[str, Any]) -> str:
 def writing(out: Path) -> Iterator[Path]:
     """Yield a temporary directory beside `out`; rename it to `out` when the block ends well, remove it otherwise.
 
-    An existing `out` is replaced only at the very end. Raises InputError when `out` is a file.
+    An existing `out` is replaced only at the very end. Raises InputError when `out` is a file, or a folder that holds
+    anything but an artifact.
     """
     out = out.absolute()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; an artifact needs a directory name")
+    check_replaceable(out)
     temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,7 @@ def writing(out: Path) -> Iterator[Path]:
         raise InputError(f"{out}: no directory can be made there ({error.strerror}: {error.filename})") from error
     try:
         yield temporary
+        check_replaceable(out)  # again: much may have been put there meanwhile
         if out.exists():
             old = out.parent / f".{out.name}.{os.getpid()}.old"
             out.rename(old)
@@ -94,6 +95,30 @@ def writing(out: Path) -> Iterator[Path]:
             temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(out: Path) -> None:
+    """InputError unless nothing but an artifact, whole or damaged, would be lost with what lies at `out`."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file; an artifact needs a directory name")
+    cards = [name for name in CARDS.values() if (out / name).is_file()]
+    if not cards and any(out.iterdir()):
+        raise InputError(f"{out}: is a folder that holds other things than an artifact; choose another place")
+    listed = set(cards).union(*(listed_files((out / name).read_bytes()) for name in cards))
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if name not in listed and (path.is_symlink() or not path.is_dir()):
+            raise InputError(f"{out}: holds {name}, which is not of the artifact there and would be lost; move it away")
+
+
+def listed_files(card: bytes) -> set[str]:
+    """The names that a card lists, none when it cannot be read as one."""
+    try:
+        return set(json.loads(card)["files"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return set()
 
 
 def list_files(folder: Path) -> dict[str, dict[str, Any]]:

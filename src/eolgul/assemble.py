@@ -35,7 +35,8 @@ def assemble(
     """Merge aligned FaceDatasets into one at `out` and give every image a split; an equal one already there is kept.
 
     `validation`, `calibration` and `test` are shares of the identities of each source (of those named in
-    `held_out_sources`, or of all). Which people they are depends on `seed` and their names only. Raises InputError for
+    `held_out_sources`, or of all). Which people they are depends on `seed`, their names and how many there are, not on
+    the order of anything. Raises InputError for
     datasets that are not aligned, were aligned with different detector settings, share a source name, hold benchmark
     pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
     """

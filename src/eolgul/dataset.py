@@ -307,7 +307,10 @@ class FaceDataset:
         name = self._shard[row]
         handle = self._files.get(name)
         if handle is None:
-            handle = self._files.setdefault(name, os.open(self.path / "shards" / name, os.O_RDONLY))
+            opened = os.open(self.path / "shards" / name, os.O_RDONLY)
+            handle = self._files.setdefault(name, opened)
+            if handle != opened:  # another thread was first
+                os.close(opened)
         size = int(self._size[row])
         data = os.pread(handle, size, int(self._offset[row]))
         if len(data) != size:

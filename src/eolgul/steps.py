@@ -6,6 +6,7 @@ what it made, and returns the facts that both print: artifact, digest, counts, s
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,8 +41,8 @@ def source_name(source: str) -> str:
     """What a source is called in manifests unless told otherwise: its folder's name, or its file's without ending."""
     path = Path(source.removeprefix("s3://").rstrip("/"))
     name = path.parent.name if path.name == "train.rec" else path.stem if path.suffix in (".rec", ".bin") else path.name
-    # A dot would blur the border between source and identity in an assembled dataset's names.
-    return name.replace(".", "_") or "source"
+    # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
+    return re.sub(r"[^\w-]", "_", name) or "source"
 
 
 def check_names(sources: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 
 from eolgul import storage
+from eolgul.artifact import open_artifact
 from eolgul.checkout import room, root
 from eolgul.dataset import FaceDataset
 from eolgul.demo import data, embedded
@@ -25,7 +26,7 @@ from eolgul.demo.options import Options
 from eolgul.errors import InputError
 from eolgul.evaluate.evaluate import read_metrics
 from eolgul.images import EXTENSIONS, decode, encode_png, probe
-from eolgul.registry import read_production
+from eolgul.registry import Production, download, read_production
 
 BUCKET = "s3://eolgul"
 _DISK_GB = 3.0
@@ -85,11 +86,7 @@ def _road(
     metrics = read_metrics(evaluation)
     report = options.work / "report.html"
     shutil.copyfile(evaluation / "report.html", report)
-    production = read_production(registry)
-    if production is None:
-        last = (storage.read_bytes(f"{registry}/history.jsonl") or b"").decode().splitlines()
-        why = "; ".join(json.loads(last[-1])["reasons"]) if last else "no decision was written"
-        raise InputError(f"the model was not promoted: {why}; the report is {report}")
+    production = _promoted(workspace, registry, report)
     _tell_figures(metrics, say)
 
     launch = room("serving.launch")
@@ -127,6 +124,18 @@ def _road(
             say("the service stays up until Ctrl-C")
             _until_interrupted()
     return facts
+
+
+def _promoted(workspace: str, registry: str, report: Path) -> Production:
+    """The pointer at this run's model; InputError with the reasons when another one, or none, is in production."""
+    production = read_production(registry)
+    trained = open_artifact(storage.fetch(f"{workspace}/model")).reference
+    if production is not None and trained in download(registry, production.digest).artifact.card["inputs"]:
+        return production
+    decisions = (storage.read_bytes(f"{registry}/history.jsonl") or b"").decode().splitlines()
+    why = "; ".join(json.loads(decisions[-1])["reasons"]) if decisions else "no decision was written"
+    keeps = f"model {production.digest[:12]} stays in production (another WORK= starts afresh)" if production else ""
+    raise InputError(f"the model was not promoted: {why}; {keeps or 'none is in production'}; the report is {report}")
 
 
 def _epochs(options: Options, raw: data.Raw) -> list[str]:
