@@ -82,6 +82,55 @@ def test_places_where_no_directory_can_be(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == b"precious"
 
 
+def test_a_folder_that_is_no_artifact_is_left_alone(tmp_path: Path) -> None:
+    """`eolgul extract photos photos` must not delete the photos."""
+    photo = tmp_path / "photos" / "ann" / "1.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"precious")
+    make(tmp_path / "data" / "x")
+    for out in (tmp_path / "photos", tmp_path / "data"):
+        with pytest.raises(InputError, match=rf"^{out}: is a folder that holds other things than an artifact"):
+            make(out)
+    assert photo.read_bytes() == b"precious"
+    assert open_artifact(tmp_path / "data" / "x", check="sha256")
+    (tmp_path / "empty").mkdir()
+    make(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/notes.txt", "other/dataset.json", "link"])
+def test_what_an_artifact_does_not_list_is_not_lost(tmp_path: Path, name: str) -> None:
+    out = make(tmp_path / "out").path
+    (out / name).parent.mkdir(exist_ok=True)
+    if name == "link":
+        (out / name).symlink_to("nowhere")
+    else:
+        (out / name).write_bytes(b"precious")
+    with pytest.raises(InputError, match=rf"holds {name}, which is not of the artifact there"):
+        make(out, {"new": b"2"})
+    assert (out / name).is_symlink() or (out / name).read_bytes() == b"precious"
+    assert open_artifact(out, check="sha256")
+    (out / name).unlink()
+    make(out, {"new": b"2"})
+
+
+def test_what_is_put_there_meanwhile_is_not_lost(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds other things"), writing(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "notes").write_bytes(b"precious")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "notes"]
+
+
+def test_a_damaged_artifact_is_replaced(tmp_path: Path) -> None:
+    out = make(tmp_path / "out").path
+    (out / "a").unlink()
+    (out / "deep" / "b").write_bytes(b"longer")
+    (tmp_path / ".out.1.partial").mkdir()  # of a process that was killed
+    assert make(out, {"new": b"2"}).card["files"].keys() == {"new"}
+    (out / "new").unlink()
+    (out / "dataset.json").write_bytes(b"{")
+    make(out)
+
+
 def test_every_byte_counts(tmp_path: Path) -> None:
     made = make(tmp_path / "out")
     for name in made.card["files"]:
