@@ -11,9 +11,10 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,10 +24,11 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from eolgul.artifact import CARDS
+from eolgul.artifact import CARDS, check_replaceable, listed_files
 from eolgul.errors import InputError
 
 _THREADS = 8
+_UNFINISHED = ".unfinished.json"  # what was an artifact's below a prefix whose card is gone, while another replaces it
 
 
 class S3Settings(BaseSettings):
@@ -234,15 +236,15 @@ def _alone(bucket: str) -> Iterator[None]:
         yield
 
 
-def publish(path: Path, uri: str) -> None:
+def publish(path: Path, uri: str, *, replace: bool = False) -> None:
     """Upload a file or a folder to `uri`; an artifact's card goes last and stale objects of an earlier one go first.
 
-    InputError when other artifacts lie below `uri`: they would go too.
+    InputError when anything else lies below `uri`: it would go too. With `replace` only artifacts are spared there.
     """
-    _publish(path, uri)
+    _publish(path, uri, replace)
 
 
-def _publish(path: Path, uri: str) -> dict[str, tuple[Path, str]]:
+def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Path, str]]:
     """As `publish`; the file and the etag of each object."""
     bucket, key = _split(uri)
     done: dict[str, tuple[Path, str]] = {}
@@ -261,52 +263,78 @@ def _publish(path: Path, uri: str) -> dict[str, tuple[Path, str]]:
         raise InputError(f"{path}: nothing in it to publish at {uri}")
     cards = {name: file for name, file in files.items() if file.parent == path and file.name in CARDS.values()}
     stale = [item.object_name for item in _objects(uri) if item.object_name not in files or item.object_name in cards]
-    _check_neighbours(uri, below, stale)
-    for name in sorted(stale, key=lambda name: PurePosixPath(name).name not in CARDS.values()):
+    _check_foreign(uri, stale, replace)
+    unfinished = f"{below}{_UNFINISHED}"
+    if cards and not replace:  # until the new card is there, only this tells that what lies there is an artifact's
+        names = [name.removeprefix(below) for name in (*stale, *files)]
+        write_bytes(f"s3://{bucket}/{unfinished}", json.dumps({"files": names}).encode())
+        stale = [name for name in stale if name != unfinished]
+
+    def remove(name: str) -> None:
         with _telling(uri) as client:
             client.remove_object(bucket_name=bucket, object_name=name)
+
+    for name in sorted(stale, key=lambda name: PurePosixPath(name).name not in CARDS.values()):
+        remove(name)
     with ThreadPoolExecutor(_THREADS) as pool:
         list(pool.map(lambda name: put(files[name], name), files.keys() - cards.keys()))
+    if cards and not replace:
+        remove(unfinished)
     for name, file in cards.items():
         put(file, name)
     return done
 
 
-def _check_neighbours(uri: str, below: str, stale: list[str]) -> None:
-    """Refuse to remove a card from below `uri` unless the artifact that is replaced there lists it as its own."""
-    inner = [
-        name
-        for name in stale
-        if PurePosixPath(name).name in CARDS.values() and name not in map(below.__add__, CARDS.values())
-    ]
-    if inner:
-        card = _card_bytes(uri)
-        try:
-            listed = json.loads(card or b"{}").get("files", {})
-        except (ValueError, AttributeError):  # not a card that anybody wrote here
-            listed = {}
-        for name in inner:
-            if name.removeprefix(below) not in listed:
-                raise InputError(
-                    f"{uri}: another artifact lies below it ({name}) and would be removed; choose another place"
-                )
+def _check_foreign(uri: str, stale: Collection[str], replace: bool = False) -> None:
+    """Refuse to remove objects below `uri` that the artifact there does not list; with `replace`, only others' cards."""
+    _, key = _split(uri)
+    below = f"{key}/" if key else ""
+    own = {*CARDS.values(), _UNFINISHED}
+    foreign = sorted(name for name in stale if name.removeprefix(below) not in own)
+    if not foreign:
+        return
+    listed = set().union(*(listed_files(read_bytes(join(uri, name)) or b"") for name in sorted(own)))
+    foreign = [name for name in foreign if name.removeprefix(below) not in listed]
+    for name in foreign:
+        if PurePosixPath(name).name in CARDS.values():
+            raise InputError(
+                f"{uri}: another artifact lies below it ({name}) and would be removed; choose another place"
+            )
+    if foreign and not replace:
+        raise InputError(
+            f"{uri}: holds {foreign[0]}, which is not of an artifact there and would be removed; choose another place"
+        )
 
 
 @contextmanager
-def destination(uri: str | Path) -> Iterator[Path]:
+def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
     """A local path to write an artifact to: `uri` itself, or a place in the cache that is published when the block ends well.
 
     What an earlier run left at an `s3://` place is fetched first, so that a step can see that its work is already done.
+    InputError, before any work, when one of `inputs` or anything else than an artifact would be lost there.
     """
+    for item in inputs:
+        if _lies_in(item, uri):
+            raise InputError(f"{uri}: is to be written but holds the input {item}; choose another place")
     if not is_s3(uri):
+        if _local_card(Path(uri)) is None:  # else the step may find that nothing is to be done
+            check_replaceable(Path(uri))
         yield Path(uri)
         return
     uri = str(uri)
     bucket, key = _split(uri)
     local = _settings().cache / bucket / key
     before = _card_bytes(uri)
+    there = [item.object_name for item in _objects(uri)]
     if before is not None:
+        _check_foreign(uri, there)
         fetch(uri)
+    else:  # perhaps an unfinished upload; that is known when the artifact is made
+        _check_foreign(uri, there, replace=True)
+    try:
+        check_replaceable(local)
+    except InputError:  # copies only, of what S3 no longer has or has as something else
+        local.unlink() if local.is_file() else shutil.rmtree(local)
     yield local
     if before is None or _local_card(local) != before:
         done = _publish(local, uri)
@@ -314,6 +342,16 @@ def destination(uri: str | Path) -> Iterator[Path]:
             file, etag = done.get(item.object_name, (None, ""))
             if file is not None and etag.strip('"') == str(item.etag).strip('"'):
                 _mark(file, item)
+
+
+def _lies_in(item: str | Path, uri: str | Path) -> bool:
+    """Whether `item` is the place `uri` or lies below it."""
+    if is_s3(item) != is_s3(uri):
+        return False
+    if not is_s3(uri):
+        return Path(item).resolve().is_relative_to(Path(uri).resolve())
+    (bucket, key), (other, above) = _split(str(item)), _split(str(uri))
+    return bucket == other and (not above or f"{key}/".startswith(f"{above}/"))
 
 
 def _card_bytes(uri: str) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -81,7 +82,7 @@ def test_a_prefix_is_not_its_neighbour(place: str, tmp_path: Path) -> None:
     storage.publish(fill(tmp_path / "a", {"x": b"a"}), f"{place}/runs/a")
     storage.publish(fill(tmp_path / "ab", {"x": b"ab", "y": b"ab"}), f"{place}/runs/ab")
     assert tree(storage.fetch(f"{place}/runs/a")) == {"x": b"a"}
-    storage.publish(fill(tmp_path / "other", {"z": b"z"}), f"{place}/runs/a")
+    storage.publish(fill(tmp_path / "other", {"z": b"z"}), f"{place}/runs/a", replace=True)
     assert names(f"{place}/runs/ab") == ["x", "y"]
     assert not storage.exists(f"{place}/run")
     assert not storage.exists(f"{place}/runs/abc")
@@ -91,7 +92,7 @@ def test_a_prefix_is_not_its_neighbour(place: str, tmp_path: Path) -> None:
 def test_what_is_gone_is_gone_in_the_copy_too(place: str, tmp_path: Path) -> None:
     storage.publish(fill(tmp_path / "one", {"keep": b"1", "gone/x": b"2"}), place)
     assert set(tree(storage.fetch(place))) == {"keep", "gone/x"}
-    storage.publish(fill(tmp_path / "two", {"keep": b"1", "new": b"3"}), place)
+    storage.publish(fill(tmp_path / "two", {"keep": b"1", "new": b"3"}), place, replace=True)
     assert names(place) == ["keep", "new"]
     assert tree(storage.fetch(place)) == {"keep": b"1", "new": b"3"}
 
@@ -142,10 +143,14 @@ def watch(
 def test_the_card_goes_last_and_the_old_card_first(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put, removed = watch(monkeypatch, "fput_object"), watch(monkeypatch, "remove_object")
     storage.publish(artifact(tmp_path / "one"), place)
-    assert len(put) == 3 and put[-1]["object_name"].endswith("/dataset.json") and removed == []
+    assert len(put) == 3 and put[-1]["object_name"].endswith("/dataset.json")
+    assert names(place) == ["dataset.json", "shards/0.tar", "shards/1.tar"]
     put.clear()
+    removed.clear()
     storage.publish(artifact(tmp_path / "two", b"others", ("shards/0.tar",)), place)
-    assert [call["object_name"].partition("/")[2] for call in removed] == ["dataset.json", "shards/1.tar"]
+    assert [call["object_name"].partition("/")[2] for call in removed] == [
+        "dataset.json", "shards/1.tar", ".unfinished.json",
+    ]  # fmt: skip
     assert [call["object_name"].partition("/")[2] for call in put] == ["shards/0.tar", "dataset.json"]
 
 
@@ -174,6 +179,76 @@ def test_a_place_above_other_artifacts_is_refused(place: str, tmp_path: Path) ->
         with pytest.raises(InputError, match=r"another artifact lies below it .*datasets/one/dataset\.json"):
             storage.publish(artifact(tmp_path / "new"), above)
     assert len(names(place)) == 6
+
+
+@pytest.mark.parametrize("has_card", [True, False])
+def test_what_is_not_the_artifacts_is_never_removed(place: str, tmp_path: Path, has_card: bool) -> None:
+    """`eolgul extract photos s3://bucket/raw` must not delete the raw data."""
+    if has_card:
+        storage.publish(artifact(tmp_path / "one"), place)
+    storage.publish(fill(tmp_path / "raw", {"x/photo": b"precious"}), f"{place}/raw")
+    before = names(place)
+    with pytest.raises(InputError, match=rf"^{place}: holds \S+/raw/x/photo, which is not of an artifact there"):
+        storage.publish(artifact(tmp_path / "new", names=("other",)), place)
+    with pytest.raises(InputError, match="raw/x/photo"), storage.destination(place) as out:
+        artifact(out, b"new")
+    assert storage.read_bytes(f"{place}/raw/x/photo") == b"precious" and names(place) == before
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_an_upload_that_was_cut_off_may_be_followed_by_any_other(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    if again:
+        storage.publish(artifact(tmp_path / "old", names=("old/0.tar", "deep/evaluation.json")), place)
+    for method in ("remove_object", "fput_object"):
+        with monkeypatch.context() as patch:
+            watch(patch, method, lambda words: words["object_name"].endswith(("old/0.tar", "shards/1.tar")))
+            with contextlib.suppress(OSError):
+                storage.publish(artifact(tmp_path / "new", b"new one"), place)
+    storage.publish(artifact(tmp_path / "small", b"small", ("shards/0.tar",)), place)
+    assert names(place) == ["dataset.json", "shards/0.tar"]
+
+
+def test_an_old_copy_in_the_cache_is_in_nobodys_way(place: str, tmp_path: Path) -> None:
+    storage.publish(fill(tmp_path / "raw", {"x": b"1"}), place)
+    storage.fetch(place)
+    bucket, key = storage._split(place)
+    storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/x")
+    with storage.destination(place) as out:
+        artifact(out)
+    assert names(place) == ["dataset.json", "shards/0.tar", "shards/1.tar"]
+
+
+def test_a_copy_of_one_object_is_in_nobodys_way(place: str) -> None:
+    storage.write_bytes(f"{place}/x", b"1")
+    storage.fetch(f"{place}/x")
+    bucket, key = storage._split(place)
+    storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/x")
+    with storage.destination(f"{place}/x") as out:
+        artifact(out)
+    assert open_artifact(storage.fetch(f"{place}/x"))
+
+
+def test_an_input_is_no_destination(place: str, tmp_path: Path) -> None:
+    for item, out in (
+        (tmp_path / "x", tmp_path / "y" / ".." / "x"),
+        (tmp_path / "x" / "photos", tmp_path),
+        (f"{place}/x", f"{place}/x/"),
+        (f"{place}/x/train.rec", place),
+        (f"{place}/x", f"s3://{storage._split(place)[0]}"),
+    ):
+        with pytest.raises(InputError, match="holds the input"), storage.destination(out, [item]):
+            raise AssertionError
+    for item, out in ((f"{place}/x", f"{place}/xy"), (f"{place}/xy", f"{place}/x"), (tmp_path / "xy", tmp_path / "x")):
+        with contextlib.suppress(ZeroDivisionError), storage.destination(out, [item]):
+            raise ZeroDivisionError
+
+
+def test_a_destination_of_other_things_is_refused_before_the_work(tmp_path: Path) -> None:
+    fill(tmp_path / "photos", {"x": b"precious"})
+    with pytest.raises(InputError, match="other things"), storage.destination(tmp_path / "photos"):
+        raise AssertionError
 
 
 def test_an_artifact_inside_an_artifact_is_its_own(place: str, tmp_path: Path) -> None:

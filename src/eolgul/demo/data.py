@@ -111,5 +111,5 @@ def _upload(path: Path, uri: str) -> None:
     listing = "".join(f"{file.relative_to(path.parent).as_posix()} {sha256_file(file)}\n" for file in files).encode()
     if storage.read_bytes(mark) == listing:
         return
-    storage.publish(path, uri)
+    storage.publish(path, uri, replace=True)
     storage.write_bytes(mark, listing)
