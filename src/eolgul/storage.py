@@ -336,7 +336,7 @@ def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[
     except InputError:  # copies only, of what S3 no longer has or has as something else
         local.unlink() if local.is_file() else shutil.rmtree(local)
     yield local
-    if before is None or _local_card(local) != before:
+    if before is None or _local_card(local) != before or not _is_whole(local, uri):
         done = _publish(local, uri)
         for item in _objects(uri):  # the next step need not fetch what this one made
             file, etag = done.get(item.object_name, (None, ""))
@@ -352,6 +352,17 @@ def _lies_in(item: str | Path, uri: str | Path) -> bool:
         return Path(item).resolve().is_relative_to(Path(uri).resolve())
     (bucket, key), (other, above) = _split(str(item)), _split(str(uri))
     return bucket == other and (not above or f"{key}/".startswith(f"{above}/"))
+
+
+def _is_whole(local: Path, uri: str) -> bool:
+    """Whether S3 has every file of a local artifact, as long as it is here."""
+    _, key = _split(uri)
+    sizes = {item.object_name.removeprefix(f"{key}/" if key else ""): item.size for item in _objects(uri)}
+    return all(
+        sizes.get(file.relative_to(local).as_posix()) == file.stat().st_size
+        for file in local.rglob("*")
+        if file.is_file()
+    )
 
 
 def _card_bytes(uri: str) -> bytes | None:

@@ -210,6 +210,24 @@ def test_an_upload_that_was_cut_off_may_be_followed_by_any_other(
     assert names(place) == ["dataset.json", "shards/0.tar"]
 
 
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_damaged_artifact_is_made_whole_again(place: str, tmp_path: Path, damage: str) -> None:
+    def step() -> None:
+        with storage.destination(place) as out:
+            if reuse(out, "FaceDataset", step="test", recipe={}, inputs=[]) is None:
+                artifact(out)
+
+    step()
+    if damage == "short":
+        storage.write_bytes(f"{place}/shards/1.tar", b"p")
+    else:
+        bucket, key = storage._split(place)
+        storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/shards/1.tar")
+    step()
+    assert storage.read_bytes(f"{place}/shards/1.tar") == b"pixels"
+    assert open_artifact(storage.fetch(place), check="sha256")
+
+
 def test_an_old_copy_in_the_cache_is_in_nobodys_way(place: str, tmp_path: Path) -> None:
     storage.publish(fill(tmp_path / "raw", {"x": b"1"}), place)
     storage.fetch(place)
