@@ -161,6 +161,7 @@ def promote(model: str, evaluation: str, registry: str, *, current_evaluation: s
 
 def _raw(source: str) -> Path:
     """A raw source on the local disk, with the files that belong to it by name."""
+    local = storage.fetch(source)
     if storage.is_s3(source) and source.endswith((".rec", ".bin")):
         folder, _, name = source.rpartition("/")
         stem = name.rpartition(".")[0]
@@ -168,7 +169,9 @@ def _raw(source: str) -> Path:
         for other in beside:
             if storage.exists(f"{folder}/{other}"):
                 storage.fetch(f"{folder}/{other}")
-    return storage.fetch(source)
+            else:  # nor is an old copy of what S3 had once
+                local.with_name(other).unlink(missing_ok=True)
+    return local
 
 
 def _facts(artifact: Artifact, place: str, started: float) -> Facts:

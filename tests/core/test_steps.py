@@ -52,6 +52,26 @@ def test_s3_and_disk_give_one_digest(s3: str, raw: Path, tmp_path: Path, name: s
 
 
 @pytest.mark.parametrize(
+    ("name", "others"),
+    [("faces/train.rec", ["faces/train.idx", "faces/property", "faces/synthetic.json"]), ("lfw.bin", ["lfw.bin.synthetic.json"])],
+)  # fmt: skip
+def test_what_is_gone_from_beside_a_source_is_not_used(s3: str, raw: Path, name: str, others: list[str]) -> None:
+    place = f"{s3}/beside/{name}"
+    storage.publish(raw, place)
+    local = steps._raw(f"{place}/{name}")
+    root = local.parents[len(Path(name).parts) - 1]
+    assert all((root / other).is_file() for other in others if (raw / other).is_file())
+    assert (root / others[-1]).is_file()
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    for other in others:
+        storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/{other}")
+    assert steps._raw(f"{place}/{name}") == local and local.is_file()
+    assert not any((root / other).exists() for other in others)
+    if name == "lfw.bin":
+        assert steps.extract(f"{place}/{name}", f"{place}-out")["synthetic"] is False
+
+
+@pytest.mark.parametrize(
     ("source", "name"),
     [
         ("s3://bucket/raw/faces/train.rec", "faces"),
