@@ -26,7 +26,7 @@ def extract(source: str, out: str, *, pairs: str | None = None, name: str | None
     from eolgul.extract import extract as step
 
     started = time.monotonic()
-    with storage.destination(out) as local:
+    with storage.destination(out, [source]) as local:
         made = step(
             _raw(source),
             local,
@@ -63,7 +63,7 @@ def align(dataset: str, out: str, *, settings: DetectorSettings, keep_aligned: b
     local = storage.fetch(dataset)
     if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)
-    with storage.destination(out) as target:
+    with storage.destination(out, [dataset]) as target:
         made = step(local, target, settings=settings, **options)
     return _facts(made, out, started)
 
@@ -73,7 +73,7 @@ def assemble(datasets: Sequence[str], out: str, **options: Any) -> Facts:
     from eolgul.assemble import assemble as step
 
     started = time.monotonic()
-    with storage.destination(out) as local:
+    with storage.destination(out, datasets) as local:
         made = step([storage.fetch(dataset) for dataset in datasets], local, **options)
     return _facts(made, out, started) | {"splits": made.contents["splits"]}
 
@@ -102,7 +102,7 @@ def train(
         torch.set_num_threads(threads)
     loaded = Recipe.load(recipe, overrides)
     checkpoints = checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
-    with storage.destination(out) as local:
+    with storage.destination(out, [dataset]) as local:
         made = step(storage.fetch(dataset), local, recipe=loaded, checkpoints=checkpoints, **options)
     if made is None:
         raise InputError("training was stopped before its end; run the same command again to go on from its checkpoint")
@@ -115,7 +115,7 @@ def evaluate(model: str, dataset: str, benchmarks: Sequence[str], out: str, **op
     from eolgul.evaluate.evaluate import read_metrics
 
     started = time.monotonic()
-    with storage.destination(out) as local:
+    with storage.destination(out, [model, dataset, *benchmarks]) as local:
         made = step(
             storage.fetch(model), storage.fetch(dataset), [storage.fetch(item) for item in benchmarks], local, **options
         )

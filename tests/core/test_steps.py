@@ -14,6 +14,7 @@ from eolgul import steps, storage
 from eolgul.artifact import open_artifact
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
+from eolgul.modelpackage import DetectorSettings
 
 
 def picture(seed: int) -> bytes:
@@ -49,6 +50,27 @@ def test_s3_and_disk_give_one_digest(s3: str, raw: Path, tmp_path: Path, name: s
         key: here[key] for key in ("images", "identities", "rejected")
     }
     assert open_artifact(storage.fetch(f"{place}/out"), check="sha256").digest == here["digest"]
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_no_step_writes_over_its_input(s3: str, raw: Path, tmp_path: Path, where: str) -> None:
+    base = str(tmp_path) if where == "disk" else f"{s3}/over"
+    place, beside = f"{base}/x", f"{base}/beside"
+    digest = steps.extract(str(raw / "photos"), place)["digest"]
+    settings = DetectorSettings()
+    for step in (
+        lambda: steps.align(place, f"{place}/", settings=settings),
+        lambda: steps.align(place, base, settings=settings),
+        lambda: steps.assemble([beside, place], place),
+        lambda: steps.train(place, place, recipe="demo"),
+        lambda: steps.evaluate(place, beside, [], place),
+        lambda: steps.evaluate(beside, place, [], place),
+        lambda: steps.evaluate(beside, beside, [place], place),
+        lambda: steps.extract(place, place),
+    ):
+        with pytest.raises(InputError, match=rf"^{base}\S* is to be written but holds the input {place}; "):
+            step()
+    assert open_artifact(storage.fetch(place), check="sha256").digest == digest
 
 
 @pytest.mark.parametrize(
