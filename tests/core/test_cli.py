@@ -16,7 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eolgul import storage
 from eolgul.artifact import open_artifact
+from eolgul.demo import data
+from eolgul.demo.options import Options
+from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
 from eolgul.inspection import inspect
@@ -133,6 +137,70 @@ def test_bad_input_is_one_sentence_and_exit_2(case: str, raw: Path, tmp_path: Pa
     assert line.startswith("eolgul: ") and len(line) > 20
     assert sorted(str(path) for path in raw.rglob("*")) == before
     assert [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.endswith(".lock")] == []
+
+
+def photos(folder: Path, people: int = 12) -> Path:
+    for number in range(people * 4):
+        file = folder / f"p{number // 4}" / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"photo %d" % number)
+    return folder
+
+
+@pytest.mark.parametrize("where", ["raw/mine", "raw", ".", "link"])
+def test_the_demo_never_deletes_its_source(tmp_path: Path, where: str) -> None:
+    source = photos(tmp_path / "work" / "raw" / "mine")
+    (tmp_path / "work" / "link").symlink_to(source)
+    before = sorted(tmp_path.rglob("*"))
+    options = Options(tmp_path / "work", tmp_path / "work" / where, min_images=1)
+    if where in ("raw", "."):
+        photos(tmp_path / "work" / where)
+        before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="SOURCE must lie elsewhere"):
+        data.own_photos(options, "s3://nowhere", print)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("bad", ["dangling link", "unreadable"])
+def test_a_photo_that_cannot_be_copied_is_a_sentence(tmp_path: Path, bad: str) -> None:
+    source = photos(tmp_path / "mine")
+    if bad == "dangling link":
+        (source / "p3" / "lost.jpg").symlink_to("nowhere.jpg")
+    else:
+        os.mkfifo(source / "p3" / "lost.jpg")
+    with pytest.raises(InputError, match=r"^\S+/p3/lost\.jpg: cannot be copied") as caught:
+        data.own_photos(Options(tmp_path / "work", source), "s3://nowhere", print)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_source_in_the_home_folder(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    raw = data.own_photos(Options(tmp_path / "work", Path("~/mine")), f"{s3}/home", print)
+    assert raw.sources == [f"{s3}/home/raw/mine"]
+    assert storage.read_bytes(f"{s3}/home/raw/mine/p3/13.jpg") == b"photo 13"
+
+
+def test_an_upload_that_was_cut_off_is_done_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going back to the photos of before must not find their mark on half of the others."""
+    options, place = Options(tmp_path / "work", photos(tmp_path / "mine")), f"{s3}/cut"
+    data.own_photos(options, place, print)
+    (tmp_path / "mine" / "p3" / "13.jpg").rename(tmp_path / "mine" / "p3" / "new.jpg")
+    original = storage._client().fput_object
+
+    def cut(**words: Any) -> Any:
+        if words["object_name"].endswith("new.jpg"):
+            raise OSError("the cable is out")
+        return original(**words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage._client(), "fput_object", cut)
+        with pytest.raises(OSError, match="the cable is out"):
+            data.own_photos(options, place, print)
+    assert storage.read_bytes(f"{place}/raw/mine/p3/13.jpg") is None
+    (tmp_path / "mine" / "p3" / "new.jpg").rename(tmp_path / "mine" / "p3" / "13.jpg")
+    data.own_photos(options, place, print)
+    assert storage.read_bytes(f"{place}/raw/mine/p3/13.jpg") == b"photo 13"
 
 
 def test_a_wrong_option_is_exit_2_too(raw: Path, tmp_path: Path) -> None:

@@ -74,9 +74,12 @@ def drawn(options: Options, bucket: str, say: Say) -> Raw:
 
 def own_photos(options: Options, bucket: str, say: Say) -> Raw:
     """Upload `<identity>/<image>` folders of one's own; InputError when they are too few to hold people back."""
-    source = options.source
+    source = options.source.expanduser() if options.source else None
     if source is None or not source.is_dir():
         raise InputError(f"{source}: no such folder; SOURCE is a folder of <identity>/<image files>")
+    raw = (options.work / "raw").resolve()
+    if source.resolve().is_relative_to(raw) or raw.is_relative_to(source.resolve()):
+        raise InputError(f"{source}: the demo keeps its own copies in {raw}; SOURCE must lie elsewhere")
     people = [
         (entry, sum(1 for file in entry.rglob("*") if file.is_file() and not file.name.startswith(".")))
         for entry in sorted(source.iterdir())
@@ -98,7 +101,13 @@ def own_photos(options: Options, bucket: str, say: Say) -> Raw:
     stage = options.work / "raw" / name
     shutil.rmtree(stage, ignore_errors=True)
     for entry in chosen:
-        shutil.copytree(entry, stage / entry.name)
+        try:
+            shutil.copytree(entry, stage / entry.name)
+        except shutil.Error as error:  # of each file that could not be copied: what, where to, why
+            what, _, why = error.args[0][0]
+            raise InputError(f"{what}: cannot be copied ({why}); mend it or take it out of the folder") from error
+        except OSError as error:
+            raise InputError(f"{error.filename or entry}: cannot be copied ({error.strerror})") from error
     _upload(stage, f"{bucket}/raw/{name}")
     say(f"  uploaded to {bucket}/raw/{name}/")
     return Raw([f"{bucket}/raw/{name}"], [], name, stage)
@@ -111,5 +120,6 @@ def _upload(path: Path, uri: str) -> None:
     listing = "".join(f"{file.relative_to(path.parent).as_posix()} {sha256_file(file)}\n" for file in files).encode()
     if storage.read_bytes(mark) == listing:
         return
+    storage.write_bytes(mark, b"")  # an upload that is cut off must not look like the one before it
     storage.publish(path, uri, replace=True)
     storage.write_bytes(mark, listing)
