@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eolgul.artifact import CARDS, check_replaceable, listed_files
@@ -57,7 +57,11 @@ def join(uri: str, *parts: str) -> str:
 
 @lru_cache(maxsize=1)
 def _settings() -> S3Settings:
-    return S3Settings()
+    try:
+        return S3Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"EOLGUL_S3_{str(first['loc'][0]).upper()}: {first['input']!r}, {first['msg']}") from error
 
 
 @lru_cache(maxsize=1)

@@ -237,3 +237,11 @@ def test_a_stop_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
     assert out == "" and "Traceback" not in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big", "out", "photos"]
     assert open_artifact(tmp_path / "out", check="sha256").digest == before
+
+
+def test_a_setting_of_the_wrong_kind_is_a_sentence() -> None:
+    environment = os.environ | {"EOLGUL_S3_SECURE": "maybe"}
+    argv = [sys.executable, "-m", "eolgul", "inspect", "s3://bucket/key"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith("eolgul: EOLGUL_S3_SECURE: 'maybe'") and "Traceback" not in done.stderr
