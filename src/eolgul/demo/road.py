@@ -176,7 +176,12 @@ def _pipeline(work: Path, arguments: Mapping[str, Any], say: _Narrator, seconds:
     shutil.rmtree(work / "kfp", ignore_errors=True)
     words = [word for name, value in arguments.items() for word in ("--param", f"{name}={_word(value)}")]
     argv = [sys.executable, "-m", "eolgul", "pipeline", "run", "--root", str(work / "kfp"), *words]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")])}
+    # Threads that wait by sleeping cost a few percent on an idle machine and save half the time on a busy one.
+    environment = (
+        {"OMP_WAIT_POLICY": "PASSIVE"}
+        | os.environ
+        | {"PYTHONPATH": os.pathsep.join([str(root()), os.environ.get("PYTHONPATH", "")])}
+    )
     process = subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
     )
