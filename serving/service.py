@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from eolgul.errors import InputError
+from eolgul.processes import end_with_parent
 from serving import metrics, pages, problems
 from serving.cache import CacheKey, EmbeddingCache
 from serving.images import read_form
@@ -25,7 +26,6 @@ from serving.loader import Loader
 from serving.middleware import Edge
 from serving.model import Analysis, ServedModel
 from serving.problems import RejectionError
-from serving.process import end_with_parent
 from serving.schemas import EmbedAnswer, EmbedForm, FaceFound, VerifyAnswer, VerifyForm
 from serving.settings import Settings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import secrets
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eolgul.errors import InputError
+from eolgul.processes import end_with_parent
 
 HOST = "127.0.0.1"
 _START_S, _STOP_S = 60.0, 25.0  # SeaweedFS takes 15 s to stop
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +127,6 @@ def stop(process: subprocess.Popen[bytes], *, patient: bool = True) -> None:
     process.wait()
 
 
-def die_with_parent() -> None:
-    """In a new child: ask the kernel (Linux) to end it when its parent dies, even by SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 @contextmanager
 def _process(argv: Sequence[str], log: Path, *, patient: bool = True) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
@@ -143,7 +136,7 @@ def _process(argv: Sequence[str], log: Path, *, patient: bool = True) -> Iterato
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in order
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no threads run yet when these start
+            preexec_fn=end_with_parent,  # noqa: PLW1509 - no threads run yet when these start
         )
     try:
         yield process
