@@ -124,7 +124,8 @@ def extract(
         beside = [source.with_suffix(".idx"), source.with_name("property")]
         files, candidates = [source, *(path for path in beside if path.is_file())], _rec(source)
     else:
-        files, candidates = [source], _bin(source)
+        loaded = insightface.read_bin(source)
+        files, candidates = [source], _bin(source.name, loaded)
     files += [mark for mark in [_mark(source)] if mark.is_file()]
     inputs = [{"kind": f"raw:{kind}", "digest": _digest(source, files)}]
     done = reuse(out, "FaceDataset", step="extract", recipe=recipe, inputs=inputs)
@@ -135,7 +136,7 @@ def extract(
         writer.describe(name=name, identities_known=kind != "bin", aligned=_aligned(source, kind))
         rows = _store(writer, candidates, name, workers, progress)
         if kind == "bin":
-            same = insightface.read_bin(source).same
+            same = loaded.same
             _write_pairs(
                 writer,
                 rows,
@@ -213,13 +214,12 @@ def _rec(source: Path) -> Iterator[_Candidate]:
             yield _Candidate(where, f"{identity}/{record.key:08}", identity, record.image)
 
 
-def _bin(source: Path) -> Iterator[_Candidate]:
+def _bin(name: str, loaded: insightface.Bin) -> Iterator[_Candidate]:
     """A `.bin` does not say who is who: a genuine pair is one identity, an impostor pair two."""
-    loaded = insightface.read_bin(source)
     for number, image in enumerate(loaded.images):
         pair, side = divmod(number, 2)
         identity = f"{pair:06}" if loaded.same[pair] else f"{pair:06}{'ab'[side]}"
-        yield _Candidate(f"{source.name} image {number}", f"{pair:06}/{side}", identity, image)
+        yield _Candidate(f"{name} image {number}", f"{pair:06}/{side}", identity, image)
 
 
 def _kface(source: Path, selection: kface.Selection | None) -> tuple[list[Path], Iterator[_Candidate]]:

@@ -153,7 +153,7 @@ def _decide(
         return acceptable(metrics)
     current = download(registry, production.digest)
     own = current.path / "evaluation"
-    if _data(open_card(own)) == _data(candidate.card):
+    if _data(_open_card(own)) == _data(candidate.card):
         return better(metrics, read_metrics(own))
     if current_evaluation is None:
         raise InputError(
@@ -168,7 +168,7 @@ def _decide(
     return better(metrics, read_metrics(current_evaluation))
 
 
-def open_card(evaluation: Path) -> dict[str, Any]:
+def _open_card(evaluation: Path) -> dict[str, Any]:
     """The card of an evaluation kept inside a package, where the pair scores are left out."""
     file = evaluation / CARDS["Evaluation"]
     try:
@@ -184,7 +184,7 @@ def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
     if production is None:
         return False
     own = download(registry, production.digest).path / "evaluation"
-    return _data(open_card(own)) != _data(open_artifact(evaluation, "Evaluation").card)
+    return _data(_open_card(own)) != _data(open_artifact(evaluation, "Evaluation").card)
 
 
 def _data(card: Mapping[str, Any]) -> list[Any]:
