@@ -48,6 +48,13 @@ SCHEMA = pa.schema(
         pa.field("landmarks", pa.list_(pa.float32(), 10)),
         pa.field("detection_score", pa.float32()),
         pa.field("faces_found", pa.int32()),
+        pa.field("face_choice", pa.string()),  # the policy that chose this face among those found
+        pa.field("landmark_source", pa.string()),  # detected | annotated | anchored
+        pa.field("eye_distance", pa.float32()),  # pixels of the image the face was found in
+        pa.field("sharpness", pa.float32()),
+        pa.field("brightness", pa.float32()),
+        pa.field("contrast", pa.float32()),
+        pa.field("yaw", pa.float32()),  # degrees, estimated from the landmarks, signed as K-FACE signs its cameras
         pa.field("resolution", pa.string()),
         pa.field("accessory", pa.string()),
         pa.field("light", pa.string()),
