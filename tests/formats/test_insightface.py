@@ -20,7 +20,8 @@ from eolgul.formats.recordio import RecordReader, read_index
 def test_the_layout_is_insightfaces(tmp_path: Path) -> None:
     write_rec(tmp_path, [(0, b"a"), (0, b"bb"), (1, b"ccc"), (2, b"dddd")])
     assert (tmp_path / "property").read_text() == "3,112,112\n"
-    index = read_index(tmp_path / "train.idx")
+    listed = read_index(tmp_path / "train.idx")
+    index = dict(zip(listed.keys.tolist(), listed.offsets.tolist(), strict=True))
     assert sorted(index) == list(range(8))
     with RecordReader(tmp_path / "train.rec") as reader:
         records = [bytes(reader.read(index[key])[0]) for key in range(8)]

@@ -90,7 +90,8 @@ def test_writes_and_reads_what_the_specification_says(folder: Path, records: lis
     assert rec.read_bytes() == data
     assert plain_read(data) == records
     assert read_all(rec) == records
-    assert read_index(rec.with_suffix(".idx")) == dict(enumerate(offsets))
+    index = read_index(rec.with_suffix(".idx"))
+    assert (index.keys.tolist(), index.offsets.tolist()) == (list(range(len(offsets))), offsets)
     with RecordReader(rec) as reader:
         assert [bytes(reader.read(offset)[0]) for offset in reversed(offsets)] == records[::-1]
 

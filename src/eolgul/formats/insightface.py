@@ -7,30 +7,53 @@ are one per identity, without an image. Files made by `im2rec` have none of that
 from __future__ import annotations
 
 import io
+import mmap
 import pickle
 import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
-from eolgul.formats.recordio import RecordReader, RecordWriter, pack_image, read_index, unpack_image
+from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pack_image, read_index
+
+_EXACT = 1 << 24  # the whole numbers up to here are float32 numbers, which record 0 states its counts in
+_IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
+_FORGET = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class RecImage:
-    """One image record: its key, integer identity label and encoded image bytes, or why it is unusable."""
+class RecImage(NamedTuple):
+    """One image record: its key, integer identity label and encoded image bytes, or why it is unusable.
+
+    `reason` is the problem's code: "bad_record", or "unknown_identity" for a label that is no identity number.
+    """
 
     key: int
     offset: int
     label: int | None
     image: bytes
     problem: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageIndex:
+    """Where the image records of a `.rec` are: keys (ascending), byte offsets and sizes in bytes, all int64.
+
+    `repeated` is true where the `.idx` has named the same key before, for another record.
+    """
+
+    keys: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    repeated: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,70 +82,111 @@ def iter_rec(rec: Path) -> Iterator[RecImage]:
     The `.idx` beside it is used when it is there and fits; a missing or stale one is replaced by scanning the file.
     Raises InputError for a file that is no RecordIO; a single bad record is returned with its `problem`.
     """
+    index = index_rec(rec)
+    return read_images(rec, index.keys, index.offsets)
+
+
+def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> Iterator[RecImage]:
+    """The image records at these offsets, under these keys, in this order: what N readers of one file share out."""
     with RecordReader(rec) as reader:
-        index = _index(rec, reader)
-        keys = sorted(index)
-        end = _images_end(reader, index)
-        if end is not None:
-            keys = [key for key in keys if 0 < key < end]
-            if np.float32(len(keys) + 1) != end:  # as a float32, which record 0 states it in
-                raise InputError(f"{rec}: record 0 announces {end - 1} images, {len(keys)} are there; is it cut off?")
-        for key in keys:
-            offset = index[key]
+        read = 0
+        for key, offset in zip(keys.tolist(), offsets.tolist(), strict=True):
             try:
-                record = unpack_image(reader.read(offset)[0], f"{rec} at byte {offset}")
+                _, labels, _, _, image = reader.image(offset)
             except InputError as error:
-                yield RecImage(key, offset, None, b"", str(error))
+                yield RecImage(key, offset, None, b"", str(error), "bad_record")
                 continue
-            label = record.labels[0]
+            label = labels[0]
             if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
-                yield RecImage(key, offset, None, b"", f"{rec} at byte {offset}: label {label} is no identity number")
-            elif len(record.image) == 0:
-                yield RecImage(key, offset, int(label), b"", f"{rec} at byte {offset}: no image behind the header")
+                problem = f"{rec} at byte {offset}: label {label} is no identity number"
+                yield RecImage(key, offset, None, b"", problem, "unknown_identity")
+            elif len(image) == 0:
+                problem = f"{rec} at byte {offset}: no image behind the header"
+                yield RecImage(key, offset, int(label), b"", problem, "bad_record")
             else:
-                yield RecImage(key, offset, int(label), bytes(record.image))
+                yield RecImage(key, offset, int(label), bytes(image))
+            read += len(image)
+            if read > _FORGET:
+                reader.forget()
+                read = 0
 
 
-def _images_end(reader: RecordReader, index: dict[int, int]) -> int | None:
+def index_rec(rec: Path) -> ImageIndex:
+    """Find a `.rec` file's image records, in either layout, by its `.idx` or, where that does not fit, by scanning.
+
+    Memory: a few numbers a record. Raises InputError for a file that is no RecordIO or that holds fewer images than its
+    record 0 announces.
+    """
+    with RecordReader(rec) as reader:
+        index, heads = _index(rec, reader)
+        order = np.argsort(index.keys, kind="stable")
+        keys, offsets, sizes = index.keys[order], index.offsets[order], heads.length[order]
+        end = _images_end(reader, keys, offsets)
+    if end is not None:
+        # Where record 0 could not state its numbers exactly: an identity's record is a header and two labels.
+        identities = (heads.flag[order] == 0) & (sizes == _IDENTITY_RECORD)
+        images = (keys > 0) & ((keys < end) if end <= _EXACT else ~identities)
+        keys, offsets, sizes = keys[images], offsets[images], sizes[images]
+        found = len(np.unique(keys))
+        if np.float32(found + 1) != np.float32(end):
+            raise InputError(f"{rec}: record 0 announces {end - 1} images, {found} are there; is it cut off?")
+    repeated = np.zeros(len(keys), np.bool_)
+    repeated[1:] = keys[1:] == keys[:-1]
+    return ImageIndex(keys, offsets, sizes, repeated)
+
+
+def _images_end(reader: RecordReader, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> int | None:
     """The key after the last image when record 0 is InsightFace's, None when it is an image like the others."""
+    place = int(np.searchsorted(keys, 0))
+    if place == len(keys) or keys[place] != 0:
+        return None
     try:
-        first = unpack_image(reader.read(index[0])[0], "record 0")
-    except (KeyError, InputError):  # a bad record is told of in its turn
+        first = reader.image(int(offsets[place]))
+    except InputError:  # a bad record is told of in its turn
         return None
     label = first.labels[0]
     return int(label) if first.flag == 2 and len(first.image) == 0 and label > 0 and label.is_integer() else None
 
 
-def _index(rec: Path, reader: RecordReader) -> dict[int, int]:
+def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads]:
+    """Every record's key and offset, in file order, and what stands at the offsets."""
     path = rec.with_suffix(".idx")
     if path.is_file():
-        index = read_index(path)
-        if index and _fits(reader, index):
-            return index
-    index = {key: offset for key, (offset, _) in enumerate(reader.scan())}
-    if not index:
+        listed = read_index(path)
+        order = np.argsort(listed.offsets, kind="stable")
+        index = Index(listed.keys[order], listed.offsets[order])
+        heads = _heads_that_fit(reader, index)
+        if heads is not None:
+            return index, heads
+    offsets = np.fromiter((offset for offset, _ in reader.scan()), np.int64)
+    if len(offsets) == 0:
         raise InputError(f"{rec}: no record found, expected RecordIO")
-    return index
+    return Index(np.arange(len(offsets), dtype=np.int64), offsets), reader.heads(offsets)
 
 
-def _fits(reader: RecordReader, index: dict[int, int]) -> bool:
-    """Whether the index names every record; a stale one leaves some out, or points beside or behind them.
+def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
+    """What stands where the index (by offset) points; None for a stale one, which leaves records out or points elsewhere.
 
     A record that is broken where the index rightly points is the file's fault, and is told of when it is read.
     """
-    if min(index.values()) != 0 or max(index.values()) + 8 > reader.size:
-        return False
-    offsets = sorted(index.values())
-    for offset, listed in pairwise([*offsets, reader.size]):
-        if offset == listed:
-            return False
+    offsets = index.offsets
+    if len(index) == 0 or offsets[0] != 0 or offsets[-1] + 8 > reader.size or (offsets % 4).any():
+        return None
+    listed = np.append(offsets[1:], reader.size)
+    if (offsets == listed).any():
+        return None
+    heads = reader.heads(offsets)
+    short = heads.magic & (heads.flag == 0) & (heads.following(offsets) < listed)
+    if any(reader.begins_at(int(place)) for place in heads.following(offsets)[short]):
+        return None
+    for offset, next_listed in zip(offsets[heads.flag != 0].tolist(), listed[heads.flag != 0].tolist(), strict=True):
         try:
             following = reader.read(offset)[1]
         except InputError:
             continue
-        if following < listed and reader.begins_at(following):
-            return False
-    return True
+        if following < next_listed and reader.begins_at(following):
+            return None
+    return heads
 
 
 def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int = 112, width: int = 112) -> Property:
@@ -130,7 +194,7 @@ def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int 
 
     `images` yields (label, encoded image) with labels 0, 1, 2… in ascending order, each identity's images together.
     Record 0 needs the image count, which a stream tells only at its end, so the payloads are spooled to a side file.
-    Raises ValueError when labels skip a number or go back.
+    Raises ValueError when labels skip a number or go back, InputError when there are more than record 0 can state.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranges: list[list[int]] = []
@@ -146,6 +210,11 @@ def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int 
                 ranges[label][1] = count + 1
                 sizes.append(out.write(image))
         total = len(sizes)
+        if total + 1 + len(ranges) > _EXACT:
+            raise InputError(
+                f"{folder}: {total} images and {len(ranges)} identities; record 0 states their sum as a float32, which is "
+                f"exact up to {_EXACT} only, and readers would miss images"
+            )
         with RecordWriter(folder / "train.rec") as writer, spool.open("rb") as back:
             writer.write(0, pack_image([float(total + 1), float(total + 1 + len(ranges))], b""))
             for label, (begin, end) in enumerate(ranges):
@@ -249,10 +318,10 @@ class _BinUnpickler(pickle.Unpickler):
         return self._STAND_INS[module, name]
 
 
-def _check_memo(data: bytes) -> None:
+def _check_memo(file: BinaryIO | mmap.mmap) -> None:
     """Refuse a memo number larger than any honest pickler gives: Python allocates that many places at once."""
     puts = 0
-    for opcode, argument, place in pickletools.genops(data):
+    for opcode, argument, place in pickletools.genops(file):  # type: ignore[arg-type]
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
             puts += 1
             if int(argument or 0) > puts:
@@ -265,9 +334,10 @@ def read_bin(path: Path) -> Bin:
     Raises InputError when it is no such pickle, asks for any other class, or its counts do not fit.
     """
     try:
-        data = path.read_bytes()
-        _check_memo(data)
-        loaded = _BinUnpickler(io.BytesIO(data), encoding="bytes").load()
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            _check_memo(data)
+            data.seek(0)
+            loaded = _BinUnpickler(data, encoding="bytes").load()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except OSError as error:

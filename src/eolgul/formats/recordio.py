@@ -14,7 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 
@@ -24,10 +29,10 @@ MAX_LENGTH = (1 << 29) - 1
 _HEAD = struct.Struct("<II")
 _IMAGE_HEAD = struct.Struct("<IfQQ")
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
+_GATHER = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class ImageRecord:
+class ImageRecord(NamedTuple):
     """A record's image header (`IRHeader`) and what follows it.
 
     `labels` holds the header's scalar label when `flag` is 0, else the `flag` float32 labels behind the header.
@@ -50,15 +55,30 @@ def pack_image(labels: float | list[float], image: bytes, *, id: int = 0, id2: i
 def unpack_image(payload: bytes | memoryview, where: str) -> ImageRecord:
     """Split a payload into header, labels and image bytes; InputError (naming `where`) when it is too short."""
     view = memoryview(payload)
-    if len(view) < _IMAGE_HEAD.size:
-        raise InputError(f"{where}: {len(view)} bytes, too short for an image header of {_IMAGE_HEAD.size}")
-    flag, label, id_, id2 = _IMAGE_HEAD.unpack_from(view)
+    try:
+        flag, label, id_, id2 = _IMAGE_HEAD.unpack_from(view)
+    except struct.error as error:
+        raise InputError(f"{where}: {len(view)} bytes, too short for an image header of {_IMAGE_HEAD.size}") from error
     if flag == 0:
-        return ImageRecord(0, (label,), id_, id2, view[_IMAGE_HEAD.size :])
+        return ImageRecord(0, (label,), id_, id2, view[24:])
     end = _IMAGE_HEAD.size + 4 * flag
     if end > len(view):
         raise InputError(f"{where}: {flag} labels announced, but only {len(view) - _IMAGE_HEAD.size} bytes follow")
     return ImageRecord(flag, struct.unpack_from(f"<{flag}f", view, _IMAGE_HEAD.size), id_, id2, view[end:])
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The headers at many offsets: whether the magic stands there, the part flag, the part's length in bytes."""
+
+    magic: NDArray[np.bool_]
+    flag: NDArray[np.uint8]
+    length: NDArray[np.int64]
+
+    def following(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the next part would begin."""
+        after: NDArray[np.int64] = offsets + _HEAD.size + (self.length + 3) // 4 * 4
+        return after
 
 
 class RecordReader:
@@ -74,6 +94,7 @@ class RecordReader:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from error
         self._view = memoryview(self._map)
+        self.size = len(self._map)
 
     def __enter__(self) -> Self:
         return self
@@ -89,9 +110,10 @@ class RecordReader:
         with contextlib.suppress(BufferError):  # a caller still holds a view; the map goes with the last of them
             self._map.close()
 
-    @property
-    def size(self) -> int:
-        return len(self._map)
+    def forget(self) -> None:
+        """Let go of the pages read so far, which otherwise count as this process's memory; views stay good."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def read(self, offset: int) -> tuple[memoryview, int]:
         """The payload of the record at `offset` (bytes from the file's start) and the offset of the next record.
@@ -122,6 +144,34 @@ class RecordReader:
             raise InputError(f"{self.path} at byte {offset}: a record of {length} bytes, cut off at byte {self.size}")
         return head >> 29, self._view[start : start + length], start + (length + 3) // 4 * 4
 
+    def image(self, offset: int) -> ImageRecord:
+        """The image record at `offset`; InputError, naming the offset, where there is none."""
+        return self._unpack(offset, self.read(offset)[0])
+
+    def images(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, ImageRecord]]:
+        """As `scan`, each payload split into its image header and image."""
+        for offset, payload in self.scan(start, end):
+            yield offset, self._unpack(offset, payload)
+
+    def _unpack(self, offset: int, payload: memoryview) -> ImageRecord:
+        try:
+            return unpack_image(payload, "")
+        except InputError as error:  # the place is put into words only where it is needed
+            raise InputError(f"{self.path} at byte {offset}{error}") from error
+
+    def heads(self, offsets: NDArray[np.int64]) -> Heads:
+        """The headers at `offsets` (multiples of four, each at least eight bytes before the file's end)."""
+        words = np.frombuffer(self._map, "<u4", count=self.size // 4)
+        magic = np.empty(len(offsets), np.bool_)
+        head = np.empty(len(offsets), np.uint32)
+        for begin in range(0, len(offsets), _GATHER):
+            part = slice(begin, begin + _GATHER)
+            places = offsets[part] // 4
+            magic[part] = words[places] == MAGIC
+            head[part] = words[places + 1]
+            self.forget()
+        return Heads(magic, (head >> 29).astype(np.uint8), (head & MAX_LENGTH).astype(np.int64))
+
     def begins_at(self, offset: int) -> bool:
         """Whether the header of a record's first or only part stands at `offset`."""
         if offset + _HEAD.size > self.size or self._map[offset : offset + 4] != MAGIC_BYTES:
@@ -136,8 +186,17 @@ class RecordReader:
         give every record exactly once.
         """
         offset = self._resync(start)
-        end = self.size if end is None else min(end, self.size)
+        size, view, unpack = self.size, self._view, _HEAD.unpack_from
+        end = size if end is None else min(end, size)
+        last = size - _HEAD.size
         while offset < end:
+            if offset <= last:
+                magic, head = unpack(view, offset)
+                stop = offset + 8 + head
+                if magic == MAGIC and head <= MAX_LENGTH and stop <= size:  # the usual case, without a call
+                    yield offset, view[offset + 8 : stop]
+                    offset = (stop + 3) & ~3
+                    continue
             payload, following = self.read(offset)
             yield offset, payload
             offset = following
@@ -159,8 +218,9 @@ class RecordWriter:
     """Append records to a new `.rec` file and their keys and offsets to its `.idx`."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb")
+        self._file: BinaryIO = path.open("wb", buffering=1 << 20)
         self._index = path.with_suffix(".idx").open("w", encoding="ascii")
+        self._offset = 0
 
     def __enter__(self) -> Self:
         return self
@@ -173,9 +233,9 @@ class RecordWriter:
 
     def write(self, key: int, payload: bytes) -> int:
         """Write one record and return its byte offset; ValueError when a part would exceed 2^29 - 1 bytes."""
-        offset = self._file.tell()
+        offset = self._offset
         parts = _split(payload)
-        if max(len(part) for part in parts) > MAX_LENGTH:
+        if max(map(len, parts)) > MAX_LENGTH:
             raise ValueError(f"a record of {len(payload)} bytes does not fit RecordIO's {MAX_LENGTH}")
         for number, part in enumerate(parts):
             first, last = number == 0, number == len(parts) - 1
@@ -183,6 +243,7 @@ class RecordWriter:
             self._file.write(_HEAD.pack(MAGIC, flag << 29 | len(part)))
             self._file.write(part)
             self._file.write(b"\0" * (-len(part) % 4))
+            self._offset += _HEAD.size + (len(part) + 3) // 4 * 4
         self._index.write(f"{key}\t{offset}\n")
         return offset
 
@@ -199,13 +260,46 @@ def _split(payload: bytes) -> list[bytes]:
     return parts
 
 
-def read_index(path: Path) -> dict[int, int]:
-    """An `.idx` file as {key: byte offset}. InputError names the line that is not `key<TAB>offset`."""
-    index: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(encoding="ascii", errors="replace").splitlines(), 1):
-        key, _, offset = line.partition("\t")
-        try:
-            index[int(key)] = int(offset)
-        except ValueError as error:
-            raise InputError(f"{path} line {number}: {line[:60]!r}, expected 'key<TAB>offset'") from error
-    return index
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An `.idx`: the keys and byte offsets of its lines (int64), in its order."""
+
+    keys: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def read_index(path: Path) -> Index:
+    """Read an `.idx` file, `key<TAB>byte offset` a line. InputError names the line that is something else."""
+    try:
+        table = pc.read_csv(
+            path,
+            read_options=pc.ReadOptions(column_names=["key", "offset"]),
+            parse_options=pc.ParseOptions(delimiter="\t", quote_char=False, ignore_empty_lines=False),
+            convert_options=pc.ConvertOptions(column_types={"key": pa.int64(), "offset": pa.int64()}, null_values=[]),
+        )
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except pa.ArrowException:  # it does not say which line; so they are read one by one
+        return _read_index_lines(path)
+    return Index(table["key"].to_numpy(), table["offset"].to_numpy())
+
+
+def _read_index_lines(path: Path) -> Index:
+    rows: list[tuple[int, int]] = []
+    with path.open(encoding="ascii", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            key, _, offset = line.rstrip("\r\n").partition("\t")
+            try:
+                rows.append((_int64(key), _int64(offset)))
+            except ValueError as error:
+                raise InputError(f"{path} line {number}: {line[:60]!r}, expected 'key<TAB>offset'") from error
+    table = np.array(rows, np.int64).reshape(-1, 2)
+    return Index(table[:, 0], table[:, 1])
+
+
+def _int64(text: str) -> int:
+    """A whole number; one beyond 64 bits is as far beyond any file's end as the largest is."""
+    return max(min(int(text), (1 << 63) - 1), -(1 << 63))
