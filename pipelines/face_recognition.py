@@ -54,6 +54,7 @@ def face_recognition(
     selection: str = "original",
     min_images: int = 1,
     max_identities: int = 0,
+    verify: bool = True,
     min_face_size: int = 40,
     which: str = "largest",
     backend: str = "onnx",
@@ -76,6 +77,7 @@ def face_recognition(
         selection=selection,
         min_images=min_images,
         max_identities=max_identities,
+        verify=verify,
         workers=workers,
     )
     aligned = align(

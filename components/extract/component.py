@@ -15,6 +15,7 @@ def extract(
     selection: str,
     min_images: int,
     max_identities: int,
+    verify: bool,
     workers: int,
     facts: dsl.Output[dsl.Metrics],
 ) -> NamedTuple("Outputs", [("datasets", List[str]), ("benchmarks", List[str])]):  # type: ignore[valid-type]  # noqa: UP006
@@ -27,7 +28,8 @@ def extract(
         selection: K-FACE conditions to take ("original", "all", "lights=L1-L3 cameras=C5-C10 …"); "" for all there are.
         min_images: Identity folders with fewer images are left out.
         max_identities: At most so many identity folders; 0 for all.
-        workers: Threads that check images.
+        verify: Decode every image, so that none that is broken inside meets the training.
+        workers: Processes that read and check images.
         facts: Images, identities and rejected inputs of each source.
 
     Returns:
@@ -43,7 +45,7 @@ def extract(
 
     def run(source: str, **options) -> str:
         out = storage.join(workspace, "extracted", steps.source_name(source))
-        made = steps.extract(source, out, workers=workers, **options)
+        made = steps.extract(source, out, workers=workers, verify=verify, **options)
         counted[steps.source_name(source)] = made
         for key in ("images", "identities", "rejected"):
             if made[key] is not None:

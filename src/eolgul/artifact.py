@@ -6,6 +6,7 @@ the card's sha256 is the artifact's digest. It lists every other file of the dir
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from eolgul.errors import InputError
 
 FORMAT = 1
 CARDS = {"FaceDataset": "dataset.json", "ModelPackage": "manifest.json", "Evaluation": "evaluation.json"}
-_CHUNK = 1 << 20
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,31 @@ def writing(out: Path) -> Iterator[Path]:
         raise InputError(f"{out}: no directory can be made there ({error.strerror}: {error.filename})") from error
     try:
         yield temporary
-        check_replaceable(out)  # again: much may have been put there meanwhile
-        if out.exists():
-            old = out.parent / f".{out.name}.{os.getpid()}.old"
-            out.rename(old)
-            temporary.rename(out)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(out)
+        put_in_place(temporary, out)
+    except OSError as error:
+        refuse_disk(out, error)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(folder: Path, out: Path) -> None:
+    """Give a finished directory its name; an artifact that has it goes. InputError when anything else would go too."""
+    check_replaceable(out)
+    if out.exists():
+        old = out.parent / f".{out.name}.{os.getpid()}.old"
+        out.rename(old)
+        folder.rename(out)
+        shutil.rmtree(old)
+    else:
+        folder.rename(out)
+
+
+def refuse_disk(out: Path, error: OSError) -> None:
+    """InputError, one sentence about what could not be written, when a full, read-only or failing disk is the reason."""
+    if error.errno in _DISK:
+        place = f": {error.filename}" if error.filename else ""
+        raise InputError(f"{out}: cannot be written ({error.strerror}{place})") from error
 
 
 def check_replaceable(out: Path) -> None:
@@ -121,12 +137,13 @@ def listed_files(card: bytes) -> set[str]:
         return set()
 
 
-def list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file below `folder` as {relative posix path: {"sha256", "size"}}."""
+def list_files(folder: Path, known: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Every file below `folder` as {relative posix path: {"sha256", "size"}}; those in `known` are not read again."""
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    known = known or {}
     return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "size": path.stat().st_size}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        name: dict(known[name]) if name in known else {"sha256": sha256_file(path), "size": path.stat().st_size}
+        for name, path in names.items()
     }
 
 
@@ -139,8 +156,12 @@ def seal(
     inputs: Sequence[Mapping[str, str]],
     contents: Mapping[str, Any],
     synthetic: bool,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Artifact:
-    """Write the card of a finished directory (the last file written into it) and return the artifact."""
+    """Write the card of a finished directory (the last file written into it) and return the artifact.
+
+    `known` holds sizes and sha256s of files that were hashed while they were written.
+    """
     card = {
         "kind": kind,
         "format": FORMAT,
@@ -150,7 +171,7 @@ def seal(
         "inputs": [dict(reference) for reference in inputs],
         "contents": dict(contents),
         "synthetic": synthetic,
-        "files": list_files(folder),
+        "files": list_files(folder, known),
     }
     data = canonical_json(card)
     (folder / CARDS[kind]).write_bytes(data)

@@ -44,6 +44,10 @@ def main() -> None:
     except InputError as error:
         print(f"eolgul: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # what no step has put into words: a disk that fails, a file that went away
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"eolgul: {place}{error.strerror or type(error).__name__}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _leave(signum: int, frame: object) -> None:
@@ -111,19 +115,36 @@ def synth(
 @app.command()
 def extract(
     source: Annotated[
-        str, typer.Argument(help="A .rec, its folder, a .bin, a K-FACE tree or identity folders; path or s3://.")
+        str,
+        typer.Argument(help="A .rec or its folder, a .bin, a .lst, a K-FACE tree, identity folders; path or s3://."),
     ],
     out: Annotated[str, typer.Argument(help="Where the FaceDataset goes; path or s3://.")],
-    kind: Annotated[str, typer.Option(help="auto, rec, bin, kface or folders")] = "auto",
+    kind: Annotated[str, typer.Option(help="auto, rec, bin, kface, folders, lst or carrays")] = "auto",
     name: Annotated[str | None, typer.Option(help="The source's name in manifests (default: its own).")] = None,
-    pairs: Annotated[str | None, typer.Option(help="An LFW pairs.txt over folders: makes a benchmark.")] = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="An LFW pairs.txt over folders or a K-FACE pair list: makes a benchmark.")
+    ] = None,
     selection: Annotated[
-        str | None, typer.Option(help="K-FACE conditions: original, demo, all or 'lights=L1-L3 …'.")
+        str | None, typer.Option(help="K-FACE conditions: original, T1…T4, demo, all or 'lights=L1-L3 …'.")
+    ] = None,
+    identities: Annotated[
+        str | None, typer.Option(help="Folders, K-FACE: a file with an identity a line; only those.")
+    ] = None,
+    without_identities: Annotated[
+        str | None, typer.Option(help="Folders, K-FACE: a file with an identity a line; all but those.")
     ] = None,
     min_images: Annotated[int, typer.Option(help="Folders: leave out identities with fewer images.", min=1)] = 1,
     max_identities: Annotated[int | None, typer.Option(help="Folders: take at most so many identities.", min=1)] = None,
     max_images_per_identity: Annotated[int | None, typer.Option(help="Folders: at most so many each.", min=1)] = None,
-    workers: Workers = 2,
+    part: Annotated[
+        str | None, typer.Option(help="A .rec: only the records in byte range i of n equal ones, as i/n.")
+    ] = None,
+    reader: Annotated[str, typer.Option(help="A .rec: own, or mxnet (make mxnet-env).")] = "own",
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="Take images of another size than the format states.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Decode every image, not only its header and end.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
 ) -> None:
     """Step 1: a raw source → FaceDataset."""
     with _bar("extract") as progress:
@@ -134,9 +155,15 @@ def extract(
             name=name,
             pairs=pairs,
             selection=selection,
+            identities=identities,
+            without_identities=without_identities,
             min_images=min_images,
             max_identities=max_identities,
             max_images_per_identity=max_images_per_identity,
+            part=part,
+            reader=reader,
+            any_size=any_size,
+            verify=verify,
             workers=workers,
             progress=progress,
         )

@@ -21,7 +21,16 @@ Facts = dict[str, Any]
 Progress = Callable[[int], None]
 
 
-def extract(source: str, out: str, *, pairs: str | None = None, name: str | None = None, **options: Any) -> Facts:
+def extract(
+    source: str,
+    out: str,
+    *,
+    pairs: str | None = None,
+    identities: str | None = None,
+    without_identities: str | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Facts:
     """Step 1. `options` are those of `eolgul.extract.extract`."""
     from eolgul.extract import extract as step
 
@@ -31,6 +40,8 @@ def extract(source: str, out: str, *, pairs: str | None = None, name: str | None
             _raw(source),
             local,
             pairs=storage.fetch(pairs) if pairs else None,
+            identities=storage.fetch(identities) if identities else None,
+            without_identities=storage.fetch(without_identities) if without_identities else None,
             name=name or source_name(source),
             **options,
         )
@@ -40,7 +51,7 @@ def extract(source: str, out: str, *, pairs: str | None = None, name: str | None
 def source_name(source: str) -> str:
     """What a source is called in manifests unless told otherwise: its folder's name, or its file's without ending."""
     path = Path(source.removeprefix("s3://").rstrip("/"))
-    name = path.parent.name if path.name == "train.rec" else path.stem if path.suffix in (".rec", ".bin") else path.name
+    name = path.parent.name if path.name == "train.rec" else path.stem if path.suffix in (".rec", ".bin", ".lst") else path.name
     # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
     return re.sub(r"[^\w-]", "_", name) or "source"
 

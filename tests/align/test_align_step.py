@@ -41,7 +41,7 @@ def test_inputs_are_faces_or_reasons(extracted: Path, tmp_path: Path) -> None:
     after_artifact = align(extracted, tmp_path / "aligned")
     after = FaceDataset(tmp_path / "aligned")
     assert len(before) + len(before.rejected()) == len(after) + len(after.rejected())
-    assert after_artifact.contents["rejected_by_reason"] == {"no_face": 1, "not_an_image": 1}
+    assert after_artifact.contents["rejected_by_reason"] == {"no_face": 1, "truncated": 1}
     assert set(after.column("width")) == set(after.column("height")) == {112}
     assert after_artifact.contents["detector"]["min_face_size"] == 40
 

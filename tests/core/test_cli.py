@@ -225,10 +225,10 @@ def test_a_stop_leaves_nothing(tmp_path: Path, stop: signal.Signals) -> None:
         os.link(tmp_path / "big", people[number % 3] / f"{number}.jpg")
     command("extract", tmp_path / "photos", tmp_path / "out", "--max-images-per-identity", "1", "--max-identities", "1")
     before = open_artifact(tmp_path / "out", check="sha256").digest
-    argv = [sys.executable, "-m", "eolgul", "extract", str(tmp_path / "photos"), str(tmp_path / "out")]
+    argv = [sys.executable, "-m", "eolgul", "extract", str(tmp_path / "photos"), str(tmp_path / "out"), "--verify"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.*.partial/shards/*.tar")):
+    while not list(tmp_path.glob(".out.partial/artifact/shards/*.tar")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(stop)

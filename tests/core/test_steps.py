@@ -27,7 +27,7 @@ def picture(seed: int) -> bytes:
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = tmp_path_factory.mktemp("raw")
-    write_rec(raw / "faces", [(number // 2, picture(number)) for number in range(6)])
+    write_rec(raw / "faces", [(number // 2, picture(number)) for number in range(6)], height=8, width=8)
     (raw / "faces" / "synthetic.json").write_text(json.dumps({"synthetic": True}))
     write_bin(raw / "lfw.bin", [picture(number) for number in range(4)], [True, False])
     (raw / "lfw.bin.synthetic.json").write_text(json.dumps({"synthetic": True}))

@@ -170,7 +170,7 @@ def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
     A record that is broken where the index rightly points is the file's fault, and is told of when it is read.
     """
     offsets = index.offsets
-    if len(index) == 0 or offsets[0] != 0 or offsets[-1] + 8 > reader.size or (offsets % 4).any():
+    if len(index) == 0 or offsets[0] != 0 or offsets[-1] > reader.size - 8 or (offsets % 4).any():
         return None
     listed = np.append(offsets[1:], reader.size)
     if (offsets == listed).any():

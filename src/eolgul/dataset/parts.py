@@ -1,0 +1,261 @@
+"""Writing a FaceDataset by parts: each shard with its rows is a task of its own, for any worker, in any order.
+
+What is finished stays beside the artifact's place, in `.<name>.partial/`, until the whole is there: a job that was killed
+goes on from its last whole shard. What the parts become depends on the job alone, not on who wrote which part when.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from eolgul.artifact import (
+    check_replaceable,
+    put_in_place,
+    recipe_digest,
+    refuse_disk,
+    seal,
+    sha256_bytes,
+    sha256_file,
+)
+from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA
+from eolgul.dataset.shard import Shard
+from eolgul.errors import InputError
+
+
+class Part:
+    """One shard and its rows, being written. It counts as finished when `close` has put its `.json` there."""
+
+    def __init__(self, folder: Path, number: int, source: str) -> None:
+        self._parts, self._stem, self._source = folder / "parts", f"{number:05}", source
+        self._shard = Shard(folder / "artifact" / "shards" / f"{number:05}.tar")
+        self._columns: dict[str, list[Any]] = {
+            name: [] for name in ("image_id", "identity", "offset", "size", "sha256", "width", "height")
+        }
+        self._facts: list[Mapping[str, Any] | None] = []
+        self._rejected: list[dict[str, Any]] = []
+        self._read = hashlib.sha256()
+        self._lines: list[bytes] = []
+
+    def add(
+        self,
+        image_id: str,
+        identity: str,
+        data: bytes,
+        *,
+        extension: str,
+        width: int,
+        height: int,
+        sha256: str | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store one encoded image as `<image_id>.<extension>`; ids are the caller's to keep apart."""
+        columns = self._columns
+        columns["offset"].append(self._shard.add(f"{image_id}.{extension}", data))
+        columns["image_id"].append(image_id)
+        columns["identity"].append(identity)
+        columns["size"].append(len(data))
+        columns["sha256"].append(sha256 or sha256_bytes(data))
+        columns["width"].append(width)
+        columns["height"].append(height)
+        self._facts.append(facts)
+
+    def reject(self, where: str, *, reason: str, detail: str, identity: str | None = None) -> None:
+        """Note an input that does not become an image: where it was, a reason code, a sentence."""
+        row = {"where": where, "identity": identity, "source": self._source, "reason": reason, "detail": detail}
+        self._rejected.append(row)
+
+    def note_read(self, line: bytes) -> None:
+        """Remember that a file was read, for the digest of the source."""
+        self._lines.append(line)
+
+    def close(self) -> None:
+        """Write the rows, and then what says that this part is whole."""
+        self._shard.close()
+        count = len(self._facts)
+        if count == 0:
+            self._shard.path.unlink()
+        columns: dict[str, Any] = dict(self._columns)
+        columns["label"] = pa.nulls(count, pa.int32()).fill_null(0)  # given when the parts come together
+        columns["source"] = [self._source] * count
+        columns["shard"] = [self._shard.path.name] * count
+        for name in FACTS:
+            values = [facts.get(name) if facts else None for facts in self._facts]
+            columns[name] = values if any(value is not None for value in values) else pa.nulls(count, _type(name))
+        rows = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+        pq.write_table(rows, self._parts / f"{self._stem}.parquet", compression="lz4")
+        pq.write_table(
+            pa.Table.from_pylist(self._rejected, schema=REJECTED), self._parts / f"{self._stem}.rejected.parquet"
+        )
+        (self._parts / f"{self._stem}.read").write_bytes(b"".join(self._lines))
+        facts = {"images": count, "size": self._shard.size, "sha256": self._shard.sha256}
+        done = self._parts / f"{self._stem}.json"
+        done.with_suffix(".tmp").write_text(json.dumps(facts))
+        done.with_suffix(".tmp").replace(done)
+
+    def give_up(self) -> None:
+        """Let go of the files of a part that will not be finished."""
+        self._shard.close(whole=False)
+
+
+def _type(name: str) -> pa.DataType:
+    return SCHEMA.field(name).type
+
+
+class Build:
+    """A FaceDataset that is being built from parts. Made by `building_dataset`."""
+
+    def __init__(self, out: Path, folder: Path) -> None:
+        self.out, self.folder = out, folder
+        self.sealed = False
+        self._known: dict[str, dict[str, Any]] = {}
+        self._contents: dict[str, Any] = {"benchmark": False}
+
+    def is_finished(self, number: int) -> bool:
+        """Whether an earlier run has left this part whole; its shard is read once to be sure."""
+        shard = self.folder / "artifact" / "shards" / f"{number:05}.tar"
+        try:
+            facts = json.loads((self.folder / "parts" / f"{number:05}.json").read_bytes())
+            return not facts["images"] or (
+                shard.stat().st_size == facts["size"] and sha256_file(shard) == facts["sha256"]
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def any_finished(self) -> bool:
+        return any((self.folder / "parts").glob("*.json"))
+
+    def merge(self, parts: int, wanted: Collection[str] = (), also_read: bytes = b"") -> tuple[dict[str, int], str]:
+        """Put the parts' rows together into the manifest, labels counted in the order in which identities come.
+
+        Returns the manifest rows of the `wanted` image ids that are there, and the sha256 over what the parts have read
+        and over the lines in `also_read`.
+        """
+        folder, artifact = self.folder / "parts", self.folder / "artifact"
+        labels: dict[str, int] = {}
+        reasons: Counter[str] = Counter()
+        rows: dict[str, int] = {}
+        ids = pa.array(sorted(wanted), pa.string())
+        read = hashlib.sha256()
+        images = 0
+        with (
+            pq.ParquetWriter(artifact / "manifest.parquet", SCHEMA, compression="zstd") as manifest,
+            pq.ParquetWriter(artifact / "rejected.parquet", REJECTED, compression="zstd") as rejected,
+        ):
+            for number in range(parts):
+                table = pq.read_table(folder / f"{number:05}.parquet")
+                if table.num_rows:
+                    facts = json.loads((folder / f"{number:05}.json").read_bytes())
+                    self._known[f"shards/{number:05}.tar"] = {"sha256": facts["sha256"], "size": facts["size"]}
+                    column = [labels.setdefault(name, len(labels)) for name in table["identity"].to_pylist()]
+                    place = SCHEMA.get_field_index("label")
+                    manifest.write_table(table.set_column(place, SCHEMA.field("label"), pa.array(column, pa.int32())))
+                    if len(ids):
+                        here = pc.indices_nonzero(pc.is_in(table["image_id"], ids)).to_pylist()
+                        rows |= {table["image_id"][row].as_py(): images + row for row in here}
+                    images += table.num_rows
+                lost = pq.read_table(folder / f"{number:05}.rejected.parquet")
+                if lost.num_rows:
+                    rejected.write_table(lost)
+                    reasons.update(lost["reason"].to_pylist())
+                read.update((folder / f"{number:05}.read").read_bytes())
+        self._contents |= {
+            "images": images,
+            "identities": len(labels),
+            "rejected": reasons.total(),
+            "rejected_by_reason": dict(sorted(reasons.items())),
+        }
+        if images == 0:
+            shutil.rmtree(folder)  # there is nothing to go on from
+            raise InputError(
+                f"{self.out.name}: not one usable image among {reasons.total()} inputs ({dict(sorted(reasons.items()))})"
+            )
+        read.update(also_read)
+        return rows, read.hexdigest()
+
+    def pairs(self, left: Sequence[int], right: Sequence[int], same: Sequence[bool], fold: Sequence[int]) -> None:
+        """Write `pairs.parquet`, which makes the dataset a Benchmark; rows are the manifest's."""
+        table = pa.table({"left": left, "right": right, "same": same, "fold": fold}, schema=PAIRS)
+        pq.write_table(table, self.folder / "artifact" / "pairs.parquet", compression="zstd")
+        self._contents["benchmark"] = True
+
+    def seal(
+        self,
+        *,
+        step: str,
+        recipe: Mapping[str, Any],
+        inputs: Sequence[Mapping[str, str]],
+        synthetic: bool,
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Write the card, `facts` (JSON values) among its contents; the artifact appears when the block ends."""
+        seal(
+            self.folder / "artifact",
+            "FaceDataset",
+            step=step,
+            recipe=recipe,
+            inputs=inputs,
+            contents=self._contents | dict(facts),
+            synthetic=synthetic,
+            known=self._known,
+        )
+        self.sealed = True
+
+
+@contextmanager
+def building_dataset(out: Path, job: Mapping[str, Any]) -> Iterator[Build]:
+    """A FaceDataset to build from parts; it appears under `out` when the block ends well after `seal`.
+
+    Otherwise finished parts stay, hidden, for the next run of the same `job` (JSON values that say all on which the
+    parts depend); another job starts anew. InputError when `out` may not be replaced, when another process is writing
+    it, or when the disk is full.
+    """
+    out = out.absolute()
+    check_replaceable(out)
+    folder = out.parent / f".{out.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: no directory can be made there ({error.strerror}: {error.filename})") from error
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{out}: another process is writing it at this moment") from error
+        build = Build(out, folder)
+        try:
+            _begin(folder, recipe_digest(job))
+            yield build
+            if not build.sealed:
+                raise RuntimeError(f"{out}: left without a card")
+            put_in_place(folder / "artifact", out)
+        except OSError as error:
+            refuse_disk(out, error)
+            raise
+        finally:
+            if build.sealed or not build.any_finished():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begin(folder: Path, job: str) -> None:
+    """Keep what an earlier run of the same job has left, and nothing else."""
+    about = folder / "job"
+    if not about.is_file() or about.read_text() != job:
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+        shutil.rmtree(folder / "artifact", ignore_errors=True)
+        about.write_text(job)
+    (folder / "parts").mkdir(exist_ok=True)
+    (folder / "artifact" / "shards").mkdir(parents=True, exist_ok=True)
+    for half in (*(folder / "parts").glob("*.tmp"), *(folder / "artifact").glob("*.*")):
+        half.unlink()

@@ -1,0 +1,397 @@
+"""What there is to extract: each kind of source as a plan of tasks, one a shard, that any worker can carry out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat as modes
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.artifact import sha256_file
+from eolgul.dataset import SHARD_BYTES, member_size
+from eolgul.errors import InputError
+from eolgul.formats import insightface, kface
+from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
+
+KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
+ALIGNED = "arcface-112-v1"
+SYNTHETIC_MARK = "synthetic.json"
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jfif"
+}  # fmt: skip
+_READ_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked of an extraction; see `eolgul.extract.extract`."""
+
+    selection: str | None = None
+    identities: frozenset[str] | None = None
+    without_identities: frozenset[str] = frozenset()
+    min_images: int = 1
+    max_identities: int | None = None
+    max_images_per_identity: int | None = None
+    part: tuple[int, int] | None = None
+    reader: str = "own"
+    any_size: bool = False
+    shard_bytes: int = SHARD_BYTES
+
+    def wants(self, identity: str) -> bool:
+        """Whether an identity is asked for."""
+        return (self.identities is None or identity in self.identities) and identity not in self.without_identities
+
+
+class Candidate(NamedTuple):
+    """An image that may enter the dataset, or the reason why it may not.
+
+    `data` is the encoded image or where it lies, below the source as `name`; `beside` another file that says more of it.
+    """
+
+    where: str
+    image_id: str
+    identity: str | None
+    data: bytes | Path
+    facts: Mapping[str, Any] | None = None
+    problem: tuple[str, str] | None = None
+    name: bytes = b""
+    beside: tuple[bytes, Path] | None = None
+    size: tuple[int, int] | None = None  # the width and height that it must have
+
+
+class Task(Protocol):
+    """One shard's share of a source. It can be sent to another process unless the plan says otherwise."""
+
+    def candidates(self) -> Iterator[Candidate]:
+        """The candidates, in the dataset's order."""
+
+
+@dataclass
+class Plan:
+    """A source as tasks. `files` are what is hashed as the input; None where the tasks note what they read.
+
+    `stamp` tells a changed source from an unchanged one without reading it. `also` are small files that count as input
+    too. `pairs` are those of a benchmark, by image id.
+    """
+
+    tasks: Sequence[Task]
+    files: list[Path] | None
+    stamp: str
+    entries: Sequence[Entry] = ()
+    aligned: str | None = None
+    identities_known: bool = True
+    pairs: list[tuple[str, str, bool, int]] | None = None
+    portable: bool = True
+    also: list[Path] = field(default_factory=list)
+
+
+def detect_kind(source: Path) -> str:
+    """What a source is, from its names alone. InputError when it is none of KINDS."""
+    if source.is_file():
+        kind = {".rec": "rec", ".bin": "bin", ".lst": "lst"}.get(source.suffix)
+        if kind:
+            return kind
+        raise InputError(f"{source}: expected a .rec, .bin or .lst file or a folder")
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    if (source / "train.rec").is_file():
+        return "rec"
+    if (source / "meta" / "storage").is_file() and (source / "data").is_dir():
+        return "carrays"
+    names = [entry.name for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if any(f"{resolution}_Resolution" in names for resolution in kface.RESOLUTIONS):
+        return "kface"
+    if names:
+        return "folders"
+    raise InputError(f"{source}: holds no train.rec, no K-FACE tree, no carray and no identity folders")
+
+
+def shares(sizes: NDArray[np.int64], shard_bytes: int) -> Iterator[slice]:
+    """Consecutive candidates of these sizes, shared out so that each shard stays below `shard_bytes` (one at least)."""
+    ends = np.cumsum(member_size(0) + (sizes + 511) // 512 * 512)
+    begin = 0
+    while begin < len(sizes):
+        before = int(ends[begin - 1]) if begin else 0
+        end = max(int(np.searchsorted(ends, before + shard_bytes, side="right")), begin + 1)
+        yield slice(begin, end)
+        begin = end
+
+
+@dataclass(frozen=True)
+class RecTask:
+    """Records of a `.rec`, by key and offset."""
+
+    rec: Path
+    keys: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    repeated: NDArray[np.bool_]
+    identities: int | None
+    size: tuple[int, int] | None
+    python: Path | None = None
+
+    def candidates(self) -> Iterator[Candidate]:
+        if self.python is None:
+            records = insightface.read_images(self.rec, self.keys, self.offsets)
+        else:
+            records = read_images_mxnet(self.rec, self.keys, self.offsets, self.python)
+        name, parent = self.rec.name, f"{self.rec.parent}/"
+        for record, repeated in zip(records, self.repeated.tolist(), strict=True):
+            key, offset, label, image, problem, reason = record
+            where = f"{name} record {key} at byte {offset}"
+            if problem is not None or label is None:
+                detail = (problem or "no label").removeprefix(parent)  # no machine's path in an artifact
+                yield Candidate(where, "", None, b"", problem=(reason or "bad_record", detail))
+                continue
+            identity = f"{label:06}"
+            failed = None
+            if repeated:
+                failed = ("duplicate_key", f"the .idx has given the key {key} to an earlier record")
+            elif self.identities is not None and label >= self.identities:
+                failed = ("unknown_identity", f"label {label}, but property says {self.identities} identities")
+            yield Candidate(where, f"{identity}/{key:08}", identity, image, None, failed, b"", None, self.size)
+
+
+def plan_rec(rec: Path, options: Options) -> Plan:
+    """A `.rec` by its index; `part` (i, n) takes the records that begin in the i-th of n equal byte ranges."""
+    index = insightface.index_rec(rec)
+    about = rec.with_name("property")
+    stated = insightface.read_property(about) if about.is_file() else None
+    keys, offsets, sizes, repeated = index.keys, index.offsets, index.sizes, index.repeated
+    if options.part is not None:
+        number, count = options.part
+        total = rec.stat().st_size
+        chosen = (offsets >= total * (number - 1) // count) & (offsets < total * number // count)
+        if not chosen.any():
+            raise InputError(f"{rec}: no image record begins in part {number} of {count}")
+        keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
+    python = mxnet_python() if options.reader == "mxnet" else None
+    size = (stated.width, stated.height) if stated is not None and not options.any_size else None
+    identities = stated.identities if stated is not None else None
+    tasks = [
+        RecTask(rec, keys[cut], offsets[cut], repeated[cut], identities, size, python)
+        for cut in shares(sizes, options.shard_bytes)
+    ]
+    aligned = stated is not None and (stated.height, stated.width) == (112, 112)
+    beside = [rec.with_suffix(".idx"), about]
+    files = [rec, *(path for path in beside if path.is_file())]
+    return Plan(tasks, files, stamp_files(files), aligned=ALIGNED if aligned else None)
+
+
+@dataclass(frozen=True)
+class BinTask:
+    """Images of a `.bin` that is in memory. It does not say who is who: a genuine pair is one identity, an impostor two."""
+
+    name: str
+    loaded: insightface.Bin
+    share: slice
+    size: tuple[int, int] | None
+
+    def candidates(self) -> Iterator[Candidate]:
+        for number in range(self.share.start, self.share.stop):
+            pair, side = divmod(number, 2)
+            identity = f"{pair:06}" if self.loaded.same[pair] else f"{pair:06}{'ab'[side]}"
+            image = self.loaded.images[number]
+            yield Candidate(f"{self.name} image {number}", f"{pair:06}/{side}", identity, image, size=self.size)
+
+
+def plan_bin(file: Path, options: Options) -> Plan:
+    """A `.bin` set: a benchmark whose pairs are in ten consecutive folds. All its images have the size of most of them."""
+    loaded = insightface.read_bin(file)
+    sizes = np.array([len(image) for image in loaded.images], np.int64)
+    size = None if options.any_size else _common_size(loaded.images)
+    tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, options.shard_bytes)]
+    pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(loaded.same)) for i, same in enumerate(loaded.same)]
+    aligned = ALIGNED if size == (112, 112) else None
+    return Plan(tasks, [file], stamp_files([file]), (), aligned, False, pairs, portable=False)
+
+
+def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
+    """The width and height that most of the images have, looked at evenly."""
+    from collections import Counter
+
+    from eolgul.headers import outline
+
+    seen: Counter[tuple[int, int]] = Counter()
+    for image in images[:: max(1, len(images) // 200)]:
+        try:
+            info = outline(image)
+        except InputError:
+            continue
+        seen[info.width, info.height] += 1
+    return seen.most_common(1)[0][0] if seen else None
+
+
+@dataclass(frozen=True)
+class CarrayTask:
+    """Images of a bcolz carray, which has kept pixels only: they are encoded again, without loss."""
+
+    folder: Path
+    begin: int
+    end: int
+
+    def candidates(self) -> Iterator[Candidate]:
+        from eolgul.formats.carrays import read_carray
+        from eolgul.images import encode_png
+
+        carray = read_carray(self.folder)
+        for number, pixels in enumerate(carray.images(self.begin, self.end), self.begin):
+            pair, side = divmod(number, 2)
+            identity = f"{pair:06}" if carray.same[pair] else f"{pair:06}{'ab'[side]}"
+            yield Candidate(
+                f"{self.folder.name} image {number}", f"{pair:06}/{side}", identity, encode_png(pixels), size=(112, 112)
+            )
+
+
+def plan_carrays(folder: Path, options: Options) -> Plan:
+    """InsightFace_Pytorch's copy of a `.bin` set."""
+    from eolgul.formats.carrays import read_carray
+
+    carray = read_carray(folder)
+    guess = np.full(len(carray), 25_000, np.int64)  # bytes of a 112x112 PNG of a face, about
+    tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, options.shard_bytes)]
+    pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(carray.same)) for i, same in enumerate(carray.same)]
+    files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
+    return Plan(tasks, files, stamp_files(files), (), ALIGNED, False, pairs)
+
+
+class Entry(NamedTuple):
+    """A file of a tree, below the source."""
+
+    name: str
+    size: int
+    stamp: tuple[int, int]  # times (ns) of modification and of change of the file itself
+    image_id: str = ""
+    identity: str | None = None
+    condition: kface.Condition | None = None
+    facts: Mapping[str, Any] | None = None
+    problem: tuple[str, str] | None = None
+    note: Entry | None = None
+
+
+@dataclass(frozen=True)
+class FilesTask:
+    """Image files of a tree."""
+
+    root: Path
+    entries: Sequence[Entry]
+    any_size: bool
+
+    def candidates(self) -> Iterator[Candidate]:
+        for entry in self.entries:
+            path, problem, size = self.root / entry.name, entry.problem, None
+            where = text(entry.name)
+            facts = dict(entry.facts) if entry.facts else None
+            if entry.condition is not None:
+                facts = {name: getattr(entry.condition, name) for name in entry.condition.__slots__}
+                size = None if self.any_size else kface.SIZES[entry.condition.resolution]
+            beside = None
+            if entry.note is not None:
+                note = self.root / entry.note.name
+                beside = (os.fsencode(entry.note.name), note)
+                try:
+                    landmarks = kface.read_annotation(note).landmarks
+                except InputError as error:
+                    problem = problem or ("bad_annotation", str(error).removeprefix(f"{self.root}/"))
+                else:
+                    assert facts is not None
+                    facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
+            yield Candidate(
+                where, entry.image_id, entry.identity, path, facts, problem, os.fsencode(entry.name), beside, size
+            )
+
+
+def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
+    """A plan over files of a tree; of several with one id all but the first are rejected."""
+    seen: set[str] = set()
+    for place, entry in enumerate(entries):
+        if entry.problem is None and entry.image_id in seen:
+            problem = ("duplicate_key", f"an image with the id {entry.image_id} is already there")
+            entries[place] = entry._replace(problem=problem)
+        seen.add(entry.image_id)
+    sizes = np.array([entry.size for entry in entries], np.int64)
+    cuts = shares(sizes, options.shard_bytes)
+    tasks = [FilesTask(root, entries[cut], options.any_size) for cut in cuts]
+    stamp = hashlib.sha256()
+    for entry in entries:
+        for one in (entry, entry.note):
+            if one is not None:
+                stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
+    return Plan(tasks, None, stamp.hexdigest(), entries)
+
+
+def walk(root: Path, below: str = "") -> Iterator[Entry]:
+    """Every file below `root`, in the order of its path's parts, without opening any. Links to folders are not followed."""
+    try:
+        with os.scandir(root / below) as found:
+            ordered = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{root / below}: {error.strerror}") from error
+    for entry in ordered:
+        name = f"{below}/{entry.name}" if below else entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from walk(root, name)
+            continue
+        try:
+            facts = entry.stat()
+        except OSError:  # a link that leads nowhere was meant to be a file
+            yield Entry(name, 0, (0, 0))
+            continue
+        if modes.S_ISREG(facts.st_mode):
+            yield Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+
+
+def is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path a file would be slow
+
+
+def text(name: str) -> str:
+    """A path as text that can be stored: bytes that are not UTF-8 (old Korean archives) are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def stamp_files(files: Sequence[Path]) -> str:
+    """Names, sizes and times of files, as one line."""
+    facts = [(path.name, (one := path.stat()).st_size, one.st_mtime_ns, one.st_ctime_ns) for path in files]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def digest(source: Path, plan: Plan) -> str:
+    """sha256 over the names and sha256s of the files of a source, in order; unreadable ones count by name.
+
+    For a tree this is what its tasks note while they read, and so what an extraction has read.
+    """
+    root = source if source.is_dir() else source.parent
+    files = plan.files
+    if files is None:
+        every = (one for entry in plan.entries for one in (entry, entry.note) if one is not None)
+        files = [root / entry.name for entry in every]
+    total = hashlib.sha256()
+    with ThreadPoolExecutor(_READ_AHEAD) as pool:
+        for path, sha256 in zip(files, pool.map(sha256_or_nothing, files), strict=True):
+            total.update(line(os.fsencode(_below(path, root)), sha256))
+    for path in plan.also:
+        total.update(line(os.fsencode(path.name), sha256_or_nothing(path)))
+    return total.hexdigest()
+
+
+def line(name: bytes, sha256: str) -> bytes:
+    """How a file counts in a source's digest."""
+    return name + f"\0{sha256}\n".encode()
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root if path.is_relative_to(root) else path.parent).as_posix()
+
+
+def sha256_or_nothing(path: Path) -> str:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return "unreadable"

@@ -1,0 +1,118 @@
+"""Trees of image files as sources: identity folders, K-FACE, and the images that a `.lst` names."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+from eolgul.errors import InputError
+from eolgul.extract.sources import ALIGNED, Entry, Options, Plan, is_picture, plan_files, text, walk
+from eolgul.formats import kface
+
+_BAD_NAME = ("bad_name", "the file's name is not UTF-8; rename it, or unpack its archive with its encoding")
+
+
+def plan_folders(source: Path, options: Options) -> Plan:
+    """`<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, anybody's photos."""
+    loose: list[Entry] = []
+    people: list[list[Entry]] = []
+    pictures = (entry for entry in _files(source) if is_picture(entry.name))
+    for first, group in itertools.groupby(pictures, key=lambda entry: entry.name.partition("/")[0]):
+        found = list(group)
+        if found[0].name == first:  # no folder above it
+            problem = ("no_identity", "an image beside the identity folders, expected <identity>/<image>")
+            loose += [entry._replace(problem=problem) for entry in found]
+        elif len(found) >= options.min_images and options.wants(first):
+            people.append(found[: options.max_images_per_identity])
+    people = people[: options.max_identities]
+    if not people:
+        raise InputError(f"{source}: no identity folder with at least {options.min_images} image(s)")
+    entries = list(loose)
+    for entry in itertools.chain.from_iterable(people):
+        identity = text(entry.name.partition("/")[0])
+        if text(entry.name) == entry.name:
+            image_id = os.path.splitext(entry.name)[0]  # noqa: PTH122 - millions of them
+            entries.append(entry._replace(image_id=image_id, identity=identity))
+        else:
+            entries.append(entry._replace(identity=identity, problem=_BAD_NAME))
+    return plan_files(source, entries, options)
+
+
+def _files(source: Path) -> list[Entry]:
+    """The files of a folder of identity folders; a link to a folder counts as that folder, hidden ones do not."""
+    entries: list[Entry] = []
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            if not path.name.startswith("."):
+                entries += walk(source, path.name)
+        else:
+            facts = path.stat() if path.exists() else None
+            stamp = (facts.st_mtime_ns, facts.st_ctime_ns) if facts else (0, 0)
+            entries.append(Entry(path.name, facts.st_size if facts else 0, stamp))
+    return entries
+
+
+def plan_kface(source: Path, options: Options) -> Plan:
+    """K-FACE's tree: the images of the selection, each with its condition and, where there is one, its annotation."""
+    selection = kface.Selection.parse(options.selection) if options.selection else None
+    entries: list[Entry] = []
+    for folder in sorted(path.name for path in source.glob("*_Resolution")):
+        notes: dict[str, Entry] = {}
+        found: list[Entry] = []
+        for entry in walk(source, folder):
+            if entry.name.endswith(".txt"):
+                notes[entry.name[:-4]] = entry
+            elif is_picture(entry.name):
+                found.append(entry)
+        for entry in found:
+            parsed = kface.parse_path(entry.name)
+            if parsed is None or text(entry.name) != entry.name:
+                problem = ("unknown_condition", "expected <Resolution>/<ID>/S00x/Ly/E0z/Cn.jpg with K-FACE's names")
+                entries.append(entry._replace(problem=problem))
+                continue
+            identity, condition = parsed
+            if (selection is None or condition in selection) and options.wants(identity):
+                image_id = f"{identity}/{'_'.join(getattr(condition, name) for name in condition.__slots__)}"
+                note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
+                entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
+    if not any(entry.identity for entry in entries):
+        raise InputError(f"{source}: no K-FACE image of the selection ({options.selection or 'all'}) in it")
+    return plan_files(source, entries, options)
+
+
+def plan_lst(file: Path, options: Options) -> Plan:
+    """The images that an InsightFace `.lst` names, by paths below the list's own folder."""
+    from eolgul.formats.lst import read_lst
+
+    root = file.parent
+    entries: list[Entry] = []
+    aligned = True
+    for row in read_lst(file):
+        problem = None
+        if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
+            problem = ("bad_name", f"{row.path!r} leads out of the list's folder")
+        elif not float(row.label).is_integer() or row.label < 0:
+            problem = ("unknown_identity", f"label {row.label} is no identity number")
+        aligned &= bool(row.aligned)
+        identity = f"{int(row.label):06}" if problem is None else None
+        image_id = f"{identity}/{os.path.splitext(row.path)[0]}"  # noqa: PTH122 - millions of them
+        facts: dict[str, object] = {}
+        if row.box is not None:
+            facts["box"] = list(row.box)
+        if row.landmarks is not None:
+            facts |= {"landmarks": list(row.landmarks), "landmark_source": "annotated"}
+        entry = _entry(root, row.path)
+        entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, problem=problem))
+    plan = plan_files(root, entries, options)
+    plan.also.append(file)
+    plan.aligned = ALIGNED if aligned else None
+    return plan
+
+
+def _entry(root: Path, name: str) -> Entry:
+    try:
+        facts = (root / name).stat()
+    except OSError:
+        return Entry(name, 0, (0, 0))
+    return Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))

@@ -1,0 +1,219 @@
+"""The workers of an extraction: each writes whole parts, and stops between two images when it is told to."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from eolgul.artifact import sha256_bytes
+from eolgul.dataset import Build, Part
+from eolgul.errors import InputError
+from eolgul.extract.sources import Candidate, Plan, Task, digest, line, sha256_or_nothing
+from eolgul.headers import outline
+from eolgul.images import EXTENSIONS, ImageInfo, decode
+from eolgul.processes import end_with_parent
+
+Progress = Callable[[int], None]
+_CHUNK = 32
+_REPORT = 512
+_POLL = 0.2  # seconds between two looks at the workers' count
+
+_stop: Event | None = None
+_count: Synchronized[int] | None = None
+
+
+class StoppedError(Exception):
+    """The extraction is over for another reason; this part need not be finished."""
+
+
+class Checked(NamedTuple):
+    """A candidate with its bytes: what it is, or the reason and the sentence why it is not taken."""
+
+    candidate: Candidate
+    data: bytes
+    sha256: str
+    info: ImageInfo | None
+    problem: tuple[str, str] | None
+
+
+def work(
+    build: Build,
+    plan: Plan,
+    source: Path,
+    name: str,
+    *,
+    wanted: Collection[str],
+    verify: bool,
+    workers: int,
+    progress: Progress | None,
+) -> tuple[dict[str, int], str]:
+    """Write the parts that are missing and merge all; the rows of the wanted ids, and the digest of the source."""
+    missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
+    several = plan.portable and workers > 1 and len(missing) > 1
+    with ThreadPoolExecutor(1) as beside:
+        hashed = beside.submit(digest, source, plan) if plan.files is not None else None
+        if several:
+            _in_processes(build, plan, missing, name, verify, min(workers, len(missing)), progress)
+        else:
+            for number in missing:
+                _write(build.folder, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
+        also = b"".join(line(path.name.encode(), sha256_or_nothing(path)) for path in plan.also)
+        rows, read = build.merge(len(plan.tasks), wanted, also)
+        return rows, hashed.result() if hashed is not None else read
+
+
+def _write(folder: Path, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress) -> None:
+    part = Part(folder, number, name)
+    try:
+        waiting = 0
+        for checked in _checked(task.candidates(), verify, threads):
+            _keep(part, checked)
+            waiting += 1
+            if waiting == _REPORT:
+                progress(waiting)
+                waiting = 0
+    except BaseException:
+        part.give_up()
+        raise
+    part.close()
+    progress(waiting)
+
+
+def _keep(part: Part, checked: Checked) -> None:
+    candidate, data, sha256, info, problem = checked
+    if candidate.name:
+        part.note_read(line(candidate.name, sha256))
+        if candidate.beside is not None:
+            name, path = candidate.beside
+            part.note_read(line(name, sha256_or_nothing(path)))
+    if problem is not None or info is None or candidate.identity is None:
+        reason, detail = problem or ("no_identity", "nobody's")
+        part.reject(candidate.where, identity=candidate.identity, reason=reason, detail=detail)
+        return
+    part.add(
+        candidate.image_id,
+        candidate.identity,
+        data,
+        extension=EXTENSIONS[info.format],
+        width=info.width,
+        height=info.height,
+        sha256=sha256,
+        facts=candidate.facts,
+    )
+
+
+def _checked(candidates: Iterator[Candidate], verify: bool, threads: int) -> Iterator[Checked]:
+    """Check every candidate, in order; in threads where reading or decoding gives the others time to run."""
+    first = next(candidates, None)
+    if first is None:
+        return
+    candidates = itertools.chain([first], candidates)
+    if threads < 2 or not (verify or isinstance(first.data, Path)):
+        for candidate in candidates:
+            yield _check(candidate, verify)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[list[Checked]]] = deque()
+        try:
+            for chunk in iter(lambda: list(itertools.islice(candidates, _CHUNK)), []):
+                ahead.append(pool.submit(lambda some: [_check(one, verify) for one in some], chunk))
+                if len(ahead) > 2 * threads:
+                    yield from ahead.popleft().result()
+            while ahead:
+                yield from ahead.popleft().result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _check(candidate: Candidate, verify: bool) -> Checked:
+    if isinstance(candidate.data, Path):
+        try:
+            data = candidate.data.read_bytes()
+        except OSError as error:
+            problem = candidate.problem or ("unreadable", error.strerror or str(error))
+            return Checked(candidate, b"", "unreadable", None, problem)
+    else:
+        data = candidate.data
+    sha256 = sha256_bytes(data)
+    if candidate.problem is not None:
+        return Checked(candidate, b"", sha256, None, candidate.problem)
+    try:
+        info = outline(data)
+        if candidate.size is not None and (info.width, info.height) != candidate.size:
+            stated = "{}x{} pixels".format(*candidate.size)
+            return Checked(
+                candidate, b"", sha256, None, ("wrong_size", f"{info.width}x{info.height} pixels, expected {stated}")
+            )
+        if verify:
+            decode(data)
+    except InputError as error:
+        code = "undecodable" if verify and error.code == "not_an_image" and _has_header(data) else error.code
+        return Checked(candidate, b"", sha256, None, (code, str(error)))
+    return Checked(candidate, data, sha256, info, None)
+
+
+def _has_header(data: bytes) -> bool:
+    """Whether it looked like an image until it was decoded."""
+    try:
+        outline(data)
+    except InputError:
+        return False
+    return True
+
+
+def _in_processes(
+    build: Build, plan: Plan, missing: list[int], name: str, verify: bool, workers: int, progress: Progress | None
+) -> None:
+    """Share the parts out to processes, which do not share an interpreter with this one."""
+    context = multiprocessing.get_context("spawn")
+    stop, count = context.Event(), context.Value("q", 0)
+    told = 0
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stop, count)) as pool:
+        pending: set[Future[Any]] = set()
+        try:
+            for number in missing:
+                pending.add(pool.submit(_task, build.folder, number, plan.tasks[number], name, verify))
+            while pending:
+                done, pending = wait(pending, timeout=_POLL, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                if progress and count.value > told:
+                    progress(count.value - told)
+                    told = count.value
+        except BrokenProcessPool as error:
+            raise InputError(f"{build.out}: a worker was killed (out of memory?); run it again to go on") from error
+        finally:
+            stop.set()
+            for future in pending:
+                future.cancel()
+
+
+def _begin(stop: Event, count: Synchronized[int]) -> None:
+    """In a worker: Ctrl-C is the parent's to hear; the parent's end is its own."""
+    global _stop, _count
+    _stop, _count = stop, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
+
+
+def _task(folder: Path, number: int, task: Task, name: str, verify: bool) -> None:
+    assert _stop is not None and _count is not None
+    stop, count = _stop, _count
+
+    def progress(done: int) -> None:
+        if stop.is_set():
+            raise StoppedError
+        with count.get_lock():
+            count.value += done
+
+    _write(folder, number, task, name, verify, 1, progress)
