@@ -26,7 +26,6 @@ from eolgul.artifact import (
     recipe_digest,
     refuse_disk,
     seal,
-    sha256_bytes,
     sha256_file,
 )
 from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA
@@ -40,12 +39,9 @@ class Part:
     def __init__(self, folder: Path, number: int, source: str) -> None:
         self._parts, self._stem, self._source = folder / "parts", f"{number:05}", source
         self._shard = Shard(folder / "artifact" / "shards" / f"{number:05}.tar")
-        self._columns: dict[str, list[Any]] = {
-            name: [] for name in ("image_id", "identity", "offset", "size", "sha256", "width", "height")
-        }
+        self._rows: list[tuple[str, str, int, int, str, int, int]] = []
         self._facts: list[Mapping[str, Any] | None] = []
         self._rejected: list[dict[str, Any]] = []
-        self._read = hashlib.sha256()
         self._lines: list[bytes] = []
 
     def add(
@@ -53,22 +49,15 @@ class Part:
         image_id: str,
         identity: str,
         data: bytes,
-        *,
         extension: str,
         width: int,
         height: int,
-        sha256: str | None = None,
+        sha256: str,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Store one encoded image as `<image_id>.<extension>`; ids are the caller's to keep apart."""
-        columns = self._columns
-        columns["offset"].append(self._shard.add(f"{image_id}.{extension}", data))
-        columns["image_id"].append(image_id)
-        columns["identity"].append(identity)
-        columns["size"].append(len(data))
-        columns["sha256"].append(sha256 or sha256_bytes(data))
-        columns["width"].append(width)
-        columns["height"].append(height)
+        offset = self._shard.add(f"{image_id}.{extension}", data)
+        self._rows.append((image_id, identity, offset, len(data), sha256, width, height))
         self._facts.append(facts)
 
     def reject(self, where: str, *, reason: str, detail: str, identity: str | None = None) -> None:
@@ -86,13 +75,19 @@ class Part:
         count = len(self._facts)
         if count == 0:
             self._shard.path.unlink()
-        columns: dict[str, Any] = dict(self._columns)
+        names = ("image_id", "identity", "offset", "size", "sha256", "width", "height")
+        columns: dict[str, Any] = (
+            dict(zip(names, zip(*self._rows, strict=True), strict=True)) if count else dict.fromkeys(names, ())
+        )
         columns["label"] = pa.nulls(count, pa.int32()).fill_null(0)  # given when the parts come together
         columns["source"] = [self._source] * count
         columns["shard"] = [self._shard.path.name] * count
+        known = {name for facts in self._facts if facts for name in facts}
         for name in FACTS:
-            values = [facts.get(name) if facts else None for facts in self._facts]
-            columns[name] = values if any(value is not None for value in values) else pa.nulls(count, _type(name))
+            if name in known:
+                columns[name] = [facts.get(name) if facts else None for facts in self._facts]
+            else:
+                columns[name] = pa.nulls(count, SCHEMA.field(name).type)
         rows = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
         pq.write_table(rows, self._parts / f"{self._stem}.parquet", compression="lz4")
         pq.write_table(
@@ -107,10 +102,6 @@ class Part:
     def give_up(self) -> None:
         """Let go of the files of a part that will not be finished."""
         self._shard.close(whole=False)
-
-
-def _type(name: str) -> pa.DataType:
-    return SCHEMA.field(name).type
 
 
 class Build:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import stat as modes
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,7 +25,6 @@ SYNTHETIC_MARK = "synthetic.json"
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jfif"
 }  # fmt: skip
-_READ_AHEAD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +50,17 @@ class Options:
 class Candidate(NamedTuple):
     """An image that may enter the dataset, or the reason why it may not.
 
-    `data` is the encoded image or where it lies, below the source as `name`; `beside` another file that says more of it.
+    `data` is the encoded image or where it lies. `name` is what it is called in the source's digest, `beside` another
+    file that says more of it, with its name there.
     """
 
     where: str
     image_id: str
     identity: str | None
     data: bytes | Path
+    name: bytes
     facts: Mapping[str, Any] | None = None
     problem: tuple[str, str] | None = None
-    name: bytes = b""
     beside: tuple[bytes, Path] | None = None
     size: tuple[int, int] | None = None  # the width and height that it must have
 
@@ -75,16 +74,14 @@ class Task(Protocol):
 
 @dataclass
 class Plan:
-    """A source as tasks. `files` are what is hashed as the input; None where the tasks note what they read.
+    """A source as tasks.
 
     `stamp` tells a changed source from an unchanged one without reading it. `also` are small files that count as input
-    too. `pairs` are those of a benchmark, by image id.
+    besides what the tasks read. `pairs` are those of a benchmark, by image id.
     """
 
     tasks: Sequence[Task]
-    files: list[Path] | None
     stamp: str
-    entries: Sequence[Entry] = ()
     aligned: str | None = None
     identities_known: bool = True
     pairs: list[tuple[str, str, bool, int]] | None = None
@@ -141,13 +138,13 @@ class RecTask:
             records = insightface.read_images(self.rec, self.keys, self.offsets)
         else:
             records = read_images_mxnet(self.rec, self.keys, self.offsets, self.python)
-        name, parent = self.rec.name, f"{self.rec.parent}/"
+        file, parent = self.rec.name, f"{self.rec.parent}/"
         for record, repeated in zip(records, self.repeated.tolist(), strict=True):
             key, offset, label, image, problem, reason = record
-            where = f"{name} record {key} at byte {offset}"
+            where = f"{file} record {key} at byte {offset}"
             if problem is not None or label is None:
                 detail = (problem or "no label").removeprefix(parent)  # no machine's path in an artifact
-                yield Candidate(where, "", None, b"", problem=(reason or "bad_record", detail))
+                yield Candidate(where, "", None, image, b"%d" % key, None, (reason, detail))
                 continue
             identity = f"{label:06}"
             failed = None
@@ -155,7 +152,8 @@ class RecTask:
                 failed = ("duplicate_key", f"the .idx has given the key {key} to an earlier record")
             elif self.identities is not None and label >= self.identities:
                 failed = ("unknown_identity", f"label {label}, but property says {self.identities} identities")
-            yield Candidate(where, f"{identity}/{key:08}", identity, image, None, failed, b"", None, self.size)
+            name = b"%d %d" % (key, label)
+            yield Candidate(where, f"{identity}/{key:08}", identity, image, name, None, failed, None, self.size)
 
 
 def plan_rec(rec: Path, options: Options) -> Plan:
@@ -179,9 +177,9 @@ def plan_rec(rec: Path, options: Options) -> Plan:
         for cut in shares(sizes, options.shard_bytes)
     ]
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
-    beside = [rec.with_suffix(".idx"), about]
-    files = [rec, *(path for path in beside if path.is_file())]
-    return Plan(tasks, files, stamp_files(files), aligned=ALIGNED if aligned else None)
+    files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
+    also = [about] if about.is_file() else []
+    return Plan(tasks, stamp_files(files), ALIGNED if aligned else None, also=also)
 
 
 @dataclass(frozen=True)
@@ -198,7 +196,8 @@ class BinTask:
             pair, side = divmod(number, 2)
             identity = f"{pair:06}" if self.loaded.same[pair] else f"{pair:06}{'ab'[side]}"
             image = self.loaded.images[number]
-            yield Candidate(f"{self.name} image {number}", f"{pair:06}/{side}", identity, image, size=self.size)
+            name = b"%d %d" % (number, self.loaded.same[pair])
+            yield Candidate(f"{self.name} image {number}", f"{pair:06}/{side}", identity, image, name, size=self.size)
 
 
 def plan_bin(file: Path, options: Options) -> Plan:
@@ -209,7 +208,7 @@ def plan_bin(file: Path, options: Options) -> Plan:
     tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, options.shard_bytes)]
     pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(loaded.same)) for i, same in enumerate(loaded.same)]
     aligned = ALIGNED if size == (112, 112) else None
-    return Plan(tasks, [file], stamp_files([file]), (), aligned, False, pairs, portable=False)
+    return Plan(tasks, stamp_files([file]), aligned, False, pairs, portable=False)
 
 
 def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
@@ -244,9 +243,9 @@ class CarrayTask:
         for number, pixels in enumerate(carray.images(self.begin, self.end), self.begin):
             pair, side = divmod(number, 2)
             identity = f"{pair:06}" if carray.same[pair] else f"{pair:06}{'ab'[side]}"
-            yield Candidate(
-                f"{self.folder.name} image {number}", f"{pair:06}/{side}", identity, encode_png(pixels), size=(112, 112)
-            )
+            name = b"%d %d" % (number, carray.same[pair])
+            where = f"{self.folder.name} image {number}"
+            yield Candidate(where, f"{pair:06}/{side}", identity, encode_png(pixels), name, size=(112, 112))
 
 
 def plan_carrays(folder: Path, options: Options) -> Plan:
@@ -258,7 +257,7 @@ def plan_carrays(folder: Path, options: Options) -> Plan:
     tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, options.shard_bytes)]
     pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(carray.same)) for i, same in enumerate(carray.same)]
     files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
-    return Plan(tasks, files, stamp_files(files), (), ALIGNED, False, pairs)
+    return Plan(tasks, stamp_files(files), ALIGNED, False, pairs)
 
 
 class Entry(NamedTuple):
@@ -302,9 +301,8 @@ class FilesTask:
                 else:
                     assert facts is not None
                     facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
-            yield Candidate(
-                where, entry.image_id, entry.identity, path, facts, problem, os.fsencode(entry.name), beside, size
-            )
+            name = os.fsencode(entry.name)
+            yield Candidate(where, entry.image_id, entry.identity, path, name, facts, problem, beside, size)
 
 
 def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
@@ -323,7 +321,7 @@ def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
         for one in (entry, entry.note):
             if one is not None:
                 stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
-    return Plan(tasks, None, stamp.hexdigest(), entries)
+    return Plan(tasks, stamp.hexdigest())
 
 
 def walk(root: Path, below: str = "") -> Iterator[Entry]:
@@ -362,32 +360,9 @@ def stamp_files(files: Sequence[Path]) -> str:
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
-def digest(source: Path, plan: Plan) -> str:
-    """sha256 over the names and sha256s of the files of a source, in order; unreadable ones count by name.
-
-    For a tree this is what its tasks note while they read, and so what an extraction has read.
-    """
-    root = source if source.is_dir() else source.parent
-    files = plan.files
-    if files is None:
-        every = (one for entry in plan.entries for one in (entry, entry.note) if one is not None)
-        files = [root / entry.name for entry in every]
-    total = hashlib.sha256()
-    with ThreadPoolExecutor(_READ_AHEAD) as pool:
-        for path, sha256 in zip(files, pool.map(sha256_or_nothing, files), strict=True):
-            total.update(line(os.fsencode(_below(path, root)), sha256))
-    for path in plan.also:
-        total.update(line(os.fsencode(path.name), sha256_or_nothing(path)))
-    return total.hexdigest()
-
-
 def line(name: bytes, sha256: str) -> bytes:
     """How a file counts in a source's digest."""
     return name + f"\0{sha256}\n".encode()
-
-
-def _below(path: Path, root: Path) -> str:
-    return path.relative_to(root if path.is_relative_to(root) else path.parent).as_posix()
 
 
 def sha256_or_nothing(path: Path) -> str:

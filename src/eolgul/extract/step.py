@@ -14,7 +14,7 @@ from eolgul.dataset import SHARD_BYTES, Build, building_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.sources import KINDS, SYNTHETIC_MARK, Options, Plan, detect_kind
-from eolgul.extract.work import Progress, work
+from eolgul.extract.work import Progress, digest, work
 from eolgul.formats import kface, lfw
 
 _PLANS: dict[str, Callable[[Path, Options], Plan]] = {
@@ -122,20 +122,18 @@ def extract(
         plan.also.append(mark)
     synthetic = mark.is_file() and _says_synthetic(mark)
     if (out / "dataset.json").is_file():
-        done = reuse(
-            out, "FaceDataset", step="extract", recipe=recipe, inputs=_inputs(kind, sources.digest(source, plan))
-        )
+        done = reuse(out, "FaceDataset", step="extract", recipe=recipe, inputs=_inputs(kind, digest(plan, workers)))
         if done is not None:
             return done
     job = {"recipe": recipe, "reader": reader, "stamp": plan.stamp, "eolgul": __version__}
     with building_dataset(out, job) as build:
         wanted = plan.pairs if wanted is None else wanted
         ids = {image for pair in wanted or () for image in pair[:2]}
-        rows, digest = work(build, plan, source, name, wanted=ids, verify=verify, workers=workers, progress=progress)
+        rows, read = work(build, plan, name, wanted=ids, verify=verify, workers=workers, progress=progress)
         facts = {"name": name, "identities_known": plan.identities_known, "aligned": plan.aligned, "verified": verify}
         if wanted is not None:
             facts |= _write_pairs(build, rows, wanted)
-        build.seal(step="extract", recipe=recipe, inputs=_inputs(kind, digest), synthetic=synthetic, facts=facts)
+        build.seal(step="extract", recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts)
     return open_artifact(out)
 
 

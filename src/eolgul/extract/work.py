@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import multiprocessing
 import signal
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from eolgul.artifact import sha256_bytes
 from eolgul.dataset import Build, Part
 from eolgul.errors import InputError
-from eolgul.extract.sources import Candidate, Plan, Task, digest, line, sha256_or_nothing
+from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_nothing
 from eolgul.headers import outline
 from eolgul.images import EXTENSIONS, ImageInfo, decode
 from eolgul.processes import end_with_parent
@@ -48,7 +49,6 @@ class Checked(NamedTuple):
 def work(
     build: Build,
     plan: Plan,
-    source: Path,
     name: str,
     *,
     wanted: Collection[str],
@@ -58,24 +58,42 @@ def work(
 ) -> tuple[dict[str, int], str]:
     """Write the parts that are missing and merge all; the rows of the wanted ids, and the digest of the source."""
     missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
-    several = plan.portable and workers > 1 and len(missing) > 1
-    with ThreadPoolExecutor(1) as beside:
-        hashed = beside.submit(digest, source, plan) if plan.files is not None else None
-        if several:
-            _in_processes(build, plan, missing, name, verify, min(workers, len(missing)), progress)
-        else:
-            for number in missing:
-                _write(build.folder, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
-        also = b"".join(line(path.name.encode(), sha256_or_nothing(path)) for path in plan.also)
-        rows, read = build.merge(len(plan.tasks), wanted, also)
-        return rows, hashed.result() if hashed is not None else read
+    if plan.portable and workers > 1 and len(missing) > 1:
+        _in_processes(build, plan, missing, name, verify, min(workers, len(missing)), progress)
+    else:
+        for number in missing:
+            _write(build.folder, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
+    return build.merge(len(plan.tasks), wanted, _also(plan))
+
+
+def digest(plan: Plan, workers: int) -> str:
+    """The digest of a source, as `work` gives it, without an extraction: over what its tasks read, in their order."""
+    total = hashlib.sha256()
+    for task in plan.tasks:
+        for checked in _checked(task.candidates(), _read, workers):
+            total.update(_lines(checked))
+    total.update(_also(plan))
+    return total.hexdigest()
+
+
+def _also(plan: Plan) -> bytes:
+    return b"".join(line(path.name.encode(), sha256_or_nothing(path)) for path in plan.also)
+
+
+def _lines(checked: Checked) -> bytes:
+    candidate = checked.candidate
+    lines = line(candidate.name, checked.sha256)
+    if candidate.beside is not None:
+        name, path = candidate.beside
+        lines += line(name, sha256_or_nothing(path))
+    return lines
 
 
 def _write(folder: Path, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress) -> None:
     part = Part(folder, number, name)
     try:
         waiting = 0
-        for checked in _checked(task.candidates(), verify, threads):
+        for checked in _checked(task.candidates(), _decode if verify else _look, threads):
             _keep(part, checked)
             waiting += 1
             if waiting == _REPORT:
@@ -90,42 +108,30 @@ def _write(folder: Path, number: int, task: Task, name: str, verify: bool, threa
 
 def _keep(part: Part, checked: Checked) -> None:
     candidate, data, sha256, info, problem = checked
-    if candidate.name:
-        part.note_read(line(candidate.name, sha256))
-        if candidate.beside is not None:
-            name, path = candidate.beside
-            part.note_read(line(name, sha256_or_nothing(path)))
-    if problem is not None or info is None or candidate.identity is None:
-        reason, detail = problem or ("no_identity", "nobody's")
+    part.note_read(_lines(checked))
+    if problem is not None:
+        reason, detail = problem
         part.reject(candidate.where, identity=candidate.identity, reason=reason, detail=detail)
         return
-    part.add(
-        candidate.image_id,
-        candidate.identity,
-        data,
-        extension=EXTENSIONS[info.format],
-        width=info.width,
-        height=info.height,
-        sha256=sha256,
-        facts=candidate.facts,
-    )
+    assert info is not None and candidate.identity is not None
+    extension = EXTENSIONS[info.format]
+    part.add(candidate.image_id, candidate.identity, data, extension, info.width, info.height, sha256, candidate.facts)
 
 
-def _checked(candidates: Iterator[Candidate], verify: bool, threads: int) -> Iterator[Checked]:
+def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Checked], threads: int) -> Iterator[Checked]:
     """Check every candidate, in order; in threads where reading or decoding gives the others time to run."""
     first = next(candidates, None)
     if first is None:
         return
     candidates = itertools.chain([first], candidates)
-    if threads < 2 or not (verify or isinstance(first.data, Path)):
-        for candidate in candidates:
-            yield _check(candidate, verify)
+    if threads < 2 or not (check is _decode or isinstance(first.data, Path)):
+        yield from map(check, candidates)
         return
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[list[Checked]]] = deque()
         try:
             for chunk in iter(lambda: list(itertools.islice(candidates, _CHUNK)), []):
-                ahead.append(pool.submit(lambda some: [_check(one, verify) for one in some], chunk))
+                ahead.append(pool.submit(lambda some: [check(one) for one in some], chunk))
                 if len(ahead) > 2 * threads:
                     yield from ahead.popleft().result()
             while ahead:
@@ -135,40 +141,49 @@ def _checked(candidates: Iterator[Candidate], verify: bool, threads: int) -> Ite
             raise
 
 
-def _check(candidate: Candidate, verify: bool) -> Checked:
-    if isinstance(candidate.data, Path):
+def _read(candidate: Candidate) -> Checked:
+    """The candidate's bytes and their sha256, nothing being asked of them."""
+    data = candidate.data
+    if isinstance(data, Path):
         try:
-            data = candidate.data.read_bytes()
+            data = data.read_bytes()
         except OSError as error:
             problem = candidate.problem or ("unreadable", error.strerror or str(error))
             return Checked(candidate, b"", "unreadable", None, problem)
+    return Checked(candidate, data, sha256_bytes(data), None, candidate.problem)
+
+
+def _look(candidate: Candidate) -> Checked:
+    """As `_read`, and whether the image's structure and size are as they should be."""
+    if isinstance(candidate.data, Path) or candidate.problem is not None:
+        read = _read(candidate)
+        if read.problem is not None:
+            return read
+        data, sha256 = read.data, read.sha256
     else:
         data = candidate.data
-    sha256 = sha256_bytes(data)
-    if candidate.problem is not None:
-        return Checked(candidate, b"", sha256, None, candidate.problem)
+        sha256 = sha256_bytes(data)
     try:
         info = outline(data)
-        if candidate.size is not None and (info.width, info.height) != candidate.size:
-            stated = "{}x{} pixels".format(*candidate.size)
-            return Checked(
-                candidate, b"", sha256, None, ("wrong_size", f"{info.width}x{info.height} pixels, expected {stated}")
-            )
-        if verify:
-            decode(data)
     except InputError as error:
-        code = "undecodable" if verify and error.code == "not_an_image" and _has_header(data) else error.code
-        return Checked(candidate, b"", sha256, None, (code, str(error)))
+        return Checked(candidate, b"", sha256, None, (error.code, str(error)))
+    if candidate.size is not None and (info.width, info.height) != candidate.size:
+        width, height = candidate.size
+        problem = ("wrong_size", f"{info.width}x{info.height} pixels, expected {width}x{height}")
+        return Checked(candidate, b"", sha256, None, problem)
     return Checked(candidate, data, sha256, info, None)
 
 
-def _has_header(data: bytes) -> bool:
-    """Whether it looked like an image until it was decoded."""
-    try:
-        outline(data)
-    except InputError:
-        return False
-    return True
+def _decode(candidate: Candidate) -> Checked:
+    """As `_look`, and whether the image can be decoded."""
+    looked = _look(candidate)
+    if looked.problem is None:
+        try:
+            decode(looked.data)
+        except InputError as error:
+            code = "undecodable" if error.code == "not_an_image" else error.code
+            return Checked(candidate, b"", looked.sha256, None, (code, str(error)))
+    return looked
 
 
 def _in_processes(

@@ -92,11 +92,10 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
         read = 0
         for key, offset in zip(keys.tolist(), offsets.tolist(), strict=True):
             try:
-                _, labels, _, _, image = reader.image(offset)
+                label, image = reader.label_and_image(offset)
             except InputError as error:
                 yield RecImage(key, offset, None, b"", str(error), "bad_record")
                 continue
-            label = labels[0]
             if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
                 problem = f"{rec} at byte {offset}: label {label} is no identity number"
                 yield RecImage(key, offset, None, b"", problem, "unknown_identity")
@@ -104,7 +103,7 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
                 problem = f"{rec} at byte {offset}: no image behind the header"
                 yield RecImage(key, offset, int(label), b"", problem, "bad_record")
             else:
-                yield RecImage(key, offset, int(label), bytes(image))
+                yield RecImage(key, offset, int(label), image)
             read += len(image)
             if read > _FORGET:
                 reader.forget()

@@ -28,6 +28,7 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 MAX_LENGTH = (1 << 29) - 1
 _HEAD = struct.Struct("<II")
 _IMAGE_HEAD = struct.Struct("<IfQQ")
+_BOTH = struct.Struct("<IIIfQQ")  # a record's head and its image header
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
 _GATHER = 1 << 16
 
@@ -148,10 +149,33 @@ class RecordReader:
         """The image record at `offset`; InputError, naming the offset, where there is none."""
         return self._unpack(offset, self.read(offset)[0])
 
+    def label_and_image(self, offset: int) -> tuple[float, bytes]:
+        """The first label and a copy of the encoded image of the record at `offset`; errors as `image`."""
+        if 0 <= offset <= self.size - _BOTH.size:
+            magic, head, flag, label, _, _ = _BOTH.unpack_from(self._view, offset)
+            stop = offset + 8 + head
+            if magic == MAGIC and head <= MAX_LENGTH and stop <= self.size and head >= 24 and flag == 0:
+                return label, self._map[offset + 32 : stop]  # the usual case: one part, one label
+        record = self.image(offset)
+        return record.labels[0], bytes(record.image)
+
     def images(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, ImageRecord]]:
         """As `scan`, each payload split into its image header and image."""
-        for offset, payload in self.scan(start, end):
+        offset = self._resync(start)
+        size, view, unpack = self.size, self._view, _BOTH.unpack_from
+        end = size if end is None else min(end, size)
+        last = size - _BOTH.size
+        while offset < end:
+            if offset <= last:
+                magic, head, flag, label, id_, id2 = unpack(view, offset)
+                stop = offset + 8 + head
+                if magic == MAGIC and 24 <= head <= MAX_LENGTH and stop <= size and flag == 0:  # the usual case
+                    yield offset, ImageRecord(0, (label,), id_, id2, view[offset + 32 : stop])
+                    offset = (stop + 3) & ~3
+                    continue
+            payload, following = self.read(offset)
             yield offset, self._unpack(offset, payload)
+            offset = following
 
     def _unpack(self, offset: int, payload: memoryview) -> ImageRecord:
         try:
