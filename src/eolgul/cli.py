@@ -71,22 +71,29 @@ def _bar(what: str, unit: str = "img") -> Iterator[Callable[[int], None]]:
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder for a K-FACE tree or a .rec, or a .bin file.")],
-    kind: Annotated[str, typer.Option(help="kface, rec or bin")] = "kface",
+    out: Annotated[Path, typer.Argument(help="Folder for a K-FACE tree, a .rec or photos, or a .bin file.")],
+    kind: Annotated[str, typer.Option(help="kface, rec, bin or folders")] = "kface",
     people: Annotated[int, typer.Option(min=1)] = 60,
-    first: Annotated[int, typer.Option(help="Number of the first person: other numbers are other people.")] = 0,
+    first: Annotated[
+        int | None, typer.Option(help="Number of the first person (each kind has its own people).", min=0)
+    ] = None,
     selection: Annotated[
         str, typer.Option(help="K-FACE conditions: a preset or 'lights=L1-L3 cameras=C5-C10 …'.")
     ] = "demo",
     images: Annotated[
-        int, typer.Option(help="Images a person (kface: at most; 0 for the whole selection).", min=0)
-    ] = 24,
+        int | None,
+        typer.Option(help="Images a person (kface: at most; 0: all; by default 24, all of 'original' and 'all').", min=0),
+    ] = None,
     pairs: Annotated[int, typer.Option(help="Pairs of a .bin.", min=1)] = 300,
+    style: Annotated[str, typer.Option(help="rig (K-FACE's studio) or wild (any camera, light and place)")] = "rig",
+    origins: Annotated[
+        str | None, typer.Option(help="Shares of people: asian=0.8,african=0.1,caucasian=0.1 is the default.")
+    ] = None,
     seed: Seed = 0,
     workers: Workers = 2,
 ) -> None:
     """Draw people who do not exist, in K-FACE's or InsightFace's formats."""
-    from eolgul.synth import draw_bin, draw_kface, draw_rec
+    from eolgul.synth import draw_kind
 
     with tqdm(desc="draw", unit="img", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
 
@@ -94,21 +101,10 @@ def synth(
             bar.total = total
             bar.update(done - bar.n)
 
-        common: dict[str, Any] = {
-            "people": people,
-            "first": first,
-            "seed": seed,
-            "workers": workers,
-            "progress": progress,
-        }
-        if kind == "kface":
-            facts = draw_kface(out, selection=selection, images_per_person=images or None, **common)
-        elif kind == "rec":
-            facts = draw_rec(out, images=images, **common)
-        elif kind == "bin":
-            facts = draw_bin(out, pairs=pairs, **common)
-        else:
-            raise InputError(f"kind {kind!r}: expected kface, rec or bin")
+        facts = draw_kind(
+            out, kind, people=people, first=first, selection=selection, images=images, pairs=pairs, style=style,
+            origins=origins, seed=seed, workers=workers, progress=progress,
+        )  # fmt: skip
     _say({"artifact": str(out), **facts})
 
 

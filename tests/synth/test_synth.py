@@ -17,11 +17,13 @@ pytest.importorskip("embreex")
 from eolgul.errors import InputError
 from eolgul.formats.insightface import iter_rec, read_bin, read_property
 from eolgul.formats.kface import Selection, parse_path, read_annotation
-from eolgul.synth import Scene, Sitter, balanced, draw, draw_bin, draw_kface, draw_person, draw_rec, identity_of
+from eolgul.synth import Person, Scene, Sitter, balanced, draw, draw_bin, draw_kface, draw_person, draw_rec, identity_of
 from eolgul.synth.crop import TEMPLATE, similarity
 from eolgul.synth.mesh import load_base, shape_parameters, subdivision, vertex_normals
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, camera_angles, light
+from eolgul.synth.store import Shot
+from eolgul.synth.work import work
 
 SMALL = Selection.parse("resolutions=Low accessories=S001 lights=L1,L16 expressions=E01 cameras=C7,C9")
 
@@ -233,7 +235,10 @@ def test_rec_is_the_same_with_one_worker_and_two_and_is_readable(tmp_path: Path)
 
 def test_bin_has_ten_folds_matched_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What a face looks like does not matter here: who is on it, and which of their pictures it is, does.
-    monkeypatch.setattr(draw, "_faces", lambda job: [f"{job[1]} {k}".encode() for k in range(job[2])])
+    def shots(self: draw._Faces, person: Person, product: Path) -> list[Shot]:
+        return [Shot(name, f"{person.index} {name}".encode(), np.zeros(13)) for name in self.names]
+
+    monkeypatch.setattr(draw._Faces, "shots", shots)
     out = tmp_path / "demo.bin"
     made = draw_bin(out, people=2, pairs=20, workers=1)
     pairs = read_bin(out)
@@ -242,6 +247,11 @@ def test_bin_has_ten_folds_matched_first(tmp_path: Path, monkeypatch: pytest.Mon
     people = [image.split()[0] for image in pairs.images]
     assert [people[2 * k] == people[2 * k + 1] for k in range(20)] == pairs.same.tolist()
     assert json.loads((tmp_path / "demo.bin.synthetic.json").read_text())["synthetic"] is True
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "demo.bin",
+        "demo.bin.synthetic.json",
+        "demo.bin.truth.parquet",
+    ]
     assert draw_bin(out, people=2, pairs=20, workers=1)["cached"] is True
     with pytest.raises(InputError, match="multiple of 20"):
         draw_bin(out, people=2, pairs=30)
@@ -258,9 +268,7 @@ def test_folds_share_nobody_when_there_are_people_enough() -> None:
 
 
 def test_workers_lose_no_job_and_keep_their_order() -> None:
-    from eolgul.synth.draw import _work
-
-    assert list(_work(abs, range(-20, 0), 2)) == list(range(20, 0, -1))
+    assert list(work(abs, range(-20, 0), 2)) == list(range(20, 0, -1))
 
 
 def test_no_torch_is_loaded() -> None:

@@ -3,12 +3,15 @@
 Everything drawn here is synthetic and says so in the ``synthetic.json`` beside it.
 """
 
-from eolgul.synth.draw import VERSION, balanced, contact_sheet, draw_bin, draw_kface, draw_rec
-from eolgul.synth.person import Person, draw_person, identity_of
+from eolgul.synth.draw import balanced, contact_sheet, draw_bin, draw_folders, draw_kface, draw_kind, draw_rec
+from eolgul.synth.person import Person, identity_of
+from eolgul.synth.population import DEFAULT_ORIGINS, draw_person, parse_origins, people
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Scene, Sitter
+from eolgul.synth.store import VERSION
 
 __all__ = [
+    "DEFAULT_ORIGINS",
     "VERSION",
     "Person",
     "Scene",
@@ -17,9 +20,13 @@ __all__ = [
     "camera",
     "contact_sheet",
     "draw_bin",
+    "draw_folders",
     "draw_kface",
+    "draw_kind",
     "draw_person",
     "draw_rec",
     "identity_of",
     "light",
+    "parse_origins",
+    "people",
 ]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from eolgul.synth.mesh import Reals
-from eolgul.synth.person import Person, draw_person, generator
+from eolgul.synth.person import Person, generator
 from eolgul.synth.render import jpeg, render
-from eolgul.synth.rig import Light, expression_actions, free_camera
+from eolgul.synth.rig import Camera, Light, expression_actions, free_camera
 from eolgul.synth.scene import Scene, Sitter
 
 SIZE = 112
@@ -33,37 +33,40 @@ def similarity(source: Reals, target: Reals) -> Reals:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def aligned_faces(seed: int, index: int, count: int, stream: int) -> list[bytes]:
-    """``count`` aligned JPEGs of person ``index``; ``stream`` keeps uses of the same person apart.
+def aligned_faces(person: Person, count: int, stream: int) -> list[tuple[bytes, Reals]]:
+    """``count`` aligned JPEGs of a person, each with its truth; ``stream`` keeps uses of the same person apart.
 
     About three pictures share an expression and an accessory, because those cost a scene; all else differs.
     """
-    person = draw_person(seed, index)
     sitter = Sitter(person)
     kinds = max(2, count // 3)
-    images: list[bytes] = [b""] * count
+    faces: list[tuple[bytes, Reals]] = [(b"", np.zeros(0))] * count
     for kind in range(min(kinds, count)):
-        rng = generator(seed, index, stream, 0, kind)
+        rng = generator(person.seed, person.index, stream, 0, kind)
         scene = sitter.scene_of(_expression(person, rng), _accessory(rng))
         for k in range(kind, count, kinds):
-            images[k] = aligned_face(scene, generator(seed, index, stream, 1, k))
-    return images
+            faces[k] = aligned_face(scene, generator(person.seed, person.index, stream, 1, k))
+    return faces
 
 
-def aligned_face(scene: Scene, rng: np.random.Generator) -> bytes:
-    """One aligned JPEG of a scene from a random direction, in random light."""
+def aligned_face(scene: Scene, rng: np.random.Generator) -> tuple[bytes, Reals]:
+    """One aligned JPEG of a scene from a random direction, in random light, and its truth."""
     yaw = float(np.clip(rng.normal(0, 19), -42, 42))
     pitch = float(np.clip(rng.normal(2, 7), -16, 16))
-    camera = free_camera(yaw, pitch, 346, 230)
-    target = TEMPLATE + rng.normal(0, _JITTER, (5, 2))
-    camera = camera.aligned(similarity(scene.five(camera), target), SIZE)
+    camera = as_detected(scene, free_camera(yaw, pitch, 346, 230), rng)
     # Half of the lamps stand in front, the others anywhere from cheek to cheek.
     side = float(rng.normal(0, 15) if rng.random() < 0.5 else rng.uniform(-90, 90))
     lux = float(np.exp(rng.uniform(np.log(150), np.log(1000))))
     light = Light(side, float(rng.uniform(-12, 32)), lux, float(rng.uniform(7, 18)))
     blur = float(rng.uniform(0, 0.4)) if rng.random() < 0.4 else 0.0
     picture = render(scene, camera, light, rng, blur=blur, noise=float(rng.uniform(0.5, 2.0)))
-    return jpeg(picture, int(rng.integers(78, 97)))
+    return jpeg(picture, int(rng.integers(78, 97))), scene.truth(camera)
+
+
+def as_detected(scene: Scene, camera: Camera, rng: np.random.Generator) -> Camera:
+    """The camera seen through an alignment by landmarks that are found as exactly as a detector finds them."""
+    target = TEMPLATE + rng.normal(0, _JITTER, (5, 2))
+    return camera.aligned(similarity(scene.five(camera), target), SIZE)
 
 
 def _expression(person: Person, rng: np.random.Generator) -> dict[str, float]:

@@ -1,29 +1,17 @@
-"""Writers: K-FACE's tree, InsightFace's `train.rec` and `.bin`, all of people who do not exist.
+"""Writers: K-FACE's tree, InsightFace's `train.rec` and `.bin`, folders of photos, all of people who do not exist.
 
-A person is a task; tasks go to worker processes, and what they give back depends on nothing but the seed. An output is
-written under a temporary name and renamed when whole; one made by the same recipe is left as it is.
+A person is a task; tasks go to worker processes, and what they draw depends on nothing but the seed. An output appears
+whole or not at all; one that was interrupted goes on from its last person, one made by the same recipe is left as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import json
-import multiprocessing
-import os
-import shutil
-import signal
-import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import asdict
-from multiprocessing.synchronize import Event
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -32,20 +20,23 @@ from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, Selection, write_annotation
 from eolgul.synth.crop import aligned_faces
-from eolgul.synth.person import IDENTITIES, draw_person, generator, identity_of
+from eolgul.synth.person import IDENTITIES, Person, generator
+from eolgul.synth.population import DEFAULT_ORIGINS, Origins, draw_person, parse_origins
+from eolgul.synth.population import people as persons
 from eolgul.synth.render import jpeg, render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
+from eolgul.synth.store import CARD, TRUTH, Shot, Work, once, write_truth
+from eolgul.synth.wild import photographs
+from eolgul.synth.work import work
 
-VERSION = 1
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
 
 # K-FACE annotates these; the other lights of a camera share their geometry.
 _ANNOTATED_LIGHTS = ("L1", "L3", "L6", "L7")
-_CARD = "synthetic.json"
-_REC_STREAM, _BIN_STREAM = 10, 11
+_REC_STREAM, _BIN_STREAM, _PHOTO_STREAM = 10, 11, 12
 _FOLDS = 10
+STYLES = ("rig", "wild")
 
 
 def draw_kface(
@@ -56,18 +47,21 @@ def draw_kface(
     seed: int = 0,
     selection: Selection | str = "demo",
     resolution: str | None = None,
+    origins: Origins = DEFAULT_ORIGINS,
     workers: int = 2,
     progress: Progress | None = None,
     images_per_person: int | None = 24,
 ) -> dict[str, Any]:
     """Draws people in K-FACE's tree: ``out/<resolution>_Resolution/<ID>/<S00x>/<Ly>/<E0z>/<Cn>.jpg``.
 
-    Annotation files ``<Cn>.txt`` lie beside the images that K-FACE annotates (S001 under L1, L3, L6, L7).
+    Annotation files ``<Cn>.txt`` lie beside the images that K-FACE annotates (S001 under L1, L3, L6, L7), and
+    ``truth.parquet`` holds the exact landmarks and pose of every image (see `store.Shot`).
 
     Args:
         people, first, seed: persons ``first`` … ``first + people - 1`` of the population ``seed``.
         selection: which conditions, as K-FACE's selection language or its value.
         resolution: "High", "Middle" or "Low" instead of the selection's own resolutions.
+        origins: shares of people of mostly East Asian, African and Caucasian origin; other shares are other people.
         images_per_person: at most so many of the selection's conditions, a balanced subset (see `balanced`); None: all.
         progress: called with (images done, images in all).
 
@@ -80,23 +74,41 @@ def draw_kface(
     conditions = list(chosen.conditions())
     if images_per_person is not None:
         conditions = balanced(conditions, images_per_person)
-    _check(people, workers)
+    crowd = _Crowd(people, first, seed, origins, workers, progress)
     if people > IDENTITIES:
         raise InputError(f"{people} people: K-FACE's kind of identity has room for {IDENTITIES}")
-    recipe = {"kind": "kface", "people": people, "first": first, "seed": seed, "selection": asdict(chosen),
-              "images_per_person": images_per_person}  # fmt: skip
-    total = people * len(conditions)
+    recipe = crowd.recipe("kface") | {"selection": asdict(chosen), "images_per_person": images_per_person}
 
-    def write(folder: Path) -> None:
-        folder.mkdir(parents=True)
-        jobs = [(folder, seed, first + k, tuple(conditions)) for k in range(people)]
-        done = 0
-        for count in _work(_kface_person, jobs, workers):
-            done += count
-            if progress:
-                progress(done, total)
+    def write(drawing: Work) -> None:
+        crowd.draw(drawing, [_Session(tuple(conditions))] * people)
+        write_truth(drawing.product / TRUTH, _truths(drawing, people))
 
-    return _once(out, out / _CARD, recipe, {"images": total, "identities": people}, write)
+    return once(out, out / CARD, recipe, {"images": people * len(conditions), "identities": people}, write)
+
+
+def draw_folders(
+    out: Path,
+    *,
+    people: int,
+    images: int,
+    first: int = 300_000,
+    seed: int = 0,
+    origins: Origins = DEFAULT_ORIGINS,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Draws ``images`` photos in the wild of each of ``people`` persons: ``out/<identity>/<number>.jpg``, 250×250.
+
+    Truth and what is returned: as `draw_kface`.
+    """
+    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    recipe = crowd.recipe("folders") | {"images": images}
+
+    def write(drawing: Work) -> None:
+        crowd.draw(drawing, [_Photographs(images)] * people)
+        write_truth(drawing.product / TRUTH, _truths(drawing, people))
+
+    return once(out, out / CARD, recipe, {"images": people * images, "identities": people}, write)
 
 
 def draw_rec(
@@ -106,29 +118,33 @@ def draw_rec(
     images: int,
     first: int = 100_000,
     seed: int = 0,
+    style: str = "rig",
+    origins: Origins = DEFAULT_ORIGINS,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Draws ``images`` aligned 112×112 faces of each of ``people`` persons into ``out/train.rec``, ``.idx``, ``property``.
 
-    Direction (yaw ±40°, pitch ±15°), light, expression, glasses, landmark error, noise, blur and JPEG quality are random;
-    labels are 0 … people-1 in the persons' order. Returns as `draw_kface`.
+    Style "rig": direction (yaw ±40°, pitch ±15°), light, expression, glasses, landmark error, noise, blur and JPEG quality
+    are random, the studio is not; "wild": see `wild`. Labels are 0 … people-1 in the persons' order; `truth.parquet` calls
+    an image ``train.rec/<record key, 8 digits>``. Returns as `draw_kface`.
     """
-    _check(people, workers)
-    recipe = {"kind": "rec", "people": people, "images": images, "first": first, "seed": seed}
+    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    _check_style(style)
+    recipe = crowd.recipe("rec") | {"images": images, "style": style}
 
-    def write(folder: Path) -> None:
-        jobs = [(seed, first + k, images, _REC_STREAM) for k in range(people)]
+    def write(drawing: Work) -> None:
+        crowd.draw(
+            drawing,
+            [
+                _Faces(style, _REC_STREAM, tuple(f"train.rec/{k * images + n + 1:08d}" for n in range(images)))
+                for k in range(people)
+            ],
+        )
+        write_rec(drawing.product, ((k, shot.data) for k in range(people) for shot in drawing.read(k)))
+        write_truth(drawing.product / TRUTH, _truths(drawing, people))
 
-        def stream() -> Iterator[tuple[int, bytes]]:
-            for label, faces in enumerate(_work(_faces, jobs, workers)):
-                yield from ((label, face) for face in faces)
-                if progress:
-                    progress((label + 1) * images, people * images)
-
-        write_rec(folder, stream())
-
-    return _once(out, out / _CARD, recipe, {"images": people * images, "identities": people}, write)
+    return once(out, out / CARD, recipe, {"images": people * images, "identities": people}, write)
 
 
 def draw_bin(
@@ -138,43 +154,82 @@ def draw_bin(
     pairs: int,
     first: int = 200_000,
     seed: int = 0,
+    style: str = "rig",
+    origins: Origins = DEFAULT_ORIGINS,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Draws a verification set: ``pairs`` pairs of aligned faces, ten equal folds, in each first the matched half.
 
-    Every image is used once. With 20 people or more no person is in two folds. Returns as `draw_kface`.
+    Every image is used once. With 20 people or more no person is in two folds. The truth lies beside it, in
+    ``<out>.truth.parquet``, and calls an image ``<its number, 8 digits>``. Returns as `draw_kface`.
 
     Raises:
         InputError: ``pairs`` is not a multiple of 20, or there are fewer than two people.
     """
-    _check(people, workers)
+    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    _check_style(style)
     if people < 2 or pairs < 2 * _FOLDS or pairs % (2 * _FOLDS):
         raise InputError(
             f"{pairs} pairs of {people} people: expected a multiple of {2 * _FOLDS} pairs and at least 2 people"
         )
-    recipe = {"kind": "bin", "people": people, "pairs": pairs, "first": first, "seed": seed}
+    recipe = crowd.recipe("bin") | {"pairs": pairs, "style": style}
     plan, same = _pairs(people, pairs, generator(seed, first, _BIN_STREAM))
+    names: dict[int, list[str]] = defaultdict(list)
+    for slot, person in enumerate(plan):
+        names[person].append(f"{slot:08d}")
 
-    def write(path: Path) -> None:
-        wanted: dict[int, list[int]] = defaultdict(list)
-        for slot, person in enumerate(plan):
-            wanted[person].append(slot)
-        order = sorted(wanted)
-        images: list[bytes] = [b""] * len(plan)
-        jobs = [(seed, first + person, len(wanted[person]), _BIN_STREAM) for person in order]
-        done = 0
-        for person, faces in zip(order, _work(_faces, jobs, workers), strict=True):
-            for slot, face in zip(wanted[person], faces, strict=True):
-                images[slot] = face
-            done += len(faces)
-            if progress:
-                progress(done, len(plan))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_bin(path, images, same)
+    def write(drawing: Work) -> None:
+        crowd.draw(drawing, [_Faces(style, _BIN_STREAM, tuple(names[k])) for k in range(people)])
+        shots = sorted((shot for k in range(people) for shot in drawing.read(k)), key=lambda shot: shot.name)
+        write_bin(drawing.product, [shot.data for shot in shots], same)
+        write_truth(drawing.folder / TRUTH, [(shot.name, shot.truth) for shot in shots])
 
-    card = out.with_name(out.name + "." + _CARD)
-    return _once(out, card, recipe, {"images": len(plan), "identities": len(set(plan))}, write)
+    card = out.with_name(f"{out.name}.{CARD}")
+    return once(out, card, recipe, {"images": len(plan), "identities": len(set(plan))}, write)
+
+
+def draw_kind(
+    out: Path,
+    kind: str,
+    *,
+    people: int,
+    first: int | None,
+    selection: str,
+    images: int | None,
+    pairs: int,
+    style: str,
+    origins: str | None,
+    seed: int,
+    workers: int,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """What the command line asks for: one of the writers above by its name, with options as they are typed.
+
+    Raises:
+        InputError: an unknown kind, style or share, or a style that the kind does not have.
+    """
+    common: dict[str, Any] = {"people": people, "seed": seed, "workers": workers, "progress": progress}
+    if first is not None:
+        common["first"] = first
+    if origins is not None:
+        common["origins"] = parse_origins(origins)
+    _check_style(style)
+    if kind == "kface":
+        if style != "rig":
+            raise InputError("style wild is for rec, bin and folders: K-FACE is a studio")
+        # The original project's selection means all of it; other subsets are samples unless more is asked for.
+        limit = (0 if selection in ("original", "all") else 24) if images is None else images
+        return draw_kface(out, selection=selection, images_per_person=limit or None, **common)
+    if kind == "bin":
+        return draw_bin(out, pairs=pairs, style=style, **common)
+    if images == 0:
+        raise InputError("0 images a person: expected at least one")
+    if kind == "rec":
+        return draw_rec(out, images=images or 24, style=style, **common)
+    if kind == "folders":
+        return draw_folders(out, images=images or 24, **common)
+    raise InputError(f"kind {kind!r}: expected kface, rec, bin or folders")
 
 
 def contact_sheet(
@@ -184,6 +239,7 @@ def contact_sheet(
     seed: int = 0,
     columns: int = 8,
     conditions: Sequence[tuple[str, str, str, str]] | None = None,
+    origins: Origins = DEFAULT_ORIGINS,
 ) -> Image.Image:
     """Pictures side by side: one a person (frontal, neutral, L1), or every given condition of each person.
 
@@ -193,7 +249,7 @@ def contact_sheet(
     shots = conditions or [("S001", "L1", "E01", "C7")]
     tiles = []
     for k in range(people):
-        sitter = Sitter(draw_person(seed, first + k))
+        sitter = Sitter(draw_person(seed, first + k, origins))
         for number, (accessory, lamp, expression, view) in enumerate(shots):
             scene = sitter.scene(expression, accessory)
             picture = render(scene, camera(view, "Middle"), light(lamp), generator(seed, first + k, 20, number))
@@ -235,33 +291,151 @@ def balanced(conditions: Sequence[Condition], count: int) -> list[Condition]:
     return [conditions[k] for k in sorted(taken)]
 
 
-def _kface_person(job: tuple[Path, int, int, tuple[Condition, ...]]) -> int:
-    """Writes all images of a person. A scene is made once for each expression and accessory."""
-    folder, seed, index, conditions = job
-    identity = identity_of(seed, index)
-    sitter = Sitter(draw_person(seed, index))
-    shared: dict[tuple[str, str], list[Condition]] = defaultdict(list)
-    for condition in conditions:
-        shared[condition.expression, condition.accessory].append(condition)
-    for (expression, accessory), group in shared.items():
-        scene = sitter.scene(expression, accessory)
-        for condition in group:
-            view = camera(condition.camera, condition.resolution)
-            names = (condition.resolution, accessory, condition.light, expression, condition.camera)
-            # The stream is named by the condition, so that an image does not depend on which others are drawn.
-            rng = generator(
-                seed, index, 4, int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big")
-            )
-            path = folder / condition.path(identity)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg(render(scene, view, light(condition.light), rng)))
-            if accessory == "S001" and condition.light in _ANNOTATED_LIGHTS:
-                write_annotation(path.with_suffix(".txt"), scene.points(view), scene.boxes(view))
-    return len(conditions)
+# Persons as tasks ------------------------------------------------------------------------------------------------------
 
 
-def _faces(job: tuple[int, int, int, int]) -> list[bytes]:
-    return aligned_faces(*job)
+class _Plan(Protocol):
+    """Which pictures of a person are drawn."""
+
+    def __len__(self) -> int: ...
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        """Draws them; pictures that are files of their own are written below ``product``."""
+
+
+@dataclass(frozen=True)
+class _Session:
+    """K-FACE's pictures of a person under some conditions."""
+
+    conditions: tuple[Condition, ...]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        sitter = Sitter(person)
+        # A scene is made once for each expression and accessory.
+        shared: dict[tuple[str, str], list[Condition]] = defaultdict(list)
+        for condition in self.conditions:
+            shared[condition.expression, condition.accessory].append(condition)
+        shots = []
+        for (expression, accessory), group in shared.items():
+            scene = sitter.scene(expression, accessory)
+            for condition in group:
+                view = camera(condition.camera, condition.resolution)
+                names = (condition.resolution, accessory, condition.light, expression, condition.camera)
+                # The stream is named by the condition, so that an image does not depend on which others are drawn.
+                number = int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big")
+                rng = generator(person.seed, person.index, 4, number)
+                name = condition.path(person.identity)
+                path = product / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(jpeg(render(scene, view, light(condition.light), rng)))
+                if accessory == "S001" and condition.light in _ANNOTATED_LIGHTS:
+                    write_annotation(path.with_suffix(".txt"), scene.points(view), scene.boxes(view))
+                shots.append(Shot(name, b"", scene.truth(view)))
+        return shots
+
+
+@dataclass(frozen=True)
+class _Photographs:
+    """Photos in the wild, each a file in the person's folder."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        identity = f"drawn-{person.seed}-{person.index:06d}"
+        (product / identity).mkdir(parents=True, exist_ok=True)
+        shots = []
+        for number, (data, truth) in enumerate(photographs(person, self.count, _PHOTO_STREAM, aligned=False)):
+            name = f"{identity}/{number:04d}.jpg"
+            (product / name).write_bytes(data)
+            shots.append(Shot(name, b"", truth))
+        return shots
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """Aligned faces, kept in the record until the file they go into is written. ``stream`` keeps uses of a person apart."""
+
+    style: str
+    stream: int
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        if self.style == "wild":
+            faces = photographs(person, len(self), self.stream, aligned=True)
+        else:
+            faces = aligned_faces(person, len(self), self.stream)
+        return [Shot(name, data, truth) for name, (data, truth) in zip(self.names, faces, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    number: int
+    person: Person
+    plan: _Plan
+
+
+def _draw_one(job: _Job) -> int:
+    """Draws a person and keeps them; how many pictures that were."""
+    drawing = Work(job.folder)
+    drawing.write(job.number, job.plan.shots(job.person, drawing.product))
+    return len(job.plan)
+
+
+@dataclass(frozen=True)
+class _Crowd:
+    """Who is drawn, and by how many processes."""
+
+    people: int
+    first: int
+    seed: int
+    origins: Origins
+    workers: int
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        if self.people < 1 or self.workers < 1:
+            raise InputError(f"{self.people} people with {self.workers} workers: expected at least one of each")
+        if self.first < 0 or self.seed < 0:
+            raise InputError(f"first person {self.first}, seed {self.seed}: expected numbers of 0 or more")
+
+    def recipe(self, kind: str) -> dict[str, Any]:
+        return {"kind": kind, "people": self.people, "first": self.first, "seed": self.seed, "origins": self.origins}
+
+    def draw(self, drawing: Work, plans: Sequence[_Plan]) -> None:
+        """Draws whoever has no record yet; a plan a person."""
+        waiting = [number for number in range(self.people) if not drawing.has(number)]
+        total, missing = sum(map(len, plans)), sum(len(plans[number]) for number in waiting)
+        done = total - missing
+
+        def jobs() -> Iterator[_Job]:
+            wanted = set(waiting)
+            for number, person in enumerate(persons(self.seed, self.first, self.people, self.origins)):
+                if number in wanted:
+                    yield _Job(drawing.folder, number, person, plans[number])
+
+        for count in work(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
+            done += count
+            if self.progress:
+                self.progress(done, total)
+
+
+def _truths(drawing: Work, people: int) -> list[tuple[str, Any]]:
+    return [(shot.name, shot.truth) for number in range(people) for shot in drawing.read(number)]
+
+
+def _check_style(style: str) -> None:
+    if style not in STYLES:
+        raise InputError(f"style {style!r}: expected {' or '.join(STYLES)}")
 
 
 def _pairs(people: int, pairs: int, rng: np.random.Generator) -> tuple[list[int], list[bool]]:
@@ -283,129 +457,3 @@ def _pairs(people: int, pairs: int, rng: np.random.Generator) -> tuple[list[int]
             plan += [left, right]
         same += [True] * half + [False] * half
     return plan, same
-
-
-def _check(people: int, workers: int) -> None:
-    if people < 1 or workers < 1:
-        raise InputError(f"{people} people with {workers} workers: expected at least one of each")
-
-
-# Workers ---------------------------------------------------------------------------------------------------------------
-
-
-def _work(task: Callable[[Any], T], jobs: Sequence[Any], workers: int) -> Iterator[T]:
-    """Results in the order of the jobs. An interrupt, or a failing task or writer, leaves no process behind."""
-    if workers == 1 or len(jobs) < 2:
-        yield from map(task, jobs)
-        return
-    with _one_thread_each():
-        context = multiprocessing.get_context("spawn")
-        stop = context.Event()
-        pool = ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(stop,)
-        )
-        waiting: list[Future[T]] = []
-        rest = iter(jobs)
-        try:
-            # A few jobs ahead: all at once would hold all results in memory where the writer is slower.
-            waiting = [pool.submit(task, job) for _, job in zip(range(3 * workers), rest, strict=False)]
-            while waiting:
-                result = waiting.pop(0).result()
-                following = next(rest, None)
-                if following is not None:
-                    waiting.append(pool.submit(task, following))
-                yield result
-        except BrokenProcessPool as error:
-            raise InputError("a drawing process was killed (out of memory?); try fewer workers") from error
-        except BaseException:
-            # Pictures in the making are of no use to anybody: do not wait for them.
-            stop.set()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker(stop: Event) -> None:
-    # The parent decides about interrupts; a parent that was killed outright takes its workers along.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def leave_after(wait: Callable[[], object]) -> None:
-        wait()
-        os._exit(1)
-
-    threading.Thread(target=leave_after, args=(stop.wait,), daemon=True).start()
-    if parent is not None:
-        threading.Thread(target=leave_after, args=(parent.join,), daemon=True).start()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Workers start with one BLAS thread: their number is the parallelism, and thread counts would change rounding."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-# Cache -----------------------------------------------------------------------------------------------------------------
-
-
-def _source_digest() -> str:
-    """Digest of this package's code: a changed renderer draws other pixels."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def _once(
-    out: Path, card: Path, recipe: dict[str, Any], counts: dict[str, int], write: Callable[[Path], None]
-) -> dict[str, Any]:
-    """Runs ``write`` on a temporary path and puts the result at ``out``, unless it is there already."""
-    began = time.monotonic()
-    facts = {"synthetic": True, "generator": "eolgul.synth", "version": VERSION, "recipe": recipe, "source": _source_digest(),
-             "libraries": {name: importlib.metadata.version(name) for name in ("anny", "embreex")}}  # fmt: skip
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    answer = counts | {"recipe": digest}
-    known = _read_card(card)
-    if known.get("digest") == digest and out.exists():
-        return answer | {"seconds": time.monotonic() - began, "cached": True}
-    if out.exists() and not known.get("synthetic") and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists and is not synthetic data of this generator: choose another place")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    text = json.dumps(facts | counts | {"digest": digest}, indent=2) + "\n"
-    try:
-        write(partial)
-        if card.is_relative_to(out):
-            (partial / card.relative_to(out)).write_text(text, encoding="utf-8")
-        _remove(out)
-        partial.rename(out)
-        if not card.is_relative_to(out):
-            card.write_text(text, encoding="utf-8")
-    finally:
-        _remove(partial)
-    return answer | {"seconds": time.monotonic() - began, "cached": False}
-
-
-def _read_card(card: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

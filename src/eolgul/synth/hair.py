@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
+from numpy.typing import NDArray
 
 from eolgul.synth.mesh import I32, SKIN, Reals, load_base, quad_triangles, subdivision
 from eolgul.synth.paint import AXIS_Z, CENTRE_Y, noise
@@ -30,29 +31,46 @@ STRANDS = 768
 
 @dataclass(frozen=True)
 class Style:
-    """Where a hair style ends (elevation at `_AT`), how far it falls below that, and how thick it is (decimetres)."""
+    """How a hair style is cut and combed; lengths in decimetres.
+
+    Attributes:
+        ends: the elevation at which hair ends, at the angles `_AT`.
+        top, side, tip: thickness on top, at the sides, at the ends. rise: share of the length over which it thins out.
+        fall_from: columns beyond this angle fall straight down; fall_to: to these heights of the base mesh, the shortest
+            and the longest version. wave: sideways swing of falling hair. part: 1 where it is parted.
+        fade: share of the length over which single strands end. streak: how often brightness changes along a strand.
+    """
 
     ends: tuple[float, ...]
     top: float
     side: float
     tip: float
+    rise: float = 0.45
     fall_from: float = 180.0
     fall_to: tuple[float, float] = (0.0, 0.0)
+    wave: float = 0.012
     part: float = 0.0
+    fade: float = 0.10
+    streak: int = 3
+    lumps: float = 0.10
 
 
-# `fall_from`: columns beyond this angle fall; `fall_to`: heights (base mesh) of the shortest and longest version.
-_STYLES = {
-    "crop": Style(tuple(_NATURAL), 0.20, 0.06, 0.012),
-    "swept": Style((40, 38, 32, 21, -6, 6, 4, -20, -32, -36), 0.34, 0.08, 0.05),
-    "fringe": Style((20, 20, 19, 14, -8, 4, 2, -22, -32, -36), 0.30, 0.12, 0.05),
-    "parted": Style((30, 26, 21, 15, -8, 3, 1, -22, -32, -36), 0.30, 0.12, 0.06, part=1.0),
-    "long": Style((40, 39, 33, 16, 4, 2, 0, 0, 0, 0), 0.24, 0.16, 0.03, 58, (5.9, 4.9)),
-    "long_parted": Style((38, 32, 25, 13, 4, 2, 0, 0, 0, 0), 0.24, 0.16, 0.03, 56, (5.9, 4.9), part=1.0),
-    "long_fringe": Style((19, 18, 17, 12, 4, 2, 0, 0, 0, 0), 0.26, 0.16, 0.05, 60, (5.9, 4.9)),
-    "bob": Style((20, 19, 17, 12, 4, 2, 0, 0, 0, 0), 0.28, 0.20, 0.06, 58, (6.35, 6.0)),
-    "tied": Style((39, 38, 33, 22, -2, 6, 2, -20, -30, -34), 0.12, 0.05, 0.008),
-}
+STYLES = {
+    "crop": Style(tuple(_NATURAL), 0.15, 0.05, 0.008, 0.7, fade=0.2, streak=9),
+    "buzz": Style(tuple(_NATURAL), 0.035, 0.02, 0.006, 0.8, fade=0.2, streak=24, lumps=0.03),
+    "swept": Style((40, 38, 32, 21, -6, 6, 4, -20, -32, -36), 0.28, 0.07, 0.03, 0.6, fade=0.14),
+    "tousled": Style((27, 25, 22, 17, -6, 4, 2, -22, -32, -36), 0.26, 0.10, 0.03, 0.5, fade=0.3, streak=6, lumps=0.22),
+    "fringe": Style((20, 20, 19, 14, -8, 4, 2, -22, -32, -36), 0.24, 0.10, 0.03, fade=0.16),
+    "parted": Style((30, 26, 21, 15, -8, 3, 1, -22, -32, -36), 0.24, 0.10, 0.03, part=1.0, fade=0.14),
+    "pixie": Style((23, 21, 15, 6, -10, -4, -6, -24, -32, -36), 0.24, 0.11, 0.02, part=0.7, fade=0.22, lumps=0.12),
+    "coils": Style(tuple(_NATURAL), 0.24, 0.16, 0.03, 0.35, fade=0.12, streak=40, lumps=0.12),
+    "long": Style((40, 39, 33, 16, 4, 2, 0, 0, 0, 0), 0.18, 0.12, 0.012, 0.5, 58, (5.9, 4.9)),
+    "long_parted": Style((38, 32, 25, 13, 4, 2, 0, 0, 0, 0), 0.18, 0.12, 0.012, 0.5, 56, (5.9, 4.9), part=1.0),
+    "long_fringe": Style((19, 18, 17, 12, 4, 2, 0, 0, 0, 0), 0.22, 0.13, 0.03, 0.4, 60, (5.9, 4.9), fade=0.14),
+    "wavy": Style((36, 31, 24, 13, 4, 2, 0, 0, 0, 0), 0.24, 0.17, 0.02, 0.5, 56, (6.0, 5.0), 0.06, 0.8, streak=6, lumps=0.16),
+    "bob": Style((20, 19, 17, 12, 4, 2, 0, 0, 0, 0), 0.22, 0.16, 0.03, 0.4, 58, (6.35, 6.0), fade=0.14),
+    "tied": Style((39, 38, 33, 22, -2, 6, 2, -20, -30, -34), 0.08, 0.04, 0.006, 0.6, fade=0.16),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,78 +152,121 @@ def hairline() -> tuple[Reals, Reals]:
 
 
 def hair_colour(person: Person) -> Reals:
-    """(3,) linear reflectance: black to dyed brown; grey strands are mixed in by the renderer."""
-    brown = person.look["hair_brown"]
-    black, dyed = np.array([0.009, 0.0075, 0.007]), np.array([0.13, 0.066, 0.034])
-    colour: Reals = (black + brown**1.6 * (dyed - black)).astype(np.float32)
-    return colour
+    """(3,) linear reflectance: black to brown, then fair or red; grey strands are mixed in by the renderer."""
+    look = person.look
+    black, brown = np.array([0.009, 0.0075, 0.007]), np.array([0.13, 0.066, 0.034])
+    colour = black + look["hair_brown"] ** 1.6 * (brown - black)
+    colour = colour + look["hair_fair"] * (np.array([0.36, 0.235, 0.115]) - colour)
+    red = 0.7 * look["hair_red"] * look["hair_brown"]
+    tinted: Reals = (colour * np.array([1 + 0.5 * red, 1 - 0.15 * red, 1 - 0.3 * red])).astype(np.float32)
+    return tinted
 
 
 def strand_noise(person: Person) -> Reals:
     """(64, STRANDS) brightness of strands from crown to end, around 1."""
     rng = generator(person.seed, person.index, 2)
     shape = (64, STRANDS)
-    fine = noise(rng, 4, STRANDS, shape) * 0.26 + noise(rng, 3, STRANDS // 4, shape) * 0.26
-    strands: Reals = np.clip(1 + fine + 0.16 * noise(rng, 3, 40, shape), 0.25, 2.2).astype(np.float32)
+    streak = STYLES[person.hair_style].streak
+    fine = noise(rng, streak + 1, STRANDS, shape) * 0.26 + noise(rng, streak, STRANDS // 4, shape) * 0.26
+    strands: Reals = np.clip(1 + fine + 0.16 * noise(rng, streak, 40, shape), 0.25, 2.2).astype(np.float32)
     return strands
 
 
-def hair_shell(person: Person, fine_vertices: Reals, cap: Reals | None) -> Shell:
-    """The person's hair. ``cap``: elevation (COLUMNS,) of the cap's edge; hair above it is pressed flat."""
-    style = _STYLES[person.hair_style]
+def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list[Shell]:
+    """The person's hair: a closed inner shell and a loose outer one, of which only clumps of strands are there.
+
+    Args:
+        cap: elevation (COLUMNS,) of the cap's edge; hair above it is pressed flat.
+    """
+    style = STYLES[person.hair_style]
     rng = generator(person.seed, person.index, 3)
     points, out = skull_points(fine_vertices)
-    angle = np.abs(_ANGLES)
-    side = person.look["hair_side"]
-    ends = np.interp(angle, _AT, np.array(style.ends, np.float32)) + person.look["hair_line"] * np.clip(
-        1 - angle / 70, 0, 1
-    )
-    if style.part:
-        # A parting lifts the hair off one side of the forehead and lets it fall over the other.
-        lift = np.exp(-(((_ANGLES * side - 18) / 22) ** 2))
-        ends = ends + style.part * lift * (np.interp(angle, _AT, _NATURAL) - ends)
-    ends = ends + np.interp(np.arange(COLUMNS), np.arange(0, COLUMNS + 1, 6), rng.normal(0, 1.2, COLUMNS // 6 + 1))
-    if style.fall_from < 180:
-        ends = np.where(angle > style.fall_from, np.maximum(ends, 2), ends)
-    shortest, longest = style.fall_to
-    bottom = shortest + (longest - shortest) * person.look["hair_length"]
-    # Lengths are given for the base mesh; a person's head may sit decimetres lower.
-    bottom += float(points[:, :, 1].mean() - _base_height())
-    falls = angle > style.fall_from
-
+    ends, falls = _ends(person, style, rng)
     share = np.where(falls, 0.5, 1.0)
     s = np.linspace(0, 1, ROWS, dtype=np.float32)[:, None]
     t = np.clip(s / share, 0, 1)
     elevation = 90 + (ends - 90) * t
     root, direction = _along(points, elevation), _along(out, elevation)
 
-    volume = person.look["hair_volume"]
-    lumps = 1 + 0.16 * noise(rng, 5, 13, (ROWS, COLUMNS)) * np.clip(4 * s, 0, 1)
-    lumps = lumps + 0.10 * noise(rng, 7, 40, (ROWS, COLUMNS)) * np.clip(3 * s, 0, 1)
+    lumps = 1 + style.lumps * noise(rng, 5, 15, (ROWS, COLUMNS)) * np.clip(4 * s, 0, 1)
+    lumps = lumps + 0.6 * style.lumps * noise(rng, 8, 48, (ROWS, COLUMNS)) * np.clip(3 * s, 0, 1)
     upper = np.clip((elevation - 15) / 40, 0, 1)
-    thick = (style.side + (style.top - style.side) * upper) * volume * lumps
-    tip = style.tip + (thick - style.tip) * np.clip((1 - t) / 0.22, 0, 1) ** 0.75
+    thick = (style.side + (style.top - style.side) * upper) * person.look["hair_volume"] * lumps
+    tip = style.tip + (thick - style.tip) * _smoothstep((1 - t) / style.rise)
     thick = np.where(falls, thick, tip)
-    if cap is not None:
-        thick = np.where(elevation > cap - 3, np.minimum(thick, 0.03), thick)
-    hair = root + direction * np.maximum(thick, 0.008)[..., None]
-    drop = np.clip((s - share) / (1 - share + 1e-6), 0, 1) * falls
-    start = hair[int(ROWS * 0.5) - 1]
-    wave = 0.02 * noise(rng, 5, 40, (ROWS, COLUMNS)) * drop
+    wave = 0.5 * noise(rng, 5, 40, (ROWS, COLUMNS))
+    strand = _strands(person, style, s)
+    shells = []
+    for layer, lift in ((1.0, 0.86), (2.0, 1.0)):
+        over = np.maximum(thick * lift, 0.008)
+        if cap is not None:
+            over = np.where(elevation > cap - 3, np.minimum(over, 0.02 + 0.01 * layer), over)
+        hair = _fallen(person, style, root + direction * over[..., None], falls, s, wave, layer, points)
+        tangents = np.gradient(hair, axis=0)
+        tangents /= np.maximum(np.linalg.norm(tangents, axis=-1, keepdims=True), 1e-6)
+        facts = np.stack([strand, np.broadcast_to(s, strand.shape), np.full_like(strand, layer)], -1)
+        shells.append(_shell(hair, tangents, facts))
+    return shells
+
+
+def _ends(person: Person, style: Style, rng: np.random.Generator) -> tuple[Reals, NDArray[np.bool_]]:
+    """(COLUMNS,) elevations at which hair ends or begins to fall, and which columns fall."""
+    angle, side = np.abs(_ANGLES), person.look["hair_side"]
+    ends = np.interp(angle, _AT, np.array(style.ends, np.float32))
+    ends = ends + person.look["hair_line"] * np.clip(1 - angle / 70, 0, 1)
+    if style.part:
+        # A parting lifts the hair off one side of the forehead and lets it fall over the other.
+        lift = np.exp(-(((_ANGLES * side - 18) / 22) ** 2))
+        ends = ends + style.part * lift * (np.interp(angle, _AT, _NATURAL) + person.look["hair_line"] - ends)
+    ragged = rng.normal(0, 1.2 + 6 * (style.fade - 0.1), COLUMNS // 6 + 1)
+    ends = ends + np.interp(np.arange(COLUMNS), np.arange(0, COLUMNS + 1, 6), ragged)
+    falls = angle > style.fall_from
+    return np.where(falls, np.maximum(ends, 2), ends), falls
+
+
+def _strands(person: Person, style: Style, s: Reals) -> Reals:
+    """(ROWS, COLUMNS) strand coordinate: which strand lies where, turning a little on its way from the crown."""
+    swirl = person.look["hair_swirl"] + 0.35 * person.look["hair_side"] * style.part
+    return (_ANGLES / 360 + 0.5 + swirl * 0.12 * s) * STRANDS
+
+
+def _fallen(
+    person: Person,
+    style: Style,
+    hair: Reals,
+    falls: NDArray[np.bool_],
+    s: Reals,
+    wave: Reals,
+    layer: float,
+    skull: Reals,
+) -> Reals:
+    """The grid ``hair`` (ROWS, COLUMNS, 3) with its falling columns hanging from their middle row down."""
+    if not falls.any():
+        return hair.astype(np.float32)
+    shortest, longest = style.fall_to
+    lowest = shortest + (longest - shortest) * person.look["hair_length"]
+    # Lengths are given for the base mesh; a person's head may sit decimetres lower.
+    lowest += float(skull[:, :, 1].mean() - _base_height())
+    # The outer layer is cut in steps, longer behind than beside the face.
+    angle = np.abs(_ANGLES)
+    bottom = lowest + (0.12 if layer > 1 else 0.0) + 0.25 * np.clip((85 - angle) / 30, 0, 1)
+    drop = np.clip((s - 0.5) / 0.5, 0, 1) * falls
+    start = hair[ROWS // 2 - 1]
     fallen = start + 0 * hair
     fallen[..., 1] = start[:, 1] + drop * (bottom - start[:, 1])
-    # Falling hair comes together a little below the jaw, and the back's lies on the neck.
-    narrow = 1 - drop * np.where(angle > 120, 0.25, 0.06) + wave
+    # It swings out over the ears, comes together below the jaw, and lies on the neck behind.
+    swing = 0.10 * np.sin(np.pi * np.clip(1.6 * drop, 0, 1)) * np.exp(-(((angle - 88) / 30) ** 2))
+    narrow = 1 + swing - drop**2 * np.where(angle > 120, 0.25, 0.12) + 2 * style.wave * wave * drop
+    turns = 2.2 * np.pi * drop + 1.5 * wave + 0.02 * _ANGLES
+    narrow = narrow + (style.wave - 0.012) * np.sin(2.6 * turns) * np.clip(3 * drop, 0, 1)
     fallen[..., 0] *= narrow
     fallen[..., 2] = AXIS_Z + (fallen[..., 2] - AXIS_Z) * narrow
-    hair = np.where((drop > 0)[..., None], fallen, hair).astype(np.float32)
+    return np.where((drop > 0)[..., None], fallen, hair).astype(np.float32)
 
-    tangents = np.gradient(hair, axis=0)
-    tangents /= np.maximum(np.linalg.norm(tangents, axis=-1, keepdims=True), 1e-6)
-    swirl = person.look["hair_swirl"] + 0.35 * side * style.part
-    strand = (_ANGLES / 360 + 0.5 + swirl * 0.12 * s) * STRANDS
-    facts = np.stack([strand, np.broadcast_to(s, strand.shape), np.ones_like(strand)], -1)
-    return _shell(hair, tangents, facts)
+
+def _smoothstep(x: Reals) -> Reals:
+    x = np.clip(x, 0, 1)
+    return x * x * (3 - 2 * x)
 
 
 def cap_edge(person: Person) -> Reals:

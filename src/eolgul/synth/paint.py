@@ -24,6 +24,7 @@ ROWS, COLUMNS = 448, 1024
 # Reflectance of light East Asian skin, and what a unit of melanin or blood does to its logarithm.
 _BASE = np.array([0.56, 0.365, 0.265], np.float32)
 _MELANIN = np.array([-0.22, -0.34, -0.46], np.float32)
+_DEEP_MELANIN = np.array([-0.33, -0.37, -0.40], np.float32)
 _BLOOD = np.array([-0.02, -0.20, -0.15], np.float32)
 
 
@@ -112,7 +113,9 @@ def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Rea
     blood += 0.5 * look["under_eye"] * eye_pit + 0.25 * _blob(0.31, 7.3, 0.3, 0.16)
     _paint_spots(rng, look, melanin)
     _paint_wrinkles(rng, look["wrinkles"], melanin, blood)
-    colour = np.log(_BASE) + melanin[..., None] * _MELANIN + blood[..., None] * _BLOOD
+    # The first melanin yellows the skin; much of it takes all colours alike.
+    more = np.maximum(melanin - 0.8, 0)[..., None]
+    colour = np.log(_BASE) + (melanin[..., None] - more) * _MELANIN + more * _DEEP_MELANIN + blood[..., None] * _BLOOD
     colour = np.exp(np.minimum(colour, -0.15))
 
     if look["eyeshadow"] > 0:
@@ -194,8 +197,8 @@ def _paint_brows(rng: np.random.Generator, look: Mapping[str, float], colour: Re
         middle = height + arch * (1 - ((inside - 0.62) / 0.62) ** 2) - 0.02 + 0.05 * look["brow_tilt"] * (inside - 0.4)
         thick = 0.046 * look["brow_thick"] * (1 - look["brow_taper"] * inside**1.6) * np.clip(0.55 + 3 * inside, 0, 1)
         # Strokes lean outward: hairs are lines of constant t minus a bit of height.
-        lean = (t * 0.42 - (y - middle) * (0.9 - 0.6 * inside)) * 240
-        strokes = np.interp(lean, np.arange(-80, 240), rng.uniform(0, 1, 320))
+        lean = (t * 0.42 - (y - middle) * (0.9 - 0.6 * inside)) * 420
+        strokes = np.interp(lean, np.arange(-140, 420), rng.uniform(0, 1, 560))
         edge = np.clip((thick * (0.85 + 0.5 * strokes) - np.abs(y - middle)) / (0.35 * thick + 0.006), 0, 1)
         ends = np.clip(t * 9 + 0.5, 0, 1) * np.clip((1 - t) * 6 + 0.3, 0, 1) * (t > -0.1) * (t < 1.06)
         cover = np.clip(edge * ends * (0.6 + 0.5 * strokes) * look["brow_dark"], 0, 0.96)[..., None]

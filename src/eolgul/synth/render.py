@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eolgul.synth import paint
+from eolgul.synth.hair import STYLES
 from eolgul.synth.mesh import CAP, EYE, FRAME, HAIR, LASH, LENS, SKIN, TEETH, Reals
 from eolgul.synth.rig import Camera, Light
 from eolgul.synth.scene import MASKS, NORMAL, OCCLUSION, REST, Scene
@@ -35,12 +36,21 @@ _EYE_CENTRE = np.array([0.3078, 7.2842, 1.237], np.float32)
 
 
 def render(
-    scene: Scene, camera: Camera, light: Light, rng: np.random.Generator, *, blur: float = 0.0, noise: float = 1.0
+    scene: Scene,
+    camera: Camera,
+    light: Light,
+    rng: np.random.Generator,
+    *,
+    blur: float = 0.0,
+    noise: float = 1.0,
+    backdrop: Reals | None = None,
 ) -> U8:
     """Draws a scene.
 
     Args:
         rng: the sensor's noise. blur: standard deviation of an additional blur, pixels. noise: times the rig's own noise.
+        backdrop: (N, N, 3) linear colours of what stands behind instead of the studio's wall: six decimetres square at the
+            sitter's distance, mirrored beyond.
 
     Returns:
         (height, width, 3) uint8, sRGB.
@@ -48,7 +58,7 @@ def render(
     height, width = camera.height, camera.width
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     pixels = np.stack([columns.ravel(), rows.ravel()], 1).astype(np.float64)
-    painter = _Painter(scene, camera, light)
+    painter = _Painter(scene, camera, light, backdrop)
     linear = painter.colours(pixels).reshape(height, width, 3)
     rough = np.flatnonzero(_rough(linear).ravel())
     if len(rough):
@@ -124,15 +134,16 @@ class _Hits:
 class _Painter:
     """Colours of pixels for one scene, camera and light."""
 
-    def __init__(self, scene: Scene, camera: Camera, light: Light) -> None:
-        self.scene, self.camera, self.light = scene, camera, light
+    def __init__(self, scene: Scene, camera: Camera, light: Light, backdrop: Reals | None) -> None:
+        self.scene, self.camera, self.light, self.backdrop = scene, camera, light, backdrop
         self.position = camera.position()
         self.lamps = light.directions()
         gain = exposure(light)
         lit = light.lux / (light.lux + _RESIDUAL_LUX)
         front = max(0.0, float(np.cos(np.radians(light.yaw))))
         self.key = 1.06 * gain * lit
-        self.fill = gain * (lit * (_FILL_SIDE + (_FILL_FRONT - _FILL_SIDE) * front) + (1 - lit) * 0.5)
+        room = light.fill if light.fill is not None else _FILL_SIDE + (_FILL_FRONT - _FILL_SIDE) * front
+        self.fill = gain * (lit * room + (1 - lit) * 0.5)
         size = camera.distance / camera.focal / float(np.sqrt(abs(np.linalg.det(np.array(camera.to_pixels)[:, :2]))))
         texel = (paint.TOP - paint.BOTTOM) / paint.ROWS
         self.level = int(np.clip(np.round(np.log2(size / texel) - 0.25), 0, 2))
@@ -179,7 +190,14 @@ class _Painter:
         return colour
 
     def _background(self, directions: Reals) -> Reals:
-        """A grey studio wall, brighter where the lamp reaches it."""
+        """A grey studio wall, brighter where the lamp reaches it, or the backdrop."""
+        if self.backdrop is not None:
+            local = directions @ self.camera.axes().T
+            side = len(self.backdrop)
+            plane = (local[:, :2] / np.maximum(local[:, 2:], 1e-3) * self.camera.distance / 6 + 0.5) * side
+            cell = np.abs((np.floor(plane).astype(np.int64) + side) % (2 * side) - side) % side
+            seen: Reals = self.backdrop[cell[:, 1], cell[:, 0]]
+            return seen
         up = directions @ np.array([0, 1, 0], np.float32)
         aside = directions @ self.camera.axes()[0]
         wall = 0.20 + 0.25 * up - 0.9 * (aside**2)
@@ -356,19 +374,21 @@ class _Painter:
 
     def _hair(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
         sitter = self.scene.sitter
-        strand, down = facts[at, REST.start], facts[at, REST.start + 1]
+        strand, down, layer = (facts[at, REST.start + k] for k in range(3))
         rows, columns = sitter.strands.shape
         row = np.clip((down * rows).astype(np.int32), 0, rows - 1)
         column = strand.astype(np.int32) % columns
         bright = sitter.strands[row, column]
-        grey = (
-            np.clip((bright - 1.25 + sitter.person.look["hair_grey"]) * 2, 0, 1)
-            * 0.55
-            * sitter.person.look["hair_grey"]
-        )
-        colour = sitter.hair_colour * bright[:, None]
+        share = sitter.person.look["hair_grey"]
+        grey = np.clip((bright - 1.25 + share) * 2, 0, 1) * 0.55 * share
+        # Deep hair is darker: little light finds its way in and out.
+        colour = sitter.hair_colour * (bright * np.where(layer > 1.5, 1.12, 0.8))[:, None]
         albedo[at] = colour + grey[:, None] * (0.28 - colour)
         gloss[at] = (0.012 + 0.9 * sitter.hair_colour.mean()) * bright
         # Every strand ends where it likes; the last part of the shell is more and more air.
-        ends = 0.90 + 0.10 * sitter.strands[0, (column * 7 + column // 9) % columns].clip(0.2, 1.4) / 1.4
-        alpha[at] = np.clip((ends - down) / 0.06, 0, 1)
+        fade = STYLES[sitter.person.hair_style].fade
+        own = sitter.strands[0, (column * 7 + column // 9) % columns].clip(0.2, 1.4) / 1.4
+        cover = np.clip((1 - fade * (1 - own) - down) / (0.5 * fade), 0, 1)
+        # The outer layer is clumps of strands with gaps between them.
+        clump = sitter.strands[rows // 2 + row // 2, (column + 60) % columns]
+        alpha[at] = cover * np.where(layer > 1.5, np.clip((clump - 0.72) / 0.25, 0, 1), 1)

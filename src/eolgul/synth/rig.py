@@ -114,12 +114,14 @@ class Light:
         yaw, pitch: its direction from the sitter, degrees, as for cameras.
         lux: illuminance at the sitter's face.
         spread: half the angle that the soft box covers, degrees.
+        fill: the room's light as a share of the lamp's; None: the studio's, which depends on where the lamp stands.
     """
 
     yaw: float
     pitch: float
     lux: float
     spread: float = 9.0
+    fill: float | None = None
 
     def directions(self) -> Reals:
         """(K, 3) unit vectors to points of the soft box, for soft shadows."""
@@ -156,9 +158,8 @@ def expression_actions(person: Person, name: str) -> dict[str, float]:
     """Facial action target → weight of expression E01…E03 as this person acts it."""
     if name not in _EXPRESSIONS:
         raise ValueError(f"no such expression: {name} (E01, E02, E03)")
-    strength = {"E02": person.smile, "E03": person.frown}.get(name, 0.0)
     actions = {}
-    for action, weight in _EXPRESSIONS[name].items():
+    for (action, weight), strength in zip(_EXPRESSIONS[name].items(), person.acting, strict=False):
         for side in [""] if action in _UNPAIRED else ["Left", "Right"]:
             actions[f"faceunits/{action}{side}"] = weight * strength
     return actions

@@ -6,6 +6,8 @@ an accessory change; cameras and lights cost nothing here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 
@@ -116,6 +118,24 @@ class Scene:
         """(5, 2) landmarks in the alignment template's order: eyes, nose, mouth corners, image left first."""
         return self.points(camera)[[1, 2, 0, 3, 4]]
 
+    def pose(self, camera: Camera) -> tuple[float, float, float]:
+        """Yaw, pitch, roll in degrees: from where the camera sees the head, signed as the rig's cameras.
+
+        Unlike the camera's own angles these count how the person sits, and how the picture was turned.
+        """
+        axes = (camera.axes() @ self.sitter.rotation).astype(np.float64)
+        # One pixel to the right of the picture that is drawn, in the camera's own image plane.
+        step = np.linalg.inv(np.array(camera.to_pixels, np.float64)[:, :2])[:, 0]
+        right, back = step[0] * axes[0] + step[1] * axes[1], -axes[2]
+        yaw, pitch = np.arctan2(back[0], back[2]), np.arcsin(np.clip(back[1], -1, 1))
+        level = np.array([np.cos(yaw), 0, -np.sin(yaw)])
+        roll = np.arctan2(right @ np.cross(back, level), right @ level)
+        return float(np.degrees(yaw)), float(np.degrees(pitch)), -float(np.degrees(roll))
+
+    def truth(self, camera: Camera) -> Reals:
+        """(13,) float32: the five landmarks' x, y in pixels in the alignment template's order, then yaw, pitch, roll."""
+        return np.concatenate([self.five(camera).ravel(), self.pose(camera)]).astype(np.float32)
+
     def boxes(self, camera: Camera) -> list[tuple[float, float, float, float]]:
         """x, y, width, height of face, eyes, nose, mouth, ears; those of which the camera sees next to nothing left out."""
         boxes = []
@@ -154,10 +174,10 @@ class Sitter:
         red = 0.25 + 0.8 * look["lip_red"]
         tint = np.array([-0.22, -0.80 - 0.1 * look["lip_hue"], -0.62 + 0.12 * look["lip_hue"]])
         self.lip_colour = (tone * np.exp(tint * red) * (1 - 0.35 * look["lip_dark"])).astype(np.float32)
-        dark, light = np.array([0.016, 0.008, 0.005]), np.array([0.10, 0.048, 0.02])
-        self.iris_colour = (dark + look["iris"] ** 2 * (light - dark)).astype(np.float32)
+        self.iris_colour = _iris_colour(look)
         grey = 0.015 + 0.25 * look["clothes"] ** 2
-        self.cloth_colour = (grey * np.array([0.92, 0.97, 1.08])).astype(np.float32)
+        hue = 2 * np.pi * (look["clothes_hue"] + np.array([0, 1 / 3, 2 / 3]))
+        self.cloth_colour = (grey * (1 + 0.45 * np.cos(hue))).astype(np.float32)
         self._place()
         self.occlusion = np.ones(len(self.neutral), np.float32)
         self.occlusion = self._bake_occlusion()
@@ -178,6 +198,13 @@ class Sitter:
         """Head coordinates (N, 3) to studio coordinates."""
         placed: Reals = (points - self.anchor) @ self.rotation.T + self.shift
         return placed.astype(np.float32)
+
+    def wearing(self, person: Person) -> Sitter:
+        """The same sitter with the hair of ``person``, who differs in nothing else."""
+        other = copy(self)
+        other.person = person
+        other.strands = hair.strand_noise(person)
+        return other
 
     def scene(self, expression: str = "E01", accessory: str = "S001") -> Scene:
         """The person with expression E01…E03 and accessory S001…S006."""
@@ -203,7 +230,8 @@ class Sitter:
         count = len(skin)
 
         cap = hair.cap_edge(self.person) if accessory in wear.HATS else None
-        shells = [(hair.hair_shell(self.person, skin, cap), HAIR)]
+        shells = [(shell, HAIR) for shell in hair.hair_shells(self.person, skin, cap)]
+        hairs = sum(len(shell.points) for shell, _ in shells)
         if cap is not None:
             shells += [(shell, CAP) for shell in hair.cap_shells(self.person, skin)]
         for shell, material in shells:
@@ -229,8 +257,8 @@ class Sitter:
 
         everything = np.concatenate(attributes).astype(np.float32)
         everything[:, NORMAL] = everything[:, NORMAL] @ self.rotation.T
-        hairs = slice(len(skin), len(skin) + len(shells[0][0].points))
-        everything[hairs, MASKS] = everything[hairs, MASKS] @ self.rotation.T
+        tangents = slice(len(skin), len(skin) + hairs)
+        everything[tangents, MASKS] = everything[tangents, MASKS] @ self.rotation.T
         scene = Scene(self, self.to_studio(np.concatenate(vertices)), np.concatenate(triangles).astype(np.int32),
                       np.concatenate(materials), everything)  # fmt: skip
         self._annotate(scene, coarse, accessory)
@@ -266,6 +294,15 @@ class Sitter:
         blocked = (np.asarray(hits["primID"]) >= 0) & (np.asarray(hits["tfar"]) < 1.0)
         seen: Reals = (1 - blocked.reshape(count, 20).mean(1)).astype(np.float32)
         return seen
+
+
+def _iris_colour(look: Mapping[str, float]) -> Reals:
+    """(3,) linear reflectance: black-brown to hazel, and where it is light green, grey or blue."""
+    dark, hazel = np.array([0.016, 0.008, 0.005]), np.array([0.10, 0.048, 0.02])
+    colour = dark + look["iris"] ** 2 * (hazel - dark)
+    green, blue = np.array([0.075, 0.08, 0.035]), np.array([0.075, 0.12, 0.19])
+    mixed: Reals = colour + look["iris_light"] * (green + look["iris_hue"] * (blue - green) - colour)
+    return mixed.astype(np.float32)
 
 
 def _indices(originals: tuple[int, ...]) -> list[int]:

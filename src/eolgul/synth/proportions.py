@@ -1,0 +1,92 @@
+"""A face's proportions, straight from a person's numbers: which combinations of parameters no face has.
+
+Every shape parameter alone stays within what faces do, but several that pull the same way do not: a mouth raised under a
+lowered nose. A dozen distances between landmarks tell, and being nearly linear in the parameters they cost no mesh.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from eolgul.synth.mesh import MOUTH_RIGHT, NOSE, Reals, load_base, read_target, shape_parameters
+from eolgul.synth.person import Person
+
+# Base mesh vertices on the midline and on the right half of the face (the wing of the nose: on the left one).
+_POINTS = {
+    "nasion": 133, "tip": NOSE, "subnasale": 343, "upper_lip": 466, "lower_lip": 491, "chin": 5296, "upper_lid": 0,
+    "lower_lid": 41, "outer_eye": 23, "inner_eye": 105, "wing": 6960, "mouth": MOUTH_RIGHT, "jaw": 894, "cheek": 866,
+    "temple": 5400,
+}  # fmt: skip
+_X, _Y, _Z = range(3)
+# (from, to, axis, lowest, highest): the limits of a distance along an axis, in decimetres; no ``to``: from the middle.
+_LIMITS = (
+    ("subnasale", "upper_lip", _Y, 0.062, 0.185),
+    ("upper_lip", "lower_lip", _Y, 0.18, 0.285),
+    ("lower_lip", "chin", _Y, 0.14, 0.40),
+    ("nasion", "subnasale", _Y, 0.355, 0.53),
+    ("inner_eye", "", _X, 0.08, 0.168),
+    ("outer_eye", "", _X, 0.37, 0.50),
+    ("upper_lid", "lower_lid", _Y, 0.054, 0.107),
+    ("upper_lid", "nasion", _Y, 0.015, 0.135),
+    ("mouth", "", _X, 0.185, 0.28),
+    ("wing", "", _X, 0.155, 0.24),
+    ("tip", "nasion", _Z, 0.115, 0.245),
+    ("tip", "upper_lip", _Z, -0.02, 0.20),
+    ("upper_lip", "chin", _Z, 0.075, 0.32),
+    ("jaw", "", _X, 0.445, 0.65),
+    ("cheek", "", _X, 0.575, 0.775),
+    ("temple", "", _X, 0.61, 0.80),
+    ("temple", "jaw", _X, 0.09, 0.23),
+    ("upper_lid", "subnasale", _Y, 0.42, 0.615),
+    ("upper_lid", "chin", _Y, 0.92, 1.34),
+)
+_LOW, _HIGH = (np.array([limit[k] for limit in _LIMITS]) for k in (3, 4))
+
+
+@cache
+def _tables() -> tuple[Reals, dict[tuple[bool, bool], Reals], Reals, Reals]:
+    """Distances (D,) of the base mesh; what (male, old) macro targets (3 origins, D) and parameters' ends (S, D) add."""
+    base = load_base()
+    rows = {name: base.index(number) for name, number in _POINTS.items()}
+
+    def distances(places: Reals) -> Reals:
+        found = []
+        for start, end, axis, _, _ in _LIMITS:
+            apart = places[rows[start], axis] - (places[rows[end], axis] if end else 0)
+            # The wing of the nose lies on the left half, everything else on the right one, where x is negative.
+            found.append(-apart if axis == _X and start != "wing" else apart)
+        return np.array(found, np.float64)
+
+    def added(names: tuple[str, ...]) -> Reals:
+        moved = np.zeros_like(base.vertices)
+        for name in names:
+            index, delta = read_target(name)
+            moved[index] += delta
+        return distances(moved)
+
+    macros = {}
+    for male, sex in ((False, "female"), (True, "male")):
+        for old, age in ((False, "young"), (True, "old")):
+            of = [added((f"macrodetails/{origin}-{sex}-{age}",)) for origin in ("asian", "african", "caucasian")]
+            macros[male, old] = np.stack(of)
+    positive = np.stack([added(parameter.positive) for parameter in shape_parameters()])
+    negative = np.stack([added(parameter.negative) for parameter in shape_parameters()])
+    return distances(base.vertices), macros, positive, negative
+
+
+def plausible(person: Person) -> bool:
+    """Whether all of the face's proportions lie where people's do."""
+    found = measures(person)
+    return bool(((found >= _LOW) & (found <= _HIGH)).all())
+
+
+def measures(person: Person) -> Reals:
+    """(D,) the distances that are limited, decimetres."""
+    base, macros, positive, negative = _tables()
+    old, origin = person.years(), np.array(person.origin)
+    values = np.array([person.shape[parameter.name] for parameter in shape_parameters()]).mean(1)
+    found: Reals = base + (1 - old) * origin @ macros[person.male, False] + old * origin @ macros[person.male, True]
+    found += np.maximum(values, 0) @ positive + np.maximum(-values, 0) @ negative
+    return found

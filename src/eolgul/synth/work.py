@@ -1,0 +1,76 @@
+"""Worker processes: tasks go out in order and come back in order, whatever happens leaves no process behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.synchronize import Event
+from typing import Any, TypeVar
+
+from eolgul.errors import InputError
+
+T = TypeVar("T")
+
+
+def work(task: Callable[[Any], T], jobs: Iterable[Any], workers: int) -> Iterator[T]:
+    """Results in the order of the jobs. An interrupt, or a failing task or reader, leaves no process behind."""
+    if workers == 1:
+        yield from map(task, jobs)
+        return
+    with _one_thread_each():
+        context = multiprocessing.get_context("spawn")
+        stop = context.Event()
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(stop,))
+        waiting: list[Future[T]] = []
+        rest = iter(jobs)
+        try:
+            # A few jobs ahead: all at once would hold all results in memory where the reader is slower.
+            waiting = [pool.submit(task, job) for _, job in zip(range(3 * workers), rest, strict=False)]
+            while waiting:
+                result = waiting.pop(0).result()
+                waiting.extend(pool.submit(task, job) for _, job in zip(range(1), rest, strict=False))
+                yield result
+        except BrokenProcessPool as error:
+            raise InputError("a drawing process was killed (out of memory?); try fewer workers") from error
+        except BaseException:
+            # Pictures in the making are of no use to anybody: do not wait for them.
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(stop: Event) -> None:
+    # The parent decides about interrupts; a parent that was killed outright takes its workers along.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def leave_after(wait: Callable[[], object]) -> None:
+        wait()
+        os._exit(1)
+
+    threading.Thread(target=leave_after, args=(stop.wait,), daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=leave_after, args=(parent.join,), daemon=True).start()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Workers start with one BLAS thread: their number is the parallelism, and thread counts would change rounding."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
