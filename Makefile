@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+MXNET := .venv-mxnet
 EXTRAS := train,evaluate,synth,pipeline,serve,embedded,dev
 
 # What the demo takes, by the names of `eolgul demo`'s options.
@@ -12,10 +13,10 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench browser deploy render images clean
+.PHONY: help install demo test lint format bench browser mxnet-env deploy render images clean
 
 help:  ## What there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## ?/  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 	@./.ci/check-machine "$(PYTHON)"
@@ -47,6 +48,16 @@ bench: $(STAMP)  ## Speed, against peers, in one run
 browser:  ## Install Chromium (Debian, as root), which the web page's tests use when it is there
 	@command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-noto-cjk >/dev/null; }
 
+# mxnet needs an old numpy, so it has an environment of its own, and two libraries that its wheel does not bring.
+mxnet-env: $(MXNET)/.installed  ## Make .venv-mxnet, which tests and `--reader mxnet` use when it is there
+
+$(MXNET)/.installed: requirements-mxnet.txt
+	@./.ci/mxnet-libraries
+	@test -x $(MXNET)/bin/python || "$(PYTHON)" -m venv $(MXNET)
+	$(MXNET)/bin/pip install --disable-pip-version-check -q -r requirements-mxnet.txt
+	@$(MXNET)/bin/python -c 'import mxnet'
+	@touch $@
+
 deploy: $(STAMP)  ## Deploy serving, Redis and MinIO with kustomize (OVERLAY=production)
 	@k8s/deploy.sh $(OVERLAY)
 
@@ -57,5 +68,5 @@ images:  ## Build the container images (docker or podman; IMAGE_PREFIX=, IMAGE_T
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
 	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),0.1.0) . || exit 1; done
 
-clean:  ## Remove what the demo and the tests leave (not .venv)
+clean:  ## Remove what the demo and the tests leave (not the environments)
 	rm -rf demo local_outputs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
