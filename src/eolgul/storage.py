@@ -28,6 +28,8 @@ from eolgul.artifact import CARDS, check_replaceable, listed_files
 from eolgul.errors import InputError
 
 _THREADS = 8
+_RETRIES = 5  # with waits of 0.3, 0.6, 1.2 … seconds between them
+_DIGEST = "sha256"  # the user metadata that says what an uploaded file's bytes are
 _UNFINISHED = ".unfinished.json"  # what was an artifact's below a prefix whose card is gone, while another replaces it
 
 
@@ -70,7 +72,14 @@ def _client() -> Any:
     from minio import Minio
 
     settings = _settings()
-    retries = urllib3.Retry(total=3, backoff_factor=0.3, status_forcelist=[500, 502, 503, 504])
+    # Every verb may be tried again: objects are put whole, and the POSTs begin or end an upload of one.
+    retries = urllib3.Retry(
+        total=_RETRIES,
+        backoff_factor=0.3,
+        backoff_jitter=0.3,
+        status_forcelist=[500, 502, 503, 504],
+        allowed_methods=None,
+    )
     pool = urllib3.PoolManager(maxsize=2 * _THREADS, retries=retries, timeout=urllib3.Timeout(connect=5, read=60))
     return Minio(
         endpoint=settings.endpoint,
@@ -243,6 +252,8 @@ def _alone(bucket: str) -> Iterator[None]:
 def publish(path: Path, uri: str, *, replace: bool = False) -> None:
     """Upload a file or a folder to `uri`; an artifact's card goes last and stale objects of an earlier one go first.
 
+    Large files go up in parts, each with a checksum that S3 verifies, and what fails is tried again with growing waits.
+    Files of an artifact that an earlier, interrupted upload has left there whole are not sent again: their sha256 tells.
     InputError when anything else lies below `uri`: it would go too. With `replace` only artifacts are spared there.
     """
     _publish(path, uri, replace)
@@ -253,9 +264,23 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
     bucket, key = _split(uri)
     done: dict[str, tuple[Path, str]] = {}
 
+    there = {item.object_name: item.size for item in _objects(uri)}
+    digests = _card_digests(path)
+
     def put(file: Path, name: str) -> None:
+        sha256 = digests.get(file.relative_to(path).as_posix()) if path.is_dir() else None
         with _telling(f"s3://{bucket}/{name}") as client:
-            result = client.fput_object(bucket_name=bucket, object_name=name, file_path=str(file))
+            if sha256 is not None and there.get(name) == file.stat().st_size:
+                found = client.stat_object(bucket_name=bucket, object_name=name)
+                if (found.metadata or {}).get(f"x-amz-meta-{_DIGEST}") == sha256:
+                    done[name] = (file, str(found.etag))
+                    return
+            result = client.fput_object(
+                bucket_name=bucket,
+                object_name=name,
+                file_path=str(file),
+                metadata={_DIGEST: sha256} if sha256 is not None else None,
+            )
         done[name] = (file, str(result.etag))
 
     if path.is_file():
@@ -266,7 +291,7 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
     if not files:
         raise InputError(f"{path}: nothing in it to publish at {uri}")
     cards = {name: file for name, file in files.items() if file.parent == path and file.name in CARDS.values()}
-    stale = [item.object_name for item in _objects(uri) if item.object_name not in files or item.object_name in cards]
+    stale = [name for name in there if name not in files or name in cards]
     _check_foreign(uri, stale, replace)
     unfinished = f"{below}{_UNFINISHED}"
     if cards and not replace:  # until the new card is there, only this tells that what lies there is an artifact's
@@ -287,6 +312,15 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
     for name, file in cards.items():
         put(file, name)
     return done
+
+
+def _card_digests(folder: Path) -> dict[str, str]:
+    """The sha256 of each file of a local artifact, as its card says; nothing for another folder."""
+    for name in CARDS.values():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            files = json.loads((folder / name).read_bytes())["files"]
+            return {file: str(facts["sha256"]) for file, facts in files.items()}
+    return {}
 
 
 def _check_foreign(uri: str, stale: Collection[str], replace: bool = False) -> None:

@@ -441,3 +441,73 @@ def test_an_object_is_replaced_in_one_step(place: str) -> None:
 def test_join() -> None:
     assert storage.join("s3://bucket/a/", "b", "c") == "s3://bucket/a/b/c"
     assert storage.join("/data/a", "b") == "/data/a/b"
+
+
+def test_an_interrupted_upload_goes_on_by_digest(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What S3 has whole is not sent again; what has other bytes of the same size is."""
+    shards = tuple(f"shards/{number}.tar" for number in range(6))
+    made = artifact(tmp_path / "new", b"new one", shards)
+    with monkeypatch.context() as patch:
+        watch(patch, "fput_object", lambda words: words["object_name"].endswith("shards/5.tar"))
+        with pytest.raises(OSError, match="the cable is out"):
+            storage.publish(made, place)
+    sent = [name for name in names(place) if name in shards]
+    assert sent and "shards/5.tar" not in sent
+    storage.write_bytes(f"{place}/{sent[0]}", b"old one")  # as long, and not what the card says
+    with monkeypatch.context() as patch:
+        put = watch(patch, "fput_object", lambda words: False)
+        storage.publish(made, place)
+    again = {call["object_name"].partition("/")[2] for call in put}
+    assert again == {*shards, "dataset.json"} - {*sent[1:]}
+    assert tree(storage.fetch(place)) == tree(made)
+
+
+class _Cable:
+    """A TCP proxy before S3 that cuts some of its connections in the middle of what goes up."""
+
+    def __init__(self, to: tuple[str, int], every: int) -> None:
+        self._to, self._every, self.cut = to, every, 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._numbers = itertools.count(1)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._to)
+                bad = next(self._numbers) % self._every == 0
+                threading.Thread(
+                    target=self._pump, args=(client, server, 100_000 if bad else None), daemon=True
+                ).start()
+                threading.Thread(target=self._pump, args=(server, client, None), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, limit: int | None) -> None:
+        passed = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                passed += len(data)
+                if limit is not None and passed > limit:
+                    self.cut += 1
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_a_bad_cable_delays_an_upload_and_no_more(place: str, tmp_path: Path, elsewhere: Callable[..., None]) -> None:
+    """Shards large enough to go up in parts, every third connection cut within one."""
+    made = artifact(tmp_path / "new", os.urandom(11 << 20), ("shards/0.tar", "shards/1.tar"))
+    host, _, port = storage._settings().endpoint.rpartition(":")
+    cable = _Cable((host, int(port)), every=3)
+    elsewhere(endpoint=f"127.0.0.1:{cable.port}")
+    storage.publish(made, place)
+    cable.close()
+    assert cable.cut > 0
+    elsewhere(endpoint=f"{host}:{port}", cache=str(tmp_path / "cache"))
+    assert tree(storage.fetch(place)) == tree(made)
