@@ -197,7 +197,9 @@ def test_mxnets_reader_gives_what_ours_gives(python: Path, tmp_path: Path) -> No
     chosen = slice(10, 14)
     keys, offsets = (np.array([record[place] for record in expected[chosen]]) for place in (0, 1))
     assert list(mxnet_reader.read_images_mxnet(rec, keys, offsets, python)) == expected[chosen]
-    assert next(mxnet_reader.iter_rec_mxnet(rec, python)) == expected[0]  # one that is not read to its end leaves nothing behind
+    assert (
+        next(mxnet_reader.iter_rec_mxnet(rec, python)) == expected[0]
+    )  # one that is not read to its end leaves nothing behind
 
 
 def test_broken_records_are_told_by_mxnet_too(python: Path, tmp_path: Path) -> None:

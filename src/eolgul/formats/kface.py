@@ -2,7 +2,8 @@
 
 Layout: `{High,Middle,Low}_Resolution/<ID>/<S00x>/<Ly>/<E0z>/<Cn>.jpg`. An annotation `<Cn>.txt` beside an image holds
 seven points (nose, right eye, left eye, right and left mouth corner, right and left ear) and five to seven boxes
-(face, eyes, nose, mouth, ears; hidden ones left out), numbers separated by space, tab, comma or semicolon.
+(face, eyes, nose, mouth, ears; hidden ones left out), numbers separated by space, tab, comma or semicolon. Which boxes
+a camera leaves out is the convention of K-FACE's own annotation tool (k-face/k-face_2019, tools/boundingbox).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,8 @@ _ALL = {
     "expressions": EXPRESSIONS,
     "cameras": CAMERAS,
 }
+BOXES = ("face", "right eye", "left eye", "nose", "mouth", "right ear", "left ear")
+_SEES_LEFT = (*CAMERAS[:6], "C14", "C15", "C19")  # the cameras at the person's left
 _PATH = re.compile(
     r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})\.(?:jpg|jpeg|png)$",
     re.IGNORECASE,
@@ -128,6 +132,22 @@ PRESETS = {
         accessories=("S001", "S002"), lights=("L1", "L3", "L19", "L25"), cameras=tuple(f"C{n}" for n in range(5, 11))
     ),
     "all": Selection(),
+    # The published protocol of mixface: what T1…T4 train on, and what its tests draw from (L7 is darkness: left out).
+    "T1": Selection(accessories=("S001",), lights=("L1",), expressions=("E01",), cameras=CAMERAS[3:10]),
+    "T2": Selection(
+        accessories=ACCESSORIES[:2],
+        lights=("L1", "L2", "L8", "L12", "L16", "L19", "L22", "L25", "L28"),
+        expressions=("E01",),
+        cameras=CAMERAS[3:10],
+    ),
+    "T3": Selection(
+        accessories=ACCESSORIES[:4],
+        lights=tuple(f"L{n}" for n in (1, 2, 3, 8, 9, 12, 13, 16, 17, 19, 20, 22, 23, 25, 26, 28, 29)),
+        expressions=EXPRESSIONS[:2],
+        cameras=CAMERAS[:13],
+    ),
+    "T4": Selection(lights=tuple(name for name in LIGHTS if name != "L7")),
+    "protocol-test": Selection(lights=tuple(name for name in LIGHTS if name != "L7")),
 }
 
 
@@ -142,12 +162,96 @@ def parse_path(path: str) -> tuple[str, Condition] | None:
     return (identity, condition) if known else None
 
 
+class KFacePair(NamedTuple):
+    """Two images by their ids as extraction builds them, whether they show one person, and the fold."""
+
+    left: str
+    right: str
+    same: bool
+    fold: int
+
+
+def image_id(identity: str, condition: Condition) -> str:
+    """An image's id in a FaceDataset: `<identity>/<resolution>_<accessory>_<light>_<expression>_<camera>`."""
+    return f"{identity}/{'_'.join(getattr(condition, one.name) for one in fields(Condition))}"
+
+
+def read_identities(path: Path) -> list[str]:
+    """The identities of a list, one a line, such as the protocol's 30 of the test. InputError names a line with more."""
+    names: dict[str, None] = {}
+    for number, line in _lines(path):
+        if not re.fullmatch(r"[^\s/\\,;]+", line) or line in (".", ".."):
+            raise InputError(f"{path} line {number}: {line[:60]!r}, expected one identity")
+        names[line] = None
+    if not names:
+        raise InputError(f"{path}: no identity in it, expected one a line")
+    return list(names)
+
+
+def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[KFacePair]:
+    """A published pair list (Q1…Q4), `<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1` a line, of images of one resolution.
+
+    The lists have no folds and hold all genuine pairs first, so each class is cut into ten consecutive parts: every fold
+    has both. Also read is the analysis list's `<id> Cn <id> Cn 0|1`, which leaves the conditions out that do not vary:
+    S001, L1, E01. Raises InputError naming the line.
+    """
+    if resolution not in RESOLUTIONS:
+        raise InputError(f"resolution {resolution!r}: expected one of {', '.join(RESOLUTIONS)}")
+    found: list[tuple[str, str, bool]] = []
+    for number, line in _lines(path):
+        words = line.split()
+        if len(words) == 5:
+            words = [f"{words[0]}/S001/L1/E01/{words[1]}.jpg", f"{words[2]}/S001/L1/E01/{words[3]}.jpg", words[4]]
+        sides = [parse_path(f"{resolution}_Resolution/{word}") for word in words[:2]]
+        if len(words) != 3 or None in sides or words[2] not in ("0", "1"):
+            expected = "'<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1' or '<id> Cn <id> Cn 0|1'"
+            raise InputError(f"{path} line {number}: {line[:80]!r}, expected {expected}")
+        left, right = (image_id(*side) for side in sides if side is not None)
+        found.append((left, right, words[2] == "1"))
+    if not found:
+        raise InputError(f"{path}: no pair in it")
+    totals = [sum(same == kind for *_, same in found) for kind in (False, True)]
+    seen = [0, 0]
+    pairs = []
+    for left, right, same in found:
+        pairs.append(KFacePair(left, right, same, 10 * seen[same] // totals[same]))
+        seen[same] += 1
+    return pairs
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that hold something, stripped, with their numbers."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} at byte {error.start}: expected text in UTF-8") from error
+    return ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def visible_boxes(camera: str) -> tuple[str, ...]:
+    """The names of the boxes that K-FACE's annotators draw for a camera, in the file's order.
+
+    Right and left are the person's. All seven from C7 and C16; from the side the far ear is left out, and from C1, C2,
+    C12 and C13 the far eye too. InputError for a name that is no camera.
+    """
+    if camera not in CAMERAS:
+        raise InputError(f"camera {camera!r}: expected one of {CAMERAS[0]} to {CAMERAS[-1]}")
+    hidden: tuple[str, ...] = ()
+    if camera in _SEES_LEFT:
+        hidden = ("right eye", "right ear") if camera in ("C1", "C2") else ("right ear",)
+    elif camera not in ("C7", "C16"):
+        hidden = ("left eye", "left ear") if camera in ("C12", "C13") else ("left ear",)
+    return tuple(name for name in BOXES if name not in hidden)
+
+
 @dataclass(frozen=True, slots=True)
 class Annotation:
     """What `<Cn>.txt` says of an image, in pixels from its top left corner.
 
     `points` is 7x2 float32: nose, right eye, left eye, right mouth corner, left mouth corner, right ear, left ear
-    (right and left are the person's). `boxes` is Kx4 float32, x y width height, the face first.
+    (right and left are the person's). `boxes` is Kx4 float32 (K is 5 to 7), x y width height, the face first.
     """
 
     points: NDArray[np.float32]
@@ -158,9 +262,16 @@ class Annotation:
         """The five points (5x2) in the alignment template's order: eyes, nose, mouth corners, left as seen first."""
         return self.points[[1, 2, 0, 3, 4]]
 
+    def named_boxes(self, camera: str) -> dict[str, NDArray[np.float32]]:
+        """The boxes (each 4 float32) by name. InputError when there are not as many as that camera's images have."""
+        names = visible_boxes(camera)
+        if len(names) != len(self.boxes):
+            raise InputError(f"{len(self.boxes)} boxes of camera {camera}, expected {len(names)}: {', '.join(names)}")
+        return dict(zip(names, self.boxes, strict=True))
+
 
 def read_annotation(path: Path) -> Annotation:
-    """Read an annotation file. InputError names the line that does not hold the expected numbers."""
+    """Read an annotation file. InputError names the line that does not hold the expected numbers, or says how many lack."""
     rows: list[list[float]] = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -178,8 +289,10 @@ def read_annotation(path: Path) -> Annotation:
         if len(row) != len(expected.split()) or not all(abs(value) < 1e6 for value in row):  # NaN is not
             raise InputError(f"{path} line {number}: {line[:60]!r}, expected numbers '{expected}'")
         rows.append(row)
-    if len(rows) < 8:
-        raise InputError(f"{path}: {len(rows)} lines, expected 7 lines 'x y' and then 'x y w h' lines")
+        if len(rows) > 14:
+            raise InputError(f"{path} line {number}: an 8th box, expected 5 to 7")
+    if len(rows) < 12:
+        raise InputError(f"{path}: {len(rows)} lines, expected 7 lines 'x y' and then 5 to 7 lines 'x y w h'")
     return Annotation(np.array(rows[:7], np.float32), np.array(rows[7:], np.float32))
 
 
