@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from eolgul.align import areas, mtcnn
+from eolgul.align.areas import Picture
 from eolgul.align.choose import choose
-from eolgul.align.mtcnn import Detector, Faces, SummedAreas, nms, pyramid_scales
+from eolgul.align.mtcnn import Detector, Faces, pyramid_scales
 from eolgul.align.networks import export_onnx
+from eolgul.align.suppression import nms
 from eolgul.errors import InputError
 from eolgul.images import decode
 from eolgul.modelpackage import DetectorSettings
@@ -72,19 +75,44 @@ def test_a_batch_of_mixed_sizes_gives_what_single_images_give(
         assert (np.diff(found.scores) <= 0).all()
 
 
-def test_area_averages_equal_torchs() -> None:
+@pytest.mark.parametrize("strip", [areas._STRIP, 131 * 20])
+def test_area_averages_equal_torchs(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a whole picture and of boxes in it, enlarged and shrunk, from one table and in strips."""
+    monkeypatch.setattr(areas, "_STRIP", strip)
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (97, 131, 3), np.uint8)
-    table = SummedAreas(image)
+    picture = Picture(image)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    for size in ((48, 48), (24, 24), (97, 131), (200, 150), (13, 7)):
-        expected = F.interpolate(tensor, size=size, mode="area").numpy()
-        np.testing.assert_allclose(table.resized(size), expected, atol=1e-3)
+    sizes = ((48, 48), (24, 24), (97, 131), (200, 150), (13, 7), (1, 1))
+    for size, level in zip(sizes, picture.levels(sizes), strict=True):
+        expected = F.interpolate(tensor, size=size, mode="area").numpy()[0]
+        np.testing.assert_allclose(level, expected, atol=1e-3)
     boxes = np.array([[0, 0, 131, 97], [5, 9, 30, 80], [100, 90, 101, 91]])
-    for box, crop in zip(boxes, table.crops(boxes, (24, 24)), strict=True):
+    for box, crop in zip(boxes, picture.crops(boxes, 24), strict=True):
         x1, y1, x2, y2 = box
         expected = F.interpolate(tensor[:, :, y1:y2, x1:x2], size=(24, 24), mode="area").numpy()[0]
         np.testing.assert_allclose(crop, expected, atol=1e-3)
+
+
+def test_sums_that_wrap_around_still_average_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A white picture of 9.4 million pixels overflows 32-bit sums; its averages are white."""
+    monkeypatch.setattr(areas, "_STRIP", 1 << 25)
+    picture = Picture(np.full((3072, 3072, 3), 255, np.uint8))
+    assert (picture.levels([(5, 7)])[0] == 255).all()
+    assert (picture.crops(np.array([[3000, 3000, 3072, 3072], [2, 2, 3000, 3071]]), 24) == 255).all()
+
+
+def test_the_pnet_in_strips_gives_what_it_gives_in_one(
+    detectors: dict[str, Detector], shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for height in (201, 202, 203, 204):
+        photo = np.ascontiguousarray(photos(shared_data)[0][:height])
+        (whole,) = detectors["onnx"].detect([photo])
+        with monkeypatch.context() as patch:
+            patch.setattr(mtcnn, "_LEVEL_PIXELS", 101 * 20)
+            (strips,) = detectors["onnx"].detect([photo])
+        assert len(strips) == len(whole) >= 1
+        np.testing.assert_allclose(strips.boxes, whole.boxes, atol=0.01)
 
 
 def test_scales_stop_where_the_smallest_face_no_longer_fits() -> None:

@@ -1,8 +1,8 @@
 """The MTCNN cascade: image pyramid, candidates, non-maximum suppression, box regression, landmarks.
 
 Source: Zhang et al. 2016 (arXiv:1604.02878); numerically it follows facenet-pytorch, with whose weights it runs, so
-that the same settings find the same faces. Both the pyramid and the crops between the stages are area averages, which
-one summed-area table per image answers with four look-ups a pixel, exactly.
+that the same settings find the same faces. Images are worked through in groups of bounded size, equal sizes together,
+and the P-Net in strips, so that memory does not grow with what is asked for.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.align.areas import Picture
 from eolgul.align.networks import Networks, OnnxNetworks, TorchNetworks
+from eolgul.align.suppression import nms
 from eolgul.modelpackage import DetectorSettings
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 _CELL, _STRIDE = 12, 2  # the P-Net sees 12x12 pixels and moves by two
-_BATCH = 512  # crops a network call, so that memory does not grow with the number of candidates
+_BATCH = 256  # crops a network call
+_GROUP_PIXELS = 1 << 21  # of the images that are worked on together
+_LEVEL_PIXELS = 1 << 18  # a P-Net call; about 40 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +60,74 @@ class Detector:
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
         """Find the faces of uint8 RGB images (H x W x 3, sizes may differ)."""
-        tables = [SummedAreas(image) for image in images]
-        boxes, owners = self._propose(tables)
-        boxes, owners = self._refine(tables, boxes, owners)
-        return self._output(tables, boxes, owners)
+        faces: list[Faces] = []
+        for group in _groups(images):
+            pictures = [Picture(image) for image in group]
+            boxes, owners = self._propose(pictures)
+            boxes, owners = self._refine(pictures, boxes, owners)
+            faces += self._output(pictures, boxes, owners)
+        return faces
 
-    def _propose(self, tables: Sequence[SummedAreas]) -> tuple[Floats, Ints]:
+    def likeness(self, image: NDArray[np.uint8], box: Floats) -> float:
+        """How sure the O-Net is that a face fills `box` (x1 y1 x2 y2, pixels): 0…1, 0 for a box outside the image."""
+        crops, boxes, _ = _crops([Picture(image)], _squared(box[None]), np.zeros(1, np.int64), 48)
+        return float(self._networks.onet(crops)[2][0]) if len(boxes) else 0.0
+
+    def _propose(self, pictures: Sequence[Picture]) -> tuple[Floats, Ints]:
         """Stage 1: square candidate boxes (K x 4) over all images and the image each belongs to (K)."""
-        found: dict[int, list[Floats]] = {number: [] for number in range(len(tables))}
+        found: list[list[Floats]] = [[] for _ in pictures]
         shapes: dict[tuple[int, int], list[int]] = {}
-        for number, table in enumerate(tables):
-            shapes.setdefault((table.height, table.width), []).append(number)
+        for number, picture in enumerate(pictures):
+            shapes.setdefault((picture.height, picture.width), []).append(number)
         for (height, width), numbers in shapes.items():
-            for scale in pyramid_scales(height, width, self.settings):
-                size = (int(height * scale + 1), int(width * scale + 1))
-                level = np.concatenate([_scaled(tables[number].resized(size)) for number in numbers])
-                regression, scores = self._networks.pnet(level)
+            scales = pyramid_scales(height, width, self.settings)
+            sizes = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
+            pyramids = [pictures[number].levels(sizes) for number in numbers]
+            for scale, levels in zip(scales, zip(*pyramids, strict=True), strict=True):
+                candidates, rows = self._candidates(np.stack(levels), scale)
                 for row, number in enumerate(numbers):
-                    candidates = _candidates(regression[row], scores[row], scale, self.settings.thresholds[0])
-                    keep = nms(candidates[:, :4], candidates[:, 4], 0.5)
-                    found[number].append(candidates[keep])
-        boxes, owners = [], []
-        for number, levels in found.items():
-            if not levels:
+                    mine = candidates[rows == row]
+                    found[number].append(mine[nms(mine[:, :4], mine[:, 4], 0.5)])
+        boxes, owners = [np.empty((0, 4), np.float32)], [np.empty(0, np.int64)]
+        for number, some in enumerate(found):
+            if not some:  # too small for any face
                 continue
-            candidates = np.concatenate(levels)
+            candidates = np.concatenate(some)
             candidates = candidates[nms(candidates[:, :4], candidates[:, 4], 0.7)]
             sides = candidates[:, 2:4] - candidates[:, :2]
             corners = candidates[:, :4] + candidates[:, 5:9] * np.concatenate([sides, sides], axis=1)
             boxes.append(_squared(corners))
             owners.append(np.full(len(corners), number, np.int64))
-        if not boxes:
-            return np.empty((0, 4), np.float32), np.empty(0, np.int64)
         return np.concatenate(boxes), np.concatenate(owners)
 
-    def _refine(self, tables: Sequence[SummedAreas], boxes: Floats, owners: Ints) -> tuple[Floats, Ints]:
+    def _candidates(self, level: Floats, scale: float) -> tuple[Floats, Ints]:
+        """P-Net cells above the threshold as rows x1 y1 x2 y2 score dx1 dy1 dx2 dy2, and the image of each.
+
+        `level` is N x 3 x h x w, 0…255. Cell i sees rows 2 i to 2 i + 11, so a strip that begins at an even row and
+        overlaps the next by ten gives the very cells that the whole would.
+        """
+        count, _, height, width = level.shape
+        rows = max(1, (_LEVEL_PIXELS // width - 10) // 2)
+        images = max(1, _LEVEL_PIXELS // (width * min(height, 2 * rows + 10)))
+        candidates, owners = [], []
+        for first in range(0, count, images):
+            for top in range(0, max(1, (height - 10) // 2), rows):
+                strip = level[first : first + images, :, 2 * top : 2 * (top + rows) + 10]
+                if strip.shape[2] < _CELL:  # an odd row more, already part of the strip before
+                    continue
+                regression, scores = self._networks.pnet(_scaled(strip))
+                image, row, column = np.nonzero(scores >= self.settings.thresholds[0])
+                cells = np.stack([column, row + top], axis=1).astype(np.float32) * _STRIDE
+                begin = np.floor((cells + 1) / np.float32(scale))
+                end = np.floor((cells + _CELL) / np.float32(scale))
+                score, moves = scores[image, row, column, None], regression[image, :, row, column]
+                candidates.append(np.concatenate([begin, end, score, moves], axis=1, dtype=np.float32))
+                owners.append(image + first)
+        return np.concatenate(candidates), np.concatenate(owners)
+
+    def _refine(self, pictures: Sequence[Picture], boxes: Floats, owners: Ints) -> tuple[Floats, Ints]:
         """Stage 2: the R-Net drops most candidates and moves the others."""
-        crops, boxes, owners = _crops(tables, boxes, owners, 24)
+        crops, boxes, owners = _crops(pictures, boxes, owners, 24)
         if len(boxes) == 0:
             return boxes, owners
         batches = [self._networks.rnet(crops[at : at + _BATCH]) for at in range(0, len(crops), _BATCH)]
@@ -103,11 +137,11 @@ class Detector:
         keep = _per_image(owners, lambda rows: nms(boxes[rows], scores[rows], 0.7))
         return _squared(_regressed(boxes[keep], regression[keep])), owners[keep]
 
-    def _output(self, tables: Sequence[SummedAreas], boxes: Floats, owners: Ints) -> list[Faces]:
+    def _output(self, pictures: Sequence[Picture], boxes: Floats, owners: Ints) -> list[Faces]:
         """Stage 3: the O-Net decides, moves the boxes once more and gives the landmarks."""
-        crops, boxes, owners = _crops(tables, boxes, owners, 48)
+        crops, boxes, owners = _crops(pictures, boxes, owners, 48)
         if len(boxes) == 0:
-            return [Faces(boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)) for _ in tables]
+            return [Faces(boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)) for _ in pictures]
         batches = [self._networks.onet(crops[at : at + _BATCH]) for at in range(0, len(crops), _BATCH)]
         regression, points, scores = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         passed = scores > self.settings.thresholds[2]
@@ -120,46 +154,24 @@ class Detector:
         boxes = _regressed(boxes, regression)
         keep = _per_image(owners, lambda rows: nms(boxes[rows], scores[rows], 0.7, smaller=True))
         faces = []
-        for number in range(len(tables)):
+        for number in range(len(pictures)):
             rows = keep[owners[keep] == number]
             faces.append(Faces(boxes[rows], scores[rows].astype(np.float32), landmarks[rows]))
         return faces
 
 
-class SummedAreas:
-    """A summed-area table (Crow 1984) of a uint8 RGB image: the mean of any rectangle in four look-ups."""
-
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected uint8 H x W x 3, got {image.dtype} {image.shape}")
-        self.height, self.width = image.shape[:2]
-        # 32-bit sums hold 8.4 million white pixels; larger pictures need the wider table.
-        depth = cv2.CV_32S if self.height * self.width < (1 << 31) // 255 else cv2.CV_64F
-        self._sums = cv2.integral(np.ascontiguousarray(image), sdepth=depth)
-
-    def resized(self, size: tuple[int, int]) -> Floats:
-        """The whole image averaged to `size` (height, width): float32 1 x 3 x height x width, 0…255."""
-        return self.crops(np.array([[0, 0, self.width, self.height]], np.int64), size)
-
-    def crops(self, boxes: Ints, size: tuple[int, int]) -> Floats:
-        """Rectangles K x 4 (x1 y1 x2 y2, end excluded, inside the image) averaged to `size`: float32 K x 3 x h x w.
-
-        A target pixel averages source rows floor(i H / h) to ceil((i + 1) H / h), as torch's area interpolation does.
-        """
-        top, bottom = _edges(boxes[:, 1], boxes[:, 3], size[0])
-        left, right = _edges(boxes[:, 0], boxes[:, 2], size[1])
-        rows0, rows1, columns0, columns1 = top[:, :, None], bottom[:, :, None], left[:, None, :], right[:, None, :]
-        sums = self._sums[rows1, columns1] - self._sums[rows0, columns1]
-        sums -= self._sums[rows1, columns0]
-        sums += self._sums[rows0, columns0]
-        areas = ((rows1 - rows0) * (columns1 - columns0))[..., None]
-        return np.ascontiguousarray((sums / areas).transpose(0, 3, 1, 2), np.float32)
-
-
-def _edges(begin: Ints, end: Ints, count: int) -> tuple[Ints, Ints]:
-    steps = np.arange(count, dtype=np.int64)
-    length = (end - begin)[:, None]
-    return begin[:, None] + steps * length // count, begin[:, None] - (-(steps + 1) * length // count)
+def _groups(images: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.uint8]]]:
+    """Consecutive images, so many that their pixels stay within bounds; a larger one goes by itself."""
+    groups: list[list[NDArray[np.uint8]]] = []
+    pixels = 0
+    for image in images:
+        size = image.shape[0] * image.shape[1]
+        if not groups or pixels + size > _GROUP_PIXELS:
+            groups.append([])
+            pixels = 0
+        groups[-1].append(image)
+        pixels += size
+    return groups
 
 
 def pyramid_scales(height: int, width: int, settings: DetectorSettings) -> list[float]:
@@ -174,23 +186,14 @@ def pyramid_scales(height: int, width: int, settings: DetectorSettings) -> list[
 
 
 def _scaled(pixels: Floats) -> Floats:
-    return (pixels - np.float32(127.5)) * np.float32(1 / 128)
+    scaled = pixels - np.float32(127.5)
+    scaled *= np.float32(1 / 128)
+    return scaled
 
 
-def _candidates(regression: Floats, scores: Floats, scale: float, threshold: float) -> Floats:
-    """P-Net cells above the threshold as rows x1 y1 x2 y2 score dx1 dy1 dx2 dy2."""
-    rows, columns = np.nonzero(scores >= threshold)
-    cells = np.stack([columns, rows], axis=1).astype(np.float32) * _STRIDE
-    begin = np.floor((cells + 1) / np.float32(scale))
-    end = np.floor((cells + _CELL) / np.float32(scale))
-    return np.concatenate(
-        [begin, end, scores[rows, columns, None], regression[:, rows, columns].T], axis=1, dtype=np.float32
-    )
-
-
-def _crops(tables: Sequence[SummedAreas], boxes: Floats, owners: Ints, side: int) -> tuple[Floats, Floats, Ints]:
+def _crops(pictures: Sequence[Picture], boxes: Floats, owners: Ints, side: int) -> tuple[Floats, Floats, Ints]:
     """Network input for each box, cut at the image border; boxes wholly outside are dropped."""
-    sizes = np.array([(table.width, table.height) for table in tables], np.int64)[owners]
+    sizes = np.array([(picture.width, picture.height) for picture in pictures], np.int64)[owners]
     whole = np.trunc(boxes).astype(np.int64)
     begin = np.maximum(whole[:, :2], 1) - 1
     end = np.minimum(whole[:, 2:], sizes)
@@ -200,7 +203,7 @@ def _crops(tables: Sequence[SummedAreas], boxes: Floats, owners: Ints, side: int
     crops = np.empty((len(boxes), 3, side, side), np.float32)
     for number in np.unique(owners):
         rows = owners == number
-        crops[rows] = tables[number].crops(rectangles[rows], (side, side))
+        crops[rows] = pictures[number].crops(rectangles[rows], side)
     return _scaled(crops), boxes, owners
 
 
@@ -224,26 +227,3 @@ def _per_image(owners: Ints, keep: Callable[[Ints], Ints]) -> Ints:
         rows = np.flatnonzero(owners == number)
         kept.append(rows[keep(rows)])
     return np.concatenate(kept) if kept else np.empty(0, np.int64)
-
-
-def nms(boxes: Floats, scores: Floats, threshold: float, *, smaller: bool = False) -> Ints:
-    """Greedy non-maximum suppression: rows to keep, best score first.
-
-    A box goes when it overlaps a better one by more than `threshold`: intersection over union, or, with `smaller`,
-    over the smaller area with pixel-inclusive sides (MTCNN's "Min", for a face found twice at different sizes).
-    """
-    extra = np.float32(1 if smaller else 0)
-    areas = (boxes[:, 2] - boxes[:, 0] + extra) * (boxes[:, 3] - boxes[:, 1] + extra)
-    # Sure faces often tie at exactly 1.0. facenet-pytorch takes the first of equals here and the last in its "Min" variant.
-    order = np.argsort(scores, kind="stable")[::-1] if smaller else np.argsort(-scores, kind="stable")
-    kept = []
-    while order.size:
-        best, rest = order[0], order[1:]
-        kept.append(best)
-        corner = np.maximum(boxes[best, :2], boxes[rest, :2])
-        opposite = np.minimum(boxes[best, 2:], boxes[rest, 2:])
-        sides = np.maximum(opposite - corner + extra, 0)
-        shared = sides[:, 0] * sides[:, 1]
-        whole = np.minimum(areas[best], areas[rest]) if smaller else areas[best] + areas[rest] - shared
-        order = rest[shared <= threshold * whole]
-    return np.array(kept, np.int64)

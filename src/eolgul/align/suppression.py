@@ -1,0 +1,53 @@
+"""Greedy non-maximum suppression: of boxes that overlap much, the best one stays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+_BLOCK = 256  # overlaps are computed for so many boxes at once
+
+
+def nms(boxes: Floats, scores: Floats, threshold: float, *, smaller: bool = False) -> Ints:
+    """Rows of `boxes` (N x 4: x1 y1 x2 y2) to keep, best score first.
+
+    A box goes when it overlaps a better one by more than `threshold`: intersection over union, or, with `smaller`,
+    over the smaller area with pixel-inclusive sides (MTCNN's "Min", for a face found twice at different sizes).
+    """
+    extra = np.float32(1 if smaller else 0)
+    # Sure faces often tie at exactly 1.0. facenet-pytorch takes the first of equals here and the last in its "Min" variant.
+    order = np.argsort(scores, kind="stable")[::-1] if smaller else np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while order.size:
+        overlapping = _overlapping(boxes[order[:_BLOCK]], boxes[order], threshold, extra)
+        alive = np.ones(len(order), bool)
+        best = 0
+        while best < len(overlapping):
+            kept.append(int(order[best]))
+            alive[best] = False
+            alive &= ~overlapping[best]
+            following = int(alive[best:].argmax())
+            if following == 0:  # the best itself is done, so nothing is left
+                break
+            best += following
+        order = order[alive]
+    return np.array(kept, np.int64)
+
+
+def _overlapping(some: Floats, others: Floats, threshold: float, extra: np.float32) -> NDArray[np.bool_]:
+    """Whether each of `some` overlaps each of `others` too much: bool len(some) x len(others)."""
+    x1, y1, x2, y2 = others.T
+    left, top, right, bottom = some.T[:, :, None]
+    width = np.minimum(right, x2)
+    width -= np.maximum(left, x1)
+    width += extra
+    height = np.minimum(bottom, y2)
+    height -= np.maximum(top, y1)
+    height += extra
+    shared = np.maximum(width, 0, out=width)
+    shared *= np.maximum(height, 0, out=height)
+    areas, area = (x2 - x1 + extra) * (y2 - y1 + extra), (right - left + extra) * (bottom - top + extra)
+    whole = np.minimum(area, areas) if extra else area + areas - shared
+    return np.asarray(shared > np.float32(threshold) * whole)
