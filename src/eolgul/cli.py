@@ -167,6 +167,18 @@ def extract(
 
 
 @app.command()
+def export(
+    dataset: Annotated[str, typer.Argument(help="A FaceDataset; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="A folder, or a file for bin; path or s3://.")],
+    to: Annotated[str, typer.Option(help="rec, folders, bin (a benchmark) or webdataset")],
+    split: Annotated[str | None, typer.Option(help="Only this split: train, validation, calibration or test.")] = None,
+) -> None:
+    """Write a FaceDataset in another format, every image's bytes as they came."""
+    with _bar("export") as progress:
+        _say(steps.export(dataset, out, to=to, split=split, progress=progress))
+
+
+@app.command()
 def align(
     dataset: str,
     out: str,

@@ -7,6 +7,7 @@ what it made, and returns the facts that both print: artifact, digest, counts, s
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,6 +47,35 @@ def extract(
             **options,
         )
     return _facts(made, out, started)
+
+
+def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
+    """A FaceDataset in another format. `options` are those of `eolgul.export.export`.
+
+    At an `s3://` place the card goes last, so what has one is whole; there nothing is ever replaced.
+    """
+    from eolgul.export import card_place
+    from eolgul.export import export as step
+
+    started = time.monotonic()
+    local = storage.fetch(dataset)
+    if not storage.is_s3(out):
+        card = step(local, Path(out), to=to, **options)
+    else:
+        if storage.exists(out) or storage.exists(card_place(out, to)):
+            raise InputError(f"{out}: something is there already; choose another place")
+        with tempfile.TemporaryDirectory(prefix="eolgul-export-") as folder:
+            made = Path(folder) / (out.rstrip("/").rpartition("/")[2] or "export")
+            card = step(local, made, to=to, **options)
+            file = Path(card_place(str(made), to))
+            text = file.read_bytes()
+            file.unlink()
+            for beside in made.parent.glob(f"{made.name}.*") if to == "bin" else ():
+                storage.publish(beside, f"{out}{beside.name.removeprefix(made.name)}")
+            storage.publish(made, out)
+            storage.write_bytes(card_place(out, to), text)
+    counts = {key: value for key, value in card.items() if key not in ("kind", "eolgul", "dataset", "files")}
+    return {"artifact": out, "dataset": card["dataset"], **counts, "seconds": round(time.monotonic() - started, 3)}
 
 
 def source_name(source: str) -> str:
