@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from eolgul.align import areas, mtcnn
+from eolgul.align import areas
 from eolgul.align.areas import Picture
 from eolgul.align.choose import choose
 from eolgul.align.mtcnn import Detector, Faces, pyramid_scales
-from eolgul.align.networks import export_onnx
+from eolgul.align.networks import OnnxNetworks, Portions, export_onnx
 from eolgul.align.suppression import nms
 from eolgul.errors import InputError
 from eolgul.images import decode
@@ -109,7 +109,7 @@ def test_the_pnet_in_strips_gives_what_it_gives_in_one(
         photo = np.ascontiguousarray(photos(shared_data)[0][:height])
         (whole,) = detectors["onnx"].detect([photo])
         with monkeypatch.context() as patch:
-            patch.setattr(mtcnn, "_LEVEL_PIXELS", 101 * 20)
+            patch.setattr(OnnxNetworks, "portions", Portions(101 * 30, 7, 3))
             (strips,) = detectors["onnx"].detect([photo])
         assert len(strips) == len(whole) >= 1
         np.testing.assert_allclose(strips.boxes, whole.boxes, atol=0.01)

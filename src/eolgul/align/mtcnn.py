@@ -23,9 +23,7 @@ from eolgul.modelpackage import DetectorSettings
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 _CELL, _STRIDE = 12, 2  # the P-Net sees 12x12 pixels and moves by two
-_BATCH = 256  # crops a network call
 _GROUP_PIXELS = 1 << 21  # of the images that are worked on together
-_LEVEL_PIXELS = 1 << 18  # a P-Net call; about 40 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +105,9 @@ class Detector:
         overlaps the next by ten gives the very cells that the whole would.
         """
         count, _, height, width = level.shape
-        rows = max(1, (_LEVEL_PIXELS // width - 10) // 2)
-        images = max(1, _LEVEL_PIXELS // (width * min(height, 2 * rows + 10)))
+        pixels = self._networks.portions.pnet
+        rows = max(8, (pixels // width - 10) // 2)
+        images = max(1, pixels // (width * min(height, 2 * rows + 10)))
         candidates, owners = [], []
         for first in range(0, count, images):
             for top in range(0, max(1, (height - 10) // 2), rows):
@@ -130,7 +129,8 @@ class Detector:
         crops, boxes, owners = _crops(pictures, boxes, owners, 24)
         if len(boxes) == 0:
             return boxes, owners
-        batches = [self._networks.rnet(crops[at : at + _BATCH]) for at in range(0, len(crops), _BATCH)]
+        step = self._networks.portions.rnet
+        batches = [self._networks.rnet(crops[at : at + step]) for at in range(0, len(crops), step)]
         regression, scores = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         passed = scores > self.settings.thresholds[1]
         boxes, owners, scores, regression = boxes[passed], owners[passed], scores[passed], regression[passed]
@@ -142,7 +142,8 @@ class Detector:
         crops, boxes, owners = _crops(pictures, boxes, owners, 48)
         if len(boxes) == 0:
             return [Faces(boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)) for _ in pictures]
-        batches = [self._networks.onet(crops[at : at + _BATCH]) for at in range(0, len(crops), _BATCH)]
+        step = self._networks.portions.onet
+        batches = [self._networks.onet(crops[at : at + step]) for at in range(0, len(crops), step)]
         regression, points, scores = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         passed = scores > self.settings.thresholds[2]
         boxes, owners, scores = boxes[passed], owners[passed], scores[passed]

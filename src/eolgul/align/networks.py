@@ -6,6 +6,7 @@ Training and export need torch; serving reads the ONNX files only. Input to each
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +21,26 @@ NAMES = ("pnet", "rnet", "onet")
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class Portions:
+    """How much a network is given in one call: pixels of the P-Net, crops of the R-Net and of the O-Net."""
+
+    pnet: int
+    rnet: int
+    onet: int
+
+
+# What a layer makes of so much stays in a core's cache: larger batches are up to twice as slow.
+_CPU = Portions(1 << 15, 64, 8)
+# A GPU wants work: half a gigabyte of it. Not measured, since none was at hand.
+_GPU = Portions(1 << 22, 8192, 4096)
+
+
 class Networks(Protocol):
     """What the cascade asks of a backend. Each returns the outputs in the order of its docstring."""
+
+    @property
+    def portions(self) -> Portions: ...
 
     def pnet(self, images: Floats) -> tuple[Floats, Floats]:
         """Box regression N x 4 x h x w and face probability N x h x w for a pyramid level."""
@@ -38,6 +57,8 @@ class Networks(Protocol):
 
 class OnnxNetworks:
     """The networks on ONNX Runtime, from a folder holding pnet.onnx, rnet.onnx and onet.onnx."""
+
+    portions = _CPU
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
         for name in NAMES:
@@ -67,6 +88,7 @@ class TorchNetworks:
 
     def __init__(self, device: str = "cpu") -> None:
         self._device = device
+        self.portions = _CPU if device == "cpu" else _GPU
         try:
             self._modules = {name: module.to(device) for name, module in _modules().items()}
         except (RuntimeError, AssertionError) as error:
