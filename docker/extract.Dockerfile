@@ -19,9 +19,18 @@ RUN python3.11 -m venv /opt/venv \
     && chmod -R g=u /home/eolgul
 WORKDIR /app
 
+# mxnet is the second reader of .rec files (`--reader mxnet`). It wants numpy < 1.24, so an environment of its own, and two
+# libraries that its wheel does not bring; their versions are the base's, whose tag moves.
+COPY requirements-mxnet.txt ./
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 libquadmath0 && rm -rf /var/lib/apt/lists/* \
+    && python3.11 -m venv /opt/mxnet && /opt/mxnet/bin/pip install --no-cache-dir -r requirements-mxnet.txt \
+    && /opt/mxnet/bin/python -c "import mxnet"
+ENV EOLGUL_MXNET_PYTHON=/opt/mxnet/bin/python
+
 # What we depend on comes first, against an empty package: this layer stays while only our source changes. The empty
 # package goes again, build/ too: setuptools takes newer files there for ours.
-# No apt packages: the wheels bring all they load, libgomp included, but for libstdc++ and zlib, which the base has.
+# No apt packages here: the wheels bring all they load, libgomp included, but for libstdc++ and zlib, which the base has.
 COPY pyproject.toml constraints.txt ./
 RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md \
     && pip install --no-cache-dir -c constraints.txt ".[pipeline]" \

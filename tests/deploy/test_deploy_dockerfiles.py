@@ -114,9 +114,10 @@ def test_what_is_copied_exists_and_is_let_through(name, root):
 def test_pip_is_constrained(name):
     runs = "\n".join(of(name, "RUN"))
     installs = re.findall(r"pip install ([^&\n]+)", runs)
-    assert len(installs) == (3 if name in ("align", "train") else 2)
+    assert len(installs) == (3 if name in ("extract", "align", "train") else 2)
     for install in installs:
-        assert "--no-cache-dir" in install and ("-c constraints.txt" in install or "--no-deps" in install), install
+        pinned = "-c constraints.txt", "--no-deps", "-r requirements-mxnet.txt"
+        assert "--no-cache-dir" in install and any(word in install for word in pinned), install
     assert extras(name) <= PYPROJECT["optional-dependencies"].keys()
 
 
@@ -129,6 +130,17 @@ def test_dependencies_come_before_source(name):
     assert dependencies < source < len(steps)
     assert steps[dependencies].endswith("rm -rf build src README.md")
     assert "--force-reinstall ." in steps[source + 1]
+
+
+def test_mxnet_is_where_records_are_read(root):
+    for name in IMAGES:
+        assert any("mxnet" in arguments for _, arguments in instructions(name)) == (name == "extract")
+    [setting] = [line for line in of("extract", "ENV") if "MXNET" in line]
+    variable, _, python = setting.partition("=")
+    assert f'"{variable}"' in (root / "src/eolgul/formats/mxnet_reader.py").read_text()
+    assert any(f"-m venv {Path(python).parents[1]} " in run and f"{python} -c" in run for run in of("extract", "RUN"))
+    lines = (root / "requirements-mxnet.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in lines if not line.startswith("#"))
 
 
 def test_mtcnn_is_where_it_is_exported():
@@ -155,13 +167,14 @@ def test_no_secret_and_no_unknown_setting(name):
     names = {word.partition("=")[0] for line in of(name, "ENV") + of(name, "ARG") for word in line.split()}
     assert not [found for found in names if re.search(r"KEY|SECRET|PASSWORD|TOKEN", found)]
     read = {f"EOLGUL_{field}".upper() for field in Settings.model_fields}
-    read |= {f"EOLGUL_S3_{field}".upper() for field in S3Settings.model_fields} | {"EOLGUL_HOME"}  # eolgul.checkout
+    read |= {f"EOLGUL_S3_{field}".upper() for field in S3Settings.model_fields}
+    read |= {"EOLGUL_HOME", "EOLGUL_MXNET_PYTHON"}  # eolgul.checkout, eolgul.formats.mxnet_reader
     assert {found for found in names if found.startswith("EOLGUL_")} <= read
 
 
 def test_components_differ_only_in_what_they_install():
     def rest(name: str) -> list[tuple[str, str]]:
-        drop = ("-c constraints.txt", f'"{name}"', "COPY pyproject.toml")
+        drop = ("-c constraints.txt", f'"{name}"', "COPY pyproject.toml", "mxnet", "MXNET")
         return [step for step in instructions(name) if not any(word in " ".join(step) for word in drop)]
 
     assert all(rest(name) == rest("extract") for name in COMPONENTS)
