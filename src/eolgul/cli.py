@@ -82,7 +82,9 @@ def synth(
     ] = "demo",
     images: Annotated[
         int | None,
-        typer.Option(help="Images a person (kface: at most; 0: all; by default 24, all of 'original' and 'all').", min=0),
+        typer.Option(
+            help="Images a person (kface: at most; 0: all; by default 24, all of 'original' and 'all').", min=0
+        ),
     ] = None,
     pairs: Annotated[int, typer.Option(help="Pairs of a .bin.", min=1)] = 300,
     style: Annotated[str, typer.Option(help="rig (K-FACE's studio) or wild (any camera, light and place)")] = "rig",
@@ -314,11 +316,18 @@ def promote(
 @app.command()
 def inspect(
     place: Annotated[str, typer.Argument(help="An artifact, a registry, a .rec, a .bin or another raw source.")],
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of up to 60 images (PNG).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on a terminal too.")] = False,
 ) -> None:
     """Say what something is and what is in it."""
     from eolgul.inspection import inspect as look
+    from eolgul.inspection import render
 
-    _say(look(place))
+    facts = look(place, sheet)
+    if as_json or not sys.stdout.isatty():
+        _say(facts)
+    else:
+        print(f"{place}: {render(facts)}", flush=True)
 
 
 @app.command()
