@@ -75,7 +75,9 @@ def test_the_stored_face_is_the_cut_out_at_the_stored_landmarks_to_the_pixel(ext
 
 def test_is_made_once_and_never_twice_over(extracted: Path, tmp_path: Path) -> None:
     first = align(extracted, tmp_path / "aligned")
-    assert align(extracted, tmp_path / "aligned", progress=lambda _: pytest.fail("worked again")).digest == first.digest
+    assert (
+        align(extracted, tmp_path / "aligned", progress=lambda *_: pytest.fail("worked again")).digest == first.digest
+    )
     other = align(extracted, tmp_path / "aligned", settings=DetectorSettings(which="center"))
     assert other.digest != first.digest
     with pytest.raises(InputError, match="aligned already"):

@@ -66,10 +66,15 @@ class Detector:
             faces += self._output(pictures, boxes, owners)
         return faces
 
-    def likeness(self, image: NDArray[np.uint8], box: Floats) -> float:
-        """How sure the O-Net is that a face fills `box` (x1 y1 x2 y2, pixels): 0…1, 0 for a box outside the image."""
-        crops, boxes, _ = _crops([Picture(image)], _squared(box[None]), np.zeros(1, np.int64), 48)
-        return float(self._networks.onet(crops)[2][0]) if len(boxes) else 0.0
+    def likeness(self, image: NDArray[np.uint8], boxes: Floats) -> Floats:
+        """How sure the O-Net is that a face fills each of `boxes` (K x 4: x1 y1 x2 y2, pixels): 0…1, 0 outside the image."""
+        numbers = np.arange(len(boxes), dtype=np.int64)
+        picture = Picture(image)
+        crops, _, inside = _crops([picture] * len(boxes), _squared(boxes), numbers, 48)
+        scores = np.zeros(len(boxes), np.float32)
+        if len(inside):
+            scores[inside] = self._networks.onet(crops)[2]
+        return scores
 
     def _propose(self, pictures: Sequence[Picture]) -> tuple[Floats, Ints]:
         """Stage 1: square candidate boxes (K x 4) over all images and the image each belongs to (K)."""

@@ -6,7 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.errors import InputError
+
 TEMPLATE_NAME = "arcface-112-v1"
+BOX_NAME = "box-112-v1"
 SIZE = 112
 # Left eye, right eye, nose, left and right mouth corner (as seen in the image), x y in pixels of a 112x112 picture.
 TEMPLATE = np.array(
@@ -49,3 +52,20 @@ def align_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDA
         matrix = np.column_stack([matrix[:, :2] * ratio, matrix[:, 2] + matrix[:, :2] @ (0.5 * ratio - 0.5)])
     warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderValue=0)
     return np.asarray(warped, np.uint8)
+
+
+def crop_box(image: NDArray[np.uint8], box: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """The original project's plain crop: what the box (x1 y1 x2 y2, pixels) shows of the image, as 112 x 112.
+
+    Not turned upright and not kept in proportion; area averages where it shrinks. InputError where the box shows nothing.
+    """
+    height, width = image.shape[:2]
+    x1, y1 = (max(0, int(value)) for value in box[:2])
+    x2, y2 = min(width, int(box[2])), min(height, int(box[3]))
+    if x2 <= x1 or y2 <= y1:
+        raise InputError("the face's box lies outside the image", "no_face")
+    shrinks = min(x2 - x1, y2 - y1) > SIZE
+    resized = cv2.resize(
+        image[y1:y2, x1:x2], (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+    return np.asarray(resized, np.uint8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -10,20 +10,26 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from eolgul.align.choose import POLICIES, choose
+import cv2
+
+from eolgul import __version__
+from eolgul.align.choose import POLICIES
 from eolgul.align.mtcnn import Detector
 from eolgul.align.networks import export_onnx
-from eolgul.align.similarity import SIZE, TEMPLATE_NAME, align_face
-from eolgul.artifact import Artifact, open_artifact, reuse
-from eolgul.dataset import FACTS, FaceDataset, FaceDatasetWriter, writing_dataset
+from eolgul.align.similarity import BOX_NAME, SIZE, TEMPLATE_NAME
+from eolgul.align.work import Found, Options, Result, Work
+from eolgul.artifact import Artifact, open_artifact, reuse, sha256_bytes
+from eolgul.dataset import FACTS, Build, FaceDataset, Part, building_dataset
 from eolgul.errors import InputError
-from eolgul.images import decode, encode_png
 from eolgul.modelpackage import DetectorSettings
 
 BACKENDS = ("onnx", "torch")
-_CHUNK = 128
+CROPS = {"similarity": TEMPLATE_NAME, "box": BOX_NAME}
+ANCHORS = ("none", "rig")
+_PART_ROWS = 2048  # what a kill costs at most, and a shard of about 40 MB
 DEFAULT_SETTINGS = DetectorSettings()
-_Result = tuple[bytes, dict[str, Any]] | tuple[str, str]
+
+Progress = Callable[[int, int], None]
 
 
 def align(
@@ -31,22 +37,40 @@ def align(
     out: Path,
     *,
     settings: DetectorSettings = DEFAULT_SETTINGS,
+    crop: str = "similarity",
+    anchor: str = "none",
+    min_eyes: float = 0.0,
     backend: str = "onnx",
     device: str = "cpu",
     workers: int = 2,
-    progress: Callable[[int], None] | None = None,
+    part_rows: int = _PART_ROWS,
+    progress: Progress | None = None,
 ) -> Artifact:
     """Find, choose and cut out one face an image; return the new FaceDataset at `out` (an equal one there is kept).
 
-    Faces are stored as PNG, so that training and evaluation see the very pixels that serving will compute. The box,
-    score and landmarks in the source picture go into the manifest. An image without a usable face is rejected
-    (`no_face`, `several_faces`), and a Benchmark's pairs that need it are counted as lost. Rejections of the step
-    before are carried on. InputError when the dataset is aligned already or a setting is unknown.
+    Faces are stored as PNG, so that training and evaluation see the very pixels that serving will compute. What was
+    found in the source picture goes into the manifest: box, score, landmarks, eye distance, policy, quality. An image
+    without a usable face is rejected (`no_face`, `several_faces`, `too_small`, or why it cannot be decoded), and a
+    Benchmark's pairs that need it are counted as lost. Rejections of the step before are carried on.
+
+    A run that was killed goes on from its last whole part when it is asked for again; the result is the same, byte for
+    byte, whatever the number of `workers` and kills.
+
+    Args:
+        crop: "similarity" (five landmarks to the template) or "box" (the detector's box, as the original project cut).
+        anchor: "rig" serves pictures of a K-FACE rig in which no face was found with landmarks of the same person and
+            camera (and the same source order: an identity's images at one resolution lie together); they are marked
+            `annotated` or `anchored` in `landmark_source`. "none" leaves them rejected.
+        min_eyes: reject faces with fewer pixels between the eyes.
+        backend, device: "onnx" (CPU), or "torch" on "cpu" or "cuda".
+        workers: threads.
+        part_rows: images a part: a shard, and the unit that survives a kill.
+        progress: called with (images done, images in all).
+
+    Raises:
+        InputError: when the dataset is aligned already or a setting is unknown.
     """
-    if settings.which not in POLICIES:
-        raise InputError(f"which {settings.which!r}: expected one of {', '.join(POLICIES)}")
-    if backend not in BACKENDS:
-        raise InputError(f"backend {backend!r}: expected one of {', '.join(BACKENDS)}")
+    _check(settings, crop, anchor, backend)
     source = FaceDataset(dataset)
     if is_aligned(source.artifact):
         raise InputError(f"{dataset}: aligned already ({source.artifact.contents['aligned']})")
@@ -55,115 +79,162 @@ def align(
         "thresholds": list(settings.thresholds),
         "factor": settings.factor,
         "which": settings.which,
-        "template": TEMPLATE_NAME,
+        "template": CROPS[crop],
+        "anchor": anchor,
+        "min_eyes": min_eyes,
         "backend": backend,
+        "part_rows": part_rows,
     }
     inputs = [source.artifact.reference]
     done = reuse(out, "FaceDataset", step="align", recipe=recipe, inputs=inputs)
     if done is not None:
         return done
-    with (
-        _detector(settings, backend, device) as detector,
-        writing_dataset(out, step="align", recipe=recipe, inputs=inputs, synthetic=source.artifact.synthetic) as writer,
-    ):
+    job = {"recipe": recipe, "inputs": inputs, "device": device, "eolgul": __version__}
+    parts = _parts(source, part_rows, together=anchor == "rig")
+    with building_dataset(out, job) as build:
+        missing = [number for number in range(len(parts)) if not build.is_finished(number)]
+        if missing:
+            with _detector(settings, backend, device) as detector:
+                options = Options(crop, min_eyes, anchor == "rig")
+                _write(build, source, Work(source, detector, options), parts, missing, workers, progress)
+        _carry_rejected(build, source, len(parts))
         contents = source.artifact.contents
-        writer.describe(
-            name=contents["name"],
-            identities_known=contents["identities_known"],
-            aligned=TEMPLATE_NAME,
-            detector=asdict(settings),
-        )
-        rows = _align_rows(source, detector, writer, workers, progress)
-        for row in source.rejected():
-            writer.reject(**row)
+        facts = {
+            "name": contents["name"],
+            "identities_known": contents["identities_known"],
+            "aligned": CROPS[crop],
+            "detector": asdict(settings),
+        }
         if contents["benchmark"]:
-            _carry_pairs(source, rows, writer)
+            facts |= _carry_pairs(build, source, len(parts) + 1)
+        else:
+            build.merge(len(parts) + 1)
+        build.seal(step="align", recipe=recipe, inputs=inputs, synthetic=source.artifact.synthetic, facts=facts)
     return open_artifact(out)
 
 
 def is_aligned(artifact: Artifact) -> bool:
     """Whether a FaceDataset's images are faces on the template already, so that this step has nothing to do."""
-    return artifact.contents.get("aligned") == TEMPLATE_NAME
+    return artifact.contents.get("aligned") in CROPS.values()
+
+
+def _check(settings: DetectorSettings, crop: str, anchor: str, backend: str) -> None:
+    known = {"which": POLICIES, "crop": tuple(CROPS), "anchor": ANCHORS, "backend": BACKENDS}
+    for name, value in {"which": settings.which, "crop": crop, "anchor": anchor, "backend": backend}.items():
+        if value not in known[name]:
+            raise InputError(f"{name} {value!r}: expected one of {', '.join(known[name])}")
 
 
 @contextmanager
 def _detector(settings: DetectorSettings, backend: str, device: str) -> Iterator[Detector]:
-    if backend == "torch":
-        yield Detector.from_torch(settings, device)
-        return
-    with TemporaryDirectory() as folder:
-        export_onnx(Path(folder))
-        yield Detector.from_onnx(Path(folder), settings)
-
-
-def _align_rows(
-    source: FaceDataset,
-    detector: Detector,
-    writer: FaceDatasetWriter,
-    workers: int,
-    progress: Callable[[int], None] | None,
-) -> dict[int, int]:
-    """Align every row in order; the new manifest row of each old one that was kept."""
-    ids, identities = source.column("image_id"), source.column("identity")
-    sources = source.column("source")
-    facts = {name: source.column(name) for name in FACTS}
-    kept: dict[int, int] = {}
-
-    def work(row: int) -> _Result:
-        return _align_one(source.read(row), detector)
-
-    with ThreadPoolExecutor(workers) as pool:
-        for begin in range(0, len(source), _CHUNK):
-            chunk = range(begin, min(begin + _CHUNK, len(source)))
-            for row, (face, about) in zip(chunk, pool.map(work, chunk), strict=True):
-                if isinstance(face, str):
-                    assert isinstance(about, str)
-                    writer.reject(ids[row], source=sources[row], identity=identities[row], reason=face, detail=about)
-                    continue
-                assert isinstance(about, dict)
-                kept[row] = writer.images
-                writer.add(
-                    ids[row],
-                    identities[row],
-                    face,
-                    extension="png",
-                    size=(SIZE, SIZE),
-                    source=sources[row],
-                    facts={name: values[row] for name, values in facts.items()} | about,
-                )
-            if progress:
-                progress(len(chunk))
-    return kept
-
-
-def _align_one(data: bytes, detector: Detector) -> _Result:
-    """One encoded image → its face as PNG and what was found, or a reason code and a sentence."""
+    """A detector for several threads, each of which computes by itself: libraries' own threads would contend."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
-        image, _ = decode(data)
-        (faces,) = detector.detect([image])
-        row = choose(faces, detector.settings.which, (image.shape[1], image.shape[0]))
-    except InputError as error:
-        return error.code, str(error)
-    if row is None:
-        return "no_face", f"no face of at least {detector.settings.min_face_size} pixels found"
-    face = align_face(image, faces.landmarks[row])
-    found = {
-        "box": faces.boxes[row].tolist(),
-        "landmarks": faces.landmarks[row].ravel().tolist(),
-        "detection_score": float(faces.scores[row]),
-        "faces_found": len(faces),
-    }
-    return encode_png(face), found
+        if backend == "torch":
+            with _one_torch_thread():
+                yield Detector.from_torch(settings, device)
+            return
+        with TemporaryDirectory() as folder:
+            export_onnx(Path(folder))
+            yield Detector.from_onnx(Path(folder), settings)
+    finally:
+        cv2.setNumThreads(before)
 
 
-def _carry_pairs(source: FaceDataset, rows: dict[int, int], writer: FaceDatasetWriter) -> None:
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _parts(source: FaceDataset, rows: int, *, together: bool) -> list[range]:
+    """Stretches of about so many rows; with `together`, none divides an identity's images at one resolution."""
+    if not together:
+        return [range(at, min(at + rows, len(source))) for at in range(0, len(source), rows)]
+    keys = list(zip(source.column("identity"), source.column("resolution"), strict=True))
+    parts, begin = [], 0
+    for at in range(1, len(keys) + 1):
+        if at == len(keys) or (at - begin >= rows and keys[at] != keys[at - 1]):
+            parts.append(range(begin, at))
+            begin = at
+    return parts
+
+
+def _write(
+    build: Build,
+    source: FaceDataset,
+    work: Work,
+    parts: Sequence[range],
+    missing: Sequence[int],
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    """Write the parts that are missing, one after another, each with all the threads."""
+    done = len(source) - sum(len(parts[number]) for number in missing)
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(done, len(source))
+
+    name = source.column("source")[0]
+    pool = ThreadPoolExecutor(workers)
+    try:
+        tell(0)
+        for number in missing:
+            rows = parts[number]
+            results = work.align(rows, pool, tell)
+            _write_part(Part(build.folder, number, name), source, rows, results)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_part(part: Part, source: FaceDataset, rows: range, results: Sequence[Result]) -> None:
+    table = source.manifest.slice(rows.start, len(rows))
+    ids, identities = table["image_id"].to_pylist(), table["identity"].to_pylist()
+    facts = {name: table[name].to_pylist() for name in FACTS}
+    try:
+        for at, result in enumerate(results):
+            if isinstance(result, Found):
+                known = {name: values[at] for name, values in facts.items()} | result.facts
+                data = result.png
+                part.add(ids[at], identities[at], data, "png", SIZE, SIZE, sha256_bytes(data), known)
+            else:
+                part.reject(ids[at], reason=result.reason, detail=result.detail, identity=identities[at])
+    except BaseException:
+        part.give_up()
+        raise
+    part.close()
+
+
+def _carry_rejected(build: Build, source: FaceDataset, number: int) -> None:
+    """The rejections of the step before, as a part of their own behind the others."""
+    part = Part(build.folder, number, source.column("source")[0])
+    for row in source.rejected():
+        part.reject(row["where"], reason=row["reason"], detail=row["detail"], identity=row["identity"])
+    part.close()
+
+
+def _carry_pairs(build: Build, source: FaceDataset, parts: int) -> dict[str, Any]:
+    """A Benchmark's pairs whose two images were kept; the others are counted as lost."""
     pairs = source.pairs()
-    both = [index for index in range(len(pairs)) if pairs.left[index] in rows and pairs.right[index] in rows]
-    writer.pairs(
-        [rows[pairs.left[index]] for index in both],
-        [rows[pairs.right[index]] for index in both],
-        [bool(pairs.same[index]) for index in both],
-        [int(pairs.fold[index]) for index in both],
+    ids = source.column("image_id")
+    left, right = [ids[row] for row in pairs.left], [ids[row] for row in pairs.right]
+    rows, _ = build.merge(parts, {*left, *right})
+    both = [at for at in range(len(pairs)) if left[at] in rows and right[at] in rows]
+    build.pairs(
+        [rows[left[at]] for at in both],
+        [rows[right[at]] for at in both],
+        [bool(pairs.same[at]) for at in both],
+        [int(pairs.fold[at]) for at in both],
     )
     lost = source.artifact.contents["pairs_lost"] + len(pairs) - len(both)
-    writer.describe(pairs=len(both), pairs_lost=lost)
+    return {"pairs": len(both), "pairs_lost": lost}

@@ -1,0 +1,179 @@
+"""The work of an alignment: rows of a dataset → faces or reasons, in chunks for any number of threads.
+
+What a chunk holds depends on the rows alone, so the result does not depend on who computes what when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.align.choose import choose
+from eolgul.align.mtcnn import Detector, Faces
+from eolgul.align.quality import estimated_yaw, eye_distance, picture_quality
+from eolgul.align.rig import LIKENESS, Anchors, Place, face_box, likeness
+from eolgul.align.similarity import align_face, crop_box
+from eolgul.dataset import FaceDataset
+from eolgul.errors import InputError
+from eolgul.images import decode, encode_png
+
+CHUNK = 32
+# Decoded pixels that a thread holds at a time: about 32 of LFW's, 4 of K-FACE's largest, one photo of a phone.
+_PIXELS = 1 << 21
+NO_FACE = "no_face"
+
+
+class Found(NamedTuple):
+    """A face as PNG, and what the manifest says of it."""
+
+    png: bytes
+    facts: dict[str, Any]
+
+
+class Problem(NamedTuple):
+    """Why there is none: a reason code and a sentence."""
+
+    reason: str
+    detail: str
+
+
+Result = Found | Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How faces are cut out: `crop` is "similarity" or "box", `min_eyes` the least eye distance in pixels."""
+
+    crop: str
+    min_eyes: float
+    anchor: bool
+
+
+class Work:
+    """Rows of one dataset, one detector, one way to cut."""
+
+    def __init__(self, source: FaceDataset, detector: Detector, options: Options) -> None:
+        self._source, self._detector, self._options = source, detector, options
+        points = source.manifest["landmarks"].to_pylist()
+        self._annotations = [None if row is None else np.array(row, np.float64).reshape(5, 2) for row in points]
+        names = ("identity", "resolution", "camera", "accessory", "expression")
+        columns = [source.column(name) for name in names] if options.anchor else []
+        self._places = [None if None in row else Place(*row) for row in zip(*columns, strict=True)]
+
+    def align(self, rows: Sequence[int], pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> list[Result]:
+        """One result a row, in order. `tell` hears of each chunk's number of rows."""
+        chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
+        results: list[Result] = []
+        for chunk, found in zip(chunks, pool.map(self._detect, chunks), strict=True):
+            results += found
+            tell(len(chunk))
+        if self._options.anchor:
+            anchors = self._known(rows, results)
+            missing = [
+                at for at, result in enumerate(results) if isinstance(result, Problem) and result.reason == NO_FACE
+            ]
+            again = pool.map(lambda at: self._anchored(rows[at], anchors), missing)
+            for at, result in zip(missing, again, strict=True):
+                results[at] = result or results[at]
+        return results
+
+    def _detect(self, rows: Sequence[int]) -> list[Result]:
+        results: dict[int, Result] = {}
+        for group in self._groups(rows, results):
+            images = [image for _, image in group]
+            for (row, image), faces in zip(group, self._detector.detect(images), strict=True):
+                results[row] = self._chosen(row, image, faces)
+        return [results[row] for row in rows]
+
+    def _groups(self, rows: Sequence[int], results: dict[int, Result]) -> Iterator[list[tuple[int, NDArray[np.uint8]]]]:
+        """Decoded images in groups of bounded size; what cannot be decoded is a result already."""
+        group: list[tuple[int, NDArray[np.uint8]]] = []
+        pixels = 0
+        for row in rows:
+            try:
+                image, _ = decode(self._source.read(row))
+            except InputError as error:
+                results[row] = Problem(error.code, str(error))
+                continue
+            if group and pixels + image.size // 3 > _PIXELS:
+                yield group
+                group, pixels = [], 0
+            group.append((row, image))
+            pixels += image.size // 3
+        if group:
+            yield group
+
+    def _chosen(self, row: int, image: NDArray[np.uint8], faces: Faces) -> Result:
+        settings = self._detector.settings
+        height, width = image.shape[:2]
+        if min(height, width) < settings.min_face_size:
+            return Problem("too_small", f"{width}x{height} pixels hold no face of {settings.min_face_size}")
+        annotation = self._annotations[row] if settings.which == "annotated" else None
+        try:
+            best = choose(faces, settings.which, (width, height), annotation)
+        except InputError as error:
+            return Problem(error.code, str(error))
+        if best is None and len(faces):
+            return Problem(NO_FACE, f"none of the {len(faces)} faces found is where the annotation says")
+        if best is None:
+            return Problem(NO_FACE, f"no face of at least {settings.min_face_size} pixels found")
+        policy = "largest" if settings.which == "annotated" and annotation is None else settings.which
+        facts = {"faces_found": len(faces), "face_choice": policy, "landmark_source": "detected"}
+        return self._cut(image, faces.boxes[best], faces.landmarks[best], float(faces.scores[best]), facts)
+
+    def _cut(
+        self,
+        image: NDArray[np.uint8],
+        box: NDArray[np.floating],
+        landmarks: NDArray[np.floating],
+        score: float,
+        facts: dict[str, Any],
+    ) -> Result:
+        """The face at the landmarks as PNG, with its figures."""
+        between = eye_distance(landmarks)
+        if between < self._options.min_eyes:
+            return Problem("too_small", f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}")
+        try:
+            face = crop_box(image, box) if self._options.crop == "box" else align_face(image, landmarks)
+        except InputError as error:
+            return Problem(error.code, str(error))
+        figures = {
+            "box": box.tolist(),
+            "landmarks": landmarks.ravel().tolist(),
+            "detection_score": score,
+            "eye_distance": between,
+            "yaw": estimated_yaw(landmarks),
+            **picture_quality(face),
+        }
+        return Found(encode_png(face), facts | figures)
+
+    def _known(self, rows: Sequence[int], results: Sequence[Result]) -> Anchors:
+        anchors = Anchors()
+        for row, result in zip(rows, results, strict=True):
+            place, annotation = self._places[row], self._annotations[row]
+            if place is None:
+                continue
+            if annotation is not None:
+                anchors.annotated(place, annotation)
+            if isinstance(result, Found):
+                anchors.detected(place, np.array(result.facts["landmarks"]).reshape(5, 2))
+        return anchors
+
+    def _anchored(self, row: int, anchors: Anchors) -> Result | None:
+        """A face that the detector missed, at its own annotation or at another condition's landmarks; None without any."""
+        own, place = self._annotations[row], self._places[row]
+        landmarks = own if own is not None else anchors.landmarks(place) if place is not None else None
+        if landmarks is None:
+            return None
+        image, _ = decode(self._source.read(row))  # it could be decoded a moment ago
+        score = likeness(self._detector, image, landmarks)
+        origin = "annotated" if own is not None else "anchored"
+        if score < LIKENESS:
+            return Problem(NO_FACE, f"no face found, and none at the {origin} landmarks (likeness {score:.2f})")
+        facts = {"faces_found": 0, "face_choice": origin, "landmark_source": origin}
+        return self._cut(image, face_box(landmarks), np.asarray(landmarks, np.float32), score, facts)
