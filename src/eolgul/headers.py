@@ -6,11 +6,15 @@ JPEG and PNG are looked at here, because millions of small ones go through extra
 
 from __future__ import annotations
 
+import re
 import struct
 
 from eolgul.errors import InputError
 from eolgul.images import MAX_PIXELS, ImageInfo, probe
 
+# Binary PGM and PPM: magic, width, height, largest value, one white space; comments between them.
+_PNM = re.compile(rb"P[56](?:(?:\s|#[^\n]*\n)+\d{1,9}){2}(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+_PNM_HEAD = 4096  # bytes in which it must end
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE = struct.Struct(">II")
 _JPEG_END = b"\xff\xd9"
@@ -32,8 +36,11 @@ def outline(data: bytes) -> ImageInfo:
         info = probe(data)
         if info.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
             raise _cut(data)
-        if info.format == "PPM" and data[:2] in (b"P5", b"P6") and len(data) < info.width * info.height:
-            raise _cut(data)  # a byte a pixel at the least; decoding tells the rest
+        if info.format == "PPM" and data[:2] in (b"P5", b"P6"):
+            head = _PNM.match(data, 0, _PNM_HEAD)
+            samples = info.width * info.height * (3 if data[1:2] == b"6" else 1)
+            if head is None or len(data) < head.end() + samples * (2 if int(head[1]) > 255 else 1):
+                raise _cut(data)
     if info.width * info.height > MAX_PIXELS:
         raise InputError(f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", "too_large")
     return info

@@ -157,7 +157,7 @@ def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads]:
         heads = _heads_that_fit(reader, index)
         if heads is not None:
             return index, heads
-    offsets = np.fromiter((offset for offset, _ in reader.scan()), np.int64)
+    offsets = reader.offsets()
     if len(offsets) == 0:
         raise InputError(f"{rec}: no record found, expected RecordIO")
     return Index(np.arange(len(offsets), dtype=np.int64), offsets), reader.heads(offsets)

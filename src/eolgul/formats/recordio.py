@@ -30,7 +30,8 @@ _HEAD = struct.Struct("<II")
 _IMAGE_HEAD = struct.Struct("<IfQQ")
 _BOTH = struct.Struct("<IIIfQQ")  # a record's head and its image header
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
-_GATHER = 1 << 16
+_GATHER = 1 << 11  # headers read between two times of letting go of their pages
+_FORGET = 64 << 20
 
 
 class ImageRecord(NamedTuple):
@@ -195,6 +196,19 @@ class RecordReader:
             head[part] = words[places + 1]
             self.forget()
         return Heads(magic, (head >> 29).astype(np.uint8), (head & MAX_LENGTH).astype(np.int64))
+
+    def offsets(self) -> NDArray[np.int64]:
+        """Where every record begins, found by scanning."""
+
+        def places() -> Iterator[int]:
+            next_time = _FORGET
+            for offset, _ in self.scan():
+                if offset > next_time:
+                    self.forget()
+                    next_time = offset + _FORGET
+                yield offset
+
+        return np.fromiter(places(), np.int64)
 
     def begins_at(self, offset: int) -> bool:
         """Whether the header of a record's first or only part stands at `offset`."""
