@@ -21,7 +21,7 @@ from eolgul.formats.recordio import RecordReader
 from eolgul.images import decode
 
 FIRST = 5  # problems that are told in full
-_FORGET = 50_000  # records after which the pages of a memory map are let go
+_FORGET = 1_000  # records after which the pages of a memory map are let go; each can bring in 64 kB
 _PLANS = {"kface": trees.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
 
 
@@ -114,14 +114,13 @@ def of_rec(rec: Path) -> Gallery:
         if number % _FORGET == 0:
             reader.forget()
     reader.forget()
-    places, sizes = (
-        index.offsets[usable],
-        index.sizes[usable] - 24,
-    )  # the image header; a list of labels counts as image
+    places = index.offsets[usable]
     del index
 
     def read(number: int) -> bytes:
-        return bytes(reader.image(int(places[number])).image)
+        data = bytes(reader.image(int(places[number])).image)
+        reader.forget()  # a page brings in its neighbours, and images that are looked at lie far apart
+        return data
 
     gallery = Gallery(
         labels[usable],
