@@ -6,9 +6,13 @@ import io
 import json
 import subprocess
 import sys
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -17,12 +21,30 @@ pytest.importorskip("embreex")
 from eolgul.errors import InputError
 from eolgul.formats.insightface import iter_rec, read_bin, read_property
 from eolgul.formats.kface import Selection, parse_path, read_annotation
-from eolgul.synth import Person, Scene, Sitter, balanced, draw, draw_bin, draw_kface, draw_person, draw_rec, identity_of
+from eolgul.synth import (
+    Person,
+    Scene,
+    Sitter,
+    balanced,
+    draw,
+    draw_bin,
+    draw_folders,
+    draw_kface,
+    draw_kind,
+    draw_person,
+    draw_rec,
+    identity_of,
+    parse_origins,
+    people,
+    population,
+)
 from eolgul.synth.crop import TEMPLATE, similarity
 from eolgul.synth.mesh import load_base, shape_parameters, subdivision, vertex_normals
+from eolgul.synth.person import head
+from eolgul.synth.proportions import measures, plausible
 from eolgul.synth.render import render
-from eolgul.synth.rig import camera, camera_angles, light
-from eolgul.synth.store import Shot
+from eolgul.synth.rig import camera, camera_angles, free_camera, light
+from eolgul.synth.store import Shot, _work_folder
 from eolgul.synth.work import work
 
 SMALL = Selection.parse("resolutions=Low accessories=S001 lights=L1,L16 expressions=E01 cameras=C7,C9")
@@ -52,10 +74,51 @@ def test_a_person_is_a_pure_function_of_the_seed_and_another_index_is_another_pe
 
 
 def test_the_population_is_like_kfaces() -> None:
-    people = [draw_person(0, k) for k in range(200)]
-    assert 0.4 < np.mean([p.male for p in people]) < 0.6
-    assert min(p.age for p in people) >= 20 and max(p.age for p in people) < 60
-    assert np.mean([p.origin[0] for p in people]) > 0.75
+    drawn = list(people(0, 0, 200))
+    assert 0.4 < np.mean([p.male for p in drawn]) < 0.6
+    assert min(p.age for p in drawn) >= 20 and max(p.age for p in drawn) < 60
+    assert np.mean([p.origin[0] > 0.5 for p in drawn]) > 0.5
+
+
+def test_origins_are_settable_and_other_shares_are_other_people() -> None:
+    african = parse_origins("african=2, caucasian=0")
+    assert african == (0, 1, 0)
+    people_of = [draw_person(0, k, african) for k in range(60)]
+    assert np.mean([p.origin[1] > 0.4 for p in people_of]) == 1
+    assert np.mean([p.look["melanin"] for p in people_of]) > 2
+    for wrong in ("martian=1", "asian=-1", "asian", "asian=0"):
+        with pytest.raises(InputError, match="origins"):
+            parse_origins(wrong)
+
+
+def test_nobody_resembles_anybody_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nearest(count: int) -> int:
+        faces = np.array([population.descriptor(p) for p in people(3, 0, count)])
+        apart = ((faces[:, None] - faces[None]) ** 2).sum(2)
+        return int(apart[~np.eye(count, dtype=bool)].min())
+
+    alone = draw_person(3, 40)
+    assert nearest(150) >= population._NEAR
+    # A stricter rule is kept too, which shows that it is the rule that keeps people apart.
+    strict = 2 * nearest(150)
+    monkeypatch.setattr(population, "_NEAR", strict)
+    population._crowd.cache_clear()
+    assert nearest(60) >= strict
+    monkeypatch.undo()
+    population._crowd.cache_clear()
+    # Who person 40 is does not depend on who was asked for, nor in which order.
+    assert [p.index for p in people(3, 39, 3)] == [39, 40, 41]
+    assert draw_person(3, 40) == alone
+
+
+def test_faces_are_possible_ones() -> None:
+    drawn = [population._draw(0, k, 0, population.DEFAULT_ORIGINS) for k in range(40)]
+    assert 0 < sum(map(plausible, drawn)) < 40  # some draws are not, and
+    assert all(plausible(p) for p in people(0, 0, 40))  # those are drawn again
+    person = draw_person(0, 3)
+    vertices, base = head(person), load_base()
+    philtrum = vertices[base.index(343), 1] - vertices[base.index(466), 1]
+    np.testing.assert_allclose(measures(person)[0], philtrum, atol=0.004)
 
 
 def test_identities_look_like_kfaces_but_are_of_no_year_it_was_made_in() -> None:
@@ -139,6 +202,31 @@ def test_landmarks_follow_kfaces_order_inside_the_image(scene: Scene) -> None:
         assert (points >= 0).all() and (points < (346, 230)).all()
 
 
+def test_pose_is_the_cameras_direction_seen_from_the_head(sitter: Sitter, scene: Scene) -> None:
+    yaw, pitch, roll = sitter.person.seat[:3]
+    for name in ("C1", "C4", "C7", "C12", "C14", "C20"):
+        angles = camera_angles(name)
+        pose = scene.pose(camera(name, "Low"))
+        assert abs(pose[0] - angles[0] + yaw) < 2.5 and abs(pose[1] - angles[1]) < abs(pitch) + 2.5, name
+    # A picture turned by the alignment is a head that is turned the other way.
+    view = camera("C7", "Low")
+    turned = view.aligned(np.array([[0, -1, 0], [1, 0, 0]]), 112)
+    assert abs(abs(scene.pose(turned)[2] - scene.pose(view)[2]) - 90) < 1e-3
+    free = replace(free_camera(30, 10, 112, 112), roll=20.0)
+    assert abs(scene.pose(free)[2] - 20 + roll) < 6
+
+
+def test_boxes_of_each_camera_are_kfaces_five_to_seven(scene: Scene) -> None:
+    """Face, eyes, nose, mouth, ears; what the head hides from a camera has no box there."""
+    counts = {n: len(scene.boxes(camera(f"C{n}", "Middle"))) for n in range(1, 21)}
+    assert all(5 <= count <= 7 for count in counts.values())
+    assert counts[7] == counts[16] == 7 and counts[1] == counts[13] == 5
+    # At half profile both eyes are seen, and the ear that is turned away is not.
+    assert counts[4] == counts[10] == 6
+    ear_boxes = scene.boxes(camera("C4", "Middle"))[-1]
+    assert ear_boxes[0] > scene.points(camera("C4", "Middle"))[0, 0]
+
+
 def test_boxes_hold_their_landmarks_and_leave_out_what_is_hidden(scene: Scene) -> None:
     view = camera("C7", "Middle")
     boxes, points = scene.boxes(view), scene.points(view)
@@ -213,6 +301,75 @@ def test_kface_tree_annotations_card_and_cache(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["kface"]
 
 
+def truth_of(path: Path) -> dict[str, np.ndarray]:
+    """Image → its 13 numbers."""
+    table = pq.read_table(path)
+    assert table.column_names == ["image", "landmarks", "yaw", "pitch", "roll"]
+    names = table["image"].to_pylist()
+    assert names == sorted(names)
+    numbers = np.concatenate([np.array(table["landmarks"].to_pylist(), np.float32),
+                              np.stack([table[name].to_numpy() for name in ("yaw", "pitch", "roll")], 1)], 1)  # fmt: skip
+    return dict(zip(names, numbers, strict=True))
+
+
+def test_truth_of_every_image_agrees_with_the_annotations(tmp_path: Path) -> None:
+    out = tmp_path / "kface"
+    wanted = Selection.parse("resolutions=Low,Middle accessories=S001,S005 lights=L1,L2 expressions=E01 cameras=C4,C7")
+    draw_kface(out, people=1, selection=wanted, workers=1, images_per_person=None)
+    truth = truth_of(out / "truth.parquet")
+    assert set(truth) == {p.relative_to(out).as_posix() for p in out.rglob("*.jpg")} and len(truth) == 16
+    notes = list(out.rglob("*.txt"))
+    assert len(notes) == 4
+    for note in notes:
+        five = truth[note.with_suffix(".jpg").relative_to(out).as_posix()][:10].reshape(5, 2)
+        np.testing.assert_allclose(five, read_annotation(note).landmarks, atol=0.051)
+    # The light changes nothing, the camera the yaw, the resolution the scale.
+    by = {tuple(name.split("/")[k] for k in (0, 2, 3, 5)): row for name, row in truth.items()}
+    assert np.array_equal(by["Low_Resolution", "S001", "L1", "C7.jpg"], by["Low_Resolution", "S001", "L2", "C7.jpg"])
+    front, half = by["Middle_Resolution", "S001", "L1", "C7.jpg"], by["Middle_Resolution", "S001", "L1", "C4.jpg"]
+    assert abs(half[10] - front[10] - 45) < 1
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_drawing_that_was_killed_goes_on_person_by_person(tmp_path: Path) -> None:
+    """With any number of workers, killed or not, a drawing is the same bytes, its truth and its card included."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    draw_kface(whole, people=4, selection=SMALL, workers=1)
+    text = " ".join(f"{field}={','.join(names)}" for field, names in asdict(SMALL).items())
+    words = [sys.executable, "-m", "eolgul", "synth", str(cut), "--people", "4", "--selection", text, "--workers", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob(".cut.*.unfinished/people/*.npz")):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (unfinished,) = tmp_path.glob(".cut.*.unfinished")
+    kept = {p: p.stat().st_mtime_ns for p in (unfinished / "people").glob("*.npz")}
+    assert not cut.exists() and 1 <= len(kept) <= 4
+    # A record that was cut off in the middle is no record.
+    torn = max(kept)
+    torn.write_bytes(torn.read_bytes()[:-40])
+    seen: list[tuple[int, int]] = []
+    drawn = draw_kface(
+        cut, people=4, selection=SMALL, workers=1, progress=lambda done, total: seen.append((done, total))
+    )
+    assert not drawn["cached"] and seen[0] == (4 * len(kept), 16) and seen[-1] == (16, 16)
+    assert files_of(cut) == files_of(whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut", "whole"]
+
+
+def test_two_processes_do_not_draw_the_same_output(tmp_path: Path) -> None:
+    with (
+        _work_folder(tmp_path / "out", "0" * 64),
+        pytest.raises(InputError, match="another process"),
+        _work_folder(tmp_path / "out", "0" * 64),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []  # nobody was drawn, nothing is kept
+
+
 def test_foreign_folders_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not synthetic"):
@@ -244,8 +401,8 @@ def test_bin_has_ten_folds_matched_first(tmp_path: Path, monkeypatch: pytest.Mon
     pairs = read_bin(out)
     assert made["images"] == len(pairs.images) == 40 and len(set(pairs.images)) == 40
     assert pairs.same.tolist() == [True, False] * 10
-    people = [image.split()[0] for image in pairs.images]
-    assert [people[2 * k] == people[2 * k + 1] for k in range(20)] == pairs.same.tolist()
+    who = [image.split()[0] for image in pairs.images]
+    assert [who[2 * k] == who[2 * k + 1] for k in range(20)] == pairs.same.tolist()
     assert json.loads((tmp_path / "demo.bin.synthetic.json").read_text())["synthetic"] is True
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "demo.bin",
@@ -255,6 +412,50 @@ def test_bin_has_ten_folds_matched_first(tmp_path: Path, monkeypatch: pytest.Mon
     assert draw_bin(out, people=2, pairs=20, workers=1)["cached"] is True
     with pytest.raises(InputError, match="multiple of 20"):
         draw_bin(out, people=2, pairs=30)
+
+
+def test_the_wild_has_other_places_and_cameras_and_knows_where_the_face_is(tmp_path: Path) -> None:
+    draw_folders(tmp_path / "photos", people=2, images=3, workers=2)
+    images = sorted((tmp_path / "photos").rglob("*.jpg"))
+    truth = truth_of(tmp_path / "photos" / "truth.parquet")
+    assert list(truth) == [p.relative_to(tmp_path / "photos").as_posix() for p in images] and len(images) == 6
+    pictures = []
+    for path in images:
+        with Image.open(path) as image:
+            assert image.size == (250, 250)
+            pictures.append(np.asarray(image.convert("RGB")).astype(int))
+    for row in truth.values():
+        five = row[:10].reshape(5, 2)
+        assert (five > 20).all() and (five < 230).all() and five[0, 0] < five[1, 0]
+    corners = [picture[:20, :20].mean((0, 1)) for picture in pictures]
+    assert np.std(corners, 0).mean() > 15  # not one studio's wall
+    assert np.std([row[10] for row in truth.values()]) > 5 and np.std([row[12] for row in truth.values()]) > 1
+    draw_folders(tmp_path / "again", people=1, images=3, first=300_001, workers=1)
+    name = images[3].relative_to(tmp_path / "photos")
+    assert (tmp_path / "again" / name).read_bytes() == images[3].read_bytes()
+
+
+def test_aligned_faces_of_the_wild_are_aligned(tmp_path: Path) -> None:
+    draw_rec(tmp_path / "rec", people=1, images=6, style="wild", workers=1)
+    truth = truth_of(tmp_path / "rec" / "truth.parquet")
+    assert list(truth) == [f"train.rec/{k:08d}" for k in range(1, 7)]
+    off = [np.abs(row[:10].reshape(5, 2) - TEMPLATE).mean() for row in truth.values()]
+    assert max(off) < 9 and len(list(iter_rec(tmp_path / "rec" / "train.rec"))) == 6
+
+
+def test_the_command_refuses_what_cannot_be(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"people": 1, "first": None, "selection": "demo", "images": None, "pairs": 20, "style": "rig",
+                               "origins": None, "seed": 0, "workers": 1, "progress": None}  # fmt: skip
+    for kind, change, sentence in (
+        ("kface", {"style": "wild"}, "K-FACE is a studio"),
+        ("rec", {"style": "tame"}, "expected rig or wild"),
+        ("rec", {"images": 0}, "at least one"),
+        ("painting", {}, "expected kface, rec, bin or folders"),
+        ("kface", {"origins": "moon=1"}, "origins"),
+        ("kface", {"people": 0}, "at least one"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            draw_kind(tmp_path / "out", kind, **(options | change))
 
 
 def test_folds_share_nobody_when_there_are_people_enough() -> None:

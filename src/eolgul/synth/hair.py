@@ -27,6 +27,8 @@ _ANGLES = (np.arange(COLUMNS, dtype=np.float32) / COLUMNS * 360 - 180).astype(np
 _AT = np.array([0, 25, 45, 60, 74, 90, 105, 125, 150, 180], np.float32)
 _NATURAL = np.array([39, 38, 33, 22, -6, 6, 4, -20, -32, -36], np.float32)
 STRANDS = 768
+# Base mesh vertices of the right temple, in front of the ear.
+_BESIDE_EARS = (5735, 5738)
 
 
 @dataclass(frozen=True)
@@ -194,14 +196,13 @@ def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list
     thick = (style.side + (style.top - style.side) * upper) * person.look["hair_volume"] * lumps
     tip = style.tip + (thick - style.tip) * _smoothstep((1 - t) / style.rise)
     thick = np.where(falls, thick, tip)
-    wave = 0.5 * noise(rng, 5, 40, (ROWS, COLUMNS))
     strand = _strands(person, style, s)
     shells = []
     for layer, lift in ((1.0, 0.86), (2.0, 1.0)):
-        over = np.maximum(thick * lift, 0.008)
+        over = np.maximum(thick * lift, 0.008 + 0.006 * layer)
         if cap is not None:
             over = np.where(elevation > cap - 3, np.minimum(over, 0.02 + 0.01 * layer), over)
-        hair = _fallen(person, style, root + direction * over[..., None], falls, s, wave, layer, points)
+        hair = _fallen(person, style, root + direction * over[..., None], layer, fine_vertices, rng)
         tangents = np.gradient(hair, axis=0)
         tangents /= np.maximum(np.linalg.norm(tangents, axis=-1, keepdims=True), 1e-6)
         facts = np.stack([strand, np.broadcast_to(s, strand.shape), np.full_like(strand, layer)], -1)
@@ -231,37 +232,64 @@ def _strands(person: Person, style: Style, s: Reals) -> Reals:
 
 
 def _fallen(
-    person: Person,
-    style: Style,
-    hair: Reals,
-    falls: NDArray[np.bool_],
-    s: Reals,
-    wave: Reals,
-    layer: float,
-    skull: Reals,
+    person: Person, style: Style, hair: Reals, layer: float, fine_vertices: Reals, rng: np.random.Generator
 ) -> Reals:
     """The grid ``hair`` (ROWS, COLUMNS, 3) with its falling columns hanging from their middle row down."""
+    angle = np.abs(_ANGLES)
+    falls = angle > style.fall_from
+    wave = 0.5 * noise(rng, 5, 40, (ROWS, COLUMNS))
+    # Clumps end at their own heights, the outer layer's earlier, and beside the face earlier than behind.
+    ragged = 0.09 * noise(rng, 2, 30, (2, COLUMNS))[0] + (0.10 if layer > 1 else 0.0)
     if not falls.any():
         return hair.astype(np.float32)
     shortest, longest = style.fall_to
     lowest = shortest + (longest - shortest) * person.look["hair_length"]
     # Lengths are given for the base mesh; a person's head may sit decimetres lower.
-    lowest += float(skull[:, :, 1].mean() - _base_height())
-    # The outer layer is cut in steps, longer behind than beside the face.
-    angle = np.abs(_ANGLES)
-    bottom = lowest + (0.12 if layer > 1 else 0.0) + 0.25 * np.clip((85 - angle) / 30, 0, 1)
+    lowest += float(skull_points(fine_vertices)[0][..., 1].mean() - _base_height())
+    bottom = lowest + ragged + 0.25 * np.clip((85 - angle) / 30, 0, 1)
+    s = np.linspace(0, 1, ROWS, dtype=np.float32)[:, None]
     drop = np.clip((s - 0.5) / 0.5, 0, 1) * falls
     start = hair[ROWS // 2 - 1]
     fallen = start + 0 * hair
     fallen[..., 1] = start[:, 1] + drop * (bottom - start[:, 1])
-    # It swings out over the ears, comes together below the jaw, and lies on the neck behind.
-    swing = 0.10 * np.sin(np.pi * np.clip(1.6 * drop, 0, 1)) * np.exp(-(((angle - 88) / 30) ** 2))
-    narrow = 1 + swing - drop**2 * np.where(angle > 120, 0.25, 0.12) + 2 * style.wave * wave * drop
+    # It comes together below the jaw, and lies on the neck behind.
+    narrow = 1 - drop**2 * np.where(angle > 120, 0.25, 0.12) + 2 * style.wave * wave * drop
     turns = 2.2 * np.pi * drop + 1.5 * wave + 0.02 * _ANGLES
     narrow = narrow + (style.wave - 0.012) * np.sin(2.6 * turns) * np.clip(3 * drop, 0, 1)
     fallen[..., 0] *= narrow
     fallen[..., 2] = AXIS_Z + (fallen[..., 2] - AXIS_Z) * narrow
-    return np.where((drop > 0)[..., None], fallen, hair).astype(np.float32)
+    hair = np.where((drop > 0)[..., None], fallen, hair)
+    return _over_ears(hair, falls, layer, fine_vertices)
+
+
+def press_ears(person: Person, vertices: Reals) -> None:
+    """Lays the ears of somebody with falling hair on the head, in place: ``vertices`` (V, 3) are the base mesh's."""
+    if STYLES[person.hair_style].fall_from >= 180:
+        return
+    base = load_base()
+    beside = np.abs(vertices[[base.index(number) for number in _BESIDE_EARS], 0]).mean() + 0.03
+    x, ear = vertices[:, 0], np.clip(2 * base.masks[:, 2], 0, 1)
+    out = np.maximum(np.abs(x) - beside, 0)
+    vertices[:, 0] -= np.sign(x) * ear * 0.8 * out
+
+
+@cache
+def _ear_points() -> I32:
+    return np.flatnonzero(subdivision().apply(load_base().masks)[:, 2] > 0.6).astype(np.int32)
+
+
+def _over_ears(hair: Reals, falls: NDArray[np.bool_], layer: float, fine_vertices: Reals) -> Reals:
+    """Falling hair lies on the ears, not in them."""
+    for side in (-1, 1):
+        ear = fine_vertices[_ear_points()]
+        ear = ear[np.sign(ear[:, 0]) == side]
+        middle, reach = (ear.max(0) + ear.min(0)) / 2, (ear.max(0) - ear.min(0)) / 2
+        # How near a point is to the ear, seen from the side: 1 over it, 0 a little beyond.
+        off = np.abs(hair[..., 1:] - middle[1:]) / reach[1:]
+        near = _smoothstep(2.6 - 1.3 * off.max(-1)) * falls
+        missing = np.abs(ear[:, 0]).max() + 0.02 * layer - side * hair[..., 0]
+        hair[..., 0] += side * near * np.clip(missing, 0, 0.2) * (side * hair[..., 0] > 0.2)
+    return hair.astype(np.float32)
 
 
 def _smoothstep(x: Reals) -> Reals:
@@ -271,7 +299,7 @@ def _smoothstep(x: Reals) -> Reals:
 
 def cap_edge(person: Person) -> Reals:
     """(COLUMNS,) elevation of a cap's lower edge, degrees: over the brows in front, low at the back."""
-    low = 27 + 2 * person.look["hair_swirl"]
+    low = 31 + 14 * float(np.clip(person.look["hair_swirl"], -0.35, 0.35))
     return np.interp(np.abs(_ANGLES), [0, 60, 90, 180], [low, low - 6, 14, 0]).astype(np.float32)
 
 
@@ -297,7 +325,7 @@ def cap_shells(person: Person, fine_vertices: Reals) -> list[Shell]:
     length = 0.72 * np.sqrt(np.clip(1 - across**2.4, 0, 1))
     brim = np.repeat(rim[None], 9, 0)
     brim[..., 2] += reach * length
-    brim[..., 1] -= reach * (0.16 * length + 0.03) + 0.10 * reach * across**2
+    brim[..., 1] -= reach * (0.08 * length + 0.02) + 0.10 * reach * across**2
     facts = np.stack([np.broadcast_to(_ANGLES[front], (9, len(front))), np.broadcast_to(reach, (9, len(front))),
                       np.ones((9, len(front)))], -1)  # fmt: skip
     thick = brim + np.array([0, -0.025, 0], np.float32)

@@ -111,6 +111,7 @@ def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Rea
     eye_pit = _blob(0.31, 7.2, 0.2, 0.09)
     melanin += 0.8 * look["under_eye"] * eye_pit + 0.55 * _blob(0.31, 7.38, 0.24, 0.09)
     blood += 0.5 * look["under_eye"] * eye_pit + 0.25 * _blob(0.31, 7.3, 0.3, 0.16)
+    _paint_lids(look, melanin, blood)
     _paint_spots(rng, look, melanin)
     _paint_wrinkles(rng, look["wrinkles"], melanin, blood)
     # The first melanin yellows the skin; much of it takes all colours alike.
@@ -122,7 +123,7 @@ def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Rea
         shade = look["eyeshadow"] * 0.5 * _blob(0.33, 7.37, 0.24, 0.07)
         tint = np.array([0.34, 0.17, 0.14], np.float32) * (1 + 0.25 * np.float32(look["lip_hue"]))
         colour += shade[..., None] * (np.clip(tint, 0.05, 0.7) - colour)
-    _paint_beard(rng, look, colour)
+    _paint_beard(rng, look, colour, hair_colour)
     _paint_brows(rng, look, colour, hair_colour)
     # Stubble above the hair line, so that thin hair never shows a bald scalp.
     lowest = np.interp(np.degrees(np.abs(A)), *hairline) + 2.5 * noise(rng, 3, 160) + look["hair_line"]
@@ -130,6 +131,21 @@ def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Rea
     colour += scalp[..., None] * (hair_colour * 1.2 - colour)
     gloss = 1 + 0.5 * _blob(0, 7.0, 0.3, 0.35) + 0.35 * _blob(0, 7.75, 0.5, 0.3) + 0.12 * noise(rng, 60, 128)
     return np.concatenate([colour, (gloss * look["shine"] * (1 - scalp))[..., None]], 2).astype(np.float32)
+
+
+def _paint_lids(look: Mapping[str, float], melanin: Reals, blood: Reals) -> None:
+    """The crease of a double eyelid, at its own height over the eye, and a drawn line along the lashes."""
+    A, Y, _ = _grid()
+    (inner, _), (outer, _) = _front(0.15, 7.29), _front(0.49, 7.29)
+    window = _window(0, 7.33, outer + 0.1, 0.16)
+    a, y = np.abs(A[window]), Y[window]
+    t = (a - inner) / (outer - inner)
+    ends = np.clip(6 * t, 0, 1) * np.clip(6 * (1.08 - t), 0, 1)
+    lid = 7.285 + 0.05 * np.clip(1 - (2 * t - 1) ** 2, 0, 1)  # the open eye's upper edge
+    crease = look["lid_crease"] * ends * np.exp(-(((y - lid - look["lid_height"]) / 0.011) ** 2))
+    line = look["liner"] * ends * np.exp(-(((y - lid - 0.004) / 0.012) ** 2))
+    melanin[window] += 1.5 * crease + 4.5 * line
+    blood[window] += 0.8 * crease
 
 
 def _paint_spots(rng: np.random.Generator, look: Mapping[str, float], melanin: Reals) -> None:
@@ -171,14 +187,21 @@ def _paint_wrinkles(rng: np.random.Generator, depth: float, melanin: Reals, bloo
         blood[window] += 0.5 * mark
 
 
-def _paint_beard(rng: np.random.Generator, look: Mapping[str, float], colour: Reals) -> None:
-    """Shaved beard: a bluish-grey shadow of stubble over the lip, on chin and jaw."""
+def _paint_beard(rng: np.random.Generator, look: Mapping[str, float], colour: Reals, hair_colour: Reals) -> None:
+    """A beard: shaved, a bluish shadow of stubble over the lip, on chin and jaw; grown (over 0.7), short dark hair."""
     if look["beard"] + look["moustache"] <= 0:
         return
+    grown = float(np.clip((max(look["beard"], look["moustache"]) - 0.7) / 0.8, 0, 1))
+    jaw = 1.0 if look["beard_shape"] > 0.45 else 0.8 - 0.75 * grown  # the others shave it to a goatee
     lip = _blob(0.1, 6.79, 0.17, 0.055) * look["moustache"]
-    chin = np.maximum(_blob(0, 6.27, 0.3, 0.15), 0.75 * _blob(0.5, 6.42, 0.28, 0.2)) * look["beard"]
-    stubble = np.clip(lip + chin, 0, 1) * np.clip(0.5 + 0.35 * noise(rng, ROWS, COLUMNS), 0, 1)
-    colour += stubble[..., None] * 0.55 * (np.array([0.09, 0.085, 0.085], np.float32) - colour)
+    cheek = np.maximum(_blob(0.5, 6.42, 0.28, 0.2), grown * _blob(0.64, 6.7, 0.13, 0.3))
+    chin = np.maximum(_blob(0, 6.27, 0.3, 0.15), 0.75 * jaw * cheek) * look["beard"]
+    edge = 1 + 1.5 * grown
+    cover = np.clip(edge * (np.clip(lip + chin, 0, 1.2) - 0.5) + 0.5, 0, 1) if grown else np.clip(lip + chin, 0, 1)
+    cover = cover * np.clip(0.5 + 0.35 * grown + 0.35 * noise(rng, ROWS, COLUMNS), 0, 1)
+    shadow = np.array([0.09, 0.085, 0.085], np.float32)
+    tint = shadow + grown * (np.minimum(1.3 * hair_colour + 0.004, 0.12) - shadow)
+    colour += cover[..., None] * (0.55 + 0.38 * grown) * (tint - colour)
 
 
 def _paint_brows(rng: np.random.Generator, look: Mapping[str, float], colour: Reals, hair_colour: Reals) -> None:

@@ -20,7 +20,7 @@ from eolgul.synth.proportions import plausible
 
 Origins = tuple[float, float, float]
 # Shares of people of mostly (East Asian, African, Caucasian) origin. K-FACE is Korean; some others keep the crowd varied.
-DEFAULT_ORIGINS: Origins = (0.8, 0.1, 0.1)
+DEFAULT_ORIGINS: Origins = (0.7, 0.15, 0.15)
 _ORIGIN_NAMES = ("asian", "african", "caucasian")
 # So many people are compared with each other.
 CROWD = 100_000
@@ -29,18 +29,18 @@ CROWD = 100_000
 # the first that fits counts. A recognizer tells people apart mostly by where eyes and brows sit and by the outline of
 # chin and head: those vary most. Folds, lips' edges and nostrils say little and soon look broken: those vary least.
 _SPREAD = {
-    "chin/chin-cleft": 0.2, "chin/chin-triangle": 0.35, "chin/chin-prognathism": 0.34, "chin/": 0.46,
+    "chin/chin-cleft": 0.2, "chin/chin-triangle": 0.35, "chin/chin-prognathism": 0.34, "chin/": 0.5,
     "cheek/cheek-inner": 0.36, "cheek/": 0.42, "ears/ear-shape": 0.3, "ears/": 0.34, "eyebrows/eyebrows-angle": 0.45,
-    "eyebrows/": 0.56, "eyes/eye-trans": 0.59, "eyes/eye-epicanthus": 0.61, "eyes/eye-scale": 0.51,
+    "eyebrows/eyebrows-trans-forward": 0.42, "eyebrows/": 0.6, "eyes/eye-trans": 0.64, "eyes/eye-epicanthus": 0.64, "eyes/eye-scale": 0.51,
     "eyes/eye-push": 0.2, "eyes/eye-height": 0.37, "eyes/eye-bag": 0.28, "eyes/eye-corner": 0.4,
     "eyes/eye-eyefold": 0.37, "eyes/": 0.48, "forehead/forehead-temple": 0.4, "forehead/": 0.3,
     "head/head-scale-depth": 0.2, "head/head-back": 0.2, "head/head-scale": 0.34, "head/head-fat": 0.32,
     "head/": 0.24, "mouth/mouth-angles": 0.22, "mouth/mouth-cupidsbow": 0.26, "mouth/mouth-dimples": 0.2,
     "mouth/mouth-laugh": 0.24, "mouth/mouth-lowerlip": 0.22, "mouth/mouth-upperlip": 0.22,
     "mouth/mouth-philtrum": 0.24, "mouth/mouth-scale-depth": 0.22, "mouth/mouth-scale-vert": 0.26,
-    "mouth/mouth-trans": 0.42, "mouth/": 0.36, "neck/": 0.2, "nose/nose-septumangle": 0.1, "nose/nose-nostrils": 0.18,
-    "nose/nose-base": 0.26, "nose/nose-point": 0.3, "nose/nose-flaring": 0.26, "nose/nose-scale": 0.5,
-    "nose/nose-trans": 0.5, "nose/nose-volume": 0.4, "nose/nose-hump": 0.46, "nose/nose-compression": 0.24,
+    "mouth/mouth-trans": 0.48, "mouth/": 0.36, "neck/": 0.2, "nose/nose-septumangle": 0.1, "nose/nose-nostrils": 0.18,
+    "nose/nose-base": 0.26, "nose/nose-point": 0.34, "nose/nose-flaring": 0.26, "nose/nose-scale": 0.54,
+    "nose/nose-trans": 0.54, "nose/nose-volume": 0.4, "nose/nose-hump": 0.5, "nose/nose-compression": 0.24,
     "nose/": 0.44,
 }  # fmt: skip
 # Each side of a face also goes a little its own way.
@@ -218,7 +218,7 @@ def other_style(person: Person, rng: np.random.Generator) -> str:
 def _draw_origin(rng: np.random.Generator, origins: Origins) -> Origins:
     """Weights of the macro targets of somebody mostly of one origin, and a little beyond it or towards the others."""
     chosen = int(np.searchsorted(np.cumsum(origins)[:-1], rng.random(), side="right"))
-    main, share = float(rng.uniform(0.55, 1.2)), float(rng.random())
+    main, share = float(rng.uniform(0.45, 1.25)), float(rng.random())
     others = [k for k in range(3) if k != chosen]
     if chosen == 0:
         share = 0.3 * share  # East Asians' faces differ along this axis; their skin seldom along the other
@@ -240,7 +240,7 @@ def _draw_look(rng: np.random.Generator, male: bool, age: float, origin: Origins
     bearded = male and rng.random() < 0.22
     return {
         "melanin": float(rng.uniform(-0.75, 0.95)) + 3.4 * african - 0.35 * pale + (0.1 if male else -0.1),
-        "blood": float(rng.normal(0.15, 0.45)) + 0.2 * pale,
+        "blood": float(np.clip(rng.normal(0.2, 0.4), -0.25, 1.1)) + 0.2 * pale,
         "blotch": float(rng.uniform(0.5, 1.6)),
         "ruddy": float(rng.normal(0.5, 0.55)),
         "freckles": float(max(0, rng.normal(-0.3 + 0.5 * pale, 0.8))),
@@ -253,17 +253,20 @@ def _draw_look(rng: np.random.Generator, male: bool, age: float, origin: Origins
         "iris_light": float(rng.random() < pale) * float(rng.uniform(0.3, 1)),
         "iris_hue": float(rng.uniform(0, 1)),
         "iris_size": float(rng.normal(0.061, 0.0022)),
-        "brow_dark": float(rng.uniform(0.4, 1.25)),
+        "brow_dark": float(rng.uniform(0.5, 1.25)),
         "brow_thick": float(rng.uniform(0.6, 2.0) if male else rng.uniform(0.4, 1.6)),
         "brow_arch": float(rng.normal(0.2 if male else 0.5, 0.6)),
         "brow_tilt": float(rng.uniform(-1.5, 1.0)),
         "brow_length": float(rng.uniform(0.78, 1.2)),
         "brow_inner": float(rng.uniform(-0.045, 0.05)),
-        "brow_height": float(rng.uniform(-0.085, 0.095)),
+        "brow_height": float(rng.uniform(-0.06, 0.125)),
         "brow_taper": float(rng.uniform(0.25, 1.0)),
+        "lid_crease": float(np.clip(rng.uniform(-0.35, 1.0), 0, 1)),
+        "lid_height": float(rng.uniform(0.022, 0.06)),
+        "liner": made_up * float(rng.uniform(0, 1)),
         "lip_red": float(np.clip(rng.normal(0.35 if male else 0.6 + 0.6 * made_up, 0.25), 0, 1.6)),
         "lip_dark": float(np.clip(rng.normal(0.25 + 0.4 * african, 0.22), -0.1, 0.9)),
-        "lip_hue": float(rng.normal(0, 1)),
+        "lip_hue": float(np.clip(rng.normal(0, 0.8), -1.1, 1.6)),
         "eyeshadow": made_up * float(rng.uniform(0, 0.8)),
         "blush": made_up * float(rng.uniform(0, 0.9)),
         "lash": 0.35 if male else 0.6 + 0.4 * made_up,

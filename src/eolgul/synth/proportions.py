@@ -17,7 +17,7 @@ from eolgul.synth.person import Person
 _POINTS = {
     "nasion": 133, "tip": NOSE, "subnasale": 343, "upper_lip": 466, "lower_lip": 491, "chin": 5296, "upper_lid": 0,
     "lower_lid": 41, "outer_eye": 23, "inner_eye": 105, "wing": 6960, "mouth": MOUTH_RIGHT, "jaw": 894, "cheek": 866,
-    "temple": 5400,
+    "temple": 5400, "crown": 881,
 }  # fmt: skip
 _X, _Y, _Z = range(3)
 # (from, to, axis, lowest, highest): the limits of a distance along an axis, in decimetres; no ``to``: from the middle.
@@ -25,22 +25,24 @@ _LIMITS = (
     ("subnasale", "upper_lip", _Y, 0.062, 0.185),
     ("upper_lip", "lower_lip", _Y, 0.18, 0.285),
     ("lower_lip", "chin", _Y, 0.14, 0.40),
-    ("nasion", "subnasale", _Y, 0.355, 0.53),
-    ("inner_eye", "", _X, 0.08, 0.168),
-    ("outer_eye", "", _X, 0.37, 0.50),
+    ("nasion", "subnasale", _Y, 0.345, 0.54),
+    ("inner_eye", "", _X, 0.075, 0.178),
+    ("outer_eye", "", _X, 0.365, 0.505),
     ("upper_lid", "lower_lid", _Y, 0.054, 0.107),
     ("upper_lid", "nasion", _Y, 0.015, 0.135),
     ("mouth", "", _X, 0.185, 0.28),
-    ("wing", "", _X, 0.155, 0.24),
+    ("wing", "", _X, 0.15, 0.245),
     ("tip", "nasion", _Z, 0.115, 0.245),
     ("tip", "upper_lip", _Z, -0.02, 0.20),
-    ("upper_lip", "chin", _Z, 0.075, 0.32),
+    ("upper_lip", "chin", _Z, 0.07, 0.325),
     ("jaw", "", _X, 0.445, 0.65),
     ("cheek", "", _X, 0.575, 0.775),
-    ("temple", "", _X, 0.61, 0.80),
+    ("temple", "", _X, 0.64, 0.80),
     ("temple", "jaw", _X, 0.09, 0.23),
-    ("upper_lid", "subnasale", _Y, 0.42, 0.615),
+    ("upper_lid", "subnasale", _Y, 0.41, 0.63),
     ("upper_lid", "chin", _Y, 0.92, 1.34),
+    ("crown", "upper_lid", _Y, 0.76, 1.19),
+    ("crown", "chin", _Y, 1.76, 2.42),
 )
 _LOW, _HIGH = (np.array([limit[k] for limit in _LIMITS]) for k in (3, 4))
 

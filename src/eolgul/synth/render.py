@@ -28,6 +28,8 @@ _FILL_FRONT, _FILL_SIDE = 0.27, 0.13
 _GAIN_EXPONENT = 0.62
 # What is left in the room when the lamps are off (L7), lux.
 _RESIDUAL_LUX = 7.0
+# So many half-transparent surfaces behind each other are seen: two layers of hair on either side, and a lens.
+_LAYERS = 6
 _WRAP = np.array([0.30, 0.14, 0.08], np.float32)
 # A lamp's shadow is cast by everything but lashes and clear glass.
 _CASTS_SHADOW = np.array([1, 1, 1, 0, 1, 1, 0.8, 1], np.float32)
@@ -156,7 +158,7 @@ class _Painter:
         colour = np.zeros((len(pixels), 3), np.float32)
         left = np.ones(len(pixels), np.float32)
         active = np.arange(len(pixels))
-        for layer in range(4):
+        for layer in range(_LAYERS):
             hits = self.scene.cast(origins, directions)
             triangle = np.asarray(hits["primID"])
             missed = triangle < 0
@@ -176,7 +178,7 @@ class _Painter:
                 directions[met],
                 active[met] if subpixels else np.full(1, -1),
             )
-            if layer == 3:
+            if layer == _LAYERS - 1:
                 alpha[:] = 1
             where = active[met]
             colour[where] += (left[where] * alpha)[:, None] * shaded
@@ -275,7 +277,11 @@ class _Painter:
         skin = (material == SKIN)[:, None]
         wrap = np.where(skin, _WRAP, 0.05)
         diffuse = np.clip((towards[:, None] + wrap) / (1 + wrap), 0, 1)
+        # Light comes through the wings of a nose and the rims of ears: no crease of the skin is black.
         occlusion = facts[:, OCCLUSION].clip(0, 1)[:, None]
+        occlusion = np.where(
+            skin & (facts[:, MASKS.start + 1 : MASKS.start + 2] < 0.5), 0.3 + 0.7 * occlusion, occlusion
+        )
         # Light that left a crease has met skin on its way: creases are redder than they are dark.
         open_sky = np.where(skin, occlusion ** np.array([0.75, 1.1, 1.2], np.float32), occlusion)
         sky = 0.72 + 0.28 * normal[:, 1:2]
@@ -358,19 +364,16 @@ class _Painter:
     def _cap(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
         angle, down, brim = (facts[at, REST.start + k] for k in range(3))
         seams = 1 - 0.35 * (np.abs((angle + 180 + 30) % 60 - 30) < 0.6) * (brim < 0.5)
-        tone = np.array([0.030, 0.033, 0.045], np.float32)
-        albedo[at] = tone * (seams * np.where((down > 0.985) & (brim < 0.5), 0.6, 1.0))[:, None]
+        albedo[at] = self.scene.sitter.cap_colour * (seams * np.where((down > 0.985) & (brim < 0.5), 0.6, 1.0))[:, None]
         gloss[at] = 0.2
 
     def _frame(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        from eolgul.synth.wear import GLASSES
-
-        albedo[at] = GLASSES[self.scene.accessory].colour
+        albedo[at] = self.scene.sitter.glasses[self.scene.accessory].colour
         gloss[at] = 2.0
 
     def _lens(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
         albedo[at] = 0.006
-        alpha[at] = 0.94
+        alpha[at] = 0.985
 
     def _hair(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
         sitter = self.scene.sitter

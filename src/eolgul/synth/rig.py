@@ -148,7 +148,7 @@ _EXPRESSIONS = {
     "E01": {},
     "E02": {"mouthSmile": 0.85, "cheekSquint": 0.55, "eyeSquint": 0.3, "mouthUpperUp": 0.45, "mouthDimple": 0.2,
             "mouthLowerDown": 0.12, "jawOpen": 0.05},
-    "E03": {"browDown": 0.9, "eyeSquint": 0.4, "noseSneer": 0.3, "mouthFrown": 0.55, "mouthPress": 0.3,
+    "E03": {"browDown": 0.7, "eyeSquint": 0.35, "noseSneer": 0.2, "mouthFrown": 0.55, "mouthPress": 0.3,
             "mouthShrugLower": 0.25},
 }  # fmt: skip
 _UNPAIRED = ("jawOpen", "mouthShrugLower")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -17,8 +17,8 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from eolgul.synth import hair, mesh, paint, wear
-from eolgul.synth.mesh import CAP, FRAME, HAIR, I32, LASH, SKIN, Reals
-from eolgul.synth.person import Person, head
+from eolgul.synth.mesh import CAP, EYE, FRAME, HAIR, I32, LASH, SKIN, Reals
+from eolgul.synth.person import Person, generator, head
 from eolgul.synth.person import _add as add_target
 from eolgul.synth.rig import Camera, expression_actions
 
@@ -99,6 +99,7 @@ class Scene:
     def __init__(self, sitter: Sitter, vertices: Reals, triangles: I32, material: I32, attributes: Reals) -> None:
         self.sitter = sitter
         self.triangles, self.material, self.attributes = triangles, material, attributes
+        self._vertices = vertices
         self.embree = EmbreeScene()
         TriangleMesh(self.embree, vertices, triangles)
         self.landmarks: Reals = np.zeros((7, 3), np.float32)
@@ -137,14 +138,17 @@ class Scene:
         return np.concatenate([self.five(camera).ravel(), self.pose(camera)]).astype(np.float32)
 
     def boxes(self, camera: Camera) -> list[tuple[float, float, float, float]]:
-        """x, y, width, height of face, eyes, nose, mouth, ears; those of which the camera sees next to nothing left out."""
+        """x, y, width, height of face, eyes, nose, mouth, ears; those that the head itself hides from the camera left out.
+
+        Hair counts as glass here: K-FACE's files hold five boxes at least, and a profile of long hair would have four.
+        """
         boxes = []
         eye = camera.position()
         for number, part in enumerate(self.parts):
             towards = part - eye
             distance = np.linalg.norm(towards, axis=1)
             directions = (towards / distance[:, None]).astype(np.float32)
-            hits = self.cast(np.tile(eye, (len(part), 1)), directions)
+            hits = self._head.run(np.tile(eye, (len(part), 1)), directions, query="INTERSECT", output=True)
             seen = (np.asarray(hits["primID"]) < 0) | (np.asarray(hits["tfar"]) > distance - 0.06)
             if number and seen.mean() < 0.12:
                 continue
@@ -152,13 +156,21 @@ class Scene:
             boxes.append((float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])))
         return boxes
 
+    @cached_property
+    def _head(self) -> EmbreeScene:
+        """The head without hair and accessories."""
+        bare = EmbreeScene()
+        TriangleMesh(bare, self._vertices, self.triangles[np.isin(self.material, (SKIN, EYE))])
+        return bare
+
 
 class Sitter:
     """Everything of a person that no condition changes.
 
     Attributes:
         neutral: (V, 3) coarse vertices. skin: the skin's texture at full, half and quarter size.
-        strands: hair brightness. hair_colour, lip_colour, iris_colour, cloth_colour: (3,) linear.
+        strands: hair brightness. hair_colour, lip_colour, iris_colour, cloth_colour, cap_colour: (3,) linear.
+        glasses: their own pair of each kind.
     """
 
     def __init__(self, person: Person) -> None:
@@ -178,6 +190,13 @@ class Sitter:
         grey = 0.015 + 0.25 * look["clothes"] ** 2
         hue = 2 * np.pi * (look["clothes_hue"] + np.array([0, 1 / 3, 2 / 3]))
         self.cloth_colour = (grey * (1 + 0.45 * np.cos(hue))).astype(np.float32)
+        # Props are a person's own: glasses of each kind, and a cap.
+        props = generator(person.seed, person.index, 5)
+        self.glasses = {name: wear.of_person(name, props) for name in wear.GLASSES}
+        self.glasses["S006"] = self.glasses["S003"]
+        hue = 2 * np.pi * (props.random() + np.array([0, 1 / 3, 2 / 3]))
+        dark = float(np.exp(props.uniform(np.log(0.015), np.log(0.3))))
+        self.cap_colour = (dark * (1 + props.uniform(0, 0.6) * np.cos(hue))).astype(np.float32)
         self._place()
         self.occlusion = np.ones(len(self.neutral), np.float32)
         self.occlusion = self._bake_occlusion()
@@ -216,6 +235,7 @@ class Sitter:
         coarse = self.neutral.copy()
         for name, weight in actions.items():
             add_target(coarse, name, weight)
+        hair.press_ears(self.person, coarse)
         fine = mesh.subdivision().apply(np.concatenate([coarse, self.occlusion[:, None]], 1))
         skin, occlusion = np.ascontiguousarray(fine[:, :3]), fine[:, 3:]
         normals = mesh.vertex_normals(skin, regions.triangles)
@@ -245,7 +265,7 @@ class Sitter:
         if accessory in wear.GLASSES:
             eyes = np.stack([coarse[_indices(mesh.EYE_RIGHT)].mean(0), coarse[_indices(mesh.EYE_LEFT)].mean(0)])
             ears = np.stack([coarse[top].mean(0) for top in regions.ear_tops])
-            for piece in wear.glasses(accessory, eyes, coarse[regions.bridge], ears):
+            for piece in wear.glasses(self.glasses[accessory], eyes, coarse[regions.bridge], ears):
                 vertices.append(piece.points)
                 triangles.append(piece.triangles + count)
                 materials.append(np.full(len(piece.triangles), piece.material, np.int32))

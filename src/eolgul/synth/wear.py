@@ -37,15 +37,27 @@ GLASSES = {
     "S006": Glasses(0.285, 0.215, 0.030, 3.4, (0.012, 0.009, 0.008)),
 }
 HATS = ("S005", "S006")
+# Metal rims come in silver, gold and gunmetal, plastic ones in black to brown.
+_METALS = np.array([(0.20, 0.19, 0.18), (0.30, 0.20, 0.09), (0.05, 0.05, 0.055)])
+_PLASTICS = np.array([(0.012, 0.009, 0.008), (0.045, 0.022, 0.012), (0.02, 0.022, 0.035)])
 
 
-def glasses(accessory: str, eyes: Reals, bridge: Reals, ears: Reals) -> list[Piece]:
+def of_person(accessory: str, rng: np.random.Generator) -> Glasses:
+    """A person's own pair of that kind: they choose size, shape and colour within it."""
+    kind = GLASSES[accessory]
+    wide, high, tube = rng.uniform((0.92, 0.82, 0.75), (1.08, 1.12, 1.25))
+    colours = _METALS if accessory == "S002" else _PLASTICS
+    colour = tuple(colours[int(rng.integers(len(colours)))].tolist())
+    return Glasses(kind.wide * wide, kind.high * high, kind.tube * tube, kind.square * float(rng.uniform(0.8, 1.3)),
+                   kind.colour if kind.dark else colour, kind.dark)  # fmt: skip
+
+
+def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals) -> list[Piece]:
     """Glasses on a face.
 
     Args:
         eyes: (2, 3) right and left eye. bridge: (3,) the nose between them. ears: (2, 3) tops of right and left ear.
     """
-    kind = GLASSES[accessory]
     middle = eyes.mean(0)
     plane = max(float(eyes[:, 2].max()) + 0.14, float(bridge[2]) + 0.05)
     apart = abs(float(eyes[1, 0] - eyes[0, 0])) / 2
