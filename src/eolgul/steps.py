@@ -81,7 +81,13 @@ def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
 def source_name(source: str) -> str:
     """What a source is called in manifests unless told otherwise: its folder's name, or its file's without ending."""
     path = Path(source.removeprefix("s3://").rstrip("/"))
-    name = path.parent.name if path.name == "train.rec" else path.stem if path.suffix in (".rec", ".bin", ".lst") else path.name
+    name = (
+        path.parent.name
+        if path.name == "train.rec"
+        else path.stem
+        if path.suffix in (".rec", ".bin", ".lst")
+        else path.name
+    )
     # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
     return re.sub(r"[^\w-]", "_", name) or "source"
 
@@ -95,10 +101,24 @@ def check_names(sources: Sequence[str]) -> None:
             raise InputError(f"{other} and {source} are both called {source_name(source)!r}; rename one")
 
 
-def align(dataset: str, out: str, *, settings: DetectorSettings, keep_aligned: bool = False, **options: Any) -> Facts:
-    """Step 2. With `keep_aligned`, a dataset that is aligned already is handed on as it is instead of refused."""
+def align(
+    dataset: str,
+    out: str,
+    *,
+    settings: DetectorSettings,
+    keep_aligned: bool = False,
+    sheet: Path | None = None,
+    **options: Any,
+) -> Facts:
+    """Step 2. With `keep_aligned`, a dataset that is aligned already is handed on as it is instead of refused.
+
+    `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside it); `options` are those of
+    `eolgul.align.step.align`.
+    """
+    from eolgul.align.sheet import sheets
     from eolgul.align.step import align as step
     from eolgul.align.step import is_aligned
+    from eolgul.dataset import FaceDataset
 
     started = time.monotonic()
     local = storage.fetch(dataset)
@@ -106,7 +126,9 @@ def align(dataset: str, out: str, *, settings: DetectorSettings, keep_aligned: b
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)
     with storage.destination(out, [dataset]) as target:
         made = step(local, target, settings=settings, **options)
-    return _facts(made, out, started)
+        drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
+    extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
+    return _facts(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
 
 
 def assemble(datasets: Sequence[str], out: str, **options: Any) -> Facts:
@@ -202,7 +224,16 @@ def promote(model: str, evaluation: str, registry: str, *, current_evaluation: s
 
 def _raw(source: str) -> Path:
     """A raw source on the local disk, with the files that belong to it by name."""
+    if storage.is_s3(source) and source.endswith(".lst"):  # its images lie below its folder
+        folder, _, name = source.rpartition("/")
+        return storage.fetch(folder) / name
     local = storage.fetch(source)
+    if (
+        storage.is_s3(source)
+        and (local / "meta" / "storage").is_file()
+        and storage.exists(f"{source.rstrip('/')}_list.npy")
+    ):
+        storage.fetch(f"{source.rstrip('/')}_list.npy")
     if storage.is_s3(source) and source.endswith((".rec", ".bin")):
         folder, _, name = source.rpartition("/")
         stem = name.rpartition(".")[0]

@@ -73,7 +73,7 @@ def plan_kface(source: Path, options: Options) -> Plan:
                 continue
             identity, condition = parsed
             if (selection is None or condition in selection) and options.wants(identity):
-                image_id = f"{identity}/{'_'.join(getattr(condition, name) for name in condition.__slots__)}"
+                image_id = kface.image_id(identity, condition)
                 note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
                 entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
     if not any(entry.identity for entry in entries):
