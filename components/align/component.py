@@ -26,7 +26,7 @@ def align(
         benchmarks: Benchmarks.
         workspace: Prefix (s3://) under which this run's artifacts go.
         min_face_size: Smallest face side in pixels.
-        which: Which face of several counts: "largest", "center", or "single" (several: rejected).
+        which: Which face of several counts: "largest", "center", "annotated", or "single" (several: rejected).
         backend: "onnx" (CPU) or "torch".
         device: For torch: "cpu" or "cuda".
         workers: Threads.

@@ -182,24 +182,47 @@ def export(
 
 @app.command()
 def align(
-    dataset: str,
-    out: str,
+    dataset: Annotated[str, typer.Argument(help="A FaceDataset of pictures; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the FaceDataset of faces goes; path or s3://.")],
     min_face_size: Annotated[
         int, typer.Option(help="Smallest face side in pixels.", min=12)
     ] = DetectorSettings().min_face_size,
+    min_score: Annotated[
+        float, typer.Option(help="Least score of a face.", min=0, max=1)
+    ] = DetectorSettings().thresholds[2],
+    min_eyes: Annotated[float, typer.Option(help="Least distance between the eyes in pixels.", min=0)] = 0.0,
     which: Annotated[
-        str, typer.Option(help="Which face counts: largest, center or single (several → rejected).")
+        str,
+        typer.Option(
+            help="Which face counts: largest, center, annotated (fits the annotation) or single (several → rejected)."
+        ),
     ] = "largest",
+    crop: Annotated[
+        str, typer.Option(help="similarity (five landmarks to the template) or box (the original project's plain crop)")
+    ] = "similarity",
+    anchor: Annotated[
+        str, typer.Option(help="rig: where no face is found, landmarks of the same person and K-FACE camera. Or none.")
+    ] = "none",
+    sheet: Annotated[Path | None, typer.Option(help="A contact sheet (.png), and one of the rejected.")] = None,
     backend: Annotated[str, typer.Option(help="onnx (CPU) or torch")] = "onnx",
     device: Annotated[str, typer.Option(help="torch backend: cpu or cuda")] = "cpu",
     workers: Workers = 2,
 ) -> None:
-    """Step 2: find the face (MTCNN), turn it upright, cut out 112x112."""
-    settings = DetectorSettings(min_face_size=min_face_size, which=which)
-    with _bar("align") as progress:
+    """Step 2: find the face (MTCNN), turn it upright, cut out 112x112. Killed, it goes on when it is run again."""
+    proposal, refinement, _ = DetectorSettings().thresholds
+    settings = DetectorSettings(min_face_size=min_face_size, thresholds=(proposal, refinement, min_score), which=which)
+    with tqdm(desc="align", unit="img", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            if bar.total is None:  # an earlier run's images count as done, not as this one's speed
+                bar.total = total
+                bar.initial = bar.n = done
+            bar.update(done - bar.n)
+
         facts = steps.align(
-            dataset, out, settings=settings, backend=backend, device=device, workers=workers, progress=progress
-        )
+            dataset, out, settings=settings, crop=crop, anchor=anchor, min_eyes=min_eyes, sheet=sheet,
+            backend=backend, device=device, workers=workers, progress=progress,
+        )  # fmt: skip
     _say(facts)
 
 
