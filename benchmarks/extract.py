@@ -195,24 +195,22 @@ def opening(images: list[bytes], folder: Path, python: Path | None) -> None:
 
 @contextmanager
 def peak() -> Iterator[list[int]]:
-    """The most memory (kB, resident) that this process's children and theirs have at one time together."""
+    """The most memory (kB) that this process's children and theirs have at one time together, what they share counted once."""
     most, over = [0], threading.Event()
 
     def look() -> None:
         while not over.wait(0.1):
-            parents, resident = {}, {}
+            parents, share = {}, {}
             for place in Path("/proc").glob("[0-9]*"):
                 try:
-                    lines = (place / "status").read_text().splitlines()
-                except OSError:
+                    parents[int(place.name)] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+                    share[int(place.name)] = int((place / "smaps_rollup").read_text().split("Pss:")[1].split()[0])
+                except (OSError, IndexError):
                     continue
-                facts = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-                parents[int(place.name)] = int(facts["PPid"])
-                resident[int(place.name)] = int(facts.get("VmRSS", "0 kB").split()[0])
             ours = {os.getpid()}
             while more := {child for child, parent in parents.items() if parent in ours} - ours:
                 ours |= more
-            most[0] = max(most[0], sum(resident.get(one, 0) for one in ours - {os.getpid()}))
+            most[0] = max(most[0], sum(share.get(one, 0) for one in ours - {os.getpid()}))
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -23,7 +23,7 @@ from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pa
 
 _EXACT = 1 << 24  # the whole numbers up to here are float32 numbers, which record 0 states its counts in
 _IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
-_FORGET = 64 << 20
+_FORGET = 16 << 20  # bytes of images after which the pages they came from are let go
 
 
 class RecImage(NamedTuple):

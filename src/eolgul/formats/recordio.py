@@ -31,7 +31,7 @@ _IMAGE_HEAD = struct.Struct("<IfQQ")
 _BOTH = struct.Struct("<IIIfQQ")  # a record's head and its image header
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
 _GATHER = 1 << 11  # headers read between two times of letting go of their pages
-_FORGET = 64 << 20
+_FORGET = 16 << 20
 
 
 class ImageRecord(NamedTuple):
