@@ -148,6 +148,13 @@ def test_hostile_meta_files_are_sentences(
         read_carray(tmp_path / "lfw")
 
 
+def test_a_list_of_python_2(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    write_carray(tmp_path / "lfw", images, [True] * 4)
+    header = "{'descr': '|b1', 'fortran_order': False, 'shape': (4L,), }".ljust(117) + "\n"
+    (tmp_path / "lfw_list.npy").write_bytes(npy(header, b"\0\1\0\2"))
+    assert read_carray(tmp_path / "lfw").same.tolist() == [False, True, False, True]
+
+
 def npy(header: str, body: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\0" + struct.pack("<H", len(header)) + header.encode() + body
 

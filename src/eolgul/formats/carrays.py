@@ -9,6 +9,7 @@ against what they must be before anything is allocated for them.
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ _ITEM_BYTES = 4 * 3 * 112 * 112
 _PACK = struct.Struct("<4sB3xq")  # magic, format version, number of chunks (-1: not said)
 _BLOSC = struct.Struct("<BBBBIII")  # version, codec's version, flags, type size, bytes, block size, compressed bytes
 _META_BYTES = 1 << 20
+_FLAGS = 1 << 24  # bytes of a list, one a pair; the largest known set has 7,000
+# Python 2 wrote the length as a long.
+_NPY = re.compile(rb"\{'descr': '\|b1', 'fortran_order': (?:False|True), 'shape': \((\d{1,9})L?,\),? *\} *\n", re.ASCII)
 _CHUNK_BYTES = 256 << 20  # bcolz makes chunks of up to a few MB; one of more than this is not honest
 blosc.set_nthreads(1)  # its threads do not live through a fork, and readers run side by side anyway
 
@@ -83,9 +87,9 @@ class Carray:
 
 
 def _pixels(values: NDArray[np.float32], where: str) -> NDArray[np.uint8]:
-    scaled = np.rint(values * np.float32(127.5) + np.float32(127.5))
-    if not ((scaled >= 0) & (scaled <= 255)).all():  # NaN is neither
+    if not ((values >= -1) & (values <= 1)).all():  # NaN is neither
         raise InputError(f"{where}: holds values outside -1…1, expected (x - 127.5) / 127.5")
+    scaled = np.rint(values * np.float32(127.5) + np.float32(127.5))
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 0)[:, :, ::-1])
 
 
@@ -133,15 +137,16 @@ def _read(file: Path, limit: int) -> bytes:
 
 
 def _flags(file: Path) -> NDArray[np.bool_]:
-    """The flags of a `.npy`, mapped and not loaded, so that its header is held against the file's length first."""
-    try:
-        found = np.load(file, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror or 'not a .npy file'}") from error
-    except Exception as error:  # numpy's header parser raises many kinds
-        raise InputError(f"{file} at byte 0: not a .npy of flags ({str(error).splitlines()[0][:80]})") from error
-    if not isinstance(found, np.ndarray) or found.ndim != 1 or found.dtype != np.bool_ or len(found) == 0:
-        kind = f"{found.dtype} of {found.ndim} axes" if isinstance(found, np.ndarray) else "an archive"
-        raise InputError(f"{file} at byte 0: {kind}, expected a row of bool")
-    flags: NDArray[np.bool_] = np.asarray(found).view(np.uint8) != 0  # a bool of a file can be any byte
+    """The flags of a `.npy` (version 1, a row of bool). Its header is matched, not evaluated as numpy would do."""
+    data = _read(file, _FLAGS)
+    length = int.from_bytes(data[8:10], "little")
+    header = _NPY.fullmatch(data[10 : 10 + length]) if data[:8] == b"\x93NUMPY\x01\0" else None
+    if header is None:
+        raise InputError(f"{file} at byte 0: expected a .npy of version 1 that holds a row of bool")
+    count = int(header[1])
+    if count == 0 or len(data) != 10 + length + count:
+        raise InputError(f"{file} at byte {10 + length}: {len(data) - 10 - length} bytes, expected {count} flags")
+    flags: NDArray[np.bool_] = (
+        np.frombuffer(data, np.uint8, offset=10 + length) != 0
+    )  # a bool of a file can be any byte
     return flags

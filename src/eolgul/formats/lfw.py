@@ -7,6 +7,8 @@ from pathlib import Path
 
 from eolgul.errors import InputError
 
+_MOST = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -37,7 +39,7 @@ def read_pairs(path: Path) -> list[Pair]:
     lines = [(number, line) for number, line in enumerate(rest, 2) if line.strip()]
     try:
         folds, each = (int(value) for value in first.split())
-        if folds < 1 or each < 1:
+        if not 1 <= folds <= _MOST or not 1 <= each <= _MOST:  # a number without end would only make a sentence so
             raise ValueError(first)
     except ValueError as error:
         raise InputError(f"{path} line 1: expected 'folds<TAB>pairs per class'") from error
