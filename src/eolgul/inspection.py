@@ -15,7 +15,7 @@ from eolgul import registry, storage
 from eolgul.artifact import CARDS, open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import detect_kind
+from eolgul.extract import SYNTHETIC_MARK, detect_kind
 from eolgul.gallery import FIRST, Gallery, of_bin, of_carray, of_dataset, of_files, of_rec
 from eolgul.headers import outline
 
@@ -63,7 +63,10 @@ def _look(path: Path) -> tuple[dict[str, Any], Gallery | None]:
         gallery = of_carray(path)
     else:
         gallery = of_files(path, kind)
-    return {"kind": f"raw:{kind}", **gallery.facts, **outline_of(gallery)}, gallery
+    beside = path.with_name(f"{path.name}.{SYNTHETIC_MARK}")
+    mark = beside if kind == "bin" else (path if path.is_dir() else path.parent) / SYNTHETIC_MARK
+    facts = {"kind": f"raw:{kind}", "synthetic": mark.is_file()}
+    return facts | gallery.facts | outline_of(gallery), gallery
 
 
 def outline_of(gallery: Gallery) -> dict[str, Any]:

@@ -107,6 +107,21 @@ def test_a_carray(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "sheet.png")).shape[2] == 3
 
 
+def test_drawn_people_are_called_so(tmp_path: Path) -> None:
+    write_rec(tmp_path / "faces", [(0, picture(1))])
+    write_bin(tmp_path / "set.bin", [picture(1)] * 2, [True])
+    for place, mark in (
+        ("faces", "faces/synthetic.json"),
+        ("faces/train.rec", ""),
+        ("set.bin", "set.bin.synthetic.json"),
+    ):
+        if mark:
+            assert inspect(str(tmp_path / place))["synthetic"] is False
+            (tmp_path / mark).write_text('{"synthetic": true}')
+        facts = inspect(str(tmp_path / place))
+        assert facts["synthetic"] is True and "SYNTHETIC" in render(facts)
+
+
 def test_a_screen_is_enough(tmp_path: Path) -> None:
     counts = [1, 1, 1, 2, 3, 9, 40]
     write_rec(tmp_path / "faces", [(label, picture(7)) for label, n in enumerate(counts) for _ in range(n)])
