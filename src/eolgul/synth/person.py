@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eolgul.synth.mesh import Reals, load_base, read_target, shape_parameters
+from eolgul.synth.mesh import MOUTH_LEFT, MOUTH_RIGHT, Reals, load_base, read_target, shape_parameters
 
 # So many identities of K-FACE's form the year 99 has.
 IDENTITIES = 36_500
@@ -107,4 +107,14 @@ def head(person: Person) -> Reals:
                 if own in (0, side):
                     # A target of a single side is added whole; one of both sides is cut along the middle.
                     _add(vertices, name, abs(value) if parameter.negative else max(value, 0), 0 if own else side)
+    _narrow_mouth(vertices)
     return vertices
+
+
+def _narrow_mouth(vertices: Reals) -> None:
+    """Draws the mouth's inside together behind the lips, in place: a flat chin would let it through."""
+    base = load_base()
+    inside = np.clip(2 * base.masks[:, 1] - 0.6, 0, 1)
+    corners = vertices[[base.index(MOUTH_RIGHT), base.index(MOUTH_LEFT)]].mean(0)
+    vertices[:, 1] += inside * 0.35 * (corners[1] - vertices[:, 1])
+    vertices[:, 2] -= 0.05 * inside

@@ -178,6 +178,10 @@ class _Painter:
                 directions[met],
                 active[met] if subpixels else np.full(1, -1),
             )
+            # Skin seen from within is the mouth or a nostril come through a thin face: what it covers is seen instead.
+            within = np.einsum("ij,ij->i", np.asarray(hits["Ng"])[met], directions[met]) > 0
+            within &= self.scene.material[triangle[met]] == SKIN
+            alpha[within] = 0
             if layer == _LAYERS - 1:
                 alpha[:] = 1
             where = active[met]
@@ -187,7 +191,9 @@ class _Painter:
             if not len(through):
                 break
             active = where[through]
-            origins = np.ascontiguousarray(points[through] + 0.004 * directions[met][through], np.float32)
+            # The surface that was come through lies close behind; strands are loose, and never twice the same.
+            step = np.where(within[through], 0.0004, 0.004).astype(np.float32)[:, None]
+            origins = np.ascontiguousarray(points[through] + step * directions[met][through], np.float32)
             directions = np.ascontiguousarray(directions[met][through])
         return colour
 
