@@ -1,13 +1,18 @@
-"""Face detection against facenet-pytorch, same pictures, same settings, one run: images/s and their ratio (medians).
+"""Face detection against facenet-pytorch: same pictures, same settings, same boxes, one run.
 
-Pictures: LFW's from EOLGUL_SHARED or ../shared/data where it is, else drawn people. One thread each.
+Images per CPU second, one thread each (the time that other programs take does not count; on an idle machine it is the
+wall clock's), medians of interleaved rounds; wall-clock speed of the whole step with one and two workers; and the peak
+memory of one large picture and of many. Pictures: LFW's from EOLGUL_SHARED or ../shared/data where it is, else drawn
+people; 864x576 is K-FACE's High size, the same pictures enlarged onto it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -16,16 +21,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import cv2
 import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-from eolgul.align.mtcnn import Detector
+from eolgul.align.mtcnn import Detector, Faces
 from eolgul.align.networks import export_onnx
+from eolgul.align.step import align
+from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.images import decode
 from eolgul.modelpackage import DetectorSettings
 
-COUNT, ROUNDS = 64, 3
+COUNT, ROUNDS = 64, 5
 
 
 def pictures() -> list[np.ndarray]:
@@ -44,39 +52,122 @@ def pictures() -> list[np.ndarray]:
     ]
 
 
-def speed(work: Callable[[], object], count: int) -> float:
-    seconds = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return count / statistics.median(seconds)
+def on_canvas(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The picture enlarged to the canvas's height, in its middle."""
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+    canvas = np.full((height, width, 3), 96, np.uint8)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+    return canvas
+
+
+def speeds(works: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Images per CPU second of each, its rounds taken in turn with the others'."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(ROUNDS + 1):
+        for name, work in works.items():
+            started = time.process_time()
+            work()
+            if turn:  # the first warms up
+                seconds[name].append(time.process_time() - started)
+    return {name: count / statistics.median(some) for name, some in seconds.items()}
+
+
+def batched(images: list[np.ndarray], size: int) -> list[list[np.ndarray]]:
+    return [images[at : at + size] for at in range(0, len(images), size)]
+
+
+def same_boxes(peer: MTCNN, detector: Detector, images: list[np.ndarray]) -> bool:
+    def same(theirs: np.ndarray | None, ours: Faces) -> bool:
+        if theirs is None or len(theirs) != len(ours):
+            return theirs is None and len(ours) == 0
+        return all(np.abs(ours.boxes - box.astype(float)).max(axis=1).min() < 0.05 for box in theirs)
+
+    return all(same(peer.detect(image)[0], detector.detect([image])[0]) for image in images)
+
+
+def compare(images: list[np.ndarray], smallest: int, detectors: Path) -> None:
+    settings = DetectorSettings(min_face_size=smallest)
+    peer = MTCNN(min_face_size=smallest, thresholds=list(settings.thresholds), keep_all=True, device="cpu")
+    ours = Detector.from_onnx(detectors, settings)
+    works: dict[str, Callable[[], object]] = {
+        f"facenet {size}": lambda size=size: [peer.detect(batch, landmarks=True) for batch in batched(images, size)]
+        for size in (1, 4, 16)
+    }
+    works["eolgul 1"] = lambda: [ours.detect([image]) for image in images]
+    works["eolgul 16"] = lambda: [ours.detect(batch) for batch in batched(images, 16)]
+    measured = speeds(works, len(images))
+    best = max(value for name, value in measured.items() if name.startswith("facenet"))
+    row = {
+        "size": f"{images[0].shape[1]}x{images[0].shape[0]}",
+        "min_face_size": smallest,
+        "images/s by batch": {name: round(value, 1) for name, value in measured.items()},
+        "ratio to its best": round(max(measured["eolgul 1"], measured["eolgul 16"]) / best, 2),
+        "same boxes": same_boxes(peer, ours, images),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    print(json.dumps(row))
+    sys.stdout.flush()
+
+
+def step_speed(images: list[np.ndarray], repeats: int = 8) -> None:
+    """The whole step (decode, detect, cut, encode, write) on the wall clock, with one worker and with two."""
+    with TemporaryDirectory() as folder:
+        source = Path(folder) / "source"
+        with writing_dataset(source, step="benchmark", recipe={}, inputs=[], synthetic=False) as writer:
+            writer.describe(name="pictures", identities_known=False, aligned=None)
+            for number in range(repeats * len(images)):
+                picture = images[number % len(images)]
+                data = cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
+                size = (picture.shape[1], picture.shape[0])
+                writer.add(f"p/{number}", "p", data, extension="jpg", size=size, source="pictures")
+        count = len(FaceDataset(source))
+        speed = {}
+        for workers in (1, 2):
+            started = time.perf_counter()
+            align(source, Path(folder) / f"out{workers}", workers=workers)
+            speed[f"{workers} workers"] = round(count / (time.perf_counter() - started), 1)
+    print(json.dumps({"whole step, images/s on the wall clock": speed, "load": round(os.getloadavg()[0], 1)}))
+
+
+def memory(who: str, width: int, height: int, count: int) -> None:
+    """In a process of its own: MiB that detection adds at its peak to what the pictures take."""
+    torch.set_num_threads(1)
+    images = [on_canvas(picture, width, height) for picture in (pictures() * count)[:count]]
+    if who == "eolgul":
+        with TemporaryDirectory() as folder:
+            export_onnx(Path(folder))
+            detector = Detector.from_onnx(Path(folder), DetectorSettings())
+        work: Callable[[], object] = lambda: detector.detect(images)  # noqa: E731
+    else:
+        peer = MTCNN(min_face_size=40, keep_all=True, device="cpu")
+        work = lambda: peer.detect(images, landmarks=True)  # noqa: E731
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
+    if sys.argv[1:2] == ["memory"]:
+        memory(sys.argv[2], *(int(word) for word in sys.argv[3:6]))
+        return
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     images = pictures()
-    batches = [images[at : at + 16] for at in range(0, len(images), 16)]
-    for smallest in (20, 40):
-        settings = DetectorSettings(min_face_size=smallest)
-        peer = MTCNN(min_face_size=smallest, thresholds=list(settings.thresholds), keep_all=True, device="cpu")
-        with TemporaryDirectory() as folder:
-            export_onnx(Path(folder))
-            ours = Detector.from_onnx(Path(folder), settings)
-            theirs = {
-                "one by one": speed(lambda: [peer.detect(image, landmarks=True) for image in images], len(images)),  # noqa: B023
-                "batches of 16": speed(lambda: [peer.detect(batch, landmarks=True) for batch in batches], len(images)),  # noqa: B023
-            }
-            mine = speed(lambda: [ours.detect([image]) for image in images], len(images))  # noqa: B023
-        row = {
-            "min_face_size": smallest,
-            "size": f"{images[0].shape[1]}x{images[0].shape[0]}",
-            "facenet-pytorch images/s": {name: round(value, 1) for name, value in theirs.items()},
-            "eolgul images/s": round(mine, 1),
-            "ratio to its best": round(mine / max(theirs.values()), 2),
-        }
-        print(json.dumps(row))
+    with TemporaryDirectory() as folder:
+        export_onnx(Path(folder))
+        compare(images, 20, Path(folder))
+        compare(images, 40, Path(folder))
+        compare([on_canvas(picture, 864, 576) for picture in images[:16]], 40, Path(folder))
+    step_speed(images)
+    for width, height, count in ((250, 250, 16), (250, 250, 256), (864, 576, 64), (4000, 3000, 1)):
+        peaks = {}
+        for who in ("facenet", "eolgul"):
+            words = [sys.executable, __file__, "memory", who, str(width), str(height), str(count)]
+            peaks[who] = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+        print(json.dumps({"peak MiB above the pictures": peaks, "pictures": f"{count} of {width}x{height}"}))
         sys.stdout.flush()
 
 

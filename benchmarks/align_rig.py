@@ -50,7 +50,9 @@ def without_annotations(tree: Path, to: Path) -> Path:
     return to
 
 
-def errors(dataset: FaceDataset, known: dict[tuple[str, str], NDArray[np.float32]]) -> dict[tuple[str, str], list[float]]:
+def errors(
+    dataset: FaceDataset, known: dict[tuple[str, str], NDArray[np.float32]]
+) -> dict[tuple[str, str], list[float]]:
     """Mean landmark error over inter-eye distance, by camera and landmark source."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in dataset.manifest.select(["identity", "camera", "landmarks", "landmark_source"]).to_pylist():
