@@ -326,3 +326,20 @@ def test_to_s3_and_back(s3: str, tmp_path: Path) -> None:
         assert (again["images"], again["synthetic"]) == (20, True)
         with pytest.raises(InputError, match="something is there already"):
             steps.export(f"{s3}/export/d", out, to=to)
+
+
+def test_real_sets_come_back(shared_data: Path, tmp_path: Path) -> None:
+    """InsightFace's own small `.bin`, and LFW's pairs over a part of its images."""
+    real = shared_data / "insightface-bin" / "small_lfw.bin"
+    export(extract(real, tmp_path / "a").path, tmp_path / "out.bin", to="bin")
+    first, again = insightface.read_bin(real), insightface.read_bin(tmp_path / "out.bin")
+    assert first.images == again.images and first.same.tolist() == again.same.tolist()
+    listed = shared_data / "lfw-1-5" / "pairs.txt"
+    made = extract(shared_data / "lfw-1-5" / "images", tmp_path / "lfw", pairs=listed)
+    card = export(made.path, tmp_path / "folders", to="folders")
+    assert card["images"] == 6_165 and card["pairs"] == made.contents["pairs"]
+    if made.contents["pairs_lost"] == 0:
+        assert card["pairs_txt"] and lfw.read_pairs(tmp_path / "folders" / "pairs.txt") == lfw.read_pairs(listed)
+    for path in sorted((tmp_path / "folders").glob("*/*.jpg"))[::97]:
+        original = shared_data / "lfw-1-5" / "images" / path.relative_to(tmp_path / "folders")
+        assert path.read_bytes() == original.read_bytes()
