@@ -231,3 +231,20 @@ def test_round_trip(tmp_path: Path) -> None:
     assert pickle.loads((tmp_path / "a.bin").read_bytes()) == ([b"1", b"2", b"3", b"4"], [True, False])
     with pytest.raises(ValueError, match="3 images for 2 flags"):
         write_bin(tmp_path / "a.bin", [b"1", b"2", b"3"], [True, False])
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_an_empty_image_is_an_image_of_no_bytes(tmp_path: Path, protocol: int) -> None:
+    """Python 3 writes it as a call of `bytes` in protocols 0 to 2; extraction then says that it is no image."""
+    (tmp_path / "set.bin").write_bytes(pickle.dumps(([b"", b"x"], [True]), protocol=protocol))
+    assert read_bin(tmp_path / "set.bin").images == [b"", b"x"]
+
+
+@pytest.mark.parametrize("module", ["copy\neg", "\x1b[31mos"])
+def test_a_strangers_words_do_not_reach_the_terminal(tmp_path: Path, module: str) -> None:
+    name = module.encode()
+    data = b"\x80\x04\x8c" + bytes([len(name)]) + name + b"\x8c\x06system\x93."
+    (tmp_path / "set.bin").write_bytes(data)
+    with pytest.raises(InputError, match=r"before byte \d+: asks for") as error:
+        read_bin(tmp_path / "set.bin")
+    assert str(error.value).isprintable()

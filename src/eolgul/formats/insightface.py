@@ -118,15 +118,17 @@ def index_rec(rec: Path) -> ImageIndex:
     """
     with RecordReader(rec) as reader:
         index, heads = _index(rec, reader)
-        order = np.argsort(index.keys, kind="stable")
-        keys, offsets, sizes = index.keys[order], index.offsets[order], heads.length[order]
+        keys, offsets, sizes, flags = index.keys, index.offsets, heads.length, heads.flag
+        if (keys[1:] < keys[:-1]).any():
+            order = np.argsort(keys, kind="stable")
+            keys, offsets, sizes, flags = keys[order], offsets[order], sizes[order], flags[order]
         end = _images_end(reader, keys, offsets)
     if end is not None:
         # Where record 0 could not state its numbers exactly: an identity's record is a header and two labels.
-        identities = (heads.flag[order] == 0) & (sizes == _IDENTITY_RECORD)
+        identities = (flags == 0) & (sizes == _IDENTITY_RECORD)
         images = (keys > 0) & ((keys < end) if end <= _EXACT else ~identities)
         keys, offsets, sizes = keys[images], offsets[images], sizes[images]
-        found = len(np.unique(keys))
+        found = len(keys) - int((keys[1:] == keys[:-1]).sum())
         if np.float32(found + 1) != np.float32(end):
             raise InputError(f"{rec}: record 0 announces {end - 1} images, {found} are there; is it cut off?")
     repeated = np.zeros(len(keys), np.bool_)
@@ -152,11 +154,12 @@ def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads]:
     path = rec.with_suffix(".idx")
     if path.is_file():
         listed = read_index(path)
-        order = np.argsort(listed.offsets, kind="stable")
-        index = Index(listed.keys[order], listed.offsets[order])
-        heads = _heads_that_fit(reader, index)
+        if (listed.offsets[1:] < listed.offsets[:-1]).any():
+            order = np.argsort(listed.offsets, kind="stable")
+            listed = Index(listed.keys[order], listed.offsets[order])
+        heads = _heads_that_fit(reader, listed)
         if heads is not None:
-            return index, heads
+            return listed, heads
     offsets = reader.offsets()
     if len(offsets) == 0:
         raise InputError(f"{rec}: no record found, expected RecordIO")
@@ -295,6 +298,16 @@ class _Encode:
         raise InputError("gives a function a state: refused")
 
 
+class _NoBytes:
+    """Stands in for `bytes`, which Python 3 asks for to write empty ones in protocols 0 to 2, and for nothing else."""
+
+    def __new__(cls) -> bytes:  # type: ignore[misc]
+        return b""
+
+    def __setstate__(self, state: object) -> None:
+        raise InputError("gives a class a state: refused")
+
+
 class _BinUnpickler(pickle.Unpickler):
     """Builds what a `.bin` needs (bytes, str, list, tuple, bool, uint8 and bool arrays) and nothing else.
 
@@ -306,6 +319,8 @@ class _BinUnpickler(pickle.Unpickler):
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Dtype,
         ("_codecs", "encode"): _Encode,
+        ("__builtin__", "bytes"): _NoBytes,
+        ("builtins", "bytes"): _NoBytes,
         **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
         **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
         **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
@@ -313,7 +328,8 @@ class _BinUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._STAND_INS:
-            raise InputError(f"asks for {module}.{name}, which a .bin set never needs: refused")
+            asked = f"{module}.{name}"[:80]  # a stranger's words: no line break or escape of theirs reaches a terminal
+            raise InputError(f"asks for {asked!a}, which a .bin set never needs: refused")
         return self._STAND_INS[module, name]
 
 
@@ -332,17 +348,21 @@ def read_bin(path: Path) -> Bin:
 
     Raises InputError when it is no such pickle, asks for any other class, or its counts do not fit.
     """
+    place = 0
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            _check_memo(data)
-            data.seek(0)
-            loaded = _BinUnpickler(data, encoding="bytes").load()
+            try:
+                _check_memo(data)
+                data.seek(0)
+                loaded = _BinUnpickler(data, encoding="bytes").load()
+            finally:
+                place = data.tell()
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path} before byte {place}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except Exception as error:  # a hostile or cut-off pickle can raise nearly anything
-        raise InputError(f"{path}: not a readable .bin set ({type(error).__name__})") from error
+        raise InputError(f"{path} before byte {place}: not a readable .bin set ({type(error).__name__})") from error
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         raise InputError(f"{path}: expected a pair (images, is-same flags)")
     items, flags = loaded
