@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,8 @@ def test_a_batch_of_mixed_sizes_gives_what_single_images_give(
     tiny = np.zeros((8, 5, 3), np.uint8)
     together = detectors["onnx"].detect([*some, blank, tiny])
     assert [len(faces) for faces in together[-2:]] == [0, 0]
+    assert [len(faces) for faces in (*detectors["onnx"].detect([blank]), *detectors["onnx"].detect([tiny]))] == [0, 0]
+    assert detectors["onnx"].detect([]) == []
     for photo, found in zip(some, together, strict=False):
         (alone,) = detectors["onnx"].detect([photo])
         np.testing.assert_allclose(found.boxes, alone.boxes, atol=0.01)
@@ -75,31 +78,48 @@ def test_a_batch_of_mixed_sizes_gives_what_single_images_give(
         assert (np.diff(found.scores) <= 0).all()
 
 
-@pytest.mark.parametrize("strip", [areas._STRIP, 131 * 20])
+def test_threads_do_not_disturb_each_other(detectors: dict[str, Detector], shared_data: Path) -> None:
+    """Each has its own memory for what it sums up."""
+    some = photos(shared_data)[::4]
+    alone = [detectors["onnx"].detect([photo])[0] for photo in some]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda photo: detectors["onnx"].detect([photo])[0], some * 3))
+    for one, other in zip(alone * 3, together, strict=True):
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+
+
+@pytest.mark.parametrize("strip", [areas.STRIP, 131 * 20])
 def test_area_averages_equal_torchs(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a whole picture and of boxes in it, enlarged and shrunk, from one table and in strips."""
-    monkeypatch.setattr(areas, "_STRIP", strip)
+    monkeypatch.setattr(areas, "STRIP", strip)
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (97, 131, 3), np.uint8)
     picture = Picture(image)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     sizes = ((48, 48), (24, 24), (97, 131), (200, 150), (13, 7), (1, 1))
-    for size, level in zip(sizes, picture.levels(sizes), strict=True):
+    levels = [np.empty((3, *size), np.float32) for size in sizes]
+    picture.levels(levels)
+    for size, level in zip(sizes, levels, strict=True):
         expected = F.interpolate(tensor, size=size, mode="area").numpy()[0]
-        np.testing.assert_allclose(level, expected, atol=1e-3)
+        np.testing.assert_allclose(level, (expected - 127.5) / 128, atol=1e-6)
     boxes = np.array([[0, 0, 131, 97], [5, 9, 30, 80], [100, 90, 101, 91]])
-    for box, crop in zip(boxes, picture.crops(boxes, 24), strict=True):
+    crops = np.empty((3, 3, 24, 24), np.float32)
+    picture.crops(boxes, crops)
+    for box, crop in zip(boxes, crops, strict=True):
         x1, y1, x2, y2 = box
         expected = F.interpolate(tensor[:, :, y1:y2, x1:x2], size=(24, 24), mode="area").numpy()[0]
-        np.testing.assert_allclose(crop, expected, atol=1e-3)
+        np.testing.assert_allclose(crop, (expected - 127.5) / 128, atol=1e-6)
 
 
 def test_sums_that_wrap_around_still_average_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """A white picture of 9.4 million pixels overflows 32-bit sums; its averages are white."""
-    monkeypatch.setattr(areas, "_STRIP", 1 << 25)
+    monkeypatch.setattr(areas, "STRIP", 1 << 25)
     picture = Picture(np.full((3072, 3072, 3), 255, np.uint8))
-    assert (picture.levels([(5, 7)])[0] == 255).all()
-    assert (picture.crops(np.array([[3000, 3000, 3072, 3072], [2, 2, 3000, 3071]]), 24) == 255).all()
+    level, crops = np.empty((3, 5, 7), np.float32), np.empty((2, 3, 24, 24), np.float32)
+    picture.levels([level])
+    picture.crops(np.array([[3000, 3000, 3072, 3072], [2, 2, 3000, 3071]]), crops)
+    np.testing.assert_allclose(level, 127.5 / 128, atol=1e-6)
+    np.testing.assert_allclose(crops, 127.5 / 128, atol=1e-6)
 
 
 def test_the_pnet_in_strips_gives_what_it_gives_in_one(

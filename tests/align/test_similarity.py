@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eolgul.align.similarity import TEMPLATE, align_face, similarity_transform
+from eolgul.align.similarity import TEMPLATE, align_face, crop_box, similarity_transform
+from eolgul.errors import InputError
 
 
 @given(st.floats(-3.1, 3.1), st.floats(0.05, 20), st.floats(-500, 500), st.floats(-500, 500), st.integers(0, 2**32 - 1))
@@ -73,3 +74,29 @@ def test_shrinking_keeps_the_place() -> None:
         face = align_face(image, landmarks)[..., 0].astype(float)
         centre = (np.indices(face.shape) * face).sum(axis=(1, 2)) / face.sum()
         np.testing.assert_allclose(centre[::-1], TEMPLATE[2], atol=0.6)
+
+
+def test_equals_skimage_and_its_warp_equals_opencvs() -> None:
+    """The matrix within 1e-6 of scikit-image's SimilarityTransform; the picture within a grey level of a warp with it."""
+    transform = pytest.importorskip("skimage.transform")
+    rng = np.random.default_rng(2)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (240, 320, 3), np.uint8), (0, 0), 1.5)
+    for _ in range(40):
+        scale, angle = rng.uniform(0.6, 1.8), rng.uniform(-0.6, 0.6)
+        turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        landmarks = TEMPLATE @ turn.T + rng.uniform(20, 90, 2) + rng.normal(0, 3, (5, 2))
+        theirs = transform.SimilarityTransform.from_estimate(landmarks, TEMPLATE).params[:2]
+        np.testing.assert_allclose(similarity_transform(landmarks, TEMPLATE), theirs, atol=1e-6)
+        expected = cv2.warpAffine(image, theirs, (112, 112), flags=cv2.INTER_LINEAR, borderValue=0)
+        assert np.abs(align_face(image, landmarks).astype(int) - expected).max() <= 1
+
+
+def test_the_plain_box_is_what_the_box_shows() -> None:
+    image = np.random.default_rng(4).integers(0, 256, (300, 300, 3), np.uint8)
+    np.testing.assert_array_equal(crop_box(image, np.array([40, 60, 152, 172])), image[60:172, 40:152])
+    shrunk = crop_box(image, np.array([10, 20, 234, 244])).astype(float)
+    expected = image[20:244, 10:234].reshape(112, 2, 112, 2, 3).mean(axis=(1, 3))
+    assert np.abs(shrunk - expected).max() <= 1
+    np.testing.assert_array_equal(crop_box(image, np.array([-50, -50, 112, 112])), image[:112, :112])
+    with pytest.raises(InputError, match="outside"):
+        crop_box(image, np.array([400, 400, 500, 500]))

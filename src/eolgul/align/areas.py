@@ -2,7 +2,8 @@
 
 A target pixel averages source rows floor(i H / h) to ceil((i + 1) H / h), as torch's area interpolation does (OpenCV's
 weighs the border pixels and differs). A summed-area table (Crow 1984) answers each with four look-ups, exactly: sums are
-32-bit and wrap around, and the difference of wrapped sums is right as long as one target pixel averages less than 2^32.
+32-bit and wrap around, and the difference of wrapped sums is right as long as one target pixel averages less than 2^31.
+What comes out is network input: `(average - 127.5) / 128`.
 """
 
 from __future__ import annotations
@@ -16,49 +17,80 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 # A table takes 16 bytes a pixel: larger pictures are worked through in strips of so many pixels.
-_STRIP = 1 << 20
-_LOOK_UPS = 1 << 19  # four take 16 bytes each at a time
-# Four channels, so that a look-up is one move of 16 bytes; NumPy's type of that size is this.
+STRIP = 1 << 20
+# Cells computed at a time, so that what lies between stays in the cache and in memory that is already there: fresh
+# memory cost more than the sums.
+_BLOCK = 1 << 16
+_CHANNELS = 4  # one unused, so that a look-up is one move of 16 bytes; NumPy's type of that size is this:
 _CELL = np.complex128
 
 
-class Picture:
-    """A uint8 RGB image (H x W x 3) that is asked for averages."""
+class Tables:
+    """Memory for summed-area tables, used again by the next pictures; one a thread."""
 
-    def __init__(self, image: NDArray[np.uint8]) -> None:
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.int32)
+        self._taken = 0
+
+    def clear(self, pixels: int) -> None:
+        """Take back all that was lent, and have room for pictures of so many pixels in all."""
+        self._taken = 0
+        if pixels * _CHANNELS > len(self._memory):
+            self._memory = np.empty(pixels * _CHANNELS, np.int32)
+
+    def lend(self, height: int, width: int) -> NDArray[np.int32]:
+        begin, self._taken = self._taken, self._taken + height * width * _CHANNELS
+        return self._memory[begin : self._taken].reshape(height, width, _CHANNELS)
+
+
+class Picture:
+    """A uint8 RGB image (H x W x 3) that is asked for averages. `tables` lends memory while the picture is in use."""
+
+    def __init__(self, image: NDArray[np.uint8], tables: Tables | None = None) -> None:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected uint8 H x W x 3, got {image.dtype} {image.shape}")
         self.height, self.width = image.shape[:2]
         self._image = image
-        self._table = _summed(image) if self.height * self.width <= _STRIP else None
+        self._table = None
+        if self.height * self.width <= STRIP:
+            self._table = _summed(image, tables.lend(self.height + 1, self.width + 1) if tables else None)
 
-    def levels(self, sizes: Sequence[tuple[int, int]]) -> list[Floats]:
-        """The whole picture averaged to each of `sizes` (height, width): float32 3 x height x width, 0…255."""
-        levels = [np.empty((3, *size), np.float32) for size in sizes]
-        edges = [(_edges(self.height, size[0]), _edges(self.width, size[1])) for size in sizes]
+    @staticmethod
+    def table_size(image: NDArray[np.uint8]) -> int:
+        """Cells of the table that a picture of this image borrows."""
+        height, width = image.shape[:2]
+        return (height + 1) * (width + 1) if height * width <= STRIP else 0
+
+    def levels(self, out: Sequence[Floats]) -> None:
+        """Average the whole picture into each of `out` (float32 3 x height x width)."""
+        edges = [(_edges(self.height, level.shape[1]), _edges(self.width, level.shape[2])) for level in out]
         # A strip reaches far enough that each target row which begins in it ends in it.
         reach = max((int((bottom - top).max()) for (top, bottom), _ in edges), default=1)
-        step = self.height if self._table is not None else max(1, _STRIP // max(1, self.width))
+        step = self.height if self._table is not None else max(1, STRIP // max(1, self.width))
+        block = max(1, _BLOCK // max(1, self.width))
         for begin in range(0, self.height, step):
             end = min(self.height, begin + step + reach)
             table = self._table if self._table is not None else _summed(self._image[begin:end])
-            for level, ((top, bottom), (left, right)) in zip(levels, edges, strict=True):
+            for level, ((top, bottom), (left, right)) in zip(out, edges, strict=True):
                 first, last = np.searchsorted(top, (begin, begin + step))
-                rows, down = top[first:last] - begin, bottom[first:last] - begin
-                across = table[down] - table[rows]
-                sums = np.take(across, right, axis=1) - np.take(across, left, axis=1)
-                areas = (down - rows)[:, None] * (right - left)
-                np.divide(sums[..., :3].transpose(2, 0, 1), areas, out=level[:, first:last], casting="unsafe")
-        return levels
+                for at in range(first, last, block):
+                    some = slice(at, min(at + block, last))
+                    across = table[bottom[some] - begin]
+                    across -= table[top[some] - begin]
+                    sums = across.take(right, axis=1)
+                    sums -= across.take(left, axis=1)
+                    areas = (bottom[some] - top[some])[:, None] * (right - left)
+                    _averages(sums, areas, level[:, some])
 
-    def crops(self, boxes: Ints, side: int) -> Floats:
-        """Rectangles K x 4 (x1 y1 x2 y2, end excluded, inside the picture) averaged: float32 K x 3 x side x side."""
+    def crops(self, boxes: Ints, out: Floats) -> None:
+        """Average rectangles K x 4 (x1 y1 x2 y2, end excluded, inside the picture) into `out`: K x 3 x side x side."""
         if self._table is None:
-            crops = [Picture(self._image[y1:y2, x1:x2]).levels([(side, side)])[0] for x1, y1, x2, y2 in boxes.tolist()]
-            return np.stack(crops) if crops else np.empty((0, 3, side, side), np.float32)
-        out = np.empty((len(boxes), 3, side, side), np.float32)
-        cells = self._table.reshape(-1, 4).view(_CELL).ravel()
-        step = max(1, _LOOK_UPS // side**2)
+            for (x1, y1, x2, y2), crop in zip(boxes.tolist(), out, strict=True):
+                Picture(self._image[y1:y2, x1:x2]).levels([crop])
+            return
+        side = out.shape[-1]
+        cells = self._table.reshape(-1, _CHANNELS).view(_CELL).ravel()
+        step = max(1, _BLOCK // side**2)
         for begin in range(0, len(boxes), step):
             some = boxes[begin : begin + step]
             top, bottom = _edges(some[:, 3] - some[:, 1], side, some[:, 1])
@@ -69,20 +101,27 @@ class Picture:
             sums -= _look_up(cells, top, right)
             sums -= _look_up(cells, bottom, left)
             sums += _look_up(cells, top, left)
-            channels = sums[..., :3].transpose(0, 3, 1, 2)
-            np.divide(channels, areas[:, None], out=out[begin : begin + step], casting="unsafe")
-        return out
+            _averages(sums, areas, out[begin : begin + step].transpose(1, 0, 2, 3))
 
 
-def _summed(image: NDArray[np.uint8]) -> NDArray[np.int32]:
+def _averages(sums: NDArray[np.int32], areas: Ints, out: Floats) -> None:
+    """Sums (… x 4) over areas (…) as network input into `out` (3 x …)."""
+    values = sums.astype(np.float32)
+    factors = (1 / 128 / areas).astype(np.float32)
+    for channel in range(3):
+        np.multiply(values[..., channel], factors, out=out[channel])
+    out -= np.float32(127.5 / 128)
+
+
+def _summed(image: NDArray[np.uint8], table: NDArray[np.int32] | None = None) -> NDArray[np.int32]:
     """The table of sums above and left of each corner: int32 (H + 1) x (W + 1) x 4, the fourth channel unused."""
-    return np.asarray(cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), sdepth=cv2.CV_32S))
+    return np.asarray(cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), table, sdepth=cv2.CV_32S))
 
 
 def _look_up(cells: NDArray[np.complex128], rows: Ints, columns: Ints) -> NDArray[np.int32]:
     """Sums at rows (K x n, times the table's width) and columns (K x n): int32 K x n x n x 4."""
-    found = np.take(cells, rows[:, :, None] + columns[:, None, :])
-    return found.view(np.int32).reshape(*found.shape, 4)
+    found = cells.take(rows[:, :, None] + columns[:, None, :])
+    return found.view(np.int32).reshape(*found.shape, _CHANNELS)
 
 
 def _edges(length: int | Ints, count: int, begin: int | Ints = 0) -> tuple[Ints, Ints]:

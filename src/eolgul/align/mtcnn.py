@@ -7,6 +7,7 @@ and the P-Net in strips, so that memory does not grow with what is asked for.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.align.areas import Picture
+from eolgul.align.areas import Picture, Tables
 from eolgul.align.networks import Networks, OnnxNetworks, TorchNetworks
 from eolgul.align.suppression import nms
 from eolgul.modelpackage import DetectorSettings
@@ -23,7 +24,7 @@ from eolgul.modelpackage import DetectorSettings
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 _CELL, _STRIDE = 12, 2  # the P-Net sees 12x12 pixels and moves by two
-_GROUP_PIXELS = 1 << 21  # of the images that are worked on together
+_GROUP_PIXELS = 1 << 20  # of the images that are worked on together
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Detector:
     def __init__(self, networks: Networks, settings: DetectorSettings) -> None:
         self._networks = networks
         self.settings = settings
+        self._memory = threading.local()
 
     @classmethod
     def from_onnx(cls, folder: Path, settings: DetectorSettings, threads: int = 1) -> Self:
@@ -58,9 +60,13 @@ class Detector:
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
         """Find the faces of uint8 RGB images (H x W x 3, sizes may differ)."""
+        if not hasattr(self._memory, "tables"):
+            self._memory.tables = Tables()
+        tables: Tables = self._memory.tables
         faces: list[Faces] = []
         for group in _groups(images):
-            pictures = [Picture(image) for image in group]
+            tables.clear(sum(Picture.table_size(image) for image in group))
+            pictures = [Picture(image, tables) for image in group]
             boxes, owners = self._propose(pictures)
             boxes, owners = self._refine(pictures, boxes, owners)
             faces += self._output(pictures, boxes, owners)
@@ -85,9 +91,11 @@ class Detector:
         for (height, width), numbers in shapes.items():
             scales = pyramid_scales(height, width, self.settings)
             sizes = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
-            pyramids = [pictures[number].levels(sizes) for number in numbers]
-            for scale, levels in zip(scales, zip(*pyramids, strict=True), strict=True):
-                candidates, rows = self._candidates(np.stack(levels), scale)
+            pyramid = [np.empty((len(numbers), 3, *size), np.float32) for size in sizes]
+            for row, number in enumerate(numbers):
+                pictures[number].levels([level[row] for level in pyramid])
+            for scale, level in zip(scales, pyramid, strict=True):
+                candidates, rows = self._candidates(level, scale)
                 for row, number in enumerate(numbers):
                     mine = candidates[rows == row]
                     found[number].append(mine[nms(mine[:, :4], mine[:, 4], 0.5)])
@@ -106,7 +114,7 @@ class Detector:
     def _candidates(self, level: Floats, scale: float) -> tuple[Floats, Ints]:
         """P-Net cells above the threshold as rows x1 y1 x2 y2 score dx1 dy1 dx2 dy2, and the image of each.
 
-        `level` is N x 3 x h x w, 0…255. Cell i sees rows 2 i to 2 i + 11, so a strip that begins at an even row and
+        `level` is network input, N x 3 x h x w. Cell i sees rows 2 i to 2 i + 11, so a strip that begins at an even row and
         overlaps the next by ten gives the very cells that the whole would.
         """
         count, _, height, width = level.shape
@@ -119,7 +127,7 @@ class Detector:
                 strip = level[first : first + images, :, 2 * top : 2 * (top + rows) + 10]
                 if strip.shape[2] < _CELL:  # an odd row more, already part of the strip before
                     continue
-                regression, scores = self._networks.pnet(_scaled(strip))
+                regression, scores = self._networks.pnet(np.ascontiguousarray(strip))
                 image, row, column = np.nonzero(scores >= self.settings.thresholds[0])
                 cells = np.stack([column, row + top], axis=1).astype(np.float32) * _STRIDE
                 begin = np.floor((cells + 1) / np.float32(scale))
@@ -191,12 +199,6 @@ def pyramid_scales(height: int, width: int, settings: DetectorSettings) -> list[
     return scales
 
 
-def _scaled(pixels: Floats) -> Floats:
-    scaled = pixels - np.float32(127.5)
-    scaled *= np.float32(1 / 128)
-    return scaled
-
-
 def _crops(pictures: Sequence[Picture], boxes: Floats, owners: Ints, side: int) -> tuple[Floats, Floats, Ints]:
     """Network input for each box, cut at the image border; boxes wholly outside are dropped."""
     sizes = np.array([(picture.width, picture.height) for picture in pictures], np.int64)[owners]
@@ -207,10 +209,10 @@ def _crops(pictures: Sequence[Picture], boxes: Floats, owners: Ints, side: int) 
     boxes, owners = boxes[inside], owners[inside]
     rectangles = np.concatenate([begin, end], axis=1)[inside]
     crops = np.empty((len(boxes), 3, side, side), np.float32)
-    for number in np.unique(owners):
-        rows = owners == number
-        crops[rows] = pictures[number].crops(rectangles[rows], side)
-    return _scaled(crops), boxes, owners
+    numbers, begins = np.unique(owners, return_index=True)  # owners ascend
+    for number, first, last in zip(numbers, begins, np.append(begins, len(owners))[1:], strict=True):
+        pictures[number].crops(rectangles[first:last], crops[first:last])
+    return crops, boxes, owners
 
 
 def _regressed(boxes: Floats, regression: Floats) -> Floats:

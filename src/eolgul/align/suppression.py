@@ -50,4 +50,7 @@ def _overlapping(some: Floats, others: Floats, threshold: float, extra: np.float
     shared *= np.maximum(height, 0, out=height)
     areas, area = (x2 - x1 + extra) * (y2 - y1 + extra), (right - left + extra) * (bottom - top + extra)
     whole = np.minimum(area, areas) if extra else area + areas - shared
-    return np.asarray(shared > np.float32(threshold) * whole)
+    # Divided, as facenet-pytorch does: a product would round the other way for boxes just at the threshold.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shared /= whole
+    return np.asarray(shared > np.float32(threshold))
