@@ -18,6 +18,7 @@ def align(
     device: str,
     workers: int,
     facts: dsl.Output[dsl.Metrics],
+    anchor: str = "none",
 ) -> NamedTuple("Outputs", [("datasets", List[str]), ("benchmarks", List[str])]):  # type: ignore[valid-type]  # noqa: UP006
     """Find the face in every image (MTCNN), turn it upright and cut out 112x112. Aligned sources pass as they are.
 
@@ -31,6 +32,7 @@ def align(
         device: For torch: "cpu" or "cuda".
         workers: Threads.
         facts: Faces and rejected images of each dataset.
+        anchor: "rig" serves K-FACE pictures without a found face with landmarks of the same person and camera.
 
     Returns:
         datasets: The aligned FaceDatasets, in order.
@@ -51,6 +53,7 @@ def align(
             storage.join(workspace, "aligned", name),
             settings=DetectorSettings(min_face_size=min_face_size, which=which),
             keep_aligned=True,
+            anchor=anchor,
             backend=backend,
             device=device,
             workers=workers,

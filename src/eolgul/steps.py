@@ -115,12 +115,14 @@ def align(
     `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside it); `options` are those of
     `eolgul.align.step.align`.
     """
-    from eolgul.align.sheet import sheets
+    from eolgul.align.sheet import check_name, sheets
     from eolgul.align.step import align as step
     from eolgul.align.step import is_aligned
     from eolgul.dataset import FaceDataset
 
     started = time.monotonic()
+    if sheet:
+        check_name(sheet)
     local = storage.fetch(dataset)
     if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)

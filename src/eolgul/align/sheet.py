@@ -22,8 +22,7 @@ def sheets(source: FaceDataset, aligned: FaceDataset, out: Path) -> list[Path]:
 
     Boxes and points are green where detected, blue where annotated, orange where anchored. Returns what was written.
     """
-    if out.suffix.lower() != ".png":
-        raise InputError(f"sheet {out}: expected a name that ends in .png")
+    check_name(out)
     places = {name: row for row, name in enumerate(source.column("image_id"))}
     kept = aligned.manifest.select(["image_id", "box", "landmarks", "landmark_source", "detection_score"]).to_pylist()
     chosen = _some(list(range(len(aligned))))
@@ -36,6 +35,12 @@ def sheets(source: FaceDataset, aligned: FaceDataset, out: Path) -> list[Path]:
     other = out.with_name(f"{out.stem}-rejected.png")
     _table([_rejected(source, places[row["where"]], row) for row in _some(rejected)], _CELL[0]).save(other)
     return [out, other]
+
+
+def check_name(out: Path) -> None:
+    """InputError for a sheet that would be no PNG; for before the work."""
+    if out.suffix.lower() != ".png":
+        raise InputError(f"sheet {out}: expected a name that ends in .png")
 
 
 def _some(rows: list[Any]) -> list[Any]:
