@@ -27,8 +27,8 @@ I32 = NDArray[np.int32]
 # What a triangle is made of. The order is an index into the tables of `render`.
 SKIN, EYE, TEETH, LASH, HAIR, FRAME, LENS, CAP = range(8)
 
-# Everything below this is never in the picture: the studio's frame ends above the shoulders' corners.
-_LOWEST_Y, _WIDEST_X = 3.6, 3.6
+# Everything below or beside this is never in the picture: the studio's frame ends above it, from all cameras.
+_LOWEST_Y, _WIDEST_X = 3.0, 5.0
 
 # Landmarks, as means of base mesh vertices that agree with where MTCNN puts its points; the ears' points are tragi.
 EYE_RIGHT = (14670, 14679, 14697, 14688, 14724, 14733, 14715, 14706, 14689)
