@@ -125,7 +125,7 @@ def test_self_contained(html: str) -> None:
     assert "<script" not in html
     assert "@import" not in html
     assert html.count("<svg ") == 5  # a histogram a set, the trade-off, the calibration
-    assert html.count('src="data:image/png;base64,') == 32
+    assert html.count('src="data:image/png;base64,') == 80  # twenty pairs of either kind
 
 
 def test_synthetic_data_is_said_aloud(html: str, metrics: dict[str, Any]) -> None:

@@ -62,6 +62,12 @@ def embed_rows(
     return embeddings
 
 
+def embedding_size(recognizer: Embedder) -> int:
+    """How many numbers an embedding has, asked of the network itself with one grey picture."""
+    side = recognizer.contract.size
+    return int(recognizer.embed(np.full((1, side, side, 3), 128, dtype=np.uint8)).shape[1])
+
+
 def _check_aligned(dataset: FaceDataset, contract: EmbeddingContract) -> None:
     aligned = dataset.artifact.contents.get("aligned")
     if aligned != contract.template:

@@ -22,16 +22,16 @@ from eolgul.artifact import Artifact, canonical_json, reuse, seal, sha256_bytes,
 from eolgul.dataset import SPLITS, FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate import metrics as figures
+from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibration import AllPairs, calibrate
-from eolgul.evaluate.embed import Embedder, Progress, embed_rows
+from eolgul.evaluate.embed import Progress, embed_rows, embedding_size
 from eolgul.evaluate.intervals import RESAMPLES, Subjects
 from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
-from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
+from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs, split_rows
 from eolgul.evaluate.plots import Curves
 from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.published import published
-from eolgul.modelpackage import ModelPackage
-from eolgul.recognizer import Recognizer
+from eolgul.evaluate.source import open_source
 
 HELD_OUT = "held-out"
 METRICS_FORMAT = 1
@@ -51,12 +51,16 @@ _CHOICES = ("duplicate", "too_few", "leak", "overlap", "not_selected", "no_ident
 
 def evaluate(
     model: Path,
-    dataset: Path,
+    dataset: Path | None,
     benchmarks: Sequence[Path],
     out: Path,
     *,
+    contract: str | None = None,
     fmr: float = 1e-4,
     threads: int = 2,
+    device: str = "cpu",
+    cache: Path | None = None,
+    without_anchored: bool = False,
     seed: int = 0,
     pictures: bool = True,
     resamples: int = RESAMPLES,
@@ -64,67 +68,86 @@ def evaluate(
 ) -> Artifact:
     """Measure `model` and write an Evaluation to `out` (returned as it is when already made from the same inputs).
 
-    The `calibration` people of `dataset` give the threshold for the false match rate `fmr`, its `test` people the set
-    "held-out"; `benchmarks` are aligned datasets with pairs. `pictures` puts thumbnails of the worst pairs into the
-    report. Raises InputError when test or calibration people are also in training, when an input is not what it should
-    be, or when the model gives all images one embedding.
+    `model` is a ModelPackage, or an ONNX file with its `contract` (`eolgul.evaluate.source`). The `calibration` people
+    of `dataset` give the threshold for the false match rate `fmr`, its `test` people the set "held-out"; `benchmarks`
+    are aligned datasets with pairs. Without a `dataset` only the benchmarks are measured, and there is no threshold: a
+    benchmark never chooses one. `cache` is a folder that keeps embeddings by model and dataset. `without_anchored`
+    leaves out held-out and calibration faces whose landmarks came from another picture. `pictures` puts thumbnails of
+    the worst pairs into the report. Raises InputError when test or calibration people are also in training, when an
+    input is not what it should be, or when the model gives all images one embedding.
     """
     from eolgul.evaluate.report import render  # jinja2: what only reads metrics (the registry) need not have it
 
     say: Progress = progress or (lambda _: None)
-    package = ModelPackage.open(model)
-    people = FaceDataset(dataset)
+    source = open_source(model, contract)
+    people = None if dataset is None else FaceDataset(dataset)
     others = [FaceDataset(path) for path in benchmarks]
-    inputs = [item.reference for item in (package.artifact, people.artifact, *(other.artifact for other in others))]
-    recipe = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
+    measured_on = [*([] if people is None else [people]), *others]
+    if not measured_on:
+        raise InputError("neither a dataset nor a benchmark is given; there is nothing to measure on")
+    inputs = [source.reference, *(item.artifact.reference for item in measured_on)]
+    recipe: dict[str, Any] = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
+    recipe |= {"without_anchored": True} if without_anchored else {}
     done = reuse(out, "Evaluation", step="evaluate", recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
         return done
-    check_disjoint(people)
     names = _names(others)
-    recognizer = Recognizer.of(package, threads=threads)
+    recognizer = source.recognizer(threads=threads, device=device)
+    calibration, sets = None, []
 
-    say("calibrating the threshold")
-    calibration = calibrate(_calibration_pairs(people, recognizer, seed, progress), fmr, seed, resamples)
-    say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
-    held_out = _held_out(people, recognizer, seed, progress)
-    sets = [held_out]
+    def embedder(data: FaceDataset) -> Embed:
+        return cached(
+            cache,
+            source.digest,
+            data.artifact.digest,
+            lambda rows: embed_rows(data, rows, recognizer, progress=progress),
+        )
+
+    if people is not None:
+        check_disjoint(people)
+        embed = embedder(people)
+        say("calibrating the threshold")
+        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), fmr, seed, resamples)
+        say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
+        sets.append(_held_out(people, embed, seed, without_anchored))
     for name, other in zip(names, others, strict=True):
         say(f"scoring {name}")
-        sets.append(_benchmark(name, other, recognizer, progress))
+        sets.append(_benchmark(name, other, embedder(other)))
     say("computing figures and intervals")
-    synthetic = any(item.synthetic for item in (package.artifact, people.artifact, *(o.artifact for o in others)))
+    synthetic = source.synthetic or any(item.artifact.synthetic for item in measured_on)
     measured = {item.name: figures.set_metrics(item, calibration, seed=seed, resamples=resamples) for item in sets}
-    image_ids = people.column("image_id")
-    hardest = figures.worst(held_out, image_ids)
+    first, shown = sets[0], measured_on[0]
+    image_ids = shown.column("image_id")
+    hardest = figures.worst(first, image_ids)
+    conditions = {column: shown.column(column) for column in CONDITIONS}
     metrics: dict[str, Any] = {
         "format": METRICS_FORMAT,
         "synthetic": synthetic,
         "model": {
-            "digest": package.digest,
-            "backbone": package.backbone,
-            "embedding_size": package.embedding_size,
-            "contract": package.contract.to_json(),
+            "digest": source.digest,
+            "kind": source.kind,
+            "backbone": source.backbone,
+            "embedding_size": embedding_size(recognizer),
+            "contract": source.contract.to_json(),
         },
-        "dataset": _describe(people),
+        "dataset": None if people is None else _describe(people),
         "options": recipe,
-        "calibration": calibration.summary(),
+        "calibration": None if calibration is None else calibration.summary(),
         "sets": measured,
-        "breakdown": figures.breakdown(
-            held_out, {column: people.column(column) for column in CONDITIONS}, calibration.threshold
-        ),
+        "breakdown": {} if calibration is None else figures.breakdown(first, conditions, calibration.threshold),
         "worst": hardest,
         "published": published([item.name for item in sets if not item.synthetic]),
     }
     say("writing the report")
-    thumbnails = _thumbnails(people, image_ids, hardest) if pictures else {}
+    thumbnails = _thumbnails(shown, image_ids, hardest) if pictures else {}
     report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails)
     with writing(out) as folder:
         (folder / "metrics.json").write_bytes(canonical_json(metrics))
-        (folder / "calibration.json").write_bytes(canonical_json(calibration.to_json()))
+        if calibration is not None:
+            (folder / "calibration.json").write_bytes(canonical_json(calibration.to_json()))
         (folder / "report.html").write_text(report, encoding="utf-8")
-        _write_scores(folder / "scores.parquet", sets, [people, *others])
+        _write_scores(folder / "scores.parquet", sets, measured_on)
         artifact = seal(
             folder,
             "Evaluation",
@@ -172,13 +195,13 @@ def _names(benchmarks: Sequence[FaceDataset]) -> list[str]:
     return names
 
 
-def _calibration_pairs(dataset: FaceDataset, recognizer: Embedder, seed: int, progress: Progress | None) -> AllPairs:
-    rows = calibration_rows(dataset, seed=seed)
-    return all_pairs(embed_rows(dataset, rows, recognizer, progress=progress), dataset.numpy("label")[rows])
+def _calibration_pairs(dataset: FaceDataset, embed: Embed, seed: int, without_anchored: bool) -> AllPairs:
+    rows = calibration_rows(dataset, seed=seed, without_anchored=without_anchored)
+    return all_pairs(embed(rows), dataset.numpy("label")[rows])
 
 
-def _held_out(dataset: FaceDataset, recognizer: Embedder, seed: int, progress: Progress | None) -> ScoredSet:
-    pairs = held_out_pairs(dataset, seed=seed)
+def _held_out(dataset: FaceDataset, embed: Embed, seed: int, without_anchored: bool) -> ScoredSet:
+    pairs = held_out_pairs(dataset, seed=seed, without_anchored=without_anchored)
     hashes = dataset.column("sha256")
     compared = [
         [hashes[left], hashes[right], bool(same)]
@@ -189,23 +212,22 @@ def _held_out(dataset: FaceDataset, recognizer: Embedder, seed: int, progress: P
     acquisition = _acquisition(rejected, len(dataset.rows("test")), None)
     # The digest names what was compared, so that two models are set against each other on the same pairs only.
     digest = sha256_bytes(canonical_json(compared))
-    rows = dataset.rows("test")
-    embeddings = embed_rows(dataset, rows, recognizer, progress=progress)
-    some = np.searchsorted(rows, calibration_rows(dataset, "test", seed=seed))
+    rows = split_rows(dataset, "test", without_anchored)
+    embeddings = embed(rows)
+    some = np.searchsorted(rows, calibration_rows(dataset, "test", seed=seed, without_anchored=without_anchored))
     everything = all_pairs(embeddings[some], dataset.numpy("label")[rows[some]])
     scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition)
     return replace(scored, everything=everything)
 
 
-def _benchmark(name: str, dataset: FaceDataset, recognizer: Embedder, progress: Progress | None) -> ScoredSet:
+def _benchmark(name: str, dataset: FaceDataset, embed: Embed) -> ScoredSet:
     pairs = dataset.pairs()
     if len(pairs) == 0:
         raise InputError(f"{dataset.path}: its pairs.parquet holds no pair")
     acquisition = _acquisition(dataset.rejected(), len(dataset), dataset.artifact.contents.get("pairs_lost"))
     digest = dataset.artifact.digest
     rows = np.unique(np.concatenate([pairs.left, pairs.right]))
-    embeddings = embed_rows(dataset, rows, recognizer, progress=progress)
-    return _score(name, "benchmark", digest, dataset, pairs, rows, embeddings, acquisition)
+    return _score(name, "benchmark", digest, dataset, pairs, rows, embed(rows), acquisition)
 
 
 def _score(
@@ -311,6 +333,8 @@ def _write_scores(path: Path, sets: Sequence[ScoredSet], datasets: Sequence[Face
 
 def _contents(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The headline figures, for the card and for logs."""
+    if metrics["calibration"] is None:
+        return {"model": metrics["model"]["digest"], "sets": sorted(metrics["sets"]), "threshold": None}
     held_out, calibration = metrics["sets"][HELD_OUT], metrics["calibration"]
     return {
         "model": metrics["model"]["digest"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from eolgul.evaluate.intervals import (
 
 FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 CONDITIONS = ("source", "camera", "light", "expression", "accessory", "resolution")
-WORST = 8
+WORST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,16 @@ class ScoredSet:
     everything: AllPairs | None = None
 
 
-def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resamples: int) -> dict[str, Any]:
-    """All figures of a set. A rate that cannot be had is None, with a sentence beside it that says why."""
+def set_metrics(scored: ScoredSet, calibration: Calibration | None, *, seed: int, resamples: int) -> dict[str, Any]:
+    """All figures of a set. A rate that cannot be had is None, with a sentence beside it that says why.
+
+    Without a calibration nothing is said about a threshold: `at_threshold` is None.
+    """
     same, similarity = scored.same, scored.similarity
     genuine, impostor = np.sort(similarity[same]), np.sort(similarity[~same])
     accuracy = protocol.accuracy(scored.distance, same, scored.fold)
-    accepted = similarity >= calibration.threshold
+    threshold = math.inf if calibration is None else calibration.threshold
+    accepted = similarity >= threshold
     outcome = Outcome(same, similarity, accepted, accuracy.correct)
     bounds = intervals(outcome, scored.subjects, seed=seed, resamples=resamples)
     subject_pairs = None if scored.subjects is None else scored.subjects.pairs(~same)
@@ -81,7 +86,9 @@ def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resam
         "auc": protocol.auc(similarity, same),
         "auc_interval": _list(bounds["auc"]),
         "eer": protocol.eer(similarity, same),
-        "at_threshold": _at_threshold(scored, accepted, calibration.threshold, bounds, subject_pairs),
+        "at_threshold": None
+        if calibration is None
+        else _at_threshold(scored, accepted, threshold, bounds, subject_pairs),
         "best": _best(similarity, same),
         "fnmr_at_fmr": fnmr_at_fmr(genuine, impostor, subject_pairs),
         "all_pairs": None,
@@ -94,7 +101,7 @@ def set_metrics(scored: ScoredSet, calibration: Calibration, *, seed: int, resam
     }
     if scored.everything is not None:
         pairs = scored.everything
-        found["all_pairs"] = all_pairs_metrics(pairs, calibration.threshold, seed=seed, resamples=resamples)
+        found["all_pairs"] = all_pairs_metrics(pairs, threshold, seed=seed, resamples=resamples)
         found["fnmr_at_fmr"] = fnmr_at_fmr(
             np.sort(pairs.genuine.astype(np.float64)), np.sort(pairs.impostor.astype(np.float64)), pairs.subject_pairs
         )

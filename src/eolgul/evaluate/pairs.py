@@ -17,8 +17,23 @@ MAX_PAIRS = 200_000
 MAX_IMAGES = 4096  # all pairs of these are 8.4 million comparisons, about 100 MB
 
 
+def split_rows(dataset: FaceDataset, split: str, without_anchored: bool = False) -> NDArray[np.int64]:
+    """A split's manifest rows (int64, ascending), without those whose landmarks came from another picture if so wished."""
+    rows = dataset.rows(split)
+    if not without_anchored:
+        return rows
+    sources = dataset.column("landmark_source")
+    return np.asarray([row for row in rows if sources[row] != "anchored"], dtype=np.int64)
+
+
 def held_out_pairs(
-    dataset: FaceDataset, split: str = "test", *, seed: int = 0, cap: int = CAP_PER_IDENTITY, folds: int = FOLDS
+    dataset: FaceDataset,
+    split: str = "test",
+    *,
+    seed: int = 0,
+    cap: int = CAP_PER_IDENTITY,
+    folds: int = FOLDS,
+    without_anchored: bool = False,
 ) -> Pairs:
     """Genuine and impostor pairs of a split's people, each person's in one fold only; rows are the manifest's.
 
@@ -26,7 +41,7 @@ def held_out_pairs(
     pairs between its people, as far as there are. `folds` is lowered so that each has at least two people, one of them
     with two images. Deterministic for a seed. Raises InputError for fewer than four people or no genuine pairs.
     """
-    rows = dataset.rows(split)
+    rows = split_rows(dataset, split, without_anchored)
     identities = np.asarray(dataset.column("identity"), dtype=object)[rows]
     people: dict[str, NDArray[np.int64]] = {}
     for name in sorted(set(identities)):
@@ -92,12 +107,14 @@ def _impostor(
     return rows[codes // len(rows)], rows[codes % len(rows)]
 
 
-def calibration_rows(dataset: FaceDataset, split: str = "calibration", *, seed: int = 0) -> NDArray[np.int64]:
+def calibration_rows(
+    dataset: FaceDataset, split: str = "calibration", *, seed: int = 0, without_anchored: bool = False
+) -> NDArray[np.int64]:
     """The rows all-pairs calibration uses: the split's, or an even share of each person's when there are too many.
 
     Raises InputError when the split is empty.
     """
-    rows = dataset.rows(split)
+    rows = split_rows(dataset, split, without_anchored)
     if len(rows) == 0:
         raise InputError(f"{dataset.path}: has no people in its {split} split; run `eolgul assemble`")
     if len(rows) <= MAX_IMAGES:

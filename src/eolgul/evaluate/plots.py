@@ -32,21 +32,23 @@ class Curves:
     independent: int
 
 
-def histogram(curves: Curves, threshold: float) -> str:
+def histogram(curves: Curves, threshold: float | None) -> str:
     """Genuine and impostor scores of one set, each as density, and where the verdict falls."""
     figure, axes = _figure("cosine similarity", "density")
     both = np.concatenate([curves.genuine, curves.impostor])
-    edges = np.linspace(min(both.min(), threshold) - 0.02, max(both.max(), threshold) + 0.02, 61).tolist()
+    ends = np.append(both, [] if threshold is None else threshold)
+    edges = np.linspace(ends.min() - 0.02, ends.max() + 0.02, 61).tolist()
     kinds = ((curves.impostor, IMPOSTOR, "impostor pairs"), (curves.genuine, GENUINE, "genuine pairs"))
     for scores, colour, label in kinds:
         if len(scores):
             axes.hist(scores, bins=edges, density=True, color=colour, alpha=0.6, label=label)
-    axes.axvline(threshold, color=MARK, linewidth=1.5, label="threshold")
+    if threshold is not None:
+        axes.axvline(threshold, color=MARK, linewidth=1.5, label="threshold")
     _legend(axes)
     return _svg(figure, "Score histograms of genuine and impostor pairs")
 
 
-def det(sets: Mapping[str, Curves], threshold: float) -> str:
+def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
     """FNMR against FMR of every set, log-log, a dot where the one threshold lies.
 
     No curve goes below one in the number of independent impostor comparisons, nor is an FNMR of zero drawn; a set
@@ -68,9 +70,10 @@ def det(sets: Mapping[str, Curves], threshold: float) -> str:
         colour = _SERIES[number % len(_SERIES)]
         label = name if inside.any() else f"{name}: no error to draw"
         axes.plot(fmr[inside], fnmr[inside], color=colour, linewidth=1.6, label=label, drawstyle="steps-post")
-        here = float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
-        if here[0] >= floor and here[1] > 0:
-            axes.plot(*here, "o", color=colour, markersize=6)
+        if threshold is not None:
+            here = float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
+            if here[0] >= floor and here[1] > 0:
+                axes.plot(*here, "o", color=colour, markersize=6)
         lowest = min([lowest, *fmr[inside], *fnmr[inside]])
     axes.set_xscale("log")
     axes.set_yscale("log")

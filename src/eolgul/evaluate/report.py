@@ -61,7 +61,7 @@ def lookup(metrics: Mapping[str, Any], path: tuple[Any, ...]) -> Any:
 def render(
     metrics: Mapping[str, Any],
     curves: Mapping[str, plots.Curves],
-    calibration: Calibration,
+    calibration: Calibration | None,
     thumbnails: Mapping[str, bytes],
 ) -> str:
     """The page. `curves` (by set) feed the plots; `thumbnails` (image id → encoded image) may be empty."""
@@ -86,7 +86,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    threshold = calibration.threshold
+    threshold = None if calibration is None else calibration.threshold
     histograms = {name: Markup(plots.histogram(scores, threshold)) for name, scores in curves.items()}
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
@@ -94,7 +94,8 @@ def render(
         titles=TITLES,
         histograms=histograms,
         det=Markup(plots.det(curves, threshold)),
-        curve=Markup(plots.calibration_curve(calibration)),
+        curve=None if calibration is None else Markup(plots.calibration_curve(calibration)),
+        first=next(iter(curves)),
         pictures={name: _data_uri(data) for name, data in thumbnails.items()},
     )
 
