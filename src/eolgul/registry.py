@@ -19,12 +19,12 @@ from eolgul import storage
 from eolgul.artifact import CARDS, Artifact, canonical_json, open_artifact, seal, writing
 from eolgul.errors import InputError
 from eolgul.evaluate.compare import Decision, acceptable, better
-from eolgul.evaluate.evaluate import read_metrics
+from eolgul.evaluate.files import read_metrics
 from eolgul.modelpackage import ModelPackage
 
 POINTER = "production.json"
 HISTORY = "history.jsonl"
-_EVALUATION_FILES = ("metrics.json", "report.html", CARDS["Evaluation"])
+_EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", CARDS["Evaluation"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def promote(
     """Publish `model` with its `evaluation`, and point production at it when it deserves that.
 
     The first model must beat chance (`acceptable`); a later one must beat the model in production on the same
-    held-out data (`better`): production's own evaluation is used when it was made from the same data, else
+    held-out data beyond doubt (`better`, a paired bootstrap): production's own evaluation is used when it was made from the same data, else
     `current_evaluation`, which must be production's model measured on the candidate's data. A tie keeps the current
     model. `force` promotes in spite of the comparison and says so. Every decision goes to `history.jsonl`.
     Raises InputError when the evaluation is of another model, or two evaluations cannot be compared.
@@ -88,6 +88,8 @@ def promote(
     measured = open_artifact(evaluation, "Evaluation", check="sha256")
     if package.artifact.reference not in measured.card["inputs"]:
         raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
+    if "calibration.json" not in measured.card["files"]:
+        raise InputError(f"{evaluation}: has no calibration.json; evaluate with the dataset the model learned from")
     learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
     if any(item not in measured.card["inputs"] for item in learned_from):
         raise InputError(
@@ -148,16 +150,15 @@ def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> 
 def _decide(
     candidate: Artifact, registry: str, production: Production | None, current_evaluation: Path | None
 ) -> Decision:
-    metrics = read_metrics(candidate.path)
     if production is None:
-        return acceptable(metrics)
+        return acceptable(read_metrics(candidate.path))
     current = download(registry, production.digest)
     own = current.path / "evaluation"
-    if _data(_open_card(own)) == _data(candidate.card):
-        return better(metrics, read_metrics(own))
+    if _comparable(own, candidate.card):
+        return better(candidate.path, own)
     if current_evaluation is None:
         raise InputError(
-            f"the model in production ({production.digest[:12]}) was evaluated on other data; "
+            f"the model in production ({production.digest[:12]}) was evaluated on other data, or by an older version; "
             "evaluate it on the candidate's data and give that as the current evaluation"
         )
     other = open_artifact(current_evaluation, "Evaluation")
@@ -165,11 +166,11 @@ def _decide(
         raise InputError(f"{current_evaluation}: evaluates another model than production's {production.digest[:12]}")
     if _data(other.card) != _data(candidate.card):
         raise InputError(f"{current_evaluation}: made from other data than {candidate.path}")
-    return better(metrics, read_metrics(current_evaluation))
+    return better(candidate.path, current_evaluation)
 
 
 def _open_card(evaluation: Path) -> dict[str, Any]:
-    """The card of an evaluation kept inside a package, where the pair scores are left out."""
+    """The card of an evaluation kept inside a package."""
     file = evaluation / CARDS["Evaluation"]
     try:
         card: dict[str, Any] = json.loads(file.read_bytes())
@@ -184,7 +185,12 @@ def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
     if production is None:
         return False
     own = download(registry, production.digest).path / "evaluation"
-    return _data(_open_card(own)) != _data(open_artifact(evaluation, "Evaluation").card)
+    return not _comparable(own, open_artifact(evaluation, "Evaluation").card)
+
+
+def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
+    """Whether production's own evaluation is of the candidate's data, and still has its scores (older ones have not)."""
+    return (own / "scores.parquet").is_file() and _data(_open_card(own)) == _data(candidate)
 
 
 def _data(card: Mapping[str, Any]) -> list[Any]:

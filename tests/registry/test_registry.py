@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from eolgul import registry
 from eolgul.artifact import open_artifact, seal, writing
 from eolgul.errors import InputError
+from eolgul.evaluate.files import SCORES
 from eolgul.modelpackage import EmbeddingContract, ModelPackage
 
 DATA = {"kind": "FaceDataset", "digest": "d" * 64}
@@ -47,6 +50,23 @@ def model(out: Path, seed: int, data: dict[str, str] = DATA) -> Path:
     return out
 
 
+def write_held_out_scores(file: Path, fnmr: float, people: int = 200) -> None:
+    """One genuine pair a person, the first `fnmr` of them refused at 0.4, and two impostor pairs that are refused too."""
+    refused = np.arange(people) < round(fnmr * people)
+    table = {
+        "set": ["held-out"] * (people + 2),
+        "left": [f"l{n}" for n in range(people + 2)],
+        "right": [f"r{n}" for n in range(people + 2)],
+        "same": [True] * people + [False] * 2,
+        "fold": np.arange(people + 2) % 10,
+        "similarity": [*np.where(refused, 0.1, 0.9), 0.0, 0.1],
+        "correct": [*~refused, True, True],
+        "left_subject": [*range(people), 0, 1],
+        "right_subject": [*range(people), 1, 2],
+    }
+    pq.write_table(pa.table(table, schema=SCORES), file)
+
+
 def evaluation(out: Path, of: Path, *, fnmr: float, data: dict[str, str] = DATA, auc_low: float = 0.9) -> Path:
     held_out = {
         "digest": data["digest"],
@@ -56,12 +76,16 @@ def evaluation(out: Path, of: Path, *, fnmr: float, data: dict[str, str] = DATA,
         "all_pairs": {"fmr": 0.01, "fmr_interval": [0.005, 0.02]},
         "accuracy": {"mean": 0.9, "interval": [0.85, 0.95]},
     }
-    metrics: dict[str, Any] = {"format": 1, "sets": {"held-out": held_out}, "calibration": {"fmr_target": 0.01}}
+    metrics: dict[str, Any] = {
+        "format": 1,
+        "sets": {"held-out": held_out},
+        "calibration": {"fmr_target": 0.01, "threshold": 0.4},
+    }
     with writing(out) as folder:
         (folder / "metrics.json").write_text(json.dumps(metrics))
         (folder / "calibration.json").write_text(json.dumps({"threshold": 0.4, "for": out.name}))
         (folder / "report.html").write_text("<p>report</p>")
-        (folder / "scores.parquet").write_bytes(b"scores")
+        write_held_out_scores(folder / "scores.parquet", fnmr)
         inputs = [open_artifact(of).reference, data]
         seal(folder, "Evaluation", step="evaluate", recipe={"fmr": 0.01}, inputs=inputs, contents={}, synthetic=True)
     return out

@@ -1,13 +1,15 @@
-"""Which of two measured models may be promoted, from their `metrics.json` alone; the reasons are part of the answer."""
+"""Which of two measured models may be promoted, and why: the reasons are part of the answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from eolgul.errors import InputError
-
-HELD_OUT = "held-out"
+from eolgul.evaluate.files import HELD_OUT, read_metrics
+from eolgul.evaluate.intervals import RESAMPLES
+from eolgul.evaluate.paired import Difference, Differences, differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +47,48 @@ def acceptable(metrics: dict[str, Any]) -> Decision:
     )
 
 
-def better(candidate_metrics: dict[str, Any], current_metrics: dict[str, Any]) -> Decision:
-    """Whether a candidate replaces the current model: a strictly lower held-out FNMR at the calibrated FMR, paid for
-    nowhere else. A tie keeps the current model.
+def compare(candidate: Path, current: Path, *, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Two Evaluations side by side: {"sets": {set: {figure: difference with interval}}, "promote", "reasons"}.
 
-    Both must have been measured on the same held-out pairs for the same FMR. "Nowhere else" means that the held-out
-    FMR is not above the current one's 95 % interval, and no benchmark's accuracy below its. Raises InputError when
-    the metrics lack the held-out set.
+    `promote` is whether `candidate` would replace `current`, None where an evaluation has no held-out people. InputError
+    when the two share no set, or lack their figures.
     """
+    found = _differences(candidate, current, seed, resamples)
+    if not found:
+        raise InputError(f"{candidate} and {current}: no set in common on the same pairs; evaluate both on one dataset")
+    decided: dict[str, Any] = {"promote": None, "reasons": []}
+    ours, theirs = read_metrics(candidate), read_metrics(current)
+    if HELD_OUT in ours["sets"] and HELD_OUT in theirs["sets"]:
+        decision = _decide(ours, theirs, found)
+        decided = {"promote": decision.promote, "reasons": decision.reasons}
+    sets = {name: {figure: item.to_json() for figure, item in of.items()} for name, of in found.items()}
+    return {"sets": sets, **decided}
+
+
+def better(candidate: Path, current: Path, *, seed: int = 0, resamples: int = RESAMPLES) -> Decision:
+    """Whether a candidate replaces the current model (two Evaluation folders): a surely lower held-out FNMR at the
+    calibrated FMR, paid for nowhere else. A tie keeps the current model.
+
+    "Surely" and "nowhere else" are judged by the paired bootstrap difference: the interval of the held-out FNMR's lies
+    below zero, that of no benchmark's accuracy does. The held-out FMR over all comparisons must not be above the current
+    model's interval. Both must have been measured on the same pairs for the same FMR. Raises InputError when the
+    metrics lack the held-out set, or scores are missing.
+    """
+    return _decide(read_metrics(candidate), read_metrics(current), _differences(candidate, current, seed, resamples))
+
+
+def _differences(candidate: Path, current: Path, seed: int, resamples: int) -> Differences:
+    at = [(read_metrics(place)["calibration"] or {}).get("threshold") for place in (candidate, current)]
+    return differences(candidate, current, (at[0], at[1]), seed=seed, resamples=resamples)
+
+
+def _decide(candidate_metrics: dict[str, Any], current_metrics: dict[str, Any], found: Differences) -> Decision:
     first = acceptable(candidate_metrics)
     if not first.promote:
         return first
     candidate = _set(candidate_metrics, HELD_OUT, "candidate")
     current = _set(current_metrics, HELD_OUT, "current model")
-    if candidate["digest"] != current["digest"]:
+    if candidate["digest"] != current["digest"] or HELD_OUT not in found:
         return Decision(
             False, ["the two models were not measured on the same held-out pairs; evaluate both on one dataset"]
         )
@@ -67,33 +97,36 @@ def better(candidate_metrics: dict[str, Any], current_metrics: dict[str, Any]) -
         return Decision(
             False, [f"the two models were calibrated for different false match rates ({wanted[0]}, {wanted[1]})"]
         )
-    reasons, against = [], []
-    new, old = candidate["at_threshold"], current["at_threshold"]
-    sentence = f"held-out FNMR {_number(new['fnmr'])} against the current model's {_number(old['fnmr'])}"
-    if new["fnmr"] < old["fnmr"]:
-        reasons.append(f"{sentence}: lower")
-    else:
-        against.append(f"{sentence}: not lower")
+    reasons: list[str] = []
+    against: list[str] = []
+    missed = found[HELD_OUT]["fnmr"]
+    words = "lower" if missed.surely_lower else "not lower beyond doubt, and a tie keeps the current model"
+    (reasons if missed.surely_lower else against).append(f"held-out FNMR {_told(missed)}: {words}")
     new, old = candidate["all_pairs"], current["all_pairs"]  # every comparison: many more of different people
     limit = old["fmr_interval"][1]
     if new["fmr"] > limit:
         against.append(
             f"held-out FMR {_number(new['fmr'])} is above the current model's interval (to {_number(limit)})"
         )
-    for name, before in sorted(current_metrics["sets"].items()):
-        if name == HELD_OUT:
-            continue
+    for name in sorted(set(current_metrics["sets"]) - {HELD_OUT}):
         after = candidate_metrics["sets"].get(name)
-        if after is None or after["digest"] != before["digest"]:
+        if after is None or after["digest"] != current_metrics["sets"][name]["digest"] or name not in found:
             against.append(f"{name}: the candidate was not measured on the current model's benchmark")
             continue
-        mean = after["accuracy"]["mean"]
-        low = (before["accuracy"]["interval"] or [before["accuracy"]["mean"]])[0]
-        sentence = (
-            f"{name} accuracy {_number(mean)} against {_number(before['accuracy']['mean'])} (from {_number(low)})"
+        right = found[name]["accuracy"]
+        sentence = f"{name} accuracy {_told(right)}"
+        (against if right.surely_lower else reasons).append(
+            f"{sentence}: {'worse' if right.surely_lower else 'not worse'}"
         )
-        (against if mean < low else reasons).append(f"{sentence}: {'worse' if mean < low else 'not worse'}")
     return Decision(False, against) if against else Decision(True, reasons)
+
+
+def _told(item: Difference) -> str:
+    between = "" if item.interval is None else f", 95 % from {item.interval[0]:+.4g} to {item.interval[1]:+.4g}"
+    return (
+        f"{_number(item.candidate)} against the current model's {_number(item.current)} "
+        f"(difference {item.difference:+.4g}{between})"
+    )
 
 
 def _set(metrics: dict[str, Any], name: str, who: str) -> dict[str, Any]:

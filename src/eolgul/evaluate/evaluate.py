@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eolgul.artifact import Artifact, canonical_json, reuse, seal, sha256_bytes, writing
@@ -25,6 +22,7 @@ from eolgul.evaluate import metrics as figures
 from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibration import AllPairs, calibrate
 from eolgul.evaluate.embed import Progress, embed_rows, embedding_size
+from eolgul.evaluate.files import HELD_OUT, METRICS_FORMAT, read_metrics, write_scores
 from eolgul.evaluate.intervals import RESAMPLES, Subjects
 from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
 from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs, split_rows
@@ -33,18 +31,7 @@ from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.published import published
 from eolgul.evaluate.source import open_source
 
-HELD_OUT = "held-out"
-METRICS_FORMAT = 1
-_SCORES = pa.schema(
-    [
-        pa.field("set", pa.string(), nullable=False),
-        pa.field("left", pa.string(), nullable=False),
-        pa.field("right", pa.string(), nullable=False),
-        pa.field("same", pa.bool_(), nullable=False),
-        pa.field("fold", pa.int32(), nullable=False),
-        pa.field("similarity", pa.float64(), nullable=False),
-    ]
-)
+__all__ = ["HELD_OUT", "check_disjoint", "evaluate", "read_metrics"]
 # Why an input became no image although a face should have been there; subsets and duplicates are choices, not failures.
 _CHOICES = ("duplicate", "too_few", "leak", "overlap", "not_selected", "no_identity")
 
@@ -147,7 +134,7 @@ def evaluate(
         if calibration is not None:
             (folder / "calibration.json").write_bytes(canonical_json(calibration.to_json()))
         (folder / "report.html").write_text(report, encoding="utf-8")
-        _write_scores(folder / "scores.parquet", sets, measured_on)
+        write_scores(folder / "scores.parquet", sets, measured_on)
         artifact = seal(
             folder,
             "Evaluation",
@@ -158,18 +145,6 @@ def evaluate(
             synthetic=synthetic,
         )
     return Artifact(out, artifact.kind, artifact.card, artifact.digest)
-
-
-def read_metrics(evaluation: Path) -> dict[str, Any]:
-    """The figures of an Evaluation on the local disk; InputError when the file is not JSON of this format."""
-    file = evaluation / "metrics.json"
-    try:
-        value: dict[str, Any] = json.loads(file.read_bytes())
-        if value["format"] != METRICS_FORMAT:
-            raise KeyError("format")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: not the metrics of an evaluation, format {METRICS_FORMAT}") from error
-    return value
 
 
 def check_disjoint(dataset: FaceDataset) -> None:
@@ -314,21 +289,6 @@ def _thumbnails(
 ) -> dict[str, bytes]:
     wanted = {pair[side] for pairs in worst.values() for pair in pairs for side in ("left", "right")}
     return {name: dataset.read(row) for row, name in enumerate(image_ids) if name in wanted}
-
-
-def _write_scores(path: Path, sets: Sequence[ScoredSet], datasets: Sequence[FaceDataset]) -> None:
-    with pq.ParquetWriter(path, _SCORES, compression="zstd") as writer:
-        for item, dataset in zip(sets, datasets, strict=True):
-            ids = dataset.manifest["image_id"]
-            columns: dict[str, NDArray[Any] | list[str] | pa.ChunkedArray] = {
-                "set": [item.name] * len(item.same),
-                "left": ids.take(item.left),
-                "right": ids.take(item.right),
-                "same": item.same,
-                "fold": item.fold,
-                "similarity": item.similarity,
-            }
-            writer.write_table(pa.table(columns, schema=_SCORES))
 
 
 def _contents(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def intervals(
     random = np.random.default_rng(seed)
     block = max(1, _BLOCK_CELLS // len(outcome.same))
     for start in range(0, resamples, block):
-        of_genuine, of_impostor = _weights(random, min(block, resamples - start), subjects, genuine, impostor)
+        of_genuine, of_impostor = draw(random, min(block, resamples - start), subjects, genuine, impostor)
         with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack one kind: NaN, left out below
             total, other_total = of_genuine.sum(axis=1), of_impostor.sum(axis=1)
             fnmr = of_genuine @ ~outcome.accepted[genuine] / total
@@ -85,7 +85,7 @@ def intervals(
             }
         for name, values in figures.items():
             drawn.setdefault(name, []).append(values)
-    return {name: _interval(np.concatenate(values)) for name, values in drawn.items()}
+    return {name: percentiles(np.concatenate(values)) for name, values in drawn.items()}
 
 
 def all_pairs_intervals(
@@ -109,16 +109,17 @@ def all_pairs_intervals(
     with np.errstate(invalid="ignore", divide="ignore"):
         fmr = np.einsum("rs,rs->r", weight @ matches, weight) / np.einsum("rs,rs->r", weight @ compared, weight)
         fnmr = weight @ misses / (weight @ own)
-    return {"fmr": _interval(fmr), "fnmr": _interval(fnmr)}
+    return {"fmr": percentiles(fmr), "fnmr": percentiles(fnmr)}
 
 
-def _weights(
+def draw(
     random: np.random.Generator,
     size: int,
     subjects: Subjects | None,
     genuine: NDArray[np.int64],
     impostor: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights of the `genuine` and `impostor` pairs (positions) in `size` bootstrap resamples: float64, size x pairs."""
     if subjects is None:
         return (
             random.poisson(1.0, (size, len(genuine))).astype(np.float64),
@@ -136,7 +137,8 @@ def _mix(genuine: NDArray[Any], impostor: NDArray[Any], share: float) -> NDArray
     return np.asarray(impostor if share == 0 else share * genuine + (1 - share) * impostor)
 
 
-def _interval(values: NDArray[np.float64]) -> Interval | None:
+def percentiles(values: NDArray[np.float64]) -> Interval | None:
+    """The 95 % percentile interval of resampled values; None when none of them is finite."""
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
         return None
