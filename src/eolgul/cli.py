@@ -6,6 +6,7 @@ Exit codes: 0 when the artifact is whole, 2 on bad input (with one sentence), 13
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -253,8 +254,8 @@ def assemble(
 
 @app.command()
 def train(
-    dataset: str,
-    out: str,
+    dataset: Annotated[str, typer.Argument(help="An assembled FaceDataset; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the ModelPackage goes; path or s3://.")],
     recipe: Annotated[str, typer.Option(help="A named recipe or a .toml file.")] = "mobilefacenet-ms1m-kface",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: key=value.")] = None,
     checkpoints: Annotated[
@@ -262,9 +263,13 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(help="torch threads (default: one a core).", min=1)] = None,
-    workers: Workers = 2,
+    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=1)] = 2,
+    tensorboard: Annotated[bool, typer.Option(help="TensorBoard's event files beside metrics.jsonl.")] = True,
 ) -> None:
-    """Step 4: train with ArcFace, going on from the last checkpoint when there is one → ModelPackage."""
+    """Step 4: train an embedding, going on from the last checkpoint when there is one → ModelPackage.
+
+    On several processes: torchrun --nproc-per-node N -m eolgul train …
+    """
     facts = steps.train(
         dataset,
         out,
@@ -274,14 +279,29 @@ def train(
         device=device,
         threads=threads,
         workers=workers,
+        tensorboard=tensorboard,
         report=training_line,
     )
-    _say(facts)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes have nothing to add
+        _say(facts)
+
+
+@app.command("import")
+def import_(
+    weights: Annotated[str, typer.Argument(help="A state dict: .pth, .pt or .safetensors; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the ModelPackage goes; path or s3://.")],
+    layout: Annotated[str, typer.Option(help="Whose weights: insightface_pytorch or arcface_torch.")],
+    backbone: Annotated[str | None, typer.Option(help="Which network (default: the one that fits).")] = None,
+) -> None:
+    """Published weights → ModelPackage, when their names and shapes are those of a network of that project."""
+    _say(steps.import_weights(weights, out, layout=layout, backbone=backbone))
 
 
 def training_line(row: dict[str, Any]) -> None:
-    """Print a training report on stderr: every epoch, and on a terminal the running step too."""
-    if "validation" in row:
+    """Print a training report on stderr: every epoch and warning, and on a terminal the running step too."""
+    if "warning" in row:
+        print(f"warning: {row['warning']}", file=sys.stderr, flush=True)
+    elif "validation" in row:
         held = row["validation"]
         print(
             f"epoch {row['epoch']}: loss {row['train_loss']:.3f}; people it does not train on: "
@@ -292,7 +312,8 @@ def training_line(row: dict[str, Any]) -> None:
     elif sys.stderr.isatty():
         print(
             f"\repoch {row['epoch']}/{row['epochs']} step {row['step']}/{row['steps']} loss {row['loss']:.3f} "
-            f"lr {row['lr']:.4f} {row['images_per_second']:.0f} img/s ",
+            f"lr {row['lr']:.4f} {row['images_per_second']:.0f} img/s, waiting for data {100 * row['data_wait']:.0f} %, "
+            f"{row['seconds_left'] / 60:.0f} min left ",
             end="",
             file=sys.stderr,
             flush=True,
@@ -301,27 +322,59 @@ def training_line(row: dict[str, Any]) -> None:
 
 @app.command()
 def evaluate(
-    model: str,
-    dataset: str,
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(help="MODEL DATASET: a ModelPackage (not with --onnx), an assembled FaceDataset.", metavar="…"),
+    ] = None,
+    *,
     out: Annotated[str, typer.Option(help="Where the Evaluation goes.")],
     benchmark: Annotated[list[str] | None, typer.Option(help="An aligned benchmark (repeatable).")] = None,
     fmr: Annotated[
         float, typer.Option(help="False match rate the threshold is calibrated for.", min=1e-9, max=0.5)
     ] = 1e-4,
+    onnx: Annotated[str | None, typer.Option(help="Any ONNX recognizer instead of MODEL.")] = None,
+    contract: Annotated[
+        str, typer.Option(help="How --onnx wants its pixels: insightface, insightface-bgr or a JSON file.")
+    ] = "insightface",
     pictures: Annotated[bool, typer.Option(help="Put thumbnails of the worst pairs into the report.")] = True,
+    without_anchored: Annotated[
+        bool, typer.Option("--without-anchored", help="Leave out faces whose landmarks came from another picture.")
+    ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(envvar="EOLGUL_EMBEDDINGS", help="Folder that keeps embeddings between runs.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda (ONNX Runtime's)")] = "cpu",
     threads: Annotated[int, typer.Option(help="ONNX Runtime threads.", min=1)] = 2,
     seed: Seed = 0,
 ) -> None:
-    """Step 5: measure on people the model never saw, calibrate the threshold, write the report."""
+    """Step 5: measure on people the model never saw, calibrate the threshold, write the report.
+
+    Without DATASET only the benchmarks are measured, and no threshold is given.
+    """
+    given = [*([onnx] if onnx else []), *(places or [])]
+    if not 1 <= len(given) <= 2:
+        raise InputError(f"{len(given)} places: expected MODEL DATASET, or --onnx FILE and perhaps DATASET")
     facts = steps.evaluate(
-        model, dataset, benchmark or (), out, fmr=fmr, pictures=pictures, threads=threads, seed=seed, progress=_line
-    )
+        given[0], given[1] if len(given) > 1 else "", benchmark or (), out, fmr=fmr, pictures=pictures,
+        threads=threads, seed=seed, progress=_line, contract=contract if onnx else None, cache=cache, device=device,
+        without_anchored=without_anchored,
+    )  # fmt: skip
     facts.pop("metrics")
     _say(facts)
 
 
 def _line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+@app.command()
+def compare(
+    candidate: Annotated[str, typer.Argument(help="An Evaluation; path or s3://.")],
+    current: Annotated[str, typer.Argument(help="Another model's, on the same data.")],
+    seed: Seed = 0,
+) -> None:
+    """Two evaluations: differences on every set with paired intervals, and whether the first would be promoted."""
+    _say(steps.compare(candidate, current, seed=seed))
 
 
 @app.command()

@@ -155,7 +155,8 @@ def train(
 ) -> Facts:
     """Step 4. `options` are those of `eolgul.train.loop.train`; `threads` caps torch's on this machine.
 
-    Checkpoints lie beside `out` unless told otherwise: in S3 when `out` does, so that another machine can go on.
+    Checkpoints lie beside `out` unless told otherwise: in S3 when `out` does, so that another machine can go on. Under
+    torchrun every process calls this; each finds the package whole at the end, and publishing what is there is no work.
     """
     import torch
 
@@ -174,16 +175,25 @@ def train(
     return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
 
 
+def import_weights(weights: str, out: str, *, layout: str, backbone: str | None = None) -> Facts:
+    """Published weights as a ModelPackage; `layout` and `backbone` as `eolgul.train.imported.import_weights` takes them."""
+    from eolgul.train.imported import import_weights as step
+
+    started = time.monotonic()
+    with storage.destination(out, [weights]) as local:
+        made = step(storage.fetch(weights), local, layout=layout, backbone=backbone)
+    return _facts(made, out, started) | {"backbone": made.contents["backbone"]}
+
+
 def evaluate(model: str, dataset: str, benchmarks: Sequence[str], out: str, **options: Any) -> Facts:
-    """Step 5. `options` are those of `eolgul.evaluate.evaluate.evaluate`."""
+    """Step 5; `dataset` "" measures on the benchmarks alone. `options` are those of `eolgul.evaluate.evaluate.evaluate`."""
     from eolgul.evaluate.evaluate import evaluate as step
     from eolgul.evaluate.evaluate import read_metrics
 
     started = time.monotonic()
-    with storage.destination(out, [model, dataset, *benchmarks]) as local:
-        made = step(
-            storage.fetch(model), storage.fetch(dataset), [storage.fetch(item) for item in benchmarks], local, **options
-        )
+    places = [storage.fetch(item) for item in benchmarks]
+    with storage.destination(out, [item for item in (model, dataset, *benchmarks) if item]) as local:
+        made = step(storage.fetch(model), storage.fetch(dataset) if dataset else None, places, local, **options)
         metrics = read_metrics(local)
     return _facts(made, out, started) | {"metrics": metrics}
 
@@ -200,6 +210,13 @@ def evaluate_current(
     assert production is not None
     evaluate(models.model_uri(registry, production.digest), dataset, benchmarks, out, **options)
     return out
+
+
+def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
+    """Two Evaluations on the same data: the paired difference of every figure, and whether the first would win."""
+    from eolgul.evaluate.compare import compare as step
+
+    return step(storage.fetch(candidate), storage.fetch(current), seed=seed)
 
 
 def promote(model: str, evaluation: str, registry: str, *, current_evaluation: str = "", force: bool = False) -> Facts:

@@ -34,6 +34,20 @@ class TinyNet(nn.Module):
         return out
 
 
+class PlainNet(nn.Module):
+    """No batch norm and no dropout: what it learns from a batch does not depend on how the batch is cut."""
+
+    def __init__(self, embedding_size: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 8, 8), nn.PReLU(8), nn.AvgPool2d(7), nn.Flatten(), nn.Linear(32, embedding_size)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
 @pytest.fixture(autouse=True)
 def _tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(backbones.BACKBONES, "tiny", TinyNet)

@@ -1,39 +1,241 @@
-"""Parameter counts and names against the published networks."""
+"""Published networks: parameter counts, names, and the same answers as small independent versions of them.
+
+The references below are written as plain functions of a state dict from the papers' tables and the published files'
+parameter names; they share nothing with the modules they check.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
 
 from eolgul.errors import InputError
-from eolgul.train.backbones import build
+from eolgul.modelpackage import ModelPackage
+from eolgul.recognizer import Recognizer
+from eolgul.train.backbones import BACKBONES, LAYOUTS, build
+from eolgul.train.imported import import_weights
 
-# Counted from the published definitions (arXiv:1804.07573 at 512-d; InsightFace_Pytorch's model.py).
-PARAMETERS = {"mobilefacenet": 1_200_512, "ir50": 43_574_976, "irse50": 43_797_696}
+State = Mapping[str, Tensor]
+
+
+def norm(x: Tensor, s: State, name: str) -> Tensor:
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    mean, variance = s[f"{name}.running_mean"].view(shape), s[f"{name}.running_var"].view(shape)
+    return (x - mean) / torch.sqrt(variance + 1e-5) * s[f"{name}.weight"].view(shape) + s[f"{name}.bias"].view(shape)
+
+
+def prelu(x: Tensor, s: State, name: str) -> Tensor:
+    return torch.where(x > 0, x, x * s[f"{name}.weight"].view(1, -1, 1, 1))
+
+
+def conv(x: Tensor, s: State, name: str, stride: int = 1, groups: int = 1, padding: int | None = None) -> Tensor:
+    weight = s[f"{name}.weight"]
+    return F.conv2d(x, weight, None, stride, weight.shape[2] // 2 if padding is None else padding, 1, groups)
+
+
+def ir(s: State, x: Tensor, blocks: tuple[int, ...], se: bool) -> Tensor:
+    """InsightFace_Pytorch: each stage's first block halves the picture; a block with equal channels skips by picking."""
+    x = prelu(norm(conv(x, s, "input_layer.0"), s, "input_layer.1"), s, "input_layer.2")
+    number = 0
+    for count in blocks:
+        for index in range(count):
+            stride = 2 if index == 0 else 1
+            b = f"body.{number}"
+            if f"{b}.shortcut_layer.0.weight" in s:
+                skip = norm(conv(x, s, f"{b}.shortcut_layer.0", stride), s, f"{b}.shortcut_layer.1")
+            else:
+                skip = x[:, :, ::stride, ::stride]
+            y = prelu(conv(norm(x, s, f"{b}.res_layer.0"), s, f"{b}.res_layer.1"), s, f"{b}.res_layer.2")
+            y = norm(conv(y, s, f"{b}.res_layer.3", stride), s, f"{b}.res_layer.4")
+            if se:
+                gate = conv(y.mean((2, 3), keepdim=True), s, f"{b}.res_layer.5.fc1").relu()
+                y = y * torch.sigmoid(conv(gate, s, f"{b}.res_layer.5.fc2"))
+            x = y + skip
+            number += 1
+    x = norm(x, s, "output_layer.0").flatten(1)
+    return norm(x @ s["output_layer.3.weight"].T + s["output_layer.3.bias"], s, "output_layer.4")
+
+
+def iresnet(s: State, x: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    x = prelu(norm(conv(x, s, "conv1"), s, "bn1"), s, "prelu")
+    for stage, count in enumerate(blocks, start=1):
+        for index in range(count):
+            b, stride = f"layer{stage}.{index}", 2 if index == 0 else 1
+            y = prelu(norm(conv(norm(x, s, f"{b}.bn1"), s, f"{b}.conv1"), s, f"{b}.bn2"), s, f"{b}.prelu")
+            y = norm(conv(y, s, f"{b}.conv2", stride), s, f"{b}.bn3")
+            x = y + (norm(conv(x, s, f"{b}.downsample.0", stride), s, f"{b}.downsample.1") if index == 0 else x)
+    x = norm(x, s, "bn2").flatten(1)
+    return norm(x @ s["fc.weight"].T + s["fc.bias"], s, "features")
+
+
+def mobilefacenet(s: State, x: Tensor) -> Tensor:
+    """The paper's table 1: stem, depthwise, then (stride 2, repeats) (2, 4), (2, 6), (2, 2)."""
+
+    def unit(x: Tensor, name: str, stride: int = 1, groups: int = 1, padding: int | None = None) -> Tensor:
+        return prelu(norm(conv(x, s, f"{name}.conv", stride, groups, padding), s, f"{name}.bn"), s, f"{name}.prelu")
+
+    def bottleneck(x: Tensor, name: str, stride: int) -> Tensor:
+        y = unit(x, f"{name}.conv")
+        y = unit(y, f"{name}.conv_dw", stride, groups=y.shape[1])
+        return norm(conv(y, s, f"{name}.project.conv"), s, f"{name}.project.bn")
+
+    x = unit(unit(x, "conv1", 2), "conv2_dw", groups=64)
+    for down, repeats, count in (("conv_23", "conv_3", 4), ("conv_34", "conv_4", 6), ("conv_45", "conv_5", 2)):
+        x = bottleneck(x, down, 2)
+        for index in range(count):
+            x = x + bottleneck(x, f"{repeats}.model.{index}", 1)
+    x = unit(x, "conv_6_sep")
+    x = norm(conv(x, s, "conv_6_dw.conv", groups=512, padding=0), s, "conv_6_dw.bn").flatten(1)
+    return norm(x @ s["linear.weight"].T, s, "bn")
+
+
+def wide(s: State, x: Tensor) -> Tensor:
+    """arcface_torch's: every part is a `layers` sequence of convolution, norm and slopes, one inside the other."""
+
+    def unit(x: Tensor, name: str, stride: int = 1, groups: int = 1) -> Tensor:
+        x = norm(conv(x, s, f"{name}.layers.0", stride, groups), s, f"{name}.layers.1")
+        return prelu(x, s, f"{name}.layers.2") if f"{name}.layers.2.weight" in s else x
+
+    def bottleneck(x: Tensor, name: str, stride: int) -> Tensor:
+        y = unit(x, f"{name}.layers.0")
+        return unit(unit(y, f"{name}.layers.1", stride, groups=y.shape[1]), f"{name}.layers.2")
+
+    x = unit(unit(x, "layers.0", 2), "layers.1", groups=64)
+    for place, count in ((2, 4), (4, 6), (6, 2)):
+        x = bottleneck(x, f"layers.{place}", 2)
+        for index in range(count):
+            x = x + bottleneck(x, f"layers.{place + 1}.layers.{index}", 1)
+    x = unit(x, "conv_sep")
+    x = conv(x, s, "features.layers.0.layers.0", groups=512, padding=0)
+    x = norm(x, s, "features.layers.0.layers.1").flatten(1)
+    return norm(x @ s["features.layers.2.weight"].T, s, "features.layers.3")
+
+
+DEEP = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+REFERENCES: dict[str, Callable[[State, Tensor], Tensor]] = {
+    "mobilefacenet": mobilefacenet,
+    "mobilefacenet_wide": wide,
+    "ir50": lambda s, x: ir(s, x, DEEP[50], se=False),
+    "ir100": lambda s, x: ir(s, x, DEEP[100], se=False),
+    "ir152": lambda s, x: ir(s, x, DEEP[152], se=False),
+    "irse50": lambda s, x: ir(s, x, DEEP[50], se=True),
+    "irse101": lambda s, x: ir(s, x, DEEP[100], se=True),
+    "irse152": lambda s, x: ir(s, x, DEEP[152], se=True),
+    "iresnet18": lambda s, x: iresnet(s, x, DEEP[18]),
+    "iresnet34": lambda s, x: iresnet(s, x, DEEP[34]),
+    "iresnet50": lambda s, x: iresnet(s, x, DEEP[50]),
+    "iresnet100": lambda s, x: iresnet(s, x, DEEP[100]),
+}
+# Published counts, in millions as their projects print them; MobileFaceNet's exactly.
+PARAMETERS = {
+    "mobilefacenet": 1_200_512, "mobilefacenet_wide": 2.06e6, "ir50": 43.57e6, "irse50": 43.80e6, "ir100": 65.13e6,
+    "iresnet18": 24.02e6, "iresnet34": 34.14e6, "iresnet50": 43.59e6, "iresnet100": 65.15e6,
+}  # fmt: skip
+
+
+def weights(name: str, size: int = 512) -> dict[str, Tensor]:
+    """Random but lively: norms and slopes away from 1 and 0, so that no wrong order of them goes unnoticed."""
+    generator = torch.Generator().manual_seed(len(name))
+    with torch.device("meta"):
+        shapes = build(name, size).state_dict()
+    state = {}
+    for key, value in shapes.items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(7)
+        elif value.ndim > 1:
+            state[key] = torch.randn(value.shape, generator=generator) * (1.5 / value[0].numel()) ** 0.5
+        else:
+            state[key] = torch.rand(value.shape, generator=generator) * 0.8 + 0.2
+    return state
+
+
+def test_every_network_has_a_reference_here_and_a_publisher() -> None:
+    names = set(BACKBONES) - {"tiny"}
+    assert names == set(REFERENCES) == {name for names in LAYOUTS.values() for name in names}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_size_and_shape(name: str) -> None:
+def test_published_parameter_counts(name: str) -> None:
+    with torch.device("meta"):
+        count = sum(value.numel() for value in build(name, 512).parameters())
+    assert count == (PARAMETERS[name] if name == "mobilefacenet" else pytest.approx(PARAMETERS[name], rel=2e-3))
+
+
+@pytest.mark.parametrize("name", ["mobilefacenet", "mobilefacenet_wide", "irse50", "ir100", "iresnet18", "iresnet50"])
+def test_the_same_answers_as_an_independent_version(name: str) -> None:
+    state = weights(name)
     network = build(name, 512).eval()
-    assert sum(value.numel() for value in network.parameters()) == PARAMETERS[name]
+    network.load_state_dict(state)
+    x = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.inference_mode():
-        one, other = network(torch.randn(2, 3, 112, 112))
-    assert one.shape == (512,)
-    assert not torch.allclose(one, other)
+        got, expected = F.normalize(network(x)), F.normalize(REFERENCES[name](state, x))
+    assert got.shape == (2, 512) and not torch.allclose(got[0], got[1], atol=1e-3)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
 
 
-def test_published_parameter_names_are_kept() -> None:
-    names = set(build("irse50", 512).state_dict())
-    assert {"input_layer.0.weight", "body.3.shortcut_layer.0.weight",
-            "body.23.res_layer.5.fc2.weight", "output_layer.3.weight"} <= names  # fmt: skip
-    assert {
-        "conv1.conv.weight",
-        "conv_34.conv_dw.conv.weight",
-        "conv_5.model.1.project.bn.weight",
-        "linear.weight",
-    } <= set(build("mobilefacenet", 512).state_dict())
+def test_published_parameter_names() -> None:
+    assert {"input_layer.0.weight", "body.3.shortcut_layer.0.weight", "body.23.res_layer.5.fc2.weight",
+            "output_layer.3.weight"} <= set(weights("irse50"))  # fmt: skip
+    assert {"layer3.13.bn3.running_var", "layer1.0.downsample.1.bias", "features.weight"} <= set(weights("iresnet50"))
+    assert "layers.5.layers.3.layers.1.layers.0.weight" in weights("mobilefacenet_wide")
 
 
 def test_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match=r"resnet9000.*mobilefacenet"):
         build("resnet9000", 512)
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "color", "prefix"),
+    [("insightface_pytorch", "mobilefacenet", "BGR", ""), ("arcface_torch", "mobilefacenet_wide", "RGB", "module.")],
+)
+def test_published_weights_become_a_package(tmp_path: Path, layout: str, name: str, color: str, prefix: str) -> None:
+    """Through the file, ONNX and the recognizer, faces get the embeddings that the reference gives with these weights."""
+    state = weights(name, 128)
+    kept = {prefix + key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    torch.save(kept, tmp_path / "published.pth")
+    made = import_weights(tmp_path / "published.pth", tmp_path / "model", layout=layout)
+    package = ModelPackage.open(made.path)
+    assert (package.backbone, package.embedding_size, package.contract.color) == (name, 128, color)
+    faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
+    x = torch.from_numpy(faces[..., ::-1].copy() if color == "BGR" else faces).float()
+    x = ((x - 127.5) / 127.5).permute(0, 3, 1, 2)
+    expected = F.normalize(REFERENCES[name](state, x) + REFERENCES[name](state, x.flip(3)))
+    np.testing.assert_allclose(Recognizer.of(package).embed(faces), expected.numpy(), atol=2e-5)
+    save_file(kept, tmp_path / "published.safetensors")
+    other = import_weights(tmp_path / "published.safetensors", tmp_path / "other", layout=layout)
+    assert (other.path / "model.onnx").read_bytes() == (made.path / "model.onnx").read_bytes()
+
+
+def test_wrong_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    def attempt(state: object, says: str, layout: str = "insightface_pytorch", backbone: str | None = None) -> None:
+        torch.save(state, tmp_path / "w.pth")
+        with pytest.raises(InputError, match=says):
+            import_weights(tmp_path / "w.pth", tmp_path / "model", layout=layout, backbone=backbone)
+        assert not (tmp_path / "model").exists()
+
+    good = weights("mobilefacenet", 64)
+    attempt(good, r"layout 'caffe': expected one of", layout="caffe")
+    attempt(good, r"so it is not of arcface_torch", layout="arcface_torch")
+    attempt(good, r"no network .* nearest is irse50, but", backbone="irse50")
+    attempt(
+        {**good, "conv1.conv.weight": torch.zeros(64, 1, 3, 3)}, r"conv1\.conv\.weight is 64x1x3x3, expected 64x3x3x3"
+    )
+    attempt(
+        {key: value for key, value in good.items() if key != "bn.bias"},
+        r"nearest is mobilefacenet, but bn\.bias is missing",
+    )
+    attempt({**good, "kernel": torch.zeros(2)}, r"but kernel is not of it")
+    attempt({**good, "bn.bias": torch.full((64,), float("nan"))}, r"bn\.bias holds numbers that are not finite")
+    attempt([1, 2], r"expected a state dict")
+    attempt(Path("/"), r"not a file of plain tensors")  # a pickled object: never built
+    (tmp_path / "w.pth").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="not a file of plain tensors"):
+        import_weights(tmp_path / "w.pth", tmp_path / "model", layout="arcface_torch")

@@ -15,7 +15,7 @@ from eolgul.extract import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.modelpackage import EmbeddingContract, ModelPackage
 from eolgul.recognizer import Recognizer, network_input
-from eolgul.train.data import TrainingData, read_face
+from eolgul.train.data import TrainingData, read_face, to_input
 from eolgul.train.loop import train
 from eolgul.train.recipe import Recipe
 
@@ -48,10 +48,11 @@ def coded(tmp_path: Path) -> Path:
 def test_training_sees_red_in_channel_0(tmp_path: Path) -> None:
     dataset = FaceDataset(coded(tmp_path))
     recipe = Recipe.load("demo", ["batch_size=8", "photometric=0.0", "shift=0"])
-    data = TrainingData(dataset, recipe, EmbeddingContract(), workers=1)
+    data = TrainingData(dataset, recipe, workers=1)
     seen = set()
-    for images, labels in data.batches(epoch=0):
-        for image, label in zip(images.numpy(), labels.tolist(), strict=True):
+    for batch in data.batches(epoch=0):
+        inputs = to_input(batch.faces, EmbeddingContract())
+        for image, label in zip(inputs.numpy(), batch.labels.tolist(), strict=True):
             if label in (0, 1):
                 expected = np.array(RED if label == 0 else BLUE) / 127.5 - 1
                 np.testing.assert_allclose(image.mean(axis=(1, 2)), expected, atol=0.3)

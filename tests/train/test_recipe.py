@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eolgul.errors import InputError
-from eolgul.train.loop import learning_rate
+from eolgul.train.optim import learning_rate
 from eolgul.train.recipe import Recipe, recipe_names
 
 
@@ -39,7 +39,7 @@ def test_cosine_with_warm_up() -> None:
         ("epochs=many", "expected a int"),
         ("epochs=0", "epochs must be above 0"),
         ("epochs=true", "expected a int"),
-        ("head=softmax", "expected one of arcface"),
+        ("head=magface", "expected one of arcface"),
         ("batch_size", "expected key=value"),
         ("learning_rate=nan", "finite"),
         ("scale=inf", "finite"),

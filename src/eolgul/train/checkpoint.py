@@ -1,34 +1,229 @@
-"""One file that holds everything a run needs to go on as if it had never stopped."""
+"""Checkpoints: everything a run needs to go on as if it had never stopped, kept so that a kill at any moment loses none.
+
+Below one place (a folder or an `s3://` prefix) lie `slot-<n>/` (torch.distributed.checkpoint's files), `best-<n>/`
+(the best epoch's network) and `checkpoints.json`, the list of what is whole: newest first, with the sha256 of every
+file and the run's progress. Only a slot that the list does not name is written to, and the list is replaced in one
+step afterwards: that is the moment at which a checkpoint exists.
+
+A tensor is read as a tensor and nothing else: torch's index file, a pickle, goes through an unpickler that admits its
+own few classes.
+"""
 
 from __future__ import annotations
 
-import io
-from typing import Any
+import contextlib
+import copy
+import json
+import pickle
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from eolgul import storage
+from eolgul.artifact import list_files, sha256_bytes
 from eolgul.errors import InputError
+from eolgul.train.distributed import World
+
+_INDEX = "checkpoints.json"
+_FORMAT = 1
+State = dict[str, Tensor]
 
 
-def save(uri: str, state: dict[str, Any]) -> None:
-    """Replace the checkpoint at `uri` (a local path or an `s3://` object) in one step."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    storage.write_bytes(uri, buffer.getvalue())
+class Checkpoints:
+    """The checkpoints of one run: `recipe` is the digest of recipe and dataset, which must not change under way.
 
+    To S3 they go in the background: `save` returns when they lie on the local disk, and waits for the one before.
+    """
 
-def load(uri: str, *, recipe: str) -> dict[str, Any] | None:
-    """The checkpoint at `uri`, None when there is none. InputError when it is broken or of another recipe digest."""
-    data = storage.read_bytes(uri)
-    if data is None:
+    def __init__(self, uri: str, *, recipe: str, keep: int = 2, world: World = World()) -> None:  # noqa: B008
+        self.uri, self.recipe, self.keep, self.world = uri, recipe, keep, world
+        self.warnings: list[str] = []
+        self._uploads = ThreadPoolExecutor(1)
+        self._upload: Future[None] | None = None
+        self._index: list[dict[str, Any]] = world.share(self._read_index() if world.first else [])
+
+    def save(self, state: Mapping[str, Tensor], progress: dict[str, Any], best: Mapping[str, Tensor] | None) -> None:
+        """All ranks together: keep `state` (this rank's tensors; a DTensor is a shard of one that all have part in) and
+        `progress` (JSON). `best` is rank 0's and given when it is another than at the last call."""
+        self.wait()
+        slot = self.world.share(self._free("slot", "name"))
+        place = Path(self.uri) / slot if not storage.is_s3(self.uri) else self.staging(self.uri) / slot
+        if self.world.first:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+        self.world.wait()
+        # Never sync_files=False: the list must not name bytes that a power cut takes away.
+        with _quiet():
+            save(dict(state), storage_writer=FileSystemWriter(place), no_dist=self.world.size == 1)
+        if not self.world.first:
+            return
+        entry: dict[str, Any] = {"name": slot, "files": list_files(place), "progress": copy.deepcopy(progress)}
+        entry["best"] = self._index[0]["best"] if self._index else None
+        folders = [place]
+        if best is not None:
+            folder = place.with_name(self._free("best", "best"))
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in best.items()}, folder / "best.safetensors"
+            )
+            entry["best"] = {"name": folder.name, "files": list_files(folder)}
+            folders.append(folder)
+        self._index = [entry, *self._index][: self.keep]
+        listed = json.dumps({"format": _FORMAT, "recipe": self.recipe, "checkpoints": self._index}).encode()
+        if storage.is_s3(self.uri):
+            self._upload = self._uploads.submit(self._publish, folders, listed)
+        else:
+            storage.write_bytes(storage.join(self.uri, _INDEX), listed)
+
+    def wait(self) -> None:
+        """Until what was saved is where it belongs; raises what went wrong with it."""
+        if self._upload is not None:
+            upload, self._upload = self._upload, None
+            upload.result()
+
+    def load(self, state: State) -> dict[str, Any] | None:
+        """Read the newest whole checkpoint into `state`'s tensors; its progress, None when there is none.
+
+        A damaged one is passed over with a line in `warnings`. InputError when all are damaged, or belong to another
+        recipe.
+        """
+        damaged = []
+        for number, entry in enumerate(self._index):
+            complaint = self.world.share(self._fetch(entry) if self.world.first else None)
+            if complaint is None:
+                complaint = self._read(entry["name"], state)
+            if complaint is None:
+                self._index = self._index[number:]
+                progress: dict[str, Any] = copy.deepcopy(entry["progress"])
+                return progress
+            damaged.append(complaint)
+            self.warnings.append(f"{complaint}: the checkpoint before it is used")
+        if damaged:
+            raise InputError(f"{damaged[0]}, and no other checkpoint is whole; delete {self.uri} to start afresh")
         return None
-    try:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds on a broken file
-        raise InputError(
-            f"{uri}: not a readable checkpoint ({type(error).__name__}); delete it to start afresh"
-        ) from error
-    if state.get("recipe") != recipe:
-        raise InputError(f"{uri}: belongs to another recipe or dataset; delete it or name another place")
-    return state
+
+    def best(self) -> State:
+        """The best epoch's network, as the newest checkpoint names it (rank 0's)."""
+        self.wait()
+        name = self._index[0]["best"]["name"]
+        return dict(load_file(self._local(name) / "best.safetensors"))
+
+    def _read_index(self) -> list[dict[str, Any]]:
+        data = storage.read_bytes(storage.join(self.uri, _INDEX))
+        if data is None:
+            return []
+        try:
+            index = json.loads(data)
+            entries: list[dict[str, Any]] = index["checkpoints"]
+            names = [name for entry in entries for name in (entry["name"], (entry["best"] or entry)["name"])]
+            if index["format"] != _FORMAT or any("/" in name or ".." in name for name in names):
+                raise ValueError("another format")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.uri}/{_INDEX}: not a list of checkpoints; delete {self.uri} to start afresh"
+            ) from error
+        if index["recipe"] != self.recipe:
+            raise InputError(f"{self.uri}: belongs to another recipe or dataset; delete it or name another place")
+        return entries
+
+    def _free(self, kind: str, key: str) -> str:
+        """A folder of this kind that no checkpoint of the list uses (`key` is where an entry names it)."""
+        used = {entry[key]["name"] if isinstance(entry[key], dict) else entry[key] for entry in self._index}
+        return next(f"{kind}-{n}" for n in range(self.keep + 1) if f"{kind}-{n}" not in used)
+
+    def _local(self, name: str) -> Path:
+        return Path(self.uri) / name if not storage.is_s3(self.uri) else self.staging(self.uri) / name
+
+    @staticmethod
+    def staging(uri: str) -> Path:
+        """Where checkpoints lie on their way to and from S3. All ranks must see it (one machine, or a shared disk)."""
+        return Path(tempfile.gettempdir()) / f"eolgul-checkpoints-{sha256_bytes(uri.encode())[:24]}"
+
+    def _publish(self, folders: list[Path], listed: bytes) -> None:
+        for folder in folders:
+            storage.publish(folder, storage.join(self.uri, folder.name), replace=True)
+        storage.write_bytes(storage.join(self.uri, _INDEX), listed)
+
+    def _fetch(self, entry: dict[str, Any]) -> str | None:
+        """Bring a checkpoint's folders here; a sentence when their bytes are not those that were saved."""
+        for part in (entry, entry["best"]):
+            if part is None:
+                continue
+            folder = self._local(part["name"])
+            if storage.is_s3(self.uri) and not (folder.is_dir() and list_files(folder) == part["files"]):
+                with contextlib.suppress(InputError):  # nothing there: said below
+                    copy = storage.fetch(storage.join(self.uri, part["name"]))
+                    shutil.rmtree(folder, ignore_errors=True)
+                    shutil.copytree(copy, folder)
+            if not folder.is_dir() or list_files(folder) != part["files"]:
+                return f"{storage.join(self.uri, part['name'])}: damaged (its bytes are not those that were saved)"
+        return None
+
+    def _read(self, name: str, state: State) -> str | None:
+        try:
+            with _quiet():
+                load(state, storage_reader=_Reader(self._local(name)), no_dist=self.world.size == 1)
+        except (CheckpointException, InputError, OSError, RuntimeError, ValueError, KeyError) as error:
+            return f"{storage.join(self.uri, name)}: not readable ({type(error).__name__})"
+        return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch says at each call that one process alone is one process alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield
+
+
+class _Unpickler(pickle.Unpickler):
+    """For torch.distributed.checkpoint's index of tensors."""
+
+    _ADMITTED: ClassVar[dict[str, set[str]]] = {
+        "torch.distributed.checkpoint.metadata": {
+            "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta",
+            "TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+        },
+        "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+        "torch": {"Size", "device", *(name for name in dir(torch) if isinstance(getattr(torch, name), torch.dtype))},
+        "torch.serialization": {"_get_layout"},
+        "collections": {"OrderedDict"},
+        "pathlib": {"PosixPath", "PurePosixPath"},
+    }  # fmt: skip
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in self._ADMITTED.get(module, ()):
+            raise InputError(f"a checkpoint's index names {module}.{name}, which is not admitted")
+        return super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    """torch's reader with that unpickler, and for tensors only."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with (Path(self.path) / ".metadata").open("rb") as file:
+            try:
+                metadata = _Unpickler(file).load()
+            except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError) as error:
+                raise InputError(f"{self.path}: its index is broken") from error
+        if not isinstance(metadata, Metadata) or not all(
+            isinstance(value, TensorStorageMetadata) for value in metadata.state_dict_metadata.values()
+        ):
+            raise InputError(f"{self.path}: holds other things than tensors")
+        if metadata.storage_meta is not None:
+            metadata.storage_meta.load_id = self.load_id
+        return metadata

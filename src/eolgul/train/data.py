@@ -1,29 +1,58 @@
-"""Batches for training: order, augmentation and pixels as a pure function of (seed, epoch, step)."""
+"""Batches for training: order, augmentation and pixels as a pure function of (seed, epoch, step, rank)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images import decode
 from eolgul.modelpackage import EmbeddingContract
-from eolgul.recognizer import network_input
+from eolgul.train.augment import augment
+from eolgul.train.distributed import World
 from eolgul.train.recipe import Recipe
 
-_AHEAD = 3  # batches prepared while the network works on one
+_AHEAD = 3  # batches that each worker prepares while the network works
+_TRIES = 100  # neighbours looked at for one that can be read; a hundred broken ones in a row are no accident
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """This rank's part of a step: faces uint8 N x 112 x 112 x 3 RGB, labels int64 N, the manifest rows shown (int64 N)
+    and {manifest row: why} of those that could not be read, for which others are shown."""
+
+    faces: Tensor
+    labels: Tensor
+    rows: Tensor
+    unreadable: dict[int, str]
 
 
 class TrainingData:
-    """The `train` split of an assembled FaceDataset, with labels dense over its own identities."""
+    """The `train` split of an assembled FaceDataset, with labels dense over its own identities.
 
-    def __init__(self, dataset: FaceDataset, recipe: Recipe, contract: EmbeddingContract, *, workers: int) -> None:
+    A step is `recipe.batch_size` images of the epoch's order, whatever the number of ranks; each rank takes its
+    consecutive part of it. So a run that goes on with other ranks sees the same images in the same steps.
+    """
+
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        recipe: Recipe,
+        *,
+        workers: int,
+        world: World = World(),  # noqa: B008 - immutable
+        pin: bool = False,
+    ) -> None:
         self.rows = dataset.rows("train")
         if len(self.rows) < recipe.batch_size:
             raise InputError(
@@ -33,44 +62,105 @@ class TrainingData:
         self.identities = len(identities)
         if self.identities < 2:
             raise InputError(f"{dataset.path}: {self.identities} training identity, expected two or more")
-        self._labels = labels.astype(np.int64)
-        self._dataset, self._recipe, self._contract = dataset, recipe, contract
-        self._workers = workers
+        if recipe.batch_size % (world.size * recipe.accumulation):
+            raise InputError(
+                f"batch_size {recipe.batch_size} cannot be cut into {world.size} processes x {recipe.accumulation} parts"
+            )
+        self.labels = labels.astype(np.int64)
+        self._weights = _weights(dataset, self.rows, recipe.source_weights)
+        self._dataset, self._recipe, self._world = dataset, recipe, world
+        self._workers, self._pin = workers, pin
 
     @property
     def steps(self) -> int:
         """Steps an epoch: the last, incomplete batch is left out (its images change with every epoch's order)."""
         return len(self.rows) // self._recipe.batch_size
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The epoch's batches from step `start` on: float32 N x 3 x 112 x 112 and int64 N, decoded ahead in threads."""
-        size = self._recipe.batch_size
-        order = np.random.default_rng([self._recipe.seed, epoch]).permutation(len(self.rows))
-        with ThreadPoolExecutor(self._workers) as pool:
-            waiting: list[Future[tuple[Tensor, Tensor]]] = []
-            for step in range(start, self.steps):
-                waiting.append(pool.submit(self._batch, order[step * size : (step + 1) * size], epoch))
-                if len(waiting) > _AHEAD:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The epoch's positions in `rows`, as many as there are: each once, or by the sources' weights."""
+        rng = np.random.default_rng([self._recipe.seed, epoch])
+        if self._weights is None:
+            return rng.permutation(len(self.rows))
+        return _weighted(self._weights, rng)
 
-    def _batch(self, positions: NDArray[np.int64], epoch: int) -> tuple[Tensor, Tensor]:
-        faces = np.stack(
-            [
-                augment(
-                    read_face(self._dataset, int(self.rows[position])),
-                    self._recipe,
-                    [self._recipe.seed, epoch, int(position)],
-                )
-                for position in positions
-            ]
+    def part(self, epoch: int, step: int, order: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """The positions that this rank shows in a step."""
+        order = self.order(epoch) if order is None else order
+        size = self._recipe.batch_size // self._world.size
+        begin = step * self._recipe.batch_size + self._world.rank * size
+        return order[begin : begin + size]
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from step `start` on, prepared ahead by worker processes with file handles of their own."""
+        order = self.order(epoch)
+        parts = [self.part(epoch, step, order) for step in range(start, self.steps)]
+        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts)
+        loader: DataLoader[Any] = DataLoader(
+            source,
+            batch_size=None,
+            shuffle=False,
+            num_workers=min(self._workers, len(parts)),
+            prefetch_factor=_AHEAD if parts and self._workers else None,
+            worker_init_fn=_own_handles,
+            pin_memory=self._pin,
         )
-        return torch.from_numpy(network_input(faces, self._contract)), torch.from_numpy(self._labels[positions])
+        try:
+            for faces, labels, rows, unreadable in loader:
+                yield Batch(faces, labels, rows, unreadable)
+        except InputError as error:  # a worker's comes with its whole traceback before the sentence
+            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+
+
+class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
+    """What a worker process needs: item i is the i-th batch."""
+
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        recipe: Recipe,
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int64],
+        epoch: int,
+        parts: list[NDArray[np.int64]],
+    ) -> None:
+        self.dataset = dataset
+        self._recipe, self._rows, self._labels, self._epoch, self._parts = recipe, rows, labels, epoch, parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
+        positions = self._parts[index].copy()
+        faces = np.empty((len(positions), 112, 112, 3), np.uint8)
+        unreadable: dict[int, str] = {}
+        for place, position in enumerate(positions):
+            face, positions[place] = self._readable(int(position), unreadable)
+            seed = [self._recipe.seed, self._epoch, int(positions[place])]
+            faces[place] = augment(face, self._recipe, seed)
+        labels, rows = self._labels[positions], self._rows[positions]
+        return torch.from_numpy(faces), torch.from_numpy(labels), torch.from_numpy(rows), unreadable
+
+    def _readable(self, position: int, unreadable: dict[int, str]) -> tuple[NDArray[np.uint8], int]:
+        """The face at a position, or at the next one that can be read."""
+        for _ in range(_TRIES):
+            row = int(self._rows[position])
+            try:
+                return read_face(self.dataset, row), position
+            except InputError as error:
+                unreadable[row] = str(error)
+                position = (position + 1) % len(self._rows)
+        raise InputError(
+            f"{self.dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
+        )
+
+
+def _own_handles(_: int) -> None:
+    info: Any = torch.utils.data.get_worker_info()
+    info.dataset.dataset = copy.copy(info.dataset.dataset)  # a copy opens the shards for itself
 
 
 def read_face(dataset: FaceDataset, row: int) -> NDArray[np.uint8]:
-    """One aligned face, uint8 RGB 112 x 112 x 3. InputError when it has another size."""
+    """One aligned face, uint8 RGB 112 x 112 x 3. InputError when it is broken or has another size."""
     face, _ = decode(dataset.read(row))
     if face.shape != (112, 112, 3):
         raise InputError(
@@ -79,18 +169,34 @@ def read_face(dataset: FaceDataset, row: int) -> NDArray[np.uint8]:
     return face
 
 
-def augment(face: NDArray[np.uint8], recipe: Recipe, seed: list[int]) -> NDArray[np.uint8]:
-    """Mirror, shift and change brightness and contrast at random; the same seed gives the same picture."""
-    rng = np.random.default_rng(seed)
-    if rng.random() < recipe.flip:
-        face = face[:, ::-1]
-    if recipe.shift:
-        down, right = rng.integers(-recipe.shift, recipe.shift + 1, 2)
-        padded = np.pad(face, ((recipe.shift, recipe.shift), (recipe.shift, recipe.shift), (0, 0)), mode="edge")
-        top, left = recipe.shift + down, recipe.shift + right
-        face = padded[top : top + face.shape[0], left : left + face.shape[1]]
-    if recipe.photometric:
-        contrast, brightness = rng.uniform(-recipe.photometric, recipe.photometric, 2)
-        changed = (face.astype(np.float32) - 127.5) * (1 + contrast) + 127.5 + 255 * brightness
-        face = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
-    return face
+def to_input(faces: Tensor, contract: EmbeddingContract) -> Tensor:
+    """uint8 N x H x W x 3 RGB → the network's float32 N x 3 x H x W in channels-last order, on the faces' device.
+
+    Bit-equal to `eolgul.recognizer.network_input`, which evaluation and serving use; a quarter of the bytes travel.
+    """
+    ordered = faces if contract.color == "RGB" else faces.flip(3)
+    return ((ordered.float() - contract.mean) / contract.std).permute(0, 3, 1, 2)
+
+
+def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str, float]) -> NDArray[np.float64] | None:
+    """How often each row is shown in relation to the others; None when all are alike."""
+    if not weights:
+        return None
+    sources = np.asarray(dataset.column("source"))[rows]
+    there = sorted(set(sources.tolist()))
+    unknown = sorted(set(weights) - set(there))
+    if unknown:
+        raise InputError(f"source_weights names {', '.join(unknown)}; the training images are of {', '.join(there)}")
+    each = np.array([weights.get(source, 1.0) for source in there])
+    if each.sum() <= 0:
+        raise InputError("source_weights leaves no source with a weight above 0")
+    return each[np.searchsorted(there, sources)]
+
+
+def _weighted(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """As many positions as there are weights, each as often as its weight says on average: every image floor or ceil
+    times, by systematic sampling over a random order."""
+    order = rng.permutation(len(weights))
+    edges = np.cumsum(weights[order])
+    marks = (np.arange(len(weights)) + rng.random()) * edges[-1] / len(weights)
+    return rng.permutation(order[np.searchsorted(edges, marks, side="right").clip(0, len(weights) - 1)])

@@ -1,46 +1,152 @@
-"""ArcFace: the additive angular margin (Deng et al. 2019, arXiv:1801.07698, eq. 3). Used in training only.
+"""The classification head: a centre (or several) for each training identity, cut over the processes. Training only.
 
-The head is never packaged: its rows stand for training people, and recognition is about people it never saw.
+It is never packaged: its rows stand for training people, and recognition is about people it never saw.
 """
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eolgul.train.distributed import World
+from eolgul.train.margins import AdaFace, Margin
 
-class ArcFace(nn.Module):
-    """Logits `scale * cos(angle + margin)` for the true identity and `scale * cos(angle)` for the others.
+_BLOCK = 4096  # identities whose first centres are drawn at once, so that they are the same however they are cut
 
-    Where angle + margin would pass pi, the logit goes on falling as `cos(angle) - margin * sin(margin)` (easy margin
-    off), so that it is monotonic in the angle. `margin` is in radians.
+
+class Head(nn.Module):
+    """Cosines to every identity's centre, the margin, the scale and the cross-entropy, over all ranks at once.
+
+    Each rank holds the centres of its share of the identities (PartialFC, An et al. 2022, arXiv:2203.15565); the
+    softmax's denominator is summed over ranks. With `sample` < 1 each step uses the batch's own identities and random
+    others, that share of all; memory for gradients and time fall with it. With `centers` > 1 an identity's cosine is
+    the largest of its centres' (Sub-center ArcFace, Deng et al. 2020, ECCV). `weight` is float32,
+    identities of this rank x centers x embedding size.
     """
 
-    def __init__(self, embedding_size: int, identities: int, *, scale: float = 64.0, margin: float = 0.5) -> None:
+    momentum: Tensor
+
+    def __init__(
+        self,
+        embedding_size: int,
+        identities: int,
+        margin: Margin,
+        *,
+        scale: float = 64.0,
+        centers: int = 1,
+        sample: float = 1.0,
+        seed: int = 0,
+        world: World = World(),  # noqa: B008 - immutable
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(identities, embedding_size))
-        nn.init.normal_(self.weight, std=0.01)
-        self.scale = scale
-        self.margin = margin
+        self.margin, self.scale, self.world, self.sample, self.seed = margin, scale, world, sample, seed
+        self.identities = identities
+        self.begin, self.end = world.shard(identities)
+        self.weight = nn.Parameter(_first_centres(self.begin, self.end, centers, embedding_size, seed))
+        self._rows: Tensor | None = None
+        self._active: Tensor | None = None  # the chosen centres, a leaf that gradients reach
+        if sample < 1:
+            self.register_buffer("momentum", torch.zeros_like(self.weight))
+
+    def choose(self, labels: Tensor, position: tuple[int, int]) -> None:
+        """Before a step: which of this rank's centres take part. `labels` are all of this rank's in the step (int64);
+        the choice is a function of the seed, `position` (epoch, step) and the rank."""
+        if self.sample >= 1:
+            return
+        count = self.end - self.begin
+        own = torch.unique(self.world.gather(labels)) - self.begin
+        own = own[(own >= 0) & (own < count)]
+        generator = torch.Generator(self.weight.device)
+        generator.manual_seed(hash((self.seed, *position, self.world.rank)) % 2**63)
+        lots = torch.rand(count, generator=generator, device=self.weight.device)
+        lots[own] = 2.0
+        wanted = min(count, max(len(own), round(self.sample * count)))
+        self._rows = lots.topk(wanted).indices.sort().values
+        self._active = self.weight.detach()[self._rows].requires_grad_()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """embeddings N x D (any length), labels int64 N → logits float32 N x identities."""
+        """embeddings N x D (any length), labels int64 N, both this rank's → the loss, averaged over all ranks' rows."""
         # The cosine is taken in float32 under autocast too: near +-1 a bfloat16 cosine has no angle left.
         with torch.autocast(embeddings.device.type, enabled=False):
-            cosine = F.linear(F.normalize(embeddings.float()), F.normalize(self.weight.float()))
-            return self.scale * add_margin(cosine, labels, self.margin)
+            logits, own = self.logits(embeddings, labels)
+            if self.world.size == 1:
+                return F.cross_entropy(logits, own)
+            loss: Tensor = _ShardedCrossEntropy.apply(logits, own, self.world)
+            return loss
+
+    def logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """All ranks' rows against this rank's chosen centres: logits N x chosen, and each row's column (-1: not here)."""
+        everyone = self.world.gather_with_gradient(embeddings.to(self.weight.dtype))
+        own = self._columns(self.world.gather(labels))
+        lengths = everyone.norm(dim=1)
+        if isinstance(self.margin, AdaFace) and self.training:
+            self.margin.observe(lengths)
+        active = self.weight if self._active is None else self._active
+        chosen, centers, size = active.shape
+        cosine = F.linear(F.normalize(everyone), F.normalize(active, dim=2).view(chosen * centers, size))
+        if centers > 1:
+            cosine = cosine.view(-1, chosen, centers).amax(dim=2)
+        # Alone, every row's identity is here; asking which are would make a GPU wait.
+        rows = torch.arange(len(own), device=own.device) if self.world.size == 1 else torch.nonzero(own >= 0).squeeze(1)
+        target = self.margin(cosine[rows, own[rows]], lengths[rows])
+        return self.scale * cosine.index_put((rows, own[rows]), target), own
+
+    def _columns(self, labels: Tensor) -> Tensor:
+        local = labels - self.begin
+        here = (local >= 0) & (local < self.end - self.begin)
+        if self._rows is not None:
+            local = torch.searchsorted(self._rows, local.clamp_min(0))
+        return torch.where(here, local, -1)
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """Of the chosen centres."""
+        return self.weight.grad if self._active is None else self._active.grad
+
+    @torch.no_grad()
+    def update(self, *, learning_rate: float, momentum: float, weight_decay: float) -> None:
+        """With `sample` < 1: one step of SGD on the chosen centres and on nothing else, as PartialFC does it."""
+        if self._rows is None or self._active is None or self._active.grad is None:
+            return
+        gradient = self._active.grad.add_(self._active, alpha=weight_decay)
+        moved = self.momentum[self._rows].mul_(momentum).add_(gradient)
+        self.momentum[self._rows] = moved
+        self.weight[self._rows] = self._active.detach().sub_(moved, alpha=learning_rate)
 
 
-def add_margin(cosine: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Put the angular margin on each row's true identity. cosine N x K in [-1, 1], labels int64 N → N x K."""
-    rows = torch.arange(len(labels), device=cosine.device)
-    true = cosine[rows, labels]
-    # sqrt has no gradient at 0, where the angle is 0 or pi; the floor keeps it finite and changes no usable digit.
-    sine = torch.sqrt((1.0 - true * true).clamp_min(1e-12))
-    rotated = true * math.cos(margin) - sine * math.sin(margin)
-    past_pi = true <= math.cos(math.pi - margin)
-    target = torch.where(past_pi, true - margin * math.sin(margin), rotated)
-    return cosine.index_put((rows, labels), target)
+class _ShardedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of rows whose logits are spread over the ranks by column; -1 marks a target that is elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, own: Tensor, world: World) -> Tensor:
+        top = world.max(logits.amax(dim=1) if logits.shape[1] else logits.new_full((len(logits),), -torch.inf))
+        shares = torch.exp(logits - top[:, None])
+        shares /= world.sum(shares.sum(dim=1))[:, None]
+        rows = torch.nonzero(own >= 0).squeeze(1)
+        true = torch.zeros_like(top)
+        true[rows] = shares[rows, own[rows]]
+        world.sum(true)
+        ctx.save_for_backward(shares, rows, own)
+        return -true.clamp_min(torch.finfo(true.dtype).tiny).log().mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        shares, rows, own = ctx.saved_tensors
+        slope = shares.clone()
+        slope[rows, own[rows]] -= 1
+        return slope * (gradients[0] / len(slope)), None, None
+
+
+def _first_centres(begin: int, end: int, centers: int, size: int, seed: int) -> Tensor:
+    """Normal numbers of deviation 0.01, drawn block by block: the same for an identity whatever the number of ranks."""
+    weight = torch.empty(end - begin, centers, size)
+    for block in range(begin // _BLOCK, -(-end // _BLOCK)):
+        generator = torch.Generator().manual_seed(hash((seed, block)) % 2**63)
+        drawn = torch.randn(_BLOCK, centers, size, generator=generator) * 0.01
+        first = block * _BLOCK
+        low, high = max(begin, first), min(end, first + _BLOCK)
+        weight[low - begin : high - begin] = drawn[low - first : high - first]
+    return weight

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from eolgul import storage
-from eolgul.artifact import Artifact, recipe_digest, reuse
+from eolgul.artifact import Artifact, open_artifact, recipe_digest, reuse
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings, EmbeddingContract
-from eolgul.train import checkpoint
 from eolgul.train.backbones import build
-from eolgul.train.data import TrainingData
-from eolgul.train.heads import ArcFace
+from eolgul.train.checkpoint import Checkpoints
+from eolgul.train.data import TrainingData, to_input
+from eolgul.train.distributed import World, joined, pick_device
+from eolgul.train.heads import Head
+from eolgul.train.margins import make_margin
+from eolgul.train.metrics import Clock, Journal
+from eolgul.train.optim import Average, LossScale, learning_rate, make_optimizer
 from eolgul.train.package import write_package
 from eolgul.train.recipe import Recipe
+from eolgul.train.state import tensors
 from eolgul.train.validate import Validation
 
 Report = Callable[[dict[str, Any]], None]
+_AGREE = 20  # updates between two questions whether all ranks shall save: asking takes a broadcast
+_NAMED = 1000  # unreadable images that training.json names
 
 
 def train(
@@ -35,173 +46,304 @@ def train(
     recipe: Recipe,
     checkpoints: str | None = None,
     checkpoint_seconds: float = 60.0,
+    keep: int = 2,
     device: str = "auto",
     workers: int = 2,
     max_steps: int | None = None,
     report: Report | None = None,
+    tensorboard: bool = False,
 ) -> Artifact | None:
     """Train on the `train` split, choose the epoch on the `validation` split, package it at `out`.
 
-    `checkpoints` is where `<recipe digest>/last.pt` is kept (path or `s3://`; default beside `out`): every epoch's end
-    and every `checkpoint_seconds`, and a run that finds it goes on from there, with the result of a run that was never
-    stopped (to the bit on the same kind of machine). `max_steps` ends the run after so many steps in this call, with a
-    checkpoint and without a package (None is returned): how tests interrupt it. `report` gets a dict a second while
-    training and one after each epoch.
+    `checkpoints` is the place (path or `s3://`; default beside `out`) below which `<recipe digest>/` holds the `keep`
+    newest checkpoints, written every `checkpoint_seconds` and at every epoch's end, and `logs/` (metrics.jsonl, and
+    TensorBoard's events when `tensorboard`). A run that finds them goes on, with the result of a run that was never
+    stopped: to the bit on the same kind of machine with as many processes, and with the same images in the same steps
+    with any number. `workers` processes decode. Under `torchrun` every process calls this and the first one packages.
+
+    `max_steps` ends the run after so many steps in this call, with a checkpoint and without a package (None is
+    returned): how tests interrupt it. `report` gets a dict a second while training, one after each epoch, and
+    {"warning": sentence}. InputError when the data are unfit, the loss is no number any more (the batch's image ids are
+    saved), more images than `recipe.max_unreadable` are broken, or memory does not suffice.
     """
     data = FaceDataset(dataset)
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
         raise InputError(f"{dataset}: not an assembled dataset of aligned faces; run eolgul assemble first")
-    target = _device(device)
-    inputs = [data.artifact.reference]
-    done = reuse(out, "ModelPackage", step="train", recipe=recipe.to_json(), inputs=inputs)
+    target = pick_device(device)
+    done = reuse(out, "ModelPackage", step="train", recipe=recipe.to_json(), inputs=[data.artifact.reference])
     if done is not None:
         return done
+    autocast = _autocast_dtype(recipe, target)
+    digest = recipe_digest({"recipe": recipe.to_json(), "dataset": data.artifact.digest, "precision": str(autocast)})
+    place = storage.join(checkpoints or str(out.parent / "checkpoints"), digest)
+    with joined(target) as world:
+        saved = Checkpoints(place, recipe=digest, keep=keep, world=world)
+        try:
+            return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, max_steps,
+                        report or (lambda row: None), tensorboard, world)  # fmt: skip
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise InputError(
+                f"memory does not suffice on {target} ({str(error).splitlines()[0][:120]}): set accumulation="
+                f"{2 * recipe.accumulation} (the same result in smaller parts), precision=bf16, sample below 1 when the "
+                "identities are many, or a smaller batch_size"
+            ) from error
+
+
+def _run(
+    data: FaceDataset,
+    out: Path,
+    recipe: Recipe,
+    autocast: torch.dtype | None,
+    saved: Checkpoints,
+    checkpoint_seconds: float,
+    target: torch.device,
+    workers: int,
+    max_steps: int | None,
+    report: Report,
+    tensorboard: bool,
+    world: World,
+) -> Artifact | None:
     contract = EmbeddingContract(detector=_detector_settings(data))
-    training = TrainingData(data, recipe, contract, workers=workers)
+    training = TrainingData(data, recipe, workers=workers, world=world, pin=target.type == "cuda")
     validation = Validation(data, contract)
 
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.deterministic = True  # a resumed run must repeat the sums of one never stopped
     torch.backends.cudnn.benchmark = False
-    network = build(recipe.backbone, recipe.embedding_size).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    head = ArcFace(recipe.embedding_size, training.identities, scale=recipe.scale, margin=recipe.margin).to(target)
-    optimizer = _optimizer(recipe, network, head)
-    autocast = _autocast_dtype(recipe, target)
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    network = build(recipe.backbone, recipe.embedding_size).to(target, memory_format=layout)  # type: ignore[call-overload]
+    margin = make_margin(recipe.head, recipe.margin, recipe.margin_m1, recipe.margin_m3)
+    head = Head(recipe.embedding_size, training.identities, margin, scale=recipe.scale, centers=recipe.centers,
+                sample=recipe.sample, seed=recipe.seed, world=world).to(target)  # fmt: skip
+    trained = [*network.parameters(), *([head.weight] if recipe.sample >= 1 else [])]
+    optimizer = make_optimizer(recipe, trained)
+    average = Average(network, recipe.ema) if recipe.ema else None
+    loss_scale = LossScale(fp16=autocast == torch.float16)
+    model: nn.Module = torch.compile(network) if recipe.compile else network  # type: ignore[assignment]
+    if world.size > 1:
+        model = DistributedDataParallel(model, device_ids=[target.index] if target.type == "cuda" else None)
 
-    digest = recipe_digest({"recipe": recipe.to_json(), "dataset": data.artifact.digest, "precision": str(autocast)})
-    last = storage.join(checkpoints or str(out.parent / "checkpoints"), digest, "last.pt")
-    progress: dict[str, Any] = {"epoch": 0, "step": 0, "curve": [], "best": None, "loss_sum": 0.0}
-    saved = checkpoint.load(last, recipe=digest)
-    if saved is not None:
-        network.load_state_dict(saved["network"])
-        head.load_state_dict(saved["head"])
-        optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-        if target.type == "cuda" and saved["cuda_rng"] is not None:  # None: begun on a CPU, going on here
-            torch.cuda.set_rng_state(saved["cuda_rng"], target)
-        progress = saved["progress"]
+    progress: dict[str, Any] = {"epoch": 0, "step": 0, "loss_sum": 0.0, "curve": [], "best": None, "unreadable": {}}
+    state = tensors(network, head, optimizer, average, world)
+    progress = saved.load(state) or progress
+    for warning in saved.warnings:
+        report({"warning": warning})
+    loss_scale.factor, loss_scale.calm = progress.get("loss_scale", (loss_scale.factor, loss_scale.calm))
+    unreadable: dict[str, str] = progress["unreadable"]
+    updates = progress["epoch"] * training.steps + progress["step"]
+    logs = _logs(saved.uri, world)
+    journal = Journal(logs, update=updates, tensorboard=tensorboard) if world.first else None
+    clock = Clock(recipe.batch_size, recipe.epochs * training.steps - updates)
+    unsettled: tuple[Tensor, Tensor, Tensor] | None = None
+    value = math.nan
 
-    def save() -> None:
-        state = {
-            "recipe": digest,
-            "network": network.state_dict(),
-            "head": head.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(target) if target.type == "cuda" else None,
-            "progress": progress,
-        }
-        checkpoint.save(last, state)
+    def settle() -> None:
+        """Look at the last step's loss. One step late, so that a GPU always has the next one to work on."""
+        nonlocal unsettled, value
+        if unsettled is None:
+            return
+        (loss, norm, rows), unsettled = unsettled, None
+        value = loss.item()
+        if not math.isfinite(value) or (not loss_scale.fp16 and not math.isfinite(norm.item())):
+            raise InputError(_lost(data, saved.uri, world, rows, value, progress))
+        progress["loss_sum"] += value
+
+    def save(best: dict[str, Tensor] | None = None) -> None:
+        settle()
+        for named in world.collect(unreadable):
+            unreadable.update(named)
+        progress["loss_scale"] = [loss_scale.factor, loss_scale.calm]
+        saved.save(tensors(network, head, optimizer, average, world), progress, best)
 
     taken, saved_at, said_at = 0, time.monotonic(), 0.0
-    while progress["epoch"] < recipe.epochs:
+    while progress["epoch"] < recipe.epochs and not _ended(recipe, progress):
         epoch = progress["epoch"]
-        network.train()
-        for images, labels in training.batches(epoch, progress["step"]):
-            started = time.monotonic()
-            position = epoch + progress["step"] / training.steps
-            head.margin = (
-                recipe.margin * min(1.0, position / recipe.margin_warmup_epochs)
-                if recipe.margin_warmup_epochs
-                else recipe.margin
-            )
+        model.train()
+        head.train()
+        batches = training.batches(epoch, progress["step"])
+        for step in range(progress["step"], training.steps):
+            asked = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - asked
+            _count_unreadable(batch.unreadable, unreadable, training, recipe, data, report)
+
+            position = epoch + step / training.steps
+            rate = learning_rate(recipe, position)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, position)
-            with torch.autocast(target.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-                embeddings = network(images.to(target, memory_format=torch.channels_last, non_blocking=True))
-            loss = F.cross_entropy(head(embeddings, labels.to(target)), labels.to(target))
+                group["lr"] = rate
+            warm = recipe.margin_warmup_epochs
+            head.margin.strength = min(1.0, position / warm) if warm else 1.0
+            # Drop-out's numbers are a function of the position too: no generator has a state that must be kept.
+            torch.manual_seed(hash((recipe.seed, epoch, step, world.rank)) % 2**63)
+
+            labels = batch.labels.to(target, non_blocking=True)
+            faces = batch.faces.to(target, non_blocking=True)
+            head.choose(labels, (epoch, step))
+            loss = torch.zeros((), device=target)
+            size = len(labels) // recipe.accumulation
+            for part in range(recipe.accumulation):
+                rows = slice(part * size, (part + 1) * size)
+                last = part == recipe.accumulation - 1
+                with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
+                    inputs = to_input(faces[rows], contract).contiguous(memory_format=layout)
+                    with torch.autocast(target.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                        embeddings = model(inputs)
+                    share = head(embeddings, labels[rows]) / recipe.accumulation
+                    (share * loss_scale.factor).backward()
+                loss += share.detach()
+            norm = _clip(network, head, recipe.clip_norm, loss_scale.factor, world)
+            if loss_scale.accept(norm):
+                optimizer.step()
+                head.update(learning_rate=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+                if average is not None:
+                    average.update(network)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_([*network.parameters(), *head.parameters()], recipe.clip_norm)
-            optimizer.step()
-            value = loss.item()
-            if not math.isfinite(value):
-                raise InputError(
-                    f"the loss is {value} at epoch {epoch + 1}, step {progress['step'] + 1}: lower the learning rate"
-                )
-            progress["step"] += 1
-            progress["loss_sum"] += value
+
+            settle()
+            unsettled = (loss, norm, batch.rows)
+            progress["step"] = step + 1
+            updates += 1
             taken += 1
+            clock.tick(waited)
             now = time.monotonic()
-            if report and now - said_at > 1:
-                speed = len(labels) / (now - started)
-                report({"epoch": epoch + 1, "epochs": recipe.epochs, "step": progress["step"], "steps": training.steps,
-                        "loss": value, "lr": learning_rate(recipe, position), "images_per_second": speed})  # fmt: skip
+            if now - said_at > 1 and world.first:
+                if math.isfinite(value):
+                    row = {"loss": value, "lr": rate, **clock.lap()}
+                    report(
+                        {"epoch": epoch + 1, "epochs": recipe.epochs, "step": step + 1, "steps": training.steps, **row}
+                    )
+                    if journal is not None:
+                        journal.write("step", updates, row)
                 said_at = now
             if max_steps is not None and taken >= max_steps:
                 save()
+                saved.wait()
                 return None
-            if now - saved_at > checkpoint_seconds:
+            if (world.size == 1 or updates % _AGREE == 0) and world.share(now - saved_at > checkpoint_seconds):
                 save()
                 saved_at = time.monotonic()
 
-        measured = validation.measure(validation.embed(network, target), recipe.scale)
-        row = {"epoch": epoch + 1, "train_loss": progress["loss_sum"] / training.steps, "validation": measured}
-        progress["curve"].append(row)
-        if progress["best"] is None or measured["auc"] > progress["best"]["auc"]:
-            weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-            progress["best"] = {"epoch": epoch + 1, "auc": measured["auc"], "weights": weights}
+        settle()
+        begun = time.monotonic()
+        judged = network
+        if average is not None:
+            judged = copy.deepcopy(network)
+            judged.load_state_dict(average.state)
+        measured = world.share(
+            validation.measure(validation.embed(judged, target), recipe.scale) if world.first else {}
+        )
+        done = {"epoch": epoch + 1, "train_loss": progress["loss_sum"] / training.steps, "validation": measured}
+        progress["curve"].append(done)
+        best = None
+        if _better(recipe, measured, progress["best"]):
+            progress["best"] = {"epoch": epoch + 1, recipe.choose_by: measured[recipe.choose_by]}
+            best = judged.state_dict()
         progress.update(epoch=epoch + 1, step=0, loss_sum=0.0)
-        save()
+        save(best)
         saved_at = time.monotonic()
-        if report:
-            report(row)
+        clock.pause(saved_at - begun)
+        if journal is not None:
+            journal.write("epoch", updates, {**done, "data_wait": clock.waited})
+            report(done)
+            if storage.is_s3(saved.uri):
+                storage.publish(logs, storage.join(saved.uri, "logs"), replace=True)
 
-    best = build(recipe.backbone, recipe.embedding_size).eval()
-    best.load_state_dict(progress["best"]["weights"])
-    return write_package(
-        best,
-        out,
-        recipe=recipe,
-        contract=contract,
-        dataset=data,
-        identities=training.identities,
-        images=len(training.rows),
-        curve=progress["curve"],
-        best_epoch=progress["best"]["epoch"],
-        probe=validation.inputs(validation.rows[:: max(1, len(validation.rows) // 16)]),
+    saved.wait()
+    if journal is not None:
+        journal.close()
+        chosen = build(recipe.backbone, recipe.embedding_size).eval()
+        chosen.load_state_dict(saved.best())
+        facts = {
+            "identities": training.identities,
+            "images": len(training.rows),
+            "curve": progress["curve"],
+            "best_epoch": progress["best"]["epoch"],
+            "unreadable": {"images": len(unreadable), "named": dict(sorted(unreadable.items())[:_NAMED])},
+        }
+        write_package(
+            chosen, out, recipe=recipe, contract=contract, dataset=data, validation=validation, training=facts
+        )
+    world.wait()
+    return open_artifact(out)
+
+
+@torch.no_grad()
+def _clip(network: nn.Module, head: Head, most: float, factor: float, world: World) -> Tensor:
+    """Scale all gradients so that their common norm is at most `most`; the norm before. `factor` is the loss's scale."""
+    own = [value.grad for value in network.parameters() if value.grad is not None]
+    centres = [] if head.gradient is None else [head.gradient]
+    of_centres = world.sum(torch.stack([value.norm() ** 2 for value in centres]).sum())
+    norm = (nn.utils.get_total_norm(own) ** 2 + of_centres).sqrt() / factor
+    torch._foreach_mul_([*own, *centres], (most / (norm + 1e-6)).clamp(max=1.0) / factor)
+    return norm
+
+
+def _better(recipe: Recipe, measured: dict[str, float], best: dict[str, Any] | None) -> bool:
+    if best is None:
+        return True
+    new, old = measured[recipe.choose_by], best[recipe.choose_by]
+    return bool(new < old if recipe.choose_by == "loss" else new > old)
+
+
+def _ended(recipe: Recipe, progress: dict[str, Any]) -> bool:
+    """Early stopping: `patience` epochs have gone by without a better one."""
+    best = progress["best"]
+    return bool(recipe.patience and best is not None and progress["epoch"] - best["epoch"] >= recipe.patience)
+
+
+def _count_unreadable(
+    new: dict[int, str],
+    known: dict[str, str],
+    training: TrainingData,
+    recipe: Recipe,
+    data: FaceDataset,
+    report: Report,
+) -> None:
+    """Name each broken image once; InputError when they are more than the recipe admits."""
+    for row, why in new.items():
+        image = data.manifest["image_id"][row].as_py()
+        if image not in known:
+            known[image] = why
+            report({"warning": f"{image} (row {row}) cannot be read and is left out: {why}"})
+    if len(known) > recipe.max_unreadable * len(training.rows):
+        raise InputError(
+            f"{data.path}: {len(known)} of {len(training.rows)} training images cannot be read so far, more than the share "
+            f"max_unreadable={recipe.max_unreadable:g}; one of them is {next(iter(known))}"
+        )
+
+
+def _lost(data: FaceDataset, place: str, world: World, rows: Tensor, loss: float, progress: dict[str, Any]) -> str:
+    """Save the ids of the images of a step whose loss or gradients are no numbers, and say so."""
+    shown = [row for part in world.collect(rows.tolist()) for row in part]
+    ids = data.manifest["image_id"]
+    where = {"epoch": progress["epoch"] + 1, "step": progress["step"], "loss": str(loss)}
+    file = storage.join(place, "not-finite.json")
+    if world.first:
+        storage.write_bytes(
+            file, json.dumps({**where, "images": [ids[row].as_py() for row in shown]}, indent=1).encode()
+        )
+    return (
+        f"the loss is {loss} or its gradients are not finite at epoch {where['epoch']}, step {where['step']}: lower the "
+        f"learning rate; the images of that step are named in {file}"
     )
 
 
-def learning_rate(recipe: Recipe, position: float) -> float:
-    """The rate at `position` (epochs done, with fraction): linear warm-up, then steps of a tenth or half a cosine."""
-    if position < recipe.warmup_epochs:
-        return recipe.learning_rate * (0.01 + 0.99 * position / recipe.warmup_epochs)
-    if recipe.schedule == "step":
-        return float(recipe.learning_rate * 0.1 ** sum(position >= milestone for milestone in recipe.milestones))
-    share = (position - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-
-
-def _optimizer(recipe: Recipe, network: nn.Module, head: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay pulls weights only: norms, PReLU slopes and biases (one-dimensional) are left alone."""
-    parameters = [*network.parameters(), *head.parameters()]
-    groups = [
-        {"params": [value for value in parameters if value.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"device {name!r}: torch finds no GPU here")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r}: expected auto, cpu, cuda or cuda:<number>") from error
+def _logs(place: str, world: World) -> Path:
+    """The folder of metrics.jsonl and TensorBoard's events; beside checkpoints in S3 it is a copy, sent every epoch."""
+    if not storage.is_s3(place):
+        return Path(place) / "logs"
+    folder = Checkpoints.staging(place) / "logs"
+    if world.first and not folder.is_dir() and storage.exists(storage.join(place, "logs")):
+        shutil.copytree(storage.fetch(storage.join(place, "logs")), folder)
+    return folder
 
 
 def _autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """bfloat16 where it is computed natively; fp16 is not offered, since it would need loss scaling."""
-    if recipe.precision == "fp32":
-        return None
-    if recipe.precision == "bf16":
-        return torch.bfloat16
+    """What `precision` asks for; "auto" is bfloat16 where it is computed natively."""
+    if recipe.precision != "auto":
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     native = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()

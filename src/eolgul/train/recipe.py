@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,24 +20,42 @@ class Recipe:
 
     backbone: str = "mobilefacenet"
     embedding_size: int = 512
-    head: str = "arcface"
+    head: str = "arcface"  # arcface, cosface, adaface, combined (margin_m1, margin, margin_m3), softmax (no margin)
     scale: float = 64.0
-    margin: float = 0.5  # radians
+    margin: float = 0.5  # radians; cosface: of the cosine; adaface: its m
+    margin_m1: float = 1.0  # combined: the factor of the angle
+    margin_m3: float = 0.0  # combined: what is taken from the cosine
     margin_warmup_epochs: float = 0.0  # the margin grows linearly from 0 over these epochs
+    centers: int = 1  # centres an identity has (Sub-center ArcFace has 3)
+    sample: float = 1.0  # share of the identities' centres that take part in a step (PartialFC)
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int = 128  # images of one update, over all processes
+    accumulation: int = 1  # parts that a process cuts its share of a batch into, for want of memory
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: str = "step"
     milestones: tuple[float, ...] = (12, 15, 18)  # epochs at which a "step" schedule divides the rate by ten
+    poly_power: float = 2.0  # of a "poly" schedule
     warmup_epochs: float = 0.0
     clip_norm: float = 5.0
-    precision: str = "auto"  # auto: bf16 where the hardware has it, else fp32
+    ema: float = 0.0  # share of the averaged weights that an update leaves as it was; 0: no average is kept
+    precision: str = "auto"  # auto: bf16 where the hardware has it, else fp32; fp16 scales its loss
+    channels_last: bool = True
+    compile: bool = False
     flip: float = 0.5  # share of training images that are mirrored
     photometric: float = 0.0  # strength of brightness and contrast changes, share of 255
+    saturation: float = 0.0  # strength of changes of saturation
     shift: int = 0  # largest random shift of the crop in pixels
+    crop: float = 0.0  # share of training images of which a window is kept and the rest is black
+    low_resolution: float = 0.0  # share of training images that are made small and large again
+    low_resolution_side: int = 22  # the smallest, in pixels of 112
+    source_weights: Mapping[str, float] = field(default_factory=dict)  # how often a source's images are shown; else 1
+    max_unreadable: float = 0.001  # share of the training images that may be broken before the run stops
+    choose_by: str = "auc"  # the validation figure that chooses the best epoch
+    patience: int = 0  # epochs without a better one before the run ends; 0: never
+    variants: tuple[str, ...] = ()  # more ONNX files in the package: fp16, int8
     seed: int = 0
 
     @classmethod
@@ -55,7 +73,7 @@ class Recipe:
             if not equals:
                 raise InputError(f"override {override!r}: expected key=value")
             values[key] = _value(text)
-        known = {field.name: field.default for field in fields(cls)}
+        known = {item.name: getattr(cls(), item.name) for item in fields(cls)}
         for key, value in values.items():
             if key not in known:
                 raise InputError(f"recipe {name}: unknown key {key!r}; known are {', '.join(known)}")
@@ -66,30 +84,43 @@ class Recipe:
 
     def _check(self, name: str) -> None:
         choices = {
-            "head": ("arcface",),
+            "head": ("arcface", "cosface", "adaface", "combined", "softmax"),
             "optimizer": ("sgd", "adamw"),
-            "schedule": ("step", "cosine"),
-            "precision": ("auto", "fp32", "bf16"),
+            "schedule": ("step", "cosine", "poly"),
+            "precision": ("auto", "fp32", "bf16", "fp16"),
+            "choose_by": ("auc", "loss", "accuracy", "tar_at_fmr_1e-2", "tar_at_fmr_1e-3", "tar_at_fmr_1e-4"),
         }
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:
                 raise InputError(f"recipe {name}: {key} = {getattr(self, key)!r}, expected one of {', '.join(allowed)}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"recipe {name}: {field.name} must be a finite number")
-            if isinstance(value, int | float) and value < 0:
-                raise InputError(f"recipe {name}: {field.name} must not be below 0")
-        for key in ("epochs", "batch_size", "learning_rate", "scale", "embedding_size", "clip_norm"):
+        for item in fields(self):
+            value = getattr(self, item.name)
+            numbers = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else (value,)
+            for number in numbers:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise InputError(f"recipe {name}: {item.name} must be a finite number")
+                if isinstance(number, int | float) and number < 0:
+                    raise InputError(f"recipe {name}: {item.name} must not be below 0")
+        for key in ("epochs", "batch_size", "learning_rate", "scale", "embedding_size", "clip_norm", "sample",
+                    "centers", "accumulation", "low_resolution_side"):  # fmt: skip
             if getattr(self, key) <= 0:
                 raise InputError(f"recipe {name}: {key} must be above 0")
-        if self.flip > 1 or self.photometric > 1:
-            raise InputError(f"recipe {name}: flip and photometric are shares, 1 at most")
-        if self.batch_size < 2:
-            raise InputError(f"recipe {name}: batch_size must be 2 or more (batch norm)")
+        shares = ("flip", "photometric", "saturation", "crop", "low_resolution", "max_unreadable", "sample")
+        if any(getattr(self, key) > 1 for key in shares):
+            raise InputError(f"recipe {name}: {', '.join(shares)} are shares, 1 at most")
+        if self.batch_size < 2 or self.batch_size // self.accumulation < 2:
+            raise InputError(f"recipe {name}: batch_size must be 2 or more for each part (batch norm)")
+        if self.ema >= 1:
+            raise InputError(f"recipe {name}: ema must be below 1")
+        if self.sample < 1 and self.optimizer != "sgd":
+            raise InputError(f"recipe {name}: sample below 1 updates the chosen centres by SGD; set optimizer=sgd")
+        unknown = sorted(set(self.variants) - {"fp16", "int8"})
+        if unknown:
+            raise InputError(f"recipe {name}: variants {', '.join(unknown)}, expected fp16, int8")
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"milestones": list(self.milestones)}
+        lists = {"milestones": list(self.milestones), "variants": list(self.variants)}
+        return asdict(self) | lists | {"source_weights": dict(self.source_weights)}
 
 
 def recipe_names() -> list[str]:
@@ -104,8 +135,14 @@ def _value(text: str) -> Any:
 
 
 def _cast(key: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+    if key == "variants" and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
+    if key == "milestones" and isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+        return tuple(value)
+    if isinstance(default, dict) and isinstance(value, dict):
+        if not all(isinstance(number, int | float) and not isinstance(number, bool) for number in value.values()):
+            raise InputError(f"recipe key {key!r}: {value!r}, expected a table of numbers")
+        return {name: float(number) for name, number in value.items()}
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

@@ -1,4 +1,4 @@
-"""The networks from a 112x112 face to an embedding, by name."""
+"""The networks from a 112x112 face to an embedding, by name, with the parameter names of the projects that publish them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,29 @@ from collections.abc import Callable
 from torch import nn
 
 from eolgul.errors import InputError
-from eolgul.train.backbones.ir_se import ir_50, ir_se_50
+from eolgul.train.backbones.ir_se import ir
+from eolgul.train.backbones.iresnet import iresnet
 from eolgul.train.backbones.mobilefacenet import MobileFaceNet
+from eolgul.train.backbones.mobilefacenet_wide import WideMobileFaceNet
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "mobilefacenet": MobileFaceNet,
-    "ir50": ir_50,
-    "irse50": ir_se_50,
+    "ir50": ir(50, se=False),
+    "ir100": ir(100, se=False),
+    "ir152": ir(152, se=False),
+    "irse50": ir(50, se=True),
+    "irse101": ir(100, se=True),  # as face.evoLVe counts the layers of the same network
+    "irse152": ir(152, se=True),
+    "iresnet18": iresnet(18),
+    "iresnet34": iresnet(34),
+    "iresnet50": iresnet(50),
+    "iresnet100": iresnet(100),
+    "mobilefacenet_wide": WideMobileFaceNet,
+}
+# Whose published weights fit which networks, parameter name by parameter name.
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "insightface_pytorch": ("mobilefacenet", "irse50", "ir50", "irse101", "ir100", "irse152", "ir152"),
+    "arcface_torch": ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet_wide"),
 }
 
 

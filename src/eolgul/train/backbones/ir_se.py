@@ -6,9 +6,16 @@ A block is batch norm, 3x3, PReLU, 3x3 (strided), batch norm, and in the SE vari
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
-_STAGES_50 = ((64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3))  # input channels, output channels, blocks
+# Stages as (input channels, output channels, blocks), by the number of layers in the network's published name.
+_STAGES = {
+    50: ((64, 64, 3), (64, 128, 4), (128, 256, 14), (256, 512, 3)),
+    100: ((64, 64, 3), (64, 128, 13), (128, 256, 30), (256, 512, 3)),
+    152: ((64, 64, 3), (64, 128, 8), (128, 256, 36), (256, 512, 3)),
+}
 _REDUCTION = 16
 
 
@@ -78,11 +85,6 @@ class IRNet(nn.Module):
         return out
 
 
-def ir_50(embedding_size: int = 512) -> IRNet:
-    """IR-50: 43.6 million parameters at 512."""
-    return IRNet(_STAGES_50, embedding_size, se=False)
-
-
-def ir_se_50(embedding_size: int = 512) -> IRNet:
-    """IR-SE50: 43.8 million parameters at 512."""
-    return IRNet(_STAGES_50, embedding_size, se=True)
+def ir(layers: int, *, se: bool) -> Callable[[int], IRNet]:
+    """How to make the IR (or IR-SE) network of 50, 100 or 152 layers; IR-50 has 43.6 million parameters at 512."""
+    return lambda embedding_size: IRNet(_STAGES[layers], embedding_size, se=se)

@@ -1,0 +1,98 @@
+"""The optimizer, the learning rate over time, the averaged weights and the loss's scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from eolgul.errors import InputError
+from eolgul.train.recipe import Recipe
+
+_LOSS_SCALE = 2.0**16
+_GROW_AFTER = 2000  # steps without an overflow before the scale doubles, as in torch's GradScaler
+
+
+def learning_rate(recipe: Recipe, position: float) -> float:
+    """The rate at `position` (epochs done, with fraction): linear warm-up, then steps of a tenth, half a cosine or a
+    power of the time left."""
+    if position < recipe.warmup_epochs:
+        return recipe.learning_rate * (0.01 + 0.99 * position / recipe.warmup_epochs)
+    if recipe.schedule == "step":
+        return float(recipe.learning_rate * 0.1 ** sum(position >= milestone for milestone in recipe.milestones))
+    share = (position - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    if recipe.schedule == "poly":
+        return float(recipe.learning_rate * max(0.0, 1 - share) ** recipe.poly_power)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Weight decay pulls weights only: norms, PReLU slopes and biases (one-dimensional) are left alone.
+
+    Every state tensor exists from the start (zeros, which give the same first step), so that a checkpoint can be read
+    into it.
+    """
+    parameters = [value for value in parameters if value.requires_grad]
+    groups = [
+        {"params": [value for value in parameters if value.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer: torch.optim.Optimizer
+    if recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True)
+    for value in parameters:
+        if recipe.optimizer == "adamw":
+            moments = {"exp_avg": torch.zeros_like(value), "exp_avg_sq": torch.zeros_like(value)}
+            optimizer.state[value] = {"step": torch.zeros((), device=value.device), **moments}
+        elif recipe.momentum:
+            optimizer.state[value] = {"momentum_buffer": torch.zeros_like(value)}
+    return optimizer
+
+
+class Average:
+    """An exponential moving average of a network's parameters, with its buffers as they are."""
+
+    def __init__(self, network: nn.Module, keep: float) -> None:
+        self.keep = keep
+        self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        own, new = [], []
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                own.append(self.state[name])
+                new.append(value)
+            else:
+                self.state[name].copy_(value)
+        torch._foreach_lerp_(own, new, 1 - self.keep)
+
+
+class LossScale:
+    """fp16's small gradients are kept from vanishing by a factor on the loss; halved when they overflow instead.
+
+    Without fp16 the factor is 1 and an overflow is an error of the run.
+    """
+
+    def __init__(self, fp16: bool) -> None:
+        self.fp16 = fp16
+        self.factor = _LOSS_SCALE if fp16 else 1.0
+        self.calm = 0
+
+    def accept(self, norm: Tensor) -> bool:
+        """Whether the step is to be taken, by the gradients' norm. With fp16 this waits for the device."""
+        if not self.fp16:
+            return True
+        if math.isfinite(norm.item()):
+            self.calm += 1
+            if self.calm == _GROW_AFTER:
+                self.factor, self.calm = self.factor * 2, 0
+            return True
+        self.factor, self.calm = self.factor / 2, 0
+        if self.factor < 2**-10:
+            raise InputError("the gradients overflow fp16 at any scale of the loss: use precision=bf16 or fp32")
+        return False
