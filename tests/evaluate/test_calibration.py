@@ -114,6 +114,18 @@ def test_a_thousand_resamples_of_many_pairs_take_seconds() -> None:
 def test_the_file_brings_it_back() -> None:
     found = calibrate(some_pairs(6), resamples=50)
     assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+    older = found.to_json()
+    del older["llr"]
+    assert Calibration.from_json(older) == replace(found, llr=None)
+
+
+def test_the_likelihood_ratio_rises_and_is_held_beyond_what_was_seen() -> None:
+    pairs = some_pairs(6)
+    ratio = calibrate(pairs, resamples=20).llr
+    assert ratio is not None and ratio.slope > 0
+    assert 0 <= ratio.min_cllr <= ratio.cllr < 1
+    assert ratio.at(2.0) == ratio.at(ratio.highest) and ratio.highest >= float(pairs.genuine.max())
+    assert ratio.at(-2.0) == ratio.at(ratio.lowest) < 0 < ratio.at(float(np.median(pairs.genuine)))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +136,8 @@ def test_the_file_brings_it_back() -> None:
         ({"threshold": float("nan")}, "not finite"),
         ({"fmr_basis": "wish"}, "fmr_basis"),
         ({"fmr_floor": 0.0}, "fmr_floor"),
+        ({"llr": {"slope": 1}}, "TypeError"),
+        ({"llr": 5}, "calibration"),
         ({"threshold_interval": [0.1]}, "ValueError"),
         ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1]}}, "as many"),
         ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1, 0.2]}}, "never in false match rate"),

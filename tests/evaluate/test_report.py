@@ -124,7 +124,7 @@ def test_self_contained(html: str) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
     assert "<script" not in html
     assert "@import" not in html
-    assert html.count("<svg ") == 5  # a histogram a set, the trade-off, the calibration
+    assert html.count("<svg ") == 6  # a histogram a set, the trade-off, the calibration, the cameras
     assert html.count('src="data:image/png;base64,') == 80  # twenty pairs of either kind
 
 

@@ -52,13 +52,34 @@ class AllPairs:
 
 
 @dataclass(frozen=True, slots=True)
+class LikelihoodMap:
+    """From similarity to log-likelihood ratio (natural logarithm): `slope` * similarity + `offset`.
+
+    `cllr` and `min_cllr` (bits) say on the calibration people what the ratios cost, and what the best monotone map
+    would. Beyond `lowest` and `highest`, the scores seen, the ratio is held: nothing is extrapolated.
+    """
+
+    slope: float
+    offset: float
+    lowest: float
+    highest: float
+    cllr: float
+    min_cllr: float
+
+    def at(self, similarity: float) -> float:
+        """How much this similarity speaks for one person (above 0) or for two (below 0)."""
+        return self.slope * min(max(similarity, self.lowest), self.highest) + self.offset
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """The verdict: two faces show one person when their cosine similarity is at least `threshold`.
 
     `fmr_target` is the rate the threshold was chosen for: `fmr_requested`, or `fmr_floor` = 1 / `subject_pairs` where
     the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
     95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
-    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold put there.
+    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold put there, `llr` to a
+    log-likelihood ratio (None in files of older versions).
     """
 
     threshold: float
@@ -77,6 +98,7 @@ class Calibration:
     resamples: int
     table_similarity: tuple[float, ...]
     table_fmr: tuple[float, ...]
+    llr: LikelihoodMap | None = None
 
     def same(self, similarity: float) -> bool:
         """The verdict on a cosine similarity."""
@@ -119,8 +141,9 @@ class Calibration:
                 fmr_basis=str(value["fmr_basis"]),
                 table_similarity=tuple(float(item) for item in value["table"]["similarity"]),
                 table_fmr=tuple(float(item) for item in value["table"]["fmr"]),
+                llr=_likelihood(value.get("llr")),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"calibration: {type(error).__name__} at {error}; expected what step 5 writes") from error
         made._check()
         return made
@@ -138,6 +161,12 @@ class Calibration:
             raise InputError("calibration: its table needs as many finite similarities as rates, at least one")
         if np.any(np.diff(similarity) <= 0) or np.any(np.diff(fmr) > 0) or not np.all((fmr >= 0) & (fmr <= 1)):
             raise InputError("calibration: its table must rise in similarity and never in false match rate")
+        if self.llr is not None and not all(math.isfinite(number) for number in asdict(self.llr).values()):
+            raise InputError("calibration: holds a number that is not finite")
+
+
+def _likelihood(value: dict[str, Any] | None) -> LikelihoodMap | None:
+    return None if value is None else LikelihoodMap(**{name: float(number) for name, number in value.items()})
 
 
 def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int = RESAMPLES) -> Calibration:
@@ -179,6 +208,21 @@ def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int 
         resamples=resamples,
         table_similarity=tuple(similarity.tolist()),
         table_fmr=tuple(table.tolist()),
+        llr=_likelihood_map(genuine, impostor),
+    )
+
+
+def _likelihood_map(genuine: NDArray[np.float32], impostor: NDArray[np.float32]) -> LikelihoodMap:
+    from eolgul.evaluate.likelihood import cllr, fit, min_cllr  # scikit-learn, which serving does without
+
+    found = fit(genuine, impostor)
+    return LikelihoodMap(
+        slope=found.slope,
+        offset=found.offset,
+        lowest=float(min(genuine[0], impostor[0])),
+        highest=float(max(genuine[-1], impostor[-1])),
+        cllr=cllr(found.llr(genuine), found.llr(impostor)),
+        min_cllr=min_cllr(genuine, impostor),
     )
 
 

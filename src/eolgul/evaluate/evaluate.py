@@ -20,7 +20,8 @@ from eolgul.dataset import SPLITS, FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate import metrics as figures
 from eolgul.evaluate.cache import Embed, cached
-from eolgul.evaluate.calibration import AllPairs, calibrate
+from eolgul.evaluate.calibration import AllPairs, Calibration, calibrate
+from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
 from eolgul.evaluate.embed import Progress, embed_rows, embedding_size
 from eolgul.evaluate.files import HELD_OUT, METRICS_FORMAT, read_metrics, write_scores
 from eolgul.evaluate.intervals import RESAMPLES, Subjects
@@ -107,7 +108,6 @@ def evaluate(
     first, shown = sets[0], measured_on[0]
     image_ids = shown.column("image_id")
     hardest = figures.worst(first, image_ids)
-    conditions = {column: shown.column(column) for column in CONDITIONS}
     metrics: dict[str, Any] = {
         "format": METRICS_FORMAT,
         "synthetic": synthetic,
@@ -122,7 +122,7 @@ def evaluate(
         "options": recipe,
         "calibration": None if calibration is None else calibration.summary(),
         "sets": measured,
-        "breakdown": {} if calibration is None else figures.breakdown(first, conditions, calibration.threshold),
+        **_failures(first, shown, calibration, seed, resamples),
         "worst": hardest,
         "published": published([item.name for item in sets if not item.synthetic]),
     }
@@ -145,6 +145,23 @@ def evaluate(
             synthetic=synthetic,
         )
     return Artifact(out, artifact.kind, artifact.card, artifact.digest)
+
+
+def _failures(
+    scored: ScoredSet, dataset: FaceDataset, calibration: Calibration | None, seed: int, resamples: int
+) -> dict[str, Any]:
+    """Where the one threshold fails: by condition, by group, by quality; empty where there is no threshold."""
+    if calibration is None:
+        return {"breakdown": {}, "groups": [], "quality": {}}
+    at = calibration.threshold
+    facts = {column: dataset.column(column) for column in CONDITIONS}
+    qualities = {column: dataset.column(column) for column in QUALITIES}
+    everything = scored.everything
+    return {
+        "breakdown": breakdown(scored, facts, at, seed=seed, resamples=resamples),
+        "groups": [] if everything is None else groups(everything, scored.groups, at, seed=seed, resamples=resamples),
+        "quality": discards(scored, qualities, at),
+    }
 
 
 def check_disjoint(dataset: FaceDataset) -> None:
@@ -192,7 +209,8 @@ def _held_out(dataset: FaceDataset, embed: Embed, seed: int, without_anchored: b
     some = np.searchsorted(rows, calibration_rows(dataset, "test", seed=seed, without_anchored=without_anchored))
     everything = all_pairs(embeddings[some], dataset.numpy("label")[rows[some]])
     scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition)
-    return replace(scored, everything=everything)
+    source, (_, first) = dataset.column("source"), np.unique(dataset.numpy("label")[rows[some]], return_index=True)
+    return replace(scored, everything=everything, groups=tuple(source[row] for row in rows[some][first]))
 
 
 def _benchmark(name: str, dataset: FaceDataset, embed: Embed) -> ScoredSet:
@@ -237,10 +255,11 @@ def _curves(scored: ScoredSet) -> Curves:
     """The scores that a set's plots show: all comparisons where they were made, else the pairs."""
     if scored.everything is not None:
         everything = scored.everything
-        return Curves(everything.genuine, everything.impostor, everything.subject_pairs)
+        return Curves(everything.genuine, everything.impostor, everything.subject_pairs, everything.genuine_subject)
     genuine, impostor = scored.similarity[scored.same], scored.similarity[~scored.same]
     independent = len(impostor) if scored.subjects is None else scored.subjects.pairs(~scored.same)
-    return Curves(genuine, impostor, independent)
+    person = None if scored.subjects is None else scored.subjects.left[scored.same]
+    return Curves(genuine, impostor, independent, person)
 
 
 def _subjects(dataset: FaceDataset, pairs: Pairs) -> Subjects | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.evaluate import protocol
+from eolgul.evaluate import likelihood, protocol
 from eolgul.evaluate.calibration import AllPairs, Calibration, threshold_at
 from eolgul.evaluate.intervals import (
     LEVEL,
@@ -49,6 +49,7 @@ class ScoredSet:
     subjects: Subjects | None
     acquisition: Mapping[str, Any]
     everything: AllPairs | None = None
+    groups: tuple[str, ...] = ()  # the source of every subject of `everything`
 
 
 def set_metrics(scored: ScoredSet, calibration: Calibration | None, *, seed: int, resamples: int) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def set_metrics(scored: ScoredSet, calibration: Calibration | None, *, seed: int
         "auc": protocol.auc(similarity, same),
         "auc_interval": _list(bounds["auc"]),
         "eer": protocol.eer(similarity, same),
+        "cllr": _cllr(genuine, impostor, calibration),
         "at_threshold": None
         if calibration is None
         else _at_threshold(scored, accepted, threshold, bounds, subject_pairs),
@@ -126,6 +128,20 @@ def all_pairs_metrics(pairs: AllPairs, threshold: float, *, seed: int, resamples
         "fnmr_interval": _list(rule_of_three(bounds["fnmr"], false_non_matches, people)),
         "false_non_matches": false_non_matches,
     }
+
+
+def _cllr(
+    genuine: NDArray[np.float64], impostor: NDArray[np.float64], calibration: Calibration | None
+) -> dict[str, Any]:
+    """What the calibrated likelihood ratios cost on this set (`carried`, bits), and the least any monotone map would."""
+    if not len(genuine) or not len(impostor):
+        return {"carried": None, "min": None}
+    carried = None
+    if calibration is not None and calibration.llr is not None:
+        held = [np.clip(kind, calibration.llr.lowest, calibration.llr.highest) for kind in (genuine, impostor)]
+        ratios = [calibration.llr.slope * kind + calibration.llr.offset for kind in held]
+        carried = likelihood.cllr(ratios[0], ratios[1])
+    return {"carried": carried, "min": likelihood.min_cllr(genuine, impostor)}
 
 
 def _tar(scored: ScoredSet) -> dict[str, Any]:
@@ -208,38 +224,6 @@ def fnmr_at_fmr(
             row["fnmr"] = int(np.count_nonzero(genuine < row["threshold"])) / len(genuine)
         rows.append(row)
     return rows
-
-
-def breakdown(
-    scored: ScoredSet, columns: Mapping[str, Sequence[str | None]], threshold: float
-) -> dict[str, list[dict[str, Any]]]:
-    """FNMR by condition at the threshold: per column and value, the genuine pairs with that value on either side.
-
-    `columns` holds a value a manifest row. Columns whose value is unknown, or the same everywhere, say nothing and are
-    left out.
-    """
-    left, right = scored.left[scored.same], scored.right[scored.same]
-    refused = scored.similarity[scored.same] < threshold
-    found: dict[str, list[dict[str, Any]]] = {}
-    for column, values in columns.items():
-        known = np.asarray(["" if value is None else value for value in values], dtype=object)
-        names = sorted({*known[left], *known[right]} - {""}, key=_natural)
-        if len(names) < 2:
-            continue
-        rows = []
-        for name in names:
-            here = (known[left] == name) | (known[right] == name)
-            n = int(np.count_nonzero(here))
-            errors = int(np.count_nonzero(here & refused))
-            rows.append({"value": name, "genuine": n, "errors": errors, "fnmr": errors / n})
-        found[column] = rows
-    return found
-
-
-def _natural(name: str) -> tuple[str, int]:
-    """C2 before C10."""
-    digits = "".join(filter(str.isdigit, name))
-    return name.rstrip("0123456789"), int(digits) if digits else 0
 
 
 def worst(scored: ScoredSet, image_ids: Sequence[str], count: int = WORST) -> dict[str, list[dict[str, Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_BAND, _RESAMPLES = 60, 1000  # points of a band, resamples behind it
 _POINTS = 4000  # a curve with more would only make the file larger
 _INK = "#010203"  # stands for `currentColor`, which matplotlib cannot say
 GENUINE, IMPOSTOR, MARK = "#2f7fd1", "#d9772b", "#8a4fbf"
@@ -25,11 +26,13 @@ _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """A set's genuine and impostor similarities, and how many independent impostor comparisons are behind them."""
+    """A set's genuine and impostor similarities, how many independent impostor comparisons are behind them, and whose
+    each genuine one is (int; None where the set does not say)."""
 
     genuine: NDArray[Any]
     impostor: NDArray[Any]
     independent: int
+    person: NDArray[Any] | None = None
 
 
 def histogram(curves: Curves, threshold: float | None) -> str:
@@ -51,7 +54,8 @@ def histogram(curves: Curves, threshold: float | None) -> str:
 def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
     """FNMR against FMR of every set, log-log, a dot where the one threshold lies.
 
-    No curve goes below one in the number of independent impostor comparisons, nor is an FNMR of zero drawn; a set
+    Bands: the 95 % interval of the FNMR over people (over pairs where those are unknown), at the threshold of each
+    point. No curve goes below one in the number of independent impostor comparisons, nor is an FNMR of zero drawn; a set
     without an error in that range says so in the legend.
     """
     figure, axes = _figure("false match rate (FMR)", "false non-match rate (FNMR)")
@@ -70,6 +74,11 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
         colour = _SERIES[number % len(_SERIES)]
         label = name if inside.any() else f"{name}: no error to draw"
         axes.plot(fmr[inside], fnmr[inside], color=colour, linewidth=1.6, label=label, drawstyle="steps-post")
+        if inside.any():
+            grid = np.flatnonzero(inside)
+            grid = grid[np.unique(np.linspace(0, len(grid) - 1, _BAND).round().astype(np.int64))]
+            low, high = _band(curves, thresholds[grid])
+            axes.fill_between(fmr[grid], np.maximum(low, 1e-9), high, color=colour, alpha=0.15, linewidth=0)
         if threshold is not None:
             here = float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
             if here[0] >= floor and here[1] > 0:
@@ -82,6 +91,57 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
     axes.grid(True, which="major", color=_INK, alpha=0.12)
     _legend(axes)
     return _svg(figure, "Detection error trade-off: false non-match rate against false match rate")
+
+
+def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The 95 % bootstrap interval of the FNMR at each threshold."""
+    person = (
+        np.arange(len(curves.genuine)) if curves.person is None else np.unique(curves.person, return_inverse=True)[1]
+    )
+    order = np.argsort(curves.genuine, kind="stable")
+    whose, people = person[order], int(person.max()) + 1
+    refused = np.searchsorted(curves.genuine[order], thresholds, side="left")
+    missed = np.stack([np.bincount(whose[:count], minlength=people) for count in refused], axis=1)
+    random = np.random.default_rng(0)
+    weight = random.multinomial(people, np.full(people, 1 / people), size=_RESAMPLES).astype(np.float64)
+    low, high = np.quantile(weight @ missed / (weight @ np.bincount(whose))[:, None], [0.025, 0.975], axis=0)
+    return low, high
+
+
+def cameras(rows: Sequence[Mapping[str, Any]]) -> str:
+    """FNMR and genuine pairs by the camera's yaw and pitch: a cell a camera of `breakdown`, darker where it fails."""
+    from matplotlib.patches import Rectangle
+
+    placed = [row for row in rows if "yaw" in row]
+    yaws = sorted({row["yaw"] for row in placed}, reverse=True)
+    pitches = sorted({row["pitch"] for row in placed}, reverse=True)
+    figure, axes = _figure("yaw (degrees)", "pitch (degrees)")
+    worst = max([row["fnmr"] for row in placed] + [1e-9])
+    for row in placed:
+        x, y = yaws.index(row["yaw"]), pitches.index(row["pitch"])
+        axes.add_patch(
+            Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=IMPOSTOR, alpha=0.06 + 0.6 * row["fnmr"] / worst)
+        )
+        high = "" if row["interval"] is None else f"≤ {100 * row['interval'][1]:.2g}"
+        text = f"{100 * row['fnmr']:.3g} %\n{high}\nn {row['genuine']}"
+        size = min(8.0, 60 / len(yaws))
+        axes.text(x, y, text, ha="center", va="center", fontsize=size, color=_INK)
+    axes.set_xlim(-0.6, len(yaws) - 0.4)
+    axes.set_ylim(len(pitches) - 0.4, -0.6)
+    axes.set_xticks(range(len(yaws)), [f"{yaw:+d}" for yaw in yaws])
+    axes.set_yticks(range(len(pitches)), [f"{pitch:+d}" for pitch in pitches])
+    return _svg(figure, "False non-match rate by camera yaw and pitch")
+
+
+def discard(quality: Mapping[str, Mapping[str, Any]]) -> str:
+    """FNMR when the genuine pairs of least quality are left out, a line a quality figure."""
+    figure, axes = _figure("genuine pairs left out (%)", "FNMR of the rest (%)")
+    for number, (name, found) in enumerate(quality.items()):
+        x, y = ([100 * value for value in found[key]] for key in ("discarded", "fnmr"))
+        axes.plot(x, y, color=_SERIES[number % len(_SERIES)], linewidth=1.6, label=name.replace("_", " "))
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return _svg(figure, "Error versus discard by image quality")
 
 
 def calibration_curve(calibration: Calibration) -> str:

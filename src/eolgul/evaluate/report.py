@@ -40,6 +40,7 @@ _STYLES: dict[str, Callable[[Any], str]] = {
     "score": lambda value: f"{value:.4f}",
     "count": lambda value: f"{value:,}",
     "one_in": lambda value: f"1 in {round(1 / value):,}",
+    "ratio": lambda value: f"{value:.2f}",
     "digest": lambda value: str(value)[:12],
     "text": str,
 }
@@ -96,8 +97,15 @@ def render(
         det=Markup(plots.det(curves, threshold)),
         curve=None if calibration is None else Markup(plots.calibration_curve(calibration)),
         first=next(iter(curves)),
+        cameras=_cameras(metrics),
+        discard=Markup(plots.discard(metrics["quality"])) if metrics["quality"] else None,
         pictures={name: _data_uri(data) for name, data in thumbnails.items()},
     )
+
+
+def _cameras(metrics: Mapping[str, Any]) -> Markup | None:
+    rows = [row for row in metrics["breakdown"].get("camera", []) if "yaw" in row]
+    return Markup(plots.cameras(rows)) if rows else None
 
 
 def _data_uri(data: bytes) -> Markup:

@@ -1,0 +1,82 @@
+"""How fast evaluation computes: the reference protocol against its 400 x 10 loop, intervals, and every comparison.
+
+The loop is the one of the field's verification scripts (facenet, InsightFace): numpy over all pairs, a threshold after
+another, for accuracy on each fold's training and test part. Both give the same figures, checked here. CPU time of one
+thread, the least of several runs: what else the machine does hardly moves it. Usage: evaluate.py [pairs]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+
+from eolgul.evaluate.calibration import calibrate
+from eolgul.evaluate.intervals import Outcome, Subjects, intervals
+from eolgul.evaluate.pairs import all_pairs
+from eolgul.evaluate.protocol import accuracy
+
+
+def loop(distance: np.ndarray, same: np.ndarray, folds: int = 10) -> np.ndarray:
+    """The published scripts' way: every fold tries every threshold on the other folds, then judges its own."""
+    thresholds = np.arange(0, 4, 0.01)
+    parts = np.array_split(np.arange(len(same)), folds)
+    found = np.zeros(folds)
+    for number, test in enumerate(parts):
+        train = np.concatenate([part for other, part in enumerate(parts) if other != number])
+        right = np.zeros(len(thresholds))
+        for place, threshold in enumerate(thresholds):
+            accepted = distance[train] < threshold
+            positives = np.sum(np.logical_and(accepted, same[train]))
+            negatives = np.sum(np.logical_and(np.logical_not(accepted), np.logical_not(same[train])))
+            right[place] = float(positives + negatives) / len(train)
+        best = thresholds[np.argmax(right)]
+        found[number] = np.mean((distance[test] < best) == same[test])
+    return found
+
+
+def least(work: Callable[[], Any], runs: int) -> tuple[float, Any]:
+    seconds, result = [], None
+    for _ in range(runs):
+        start = time.process_time()
+        result = work()
+        seconds.append(time.process_time() - start)
+    return min(seconds), result
+
+
+def main(pairs: int) -> None:
+    random = np.random.default_rng(0)
+    same = random.random(pairs) < 0.5
+    distance = np.clip(random.normal(np.where(same, 0.9, 1.8), 0.3), 0, 4)
+    slow, theirs = least(lambda: loop(distance, same), 3)
+    fast, ours = least(lambda: accuracy(distance, same), 50)
+    assert np.abs(ours.folds - theirs).max() < 1e-12
+    people = Subjects(random.integers(0, 1000, pairs), random.integers(0, 1000, pairs), 1000)
+    outcome = Outcome(same, 1 - distance / 2, distance < 1.3, (distance < 1.3) == same)
+    resampled, _ = least(lambda: intervals(outcome, people, seed=0), 1)
+    vectors = random.normal(size=(3000, 512)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    crossed, every = least(lambda: all_pairs(vectors, np.repeat(np.arange(100), 30)), 1)
+    calibrated, _ = least(lambda: calibrate(every), 1)
+    facts = {
+        "pairs": pairs,
+        "loop_s": round(slow, 4),
+        "ours_s": round(fast, 6),
+        "times_faster": round(slow / fast),
+        "bootstrap_1000_s": round(resampled, 2),
+        "comparisons": len(every.genuine) + len(every.impostor),
+        "all_pairs_s": round(crossed, 2),
+        "calibrate_1000_resamples_s": round(calibrated, 2),
+        "load": os.getloadavg()[0],
+    }
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 6000)
