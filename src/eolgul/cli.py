@@ -90,7 +90,7 @@ def synth(
     pairs: Annotated[int, typer.Option(help="Pairs of a .bin.", min=1)] = 300,
     style: Annotated[str, typer.Option(help="rig (K-FACE's studio) or wild (any camera, light and place)")] = "rig",
     origins: Annotated[
-        str | None, typer.Option(help="Shares of people: asian=0.8,african=0.1,caucasian=0.1 is the default.")
+        str | None, typer.Option(help="Shares of people: asian=0.7,african=0.15,caucasian=0.15 is the default.")
     ] = None,
     seed: Seed = 0,
     workers: Workers = 2,

@@ -79,7 +79,7 @@ def jpeg(picture: U8, quality: int = 92) -> bytes:
 def _rough(linear: Reals) -> NDArray[np.bool_]:
     """Pixels that differ visibly from a neighbour."""
     tone = np.sqrt(np.clip(linear, 0, 1)).max(2)
-    limit = 0.06 * max(0.25, float(np.quantile(tone, 0.95)))
+    limit = 0.08 * max(0.25, float(np.quantile(tone, 0.95)))
     flags = np.zeros(tone.shape, bool)
     across, down = np.abs(np.diff(tone, axis=1)) > limit, np.abs(np.diff(tone, axis=0)) > limit
     flags[:, 1:] |= across
@@ -176,7 +176,7 @@ class _Painter:
                 np.stack([1 - u - v, u, v], 1),
                 points,
                 directions[met],
-                active[met] if subpixels else np.full(1, -1),
+                active[met] if subpixels else None,
             )
             # Skin seen from within is the mouth or a nostril come through a thin face: what it covers is seen instead.
             within = np.einsum("ij,ij->i", np.asarray(hits["Ng"])[met], directions[met]) > 0
@@ -187,7 +187,7 @@ class _Painter:
             where = active[met]
             colour[where] += (left[where] * alpha)[:, None] * shaded
             left[where] *= 1 - alpha
-            through = np.flatnonzero(left[where] > 0.02)
+            through = np.flatnonzero(left[where] > 0.04)
             if not len(through):
                 break
             active = where[through]
@@ -219,7 +219,7 @@ class _Painter:
         weights: Reals,
         points: Reals,
         directions: Reals,
-        subpixel: NDArray[np.integer],
+        subpixel: NDArray[np.integer] | None,
     ) -> tuple[Reals, Reals]:
         """Colour (N, 3) and opacity (N,) of hits, ``weights`` (N, 3) being those of the triangles' corners."""
         scene = self.scene
@@ -234,7 +234,6 @@ class _Painter:
         # Thin things are lit on the side that is seen; skin at a silhouette keeps its own normal.
         turn = (facing > 0) & (material >= LASH)
         normal[turn] *= -1
-        lit = self._visible(points, normal, material, subpixel)
         albedo = np.zeros((len(points), 3), np.float32)
         gloss = np.zeros(len(points), np.float32)
         alpha = np.ones(len(points), np.float32)
@@ -245,33 +244,44 @@ class _Painter:
             at = np.flatnonzero(material == kind)
             if len(at):
                 surface(at, facts, albedo, gloss, alpha)
-        colour = self._light(_Hits(material, normal, directions, facts), lit, albedo, gloss)
+        # Half of the loose hair is gaps: what is not there needs no light, and light costs most.
+        at = np.flatnonzero(alpha > 0)
+        seen = _Hits(material[at], normal[at], directions[at], facts[at])
+        lit = self._visible(points[at], seen.normal, seen.material, None if subpixel is None else subpixel[at])
+        colour = np.zeros((len(points), 3), np.float32)
+        colour[at] = self._light(seen, lit, albedo[at], gloss[at])
         return colour, alpha
 
     def _visible(
-        self, points: Reals, normal: Reals, material: NDArray[np.integer], subpixel: NDArray[np.integer]
+        self, points: Reals, normal: Reals, material: NDArray[np.integer], subpixel: NDArray[np.integer] | None
     ) -> Reals:
-        """(N,) share of the lamp that each point sees; ``subpixel`` -1: from all its points, else from one of them."""
+        """(N,) share of the lamp that each point sees; ``subpixel``: from one of its points, else from all of them."""
         lit = np.zeros(len(points), np.float32)
-        if self.key <= 0:
+        if self.key <= 0 or not len(points):
             return lit
         middle = self.lamps.mean(0)
         at = np.flatnonzero(normal @ middle > -0.3)
         start = np.ascontiguousarray(points[at] + 0.012 * normal[at] + 0.004 * middle, np.float32)
-        casters = [np.tile(lamp, (len(at), 1)) for lamp in self.lamps]
-        if len(subpixel) and subpixel[0] >= 0:
-            # The four samples of a pixel share the lamp's points out among them, alike in every pixel: at random, the
-            # shadows' edges would be grainy.
-            casters = [self.lamps[subpixel[at] % 4 % len(self.lamps)]]
-        for lamps in casters:
-            hits = self.scene.cast(start, lamps)
+        # Strands are too fine for the lamp's points to matter one by one; so they are for the four samples of a pixel, which
+        # share them out, alike in every pixel: at random, the shadows' edges would be grainy.
+        strand = material[at] == HAIR
+        if subpixel is not None:
+            casts = [(np.arange(len(at)), self.lamps[subpixel[at] % 4 % len(self.lamps)], 1.0)]
+        else:
+            hairs, rest = np.flatnonzero(strand), np.flatnonzero(~strand)
+            casts = [(hairs, np.tile(middle / np.linalg.norm(middle), (len(hairs), 1)).astype(np.float32), 1.0)]
+            casts += [(rest, np.tile(lamp, (len(rest), 1)), 1 / len(self.lamps)) for lamp in self.lamps]
+        for rays, lamps, share in casts:
+            if not len(rays):
+                continue
+            hits = self.scene.cast(start[rays], lamps)
             blocker = np.asarray(hits["primID"])
             behind = self.scene.material[blocker]
             blocked = np.where(blocker >= 0, _CASTS_SHADOW[behind], 0)
             # Hair is loose: within itself and at its ends it lets part of the light through.
             airy = (blocker >= 0) & (behind == HAIR)
-            blocked = np.where(airy, np.where(material[at] == HAIR, 0.35, 0.8), blocked)
-            lit[at] += (1 - blocked) / len(casters)
+            blocked = np.where(airy, np.where(strand[rays], 0.35, 0.8), blocked)
+            lit[at[rays]] += (1 - blocked) * share
         return lit
 
     def _light(self, hits: _Hits, lit: Reals, albedo: Reals, gloss: Reals) -> Reals:

@@ -295,11 +295,12 @@ class Sitter:
 
     def _bake_occlusion(self) -> Reals:
         """(V,) how much of the sky each vertex of face and neck sees within a hand's breadth, hair included."""
-        scene = self.scene_of({})
-        count = len(self.neutral)
-        points = self.to_studio(self.neutral)
-        triangles = mesh.quad_triangles(mesh.load_base().quads)
-        normals = mesh.vertex_normals(points, triangles)
+        scene, base = self.scene_of({}), mesh.load_base()
+        placed = self.to_studio(self.neutral)
+        # Shoulders and arms lie open.
+        near = np.flatnonzero((base.vertices[:, 1] > 5.2) & (np.abs(base.vertices[:, 0]) < 1.6))
+        points = placed[near]
+        normals = mesh.vertex_normals(placed, mesh.quad_triangles(base.quads))[near]
         golden = np.pi * (3 - np.sqrt(5))
         k = np.arange(20)
         up = np.sqrt(1 - (k + 0.5) / 20)
@@ -312,7 +313,8 @@ class Sitter:
         origins = np.repeat(points + 0.02 * normals, 20, 0).astype(np.float32)
         hits = scene.cast(origins, np.ascontiguousarray(rays.reshape(-1, 3), np.float32))
         blocked = (np.asarray(hits["primID"]) >= 0) & (np.asarray(hits["tfar"]) < 1.0)
-        seen: Reals = (1 - blocked.reshape(count, 20).mean(1)).astype(np.float32)
+        seen: Reals = np.ones(len(placed), np.float32)
+        seen[near] = 1 - blocked.reshape(-1, 20).mean(1)
         return seen
 
 
