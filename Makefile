@@ -66,7 +66,7 @@ render: $(STAMP)  ## Print what `make deploy` would apply
 
 images:  ## Build the container images (docker or podman; IMAGE_PREFIX=, IMAGE_TAG=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
-	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),0.1.0) . || exit 1; done
+	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),0.2.0) . || exit 1; done
 
 clean:  ## Remove what the demo and the tests leave (not the environments)
 	rm -rf demo local_outputs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,5 @@
 # Step 2, align: MTCNN finds the face, which is cut out at 112×112.
-#   docker build -f docker/align.Dockerfile -t eolgul/align:0.1.0 .
+#   docker build -f docker/align.Dockerfile -t eolgul/align:0.2.0 .
 # KFP embeds the component's function in the pipeline; it runs kfp and eolgul (extra `pipeline`), so both are in here.
 # torch only exports MTCNN's networks here; ONNX Runtime runs them (or torch, with --backend torch, on a GPU).
 

@@ -1,5 +1,5 @@
 # Step 5, evaluate: figures, calibration and the report.
-#   docker build -f docker/evaluate.Dockerfile -t eolgul/evaluate:0.1.0 .
+#   docker build -f docker/evaluate.Dockerfile -t eolgul/evaluate:0.2.0 .
 # KFP embeds the component's function in the pipeline; it runs kfp and eolgul (extra `pipeline`), so both are in here.
 
 # A tag moves; for a build that never does, pin the digest that `docker buildx imagetools inspect python:3.11-slim` prints:

@@ -1,5 +1,5 @@
 # The service: verify and embed over HTTP, no torch.
-#   docker build -f docker/serving.Dockerfile -t eolgul/serving:0.1.0 .
+#   docker build -f docker/serving.Dockerfile -t eolgul/serving:0.2.0 .
 
 # A tag moves; for a build that never does, pin the digest that `docker buildx imagetools inspect python:3.11-slim` prints:
 #   --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:…

@@ -1,5 +1,5 @@
 # Step 4, train: FaceDataset to ModelPackage, with torch.
-#   docker build -f docker/train.Dockerfile -t eolgul/train:0.1.0 .
+#   docker build -f docker/train.Dockerfile -t eolgul/train:0.2.0 .
 # KFP embeds the component's function in the pipeline; it runs kfp and eolgul (extra `pipeline`), so both are in here.
 # The ordinary Linux wheel of torch carries CUDA: one image for CPU and GPU; the node brings the driver.
 
