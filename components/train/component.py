@@ -18,16 +18,16 @@ def train(
     workers: int,
     facts: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Train an embedding with ArcFace; a run that was stopped goes on from its last checkpoint.
+    """Train an embedding; a run that was stopped goes on from its last checkpoint.
 
     Args:
         dataset: The assembled FaceDataset.
         workspace: Prefix (s3://) under which this run's artifacts go.
         checkpoints: Prefix under which checkpoints are kept, by recipe and dataset.
-        recipe: Name of the training recipe ("irse50-ms1m-kface", "mobilefacenet-ms1m-kface", "demo").
+        recipe: Name of the training recipe ("irse50-ms1m-kface", "mobilefacenet-ms1m-kface", "iresnet50-ms1m", "demo", …).
         overrides: Recipe values to change, as "key=value".
         device: "auto", "cpu" or "cuda".
-        workers: Threads that decode images.
+        workers: Processes that decode images.
         facts: Training loss and figures on validation people, of the last epoch.
 
     Returns:
