@@ -71,6 +71,15 @@ def test_all_pairs_equal_to_the_general_way() -> None:
         assert short[name] == pytest.approx(general[name], abs=1e-12)
 
 
+def test_the_protocol_s_interval_weighs_folds_alike() -> None:
+    """One small fold where all is wrong, one large where all is right: the mean of folds is 0.5, that of pairs 0.9."""
+    fold = np.repeat([0, 1], [20, 180])
+    same = np.tile([True, False], 100)
+    found = Outcome(same, np.zeros(200), same, fold == 1, 1 / np.bincount(fold)[fold])
+    low, high = intervals(found, None, seed=0, resamples=400)["protocol_accuracy"] or (0, 0)
+    assert low < 0.5 < high < 0.8
+
+
 def test_zero_errors_do_not_mean_zero_rate() -> None:
     assert rule_of_three((0.0, 0.0), 0, 60) == (0.0, 0.05)
     assert rule_of_three((0.0, 0.0), 0, 2) == (0.0, 1.0)

@@ -40,12 +40,14 @@ class Subjects:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A set's pairs (N each): `same`, `similarity`, whether the one threshold accepts (`accepted`), and whether the
-    reference protocol judged rightly (`correct`)."""
+    reference protocol judged rightly (`correct`). `weight` is what each pair counts in the protocol's mean, where every
+    fold counts alike whatever its size (None: all the same)."""
 
     same: NDArray[np.bool_]
     similarity: NDArray[np.float64]
     accepted: NDArray[np.bool_]
     correct: NDArray[np.bool_]
+    weight: NDArray[np.float64] | None = None
 
 
 def intervals(
@@ -64,6 +66,10 @@ def intervals(
     lower = np.searchsorted(ascending, outcome.similarity[genuine], side="left")
     upper = np.searchsorted(ascending, outcome.similarity[genuine], side="right")
     share = len(genuine) / len(outcome.same)
+    counts = np.ones(len(outcome.same)) if outcome.weight is None else outcome.weight
+    counted, other_counted = counts[genuine], counts[impostor]
+    right_counts, other_right_counts = counted * outcome.correct[genuine], other_counted * outcome.correct[impostor]
+    protocol_share = float(counted.sum() / counts.sum())
     random = np.random.default_rng(seed)
     block = max(1, _BLOCK_CELLS // len(outcome.same))
     for start in range(0, resamples, block):
@@ -72,15 +78,15 @@ def intervals(
             total, other_total = of_genuine.sum(axis=1), of_impostor.sum(axis=1)
             fnmr = of_genuine @ ~outcome.accepted[genuine] / total
             fmr = of_impostor @ outcome.accepted[impostor] / other_total
-            right = of_genuine @ outcome.correct[genuine] / total
-            other_right = of_impostor @ outcome.correct[impostor] / other_total
+            right = of_genuine @ right_counts / (of_genuine @ counted)
+            other_right = of_impostor @ other_right_counts / (of_impostor @ other_counted)
             below = np.concatenate([np.zeros((len(of_impostor), 1)), np.cumsum(of_impostor, axis=1)], axis=1)
             wins = np.einsum("rk,rk->r", of_genuine, below[:, lower] + below[:, upper]) / 2
             figures = {
                 "fmr": fmr,
                 "fnmr": fnmr,
                 "accuracy": _mix(1 - fnmr, 1 - fmr, share),
-                "protocol_accuracy": _mix(right, other_right, share),
+                "protocol_accuracy": _mix(right, other_right, protocol_share),
                 "auc": wins / (total * other_total),
             }
         for name, values in figures.items():

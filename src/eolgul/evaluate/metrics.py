@@ -62,7 +62,8 @@ def set_metrics(scored: ScoredSet, calibration: Calibration | None, *, seed: int
     accuracy = protocol.accuracy(scored.distance, same, scored.fold)
     threshold = math.inf if calibration is None else calibration.threshold
     accepted = similarity >= threshold
-    outcome = Outcome(same, similarity, accepted, accuracy.correct)
+    sizes, folds_of = np.bincount(scored.fold), scored.fold
+    outcome = Outcome(same, similarity, accepted, accuracy.correct, 1 / sizes[folds_of])
     bounds = intervals(outcome, scored.subjects, seed=seed, resamples=resamples)
     subject_pairs = None if scored.subjects is None else scored.subjects.pairs(~same)
     found = {
