@@ -277,7 +277,7 @@ def kface(folder: Path, people: tuple[str, ...] = ("19062421", "19062422")) -> P
         for light in ("L1", "L2"):
             path = Condition("Middle", "S001", light, "E01", "C7").path(person)
             put(folder, {path: shot(2 * number + int(light[1]))})
-    write_annotation(folder / CONDITION.path(people[0]).replace(".jpg", ".txt"), POINTS, [[0, 0, 9, 9]])
+    write_annotation(folder / CONDITION.path(people[0]).replace(".jpg", ".txt"), POINTS, [[0, 0, 9, 9]] * 5)
     return folder
 
 
@@ -376,7 +376,7 @@ def test_changes_beside_the_images_are_noticed(tmp_path: Path) -> None:
     """What else decides the manifest or the card: annotations, property, the synthetic mark."""
     source = kface(tmp_path / "kface")
     first = extract(source, tmp_path / "out")
-    write_annotation(source / CONDITION.path("19062421").replace(".jpg", ".txt"), POINTS + 1, [[0, 0, 9, 9]])
+    write_annotation(source / CONDITION.path("19062421").replace(".jpg", ".txt"), POINTS + 1, [[0, 0, 9, 9]] * 5)
     second = extract(source, tmp_path / "out")
     assert second.digest != first.digest
     landmarks = FaceDataset(second.path).column("landmarks")[0]
