@@ -97,6 +97,11 @@ def writing(out: Path) -> Iterator[Path]:
 def put_in_place(folder: Path, out: Path) -> None:
     """Give a finished directory its name; an artifact that has it goes. InputError when anything else would go too."""
     check_replaceable(out)
+    swap(folder, out)
+
+
+def swap(folder: Path, out: Path) -> None:
+    """Give a directory the name of another, if that is there, which goes."""
     if out.exists():
         old = out.parent / f".{out.name}.{os.getpid()}.old"
         out.rename(old)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul import __version__
-from eolgul.artifact import canonical_json, list_files, refuse_disk, sha256_file
+from eolgul.artifact import canonical_json, list_files, refuse_disk, sha256_file, swap
 from eolgul.dataset import SHARD_BYTES, FaceDataset
 from eolgul.dataset.shard import Shard
 from eolgul.errors import InputError
@@ -270,13 +270,7 @@ def _write_folder(out: Path, head: dict[str, Any], write: Callable[[Path], dict[
         files = list_files(temporary) if names is None else {path.name: _facts(path) for path in sorted(names)}
         card = head | facts | {"files": files}
         (temporary / CARD).write_bytes(canonical_json(card))
-        if out.exists():
-            old = out.parent / f".{out.name}.{os.getpid()}.old"
-            out.rename(old)
-            temporary.rename(out)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(out)
+        swap(temporary, out)
     except OSError as error:
         refuse_disk(out, error)
         raise InputError(f"{out}: cannot be written ({error.strerror}: {error.filename})") from error
