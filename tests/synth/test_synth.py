@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -340,11 +342,12 @@ def test_a_drawing_that_was_killed_goes_on_person_by_person(tmp_path: Path) -> N
     draw_kface(whole, people=4, selection=SMALL, workers=1)
     text = " ".join(f"{field}={','.join(names)}" for field, names in asdict(SMALL).items())
     words = [sys.executable, "-m", "eolgul", "synth", str(cut), "--people", "4", "--selection", text, "--workers", "2"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     while process.poll() is None and not list(tmp_path.glob(".cut.*.unfinished/people/*.npz")):
         time.sleep(0.02)
-    process.kill()
+    os.killpg(process.pid, signal.SIGKILL)  # the workers too: one could finish a person while they are counted
     process.wait()
+    time.sleep(0.3)
     (unfinished,) = tmp_path.glob(".cut.*.unfinished")
     kept = {p: p.stat().st_mtime_ns for p in (unfinished / "people").glob("*.npz")}
     assert not cut.exists() and 1 <= len(kept) <= 4
