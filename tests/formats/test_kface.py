@@ -17,7 +17,6 @@ from eolgul.formats.kface import (
     LIGHTS,
     RESOLUTIONS,
     Condition,
-    KFacePair,
     Selection,
     image_id,
     parse_path,
@@ -27,6 +26,7 @@ from eolgul.formats.kface import (
     visible_boxes,
     write_annotation,
 )
+from eolgul.formats.lfw import Pair
 
 
 def test_the_published_counts() -> None:
@@ -211,8 +211,8 @@ def test_pair_lists_and_identity_lists_by_hand(tmp_path: Path) -> None:
     file.write_text("19062421/S001/L1/E01/C4.jpg 19062421/S003/L30/E03/C20.jpg 1\r\n\n7 C1 8 C2 0\n")
     condition = Condition("Low", "S003", "L30", "E03", "C20")
     assert read_kface_pairs(file, "Low") == [
-        KFacePair("19062421/Low_S001_L1_E01_C4", image_id("19062421", condition), True, 0),
-        KFacePair("7/Low_S001_L1_E01_C1", "8/Low_S001_L1_E01_C2", False, 0),
+        Pair("19062421/Low_S001_L1_E01_C4", image_id("19062421", condition), True, 0),
+        Pair("7/Low_S001_L1_E01_C1", "8/Low_S001_L1_E01_C2", False, 0),
     ]
     for bad in ("a/S001/L1/E01/C4.jpg a/S001/L1/E01/C21.jpg 1", "a C1 b C2 2", "a C1 b 1", "a b c d e f", "x y 1"):
         file.write_text(f"7 C1 8 C2 0\n{bad}\n")

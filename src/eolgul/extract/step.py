@@ -170,7 +170,7 @@ def _part(part: str) -> tuple[int, int]:
 def _pairs(kind: str, pairs: Path, selection: str | None) -> list[tuple[str, str, bool, int]]:
     """The wanted pairs by image id, with their folds."""
     if kind == "folders":
-        return [(pair.left, pair.right, pair.same, pair.fold) for pair in lfw.read_pairs(pairs)]
+        return list(lfw.read_pairs(pairs))
     resolutions = kface.Selection.parse(selection).resolutions if selection else ("Middle",)
     if len(resolutions) != 1:
         raise InputError(f"pairs {pairs}: they name no resolution; choose one with the selection")

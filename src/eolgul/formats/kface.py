@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
+from eolgul.formats.lfw import Pair
 
 SIZES = {"High": (864, 576), "Middle": (346, 230), "Low": (173, 115)}  # width, height in pixels
 RESOLUTIONS = tuple(SIZES)
@@ -162,15 +162,6 @@ def parse_path(path: str) -> tuple[str, Condition] | None:
     return (identity, condition) if known else None
 
 
-class KFacePair(NamedTuple):
-    """Two images by their ids as extraction builds them, whether they show one person, and the fold."""
-
-    left: str
-    right: str
-    same: bool
-    fold: int
-
-
 def image_id(identity: str, condition: Condition) -> str:
     """An image's id in a FaceDataset: `<identity>/<resolution>_<accessory>_<light>_<expression>_<camera>`."""
     return f"{identity}/{'_'.join(getattr(condition, one.name) for one in fields(Condition))}"
@@ -188,7 +179,7 @@ def read_identities(path: Path) -> list[str]:
     return list(names)
 
 
-def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[KFacePair]:
+def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
     """A published pair list (Q1…Q4), `<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1` a line, of images of one resolution.
 
     The lists have no folds and hold all genuine pairs first, so each class is cut into ten consecutive parts: every fold
@@ -214,7 +205,7 @@ def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[KFacePair]:
     seen = [0, 0]
     pairs = []
     for left, right, same in found:
-        pairs.append(KFacePair(left, right, same, 10 * seen[same] // totals[same]))
+        pairs.append(Pair(left, right, same, 10 * seen[same] // totals[same]))
         seen[same] += 1
     return pairs
 

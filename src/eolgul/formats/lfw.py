@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from eolgul.errors import InputError
 
 _MOST = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two pictures by their path below the image folder, without extension, whether they show one person, and the fold."""
+class Pair(NamedTuple):
+    """Two images by their ids as extraction builds them, whether they show one person, and the fold."""
 
     left: str
     right: str
