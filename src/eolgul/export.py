@@ -32,7 +32,6 @@ KINDS = ("rec", "folders", "bin", "webdataset")
 CARD = "export.json"
 SUMS = "SHA256SUMS"
 MARK = "synthetic.json"
-_EXACT = 1 << 24  # whole numbers beyond it are not all float32 numbers, which record 0 of a .rec states its counts in
 _MAGICS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"P", "pgm"))
 
 Progress = Callable[[int], None]
@@ -120,10 +119,10 @@ def _rec(chosen: _Chosen, folder: Path) -> dict[str, Any]:
     dataset, rows = chosen.dataset, chosen.rows
     labels = dataset.numpy("label")[rows]
     identities = len(np.unique(labels))
-    if len(rows) + 1 + identities > _EXACT:
+    if len(rows) + 1 + identities > insightface.EXACT:
         raise InputError(
             f"{dataset.path}: {len(rows)} images and {identities} identities; record 0 of a .rec states their sum as a "
-            f"float32, which is exact up to {_EXACT} only; export a split, or to folders or webdataset"
+            f"float32, which is exact up to {insightface.EXACT} only; export a split, or to folders or webdataset"
         )
     sizes = sorted(set(zip(*(dataset.numpy(name)[rows].tolist() for name in ("width", "height")), strict=True)))
     if len(sizes) > 1:

@@ -257,10 +257,10 @@ def test_what_the_formats_cannot_say(people: Path, tmp_path: Path, monkeypatch: 
     for to in ("zip", "REC"):
         with pytest.raises(InputError, match="expected one of rec, folders, bin, webdataset"):
             export(people, tmp_path / "out", to=to)
-    monkeypatch.setattr("eolgul.export._EXACT", 25)
+    monkeypatch.setattr("eolgul.formats.insightface.EXACT", 25)
     with pytest.raises(InputError, match=r"20 images and 5 identities.*float32"):
         export(people, tmp_path / "out", to="rec")
-    monkeypatch.setattr("eolgul.export._EXACT", 26)
+    monkeypatch.setattr("eolgul.formats.insightface.EXACT", 26)
     export(people, tmp_path / "out", to="rec")
 
 

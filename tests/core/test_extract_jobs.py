@@ -66,6 +66,15 @@ def parts(out: Path) -> list[Path]:
     return sorted((out.parent / f".{out.name}.partial" / "parts").glob("*.json"))
 
 
+def kill_after(wanted: int, faces: Path, out: Path) -> None:
+    """An extraction with one worker that is killed when so many parts are whole."""
+    process = start(faces, out, 1)
+    while len(parts(out)) < wanted:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
 def test_what_is_there_is_what_went_in(whole: FaceDataset) -> None:
     assert len(whole) == 2998 and [row["reason"] for row in whole.rejected()] == ["not_an_image", "truncated"]
     assert len(set(whole.column("shard"))) > 20
@@ -112,11 +121,7 @@ def test_a_killed_job_goes_on_from_its_last_whole_shard(
 
 
 def test_what_was_damaged_meanwhile_is_made_again(faces: Path, whole: FaceDataset, tmp_path: Path) -> None:
-    process = start(faces, tmp_path / "out", 1)
-    while len(parts(tmp_path / "out")) < 4:
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_after(4, faces, tmp_path / "out")
     folder = tmp_path / ".out.partial"
     shard = folder / "artifact" / "shards" / "00001.tar"
     data = bytearray(shard.read_bytes())
@@ -129,11 +134,7 @@ def test_what_was_damaged_meanwhile_is_made_again(faces: Path, whole: FaceDatase
 
 
 def test_another_job_begins_anew(faces: Path, tmp_path: Path) -> None:
-    process = start(faces, tmp_path / "out", 1)
-    while len(parts(tmp_path / "out")) < 3:
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill_after(3, faces, tmp_path / "out")
     other = tmp_path / "other"
     write_rec(other, [(0, face(1)), (1, face(2))])
     made = extract(other, tmp_path / "out", shard_bytes=SHARD)

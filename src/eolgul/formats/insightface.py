@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from eolgul.errors import InputError
 from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pack_image, read_index
 
-_EXACT = 1 << 24  # the whole numbers up to here are float32 numbers, which record 0 states its counts in
+EXACT = 1 << 24  # the whole numbers up to here are float32 numbers, which record 0 states its counts in
 _IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
 _FORGET = 16 << 20  # bytes of images after which the pages they came from are let go
 
@@ -96,18 +96,22 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
             except InputError as error:
                 yield RecImage(key, offset, None, b"", str(error), "bad_record")
                 continue
-            if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
-                problem = f"{rec} at byte {offset}: label {label} is no identity number"
-                yield RecImage(key, offset, None, b"", problem, "unknown_identity")
-            elif len(image) == 0:
-                problem = f"{rec} at byte {offset}: no image behind the header"
-                yield RecImage(key, offset, int(label), b"", problem, "bad_record")
-            else:
-                yield RecImage(key, offset, int(label), image)
+            yield checked_image(rec, key, offset, label, image)
             read += len(image)
             if read > _FORGET:
                 reader.forget()
                 read = 0
+
+
+def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) -> RecImage:
+    """A record that could be read, by whatever reader: an image of an identity, or why it is none."""
+    if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
+        problem = f"{rec} at byte {offset}: label {label} is no identity number"
+        return RecImage(key, offset, None, b"", problem, "unknown_identity")
+    if len(image) == 0:
+        problem = f"{rec} at byte {offset}: no image behind the header"
+        return RecImage(key, offset, int(label), b"", problem, "bad_record")
+    return RecImage(key, offset, int(label), image)
 
 
 def index_rec(rec: Path) -> ImageIndex:
@@ -126,7 +130,7 @@ def index_rec(rec: Path) -> ImageIndex:
     if end is not None:
         # Where record 0 could not state its numbers exactly: an identity's record is a header and two labels.
         identities = (flags == 0) & (sizes == _IDENTITY_RECORD)
-        images = (keys > 0) & ((keys < end) if end <= _EXACT else ~identities)
+        images = (keys > 0) & ((keys < end) if end <= EXACT else ~identities)
         keys, offsets, sizes = keys[images], offsets[images], sizes[images]
         found = len(keys) - int((keys[1:] == keys[:-1]).sum())
         if np.float32(found + 1) != np.float32(end):
@@ -212,10 +216,10 @@ def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int 
                 ranges[label][1] = count + 1
                 sizes.append(out.write(image))
         total = len(sizes)
-        if total + 1 + len(ranges) > _EXACT:
+        if total + 1 + len(ranges) > EXACT:
             raise InputError(
                 f"{folder}: {total} images and {len(ranges)} identities; record 0 states their sum as a float32, which is "
-                f"exact up to {_EXACT} only, and readers would miss images"
+                f"exact up to {EXACT} only, and readers would miss images"
             )
         with RecordWriter(folder / "train.rec") as writer, spool.open("rb") as back:
             writer.write(0, pack_image([float(total + 1), float(total + 1 + len(ranges))], b""))

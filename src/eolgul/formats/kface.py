@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
-from eolgul.formats.lfw import Pair
+from eolgul.formats.lfw import Pair, read_text
 
 SIZES = {"High": (864, 576), "Middle": (346, 230), "Low": (173, 115)}  # width, height in pixels
 RESOLUTIONS = tuple(SIZES)
@@ -212,13 +212,8 @@ def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text file that hold something, stripped, with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} at byte {error.start}: expected text in UTF-8") from error
-    return ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    lines = enumerate(read_text(path).split("\n"), 1)
+    return ((number, line.strip()) for number, line in lines if line.strip())
 
 
 def visible_boxes(camera: str) -> tuple[str, ...]:

@@ -23,18 +23,22 @@ def image_key(name: str, number: int) -> str:
     return f"{name}/{name}_{number:04}"
 
 
+def read_text(path: Path) -> str:
+    """A whole text file. InputError when it cannot be read or is not UTF-8, naming the byte."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} at byte {error.start}: expected text in UTF-8") from error
+
+
 def read_pairs(path: Path) -> list[Pair]:
     """Read `pairs.txt`: `folds<TAB>pairs-per-class`, then per fold the matched and then the mismatched lines.
 
     Raises InputError naming the line that does not fit.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} at byte {error.start}: expected text in UTF-8") from error
-    first, *rest = text.splitlines() or [""]
+    first, *rest = read_text(path).splitlines() or [""]
     lines = [(number, line) for number, line in enumerate(rest, 2) if line.strip()]
     try:
         folds, each = (int(value) for value in first.split())

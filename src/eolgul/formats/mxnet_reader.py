@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
-from eolgul.formats.insightface import RecImage, index_rec
+from eolgul.formats.insightface import RecImage, checked_image, index_rec
 from eolgul.formats.recordio import unpack_image
 
 _FRAME = struct.Struct("<BqI")
@@ -125,12 +125,7 @@ def _image(rec: Path, offset: int, kind: int, key: int, payload: bytes) -> RecIm
         _, labels, _, _, image = unpack_image(payload, where)
     except InputError as error:
         return RecImage(key, offset, None, b"", str(error), "bad_record")
-    label = labels[0]
-    if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
-        return RecImage(key, offset, None, b"", f"{where}: label {label} is no identity number", "unknown_identity")
-    if len(image) == 0:
-        return RecImage(key, offset, int(label), b"", f"{where}: no image behind the header", "bad_record")
-    return RecImage(key, offset, int(label), bytes(image))
+    return checked_image(rec, key, offset, labels[0], bytes(image))
 
 
 def _last_words(said: IO[bytes]) -> str:
