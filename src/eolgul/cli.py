@@ -205,6 +205,13 @@ def align(
         str, typer.Option(help="rig: where no face is found, landmarks of the same person and K-FACE camera. Or none.")
     ] = "none",
     sheet: Annotated[Path | None, typer.Option(help="A contact sheet (.png), and one of the rejected.")] = None,
+    part: Annotated[
+        str, typer.Option(help="i/n: only the i-th of n shares, for another machine's --merge.", metavar="I/N")
+    ] = "",
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(help="Put parts together: the place of each, with the options they were made with."),
+    ] = None,
     backend: Annotated[str, typer.Option(help="onnx (CPU) or torch")] = "onnx",
     device: Annotated[str, typer.Option(help="torch backend: cpu or cuda")] = "cpu",
     workers: Workers = 2,
@@ -222,7 +229,7 @@ def align(
 
         facts = steps.align(
             dataset, out, settings=settings, crop=crop, anchor=anchor, min_eyes=min_eyes, sheet=sheet,
-            backend=backend, device=device, workers=workers, progress=progress,
+            part=part, merge=merge or (), backend=backend, device=device, workers=workers, progress=progress,
         )  # fmt: skip
     _say(facts)
 

@@ -107,13 +107,15 @@ def align(
     *,
     settings: DetectorSettings,
     keep_aligned: bool = False,
+    part: str = "",
+    merge: Sequence[str] = (),
     sheet: Path | None = None,
     **options: Any,
 ) -> Facts:
     """Step 2. With `keep_aligned`, a dataset that is aligned already is handed on as it is instead of refused.
 
-    `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside it); `options` are those of
-    `eolgul.align.step.align`.
+    `merge` are the places of all parts. `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside
+    it); `options` are those of `eolgul.align.step.align`.
     """
     from eolgul.align.sheet import check_name, sheets
     from eolgul.align.step import align as step
@@ -123,11 +125,14 @@ def align(
     started = time.monotonic()
     if sheet:
         check_name(sheet)
+        if part:
+            raise InputError("sheet: a part has none, expected it with the merge")
     local = storage.fetch(dataset)
     if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)
-    with storage.destination(out, [dataset]) as target:
-        made = step(local, target, settings=settings, **options)
+    with storage.destination(out, [dataset, *merge]) as target:
+        places = [storage.fetch(place) for place in merge]
+        made = step(local, target, settings=settings, part=part, merge=places, **options)
         drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return _facts(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ def align(
     device: str = "cpu",
     workers: int = 2,
     part_rows: int = _PART_ROWS,
+    part: str = "",
+    merge: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Artifact:
     """Find, choose and cut out one face an image; return the new FaceDataset at `out` (an equal one there is kept).
@@ -64,13 +67,17 @@ def align(
         min_eyes: reject faces with fewer pixels between the eyes.
         backend, device: "onnx" (CPU), or "torch" on "cpu" or "cuda".
         workers: threads.
-        part_rows: images a part: a shard, and the unit that survives a kill.
+        part_rows: images a shard, which is the unit that survives a kill.
+        part: "i/n" does the i-th of n shares of the shards only, into a FaceDataset for `merge`; it may have no image.
+        merge: the FaceDatasets of all n parts, made with the same options: they become one, and nothing is detected.
         progress: called with (images done, images in all).
 
     Raises:
-        InputError: when the dataset is aligned already or a setting is unknown.
+        InputError: when the dataset is aligned already, a setting is unknown, or a part is missing or not of this run.
     """
     _check(settings, crop, anchor, backend)
+    if part and merge:
+        raise InputError("part and merge: expected one of them at most")
     source = FaceDataset(dataset)
     if is_aligned(source.artifact):
         raise InputError(f"{dataset}: aligned already ({source.artifact.contents['aligned']})")
@@ -86,18 +93,27 @@ def align(
         "part_rows": part_rows,
     }
     inputs = [source.artifact.reference]
+    shards = _shards(source, part_rows, together=anchor == "rig")
+    mine = range(len(shards))
+    places: dict[str, Path] = {}
+    if part:
+        mine = _share(part, len(shards))
+        recipe |= {"part": part}
+    if merge:
+        places = _in_order(merge, recipe, inputs)
     done = reuse(out, "FaceDataset", step="align", recipe=recipe, inputs=inputs)
     if done is not None:
         return done
-    job = {"recipe": recipe, "inputs": inputs, "device": device, "eolgul": __version__}
-    parts = _parts(source, part_rows, together=anchor == "rig")
+    job = {"recipe": recipe, "inputs": inputs, "device": device, "merge": list(places), "eolgul": __version__}
     with building_dataset(out, job) as build:
-        missing = [number for number in range(len(parts)) if not build.is_finished(number)]
+        for name, place in places.items():
+            share = _share(name, len(shards))
+            build.adopt(place, share.start, share.stop)
+        missing = [] if places else [number for number in mine if not build.is_finished(number)]
         if missing:
             with _detector(settings, backend, device) as detector:
                 options = Options(crop, min_eyes, anchor == "rig")
-                _write(build, source, Work(source, detector, options), parts, missing, workers, progress)
-        _carry_rejected(build, source, len(parts))
+                _write(build, source, Work(source, detector, options), shards, mine, missing, workers, progress)
         contents = source.artifact.contents
         facts = {
             "name": contents["name"],
@@ -105,10 +121,15 @@ def align(
             "aligned": CROPS[crop],
             "detector": asdict(settings),
         }
-        if contents["benchmark"]:
-            facts |= _carry_pairs(build, source, len(parts) + 1)
+        if part:  # what concerns the whole, the merged one gets
+            build.merge(mine.stop, first=mine.start, may_be_empty=True)
+            facts |= {"part": part}
         else:
-            build.merge(len(parts) + 1)
+            _carry_rejected(build, source, len(shards))
+            if contents["benchmark"]:
+                facts |= _carry_pairs(build, source, len(shards) + 1)
+            else:
+                build.merge(len(shards) + 1)
         build.seal(step="align", recipe=recipe, inputs=inputs, synthetic=source.artifact.synthetic, facts=facts)
     return open_artifact(out)
 
@@ -154,43 +175,73 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _parts(source: FaceDataset, rows: int, *, together: bool) -> list[range]:
+def _shards(source: FaceDataset, rows: int, *, together: bool) -> list[range]:
     """Stretches of about so many rows; with `together`, none divides an identity's images at one resolution."""
     if not together:
         return [range(at, min(at + rows, len(source))) for at in range(0, len(source), rows)]
     keys = list(zip(source.column("identity"), source.column("resolution"), strict=True))
-    parts, begin = [], 0
+    shards, begin = [], 0
     for at in range(1, len(keys) + 1):
         if at == len(keys) or (at - begin >= rows and keys[at] != keys[at - 1]):
-            parts.append(range(begin, at))
+            shards.append(range(begin, at))
             begin = at
-    return parts
+    return shards
+
+
+def _share(part: str, shards: int) -> range:
+    """Which of so many shards the part "i/n" stands for; InputError where it is no such word."""
+    words = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", part)
+    if not words or int(words[1]) > int(words[2]):
+        raise InputError(f"part {part!r}: expected i/n with i from 1 to n, such as 2/4")
+    at, count = int(words[1]), int(words[2])
+    return range(shards * (at - 1) // count, shards * at // count)
+
+
+def _in_order(merge: Sequence[Path], recipe: dict[str, Any], inputs: list[dict[str, str]]) -> dict[str, Path]:
+    """The places of all parts by their names, 1/n to n/n; InputError where one is missing, double, or of another run."""
+    places: dict[str, Path] = {}
+    for place in merge:
+        card = open_artifact(place, "FaceDataset").card
+        part = str(card["recipe"].get("part"))
+        wanted = {"step": "align", "eolgul": __version__, "recipe": recipe | {"part": part}, "inputs": inputs}
+        if {key: card[key] for key in wanted} != wanted:
+            raise InputError(f"{place}: is no part of this alignment, but of another dataset or with other options")
+        if places.setdefault(part, place) != place:
+            raise InputError(f"{place}: part {part} is {places[part]} already")
+    count = int(next(iter(places)).partition("/")[2])
+    names = [f"{at}/{count}" for at in range(1, count + 1)]
+    wrong = sorted({*names} ^ places.keys())
+    if wrong:
+        raise InputError(f"merge: part {wrong[0]} is {'missing' if wrong[0] in names else 'of another division'}")
+    return {name: places[name] for name in names}
 
 
 def _write(
     build: Build,
     source: FaceDataset,
     work: Work,
-    parts: Sequence[range],
+    shards: Sequence[range],
+    mine: range,
     missing: Sequence[int],
     workers: int,
     progress: Progress | None,
 ) -> None:
-    """Write the parts that are missing, one after another, each with all the threads."""
-    done = len(source) - sum(len(parts[number]) for number in missing)
+    """Write the shards that are missing, one after another, each with all the threads."""
+    total = sum(len(shards[number]) for number in mine)
+    done = total - sum(len(shards[number]) for number in missing)
 
     def tell(count: int) -> None:
         nonlocal done
         done += count
         if progress:
-            progress(done, len(source))
+            progress(done, total)
 
     name = source.column("source")[0]
     pool = ThreadPoolExecutor(workers)
     try:
         tell(0)
         for number in missing:
-            rows = parts[number]
+            rows = shards[number]
             results = work.align(rows, pool, tell)
             _write_part(Part(build.folder, number, name), source, rows, results)
     finally:

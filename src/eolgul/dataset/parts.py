@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ import pyarrow.parquet as pq
 
 from eolgul.artifact import (
     check_replaceable,
+    open_artifact,
     put_in_place,
     recipe_digest,
     refuse_disk,
@@ -127,11 +129,50 @@ class Build:
     def any_finished(self) -> bool:
         return any((self.folder / "parts").glob("*.json"))
 
-    def merge(self, parts: int, wanted: Collection[str] = (), also_read: bytes = b"") -> tuple[dict[str, int], str]:
-        """Put the parts' rows together into the manifest, labels counted in the order in which identities come.
+    def adopt(self, dataset: Path, first: int, end: int) -> None:
+        """Take in, as parts `first` to before `end`, what another build has made of them: a FaceDataset of just these.
 
-        Returns the manifest rows of the `wanted` image ids that are there, and the sha256 over what the parts have read
-        and over the lines in `also_read`.
+        Shards are linked where the file system can do that. The parts then merge as if they had been written here.
+        """
+        card = open_artifact(dataset, "FaceDataset").card
+        groups: dict[str, pa.Table] = {}
+        with pq.ParquetFile(dataset / "manifest.parquet") as manifest:
+            for number in range(manifest.num_row_groups):  # `merge` writes one a part
+                table = manifest.read_row_group(number)
+                groups[table["shard"][0].as_py()] = table
+        with pq.ParquetFile(dataset / "rejected.parquet") as rejected:
+            lost = [rejected.read_row_group(number) for number in range(rejected.num_row_groups)]
+        known = {f"{number:05}.tar" for number in range(first, end)}
+        if not groups.keys() <= known or len(lost) > end - first:
+            raise InputError(f"{dataset}: holds other shards than {first:05}.tar to {end - 1:05}.tar")
+        for number in range(first, end):
+            parts, shard = self.folder / "parts", f"{number:05}.tar"
+            table = groups.get(shard, SCHEMA.empty_table())
+            facts: dict[str, Any] = {"images": table.num_rows}
+            if table.num_rows:
+                facts |= card["files"][f"shards/{shard}"]
+                _link(dataset / "shards" / shard, self.folder / "artifact" / "shards" / shard)
+            pq.write_table(table, parts / f"{number:05}.parquet", compression="lz4")
+            # Which part rejected what is not told, nor needed: only their order counts.
+            some = lost[number - first] if number - first < len(lost) else REJECTED.empty_table()
+            pq.write_table(some, parts / f"{number:05}.rejected.parquet")
+            (parts / f"{number:05}.read").write_bytes(b"")
+            (parts / f"{number:05}.json").write_text(json.dumps(facts))
+
+    def merge(
+        self,
+        parts: int,
+        wanted: Collection[str] = (),
+        also_read: bytes = b"",
+        *,
+        first: int = 0,
+        may_be_empty: bool = False,
+    ) -> tuple[dict[str, int], str]:
+        """Put the rows of the parts from `first` to before `parts` together into the manifest.
+
+        Labels are counted in the order in which identities come. Returns the manifest rows of the `wanted` image ids that
+        are there, and the sha256 over what the parts have read and over the lines in `also_read`. InputError when there
+        is not one image, unless it `may_be_empty`: a piece of a larger whole.
         """
         folder, artifact = self.folder / "parts", self.folder / "artifact"
         labels: dict[str, int] = {}
@@ -144,7 +185,7 @@ class Build:
             pq.ParquetWriter(artifact / "manifest.parquet", SCHEMA, compression="zstd") as manifest,
             pq.ParquetWriter(artifact / "rejected.parquet", REJECTED, compression="zstd") as rejected,
         ):
-            for number in range(parts):
+            for number in range(first, parts):
                 table = pq.read_table(folder / f"{number:05}.parquet")
                 if table.num_rows:
                     facts = json.loads((folder / f"{number:05}.json").read_bytes())
@@ -167,7 +208,7 @@ class Build:
             "rejected": reasons.total(),
             "rejected_by_reason": dict(sorted(reasons.items())),
         }
-        if images == 0:
+        if images == 0 and not may_be_empty:
             shutil.rmtree(folder)  # there is nothing to go on from
             raise InputError(
                 f"{self.out.name}: not one usable image among {reasons.total()} inputs ({dict(sorted(reasons.items()))})"
@@ -237,6 +278,15 @@ def building_dataset(out: Path, job: Mapping[str, Any]) -> Iterator[Build]:
         finally:
             if build.sealed or not build.any_finished():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(file: Path, to: Path) -> None:
+    """A second name for a finished file, or a copy where there can be none."""
+    to.unlink(missing_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copyfile(file, to)
 
 
 def _begin(folder: Path, job: str) -> None:

@@ -1,0 +1,109 @@
+"""An alignment in parts, by several machines: what the merge makes is the unsplit run's, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eolgul.align.step import align
+from eolgul.artifact import open_artifact
+from eolgul.dataset import FaceDataset
+from eolgul.errors import InputError
+from eolgul.extract import extract
+from eolgul.images import encode_png
+from eolgul.modelpackage import DetectorSettings
+
+BLIND = DetectorSettings(thresholds=(0.6, 0.7, 1.0))  # no score is above 1: what there is comes from anchors
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("count", "options"),
+    [
+        (3, {"part_rows": 5}),
+        (2, {"part_rows": 5, "anchor": "rig"}),
+        (2, {"part_rows": 5, "anchor": "rig", "settings": BLIND}),  # an identity's knowledge must be in one part
+        (4, {"part_rows": 50}),  # one shard, so three parts have nothing to do
+    ],
+)
+def test_merged_parts_are_the_whole(drawn: Path, tmp_path: Path, count: int, options: dict[str, object]) -> None:
+    whole = align(drawn, tmp_path / "whole", **options)
+    places = [tmp_path / f"part{at}" for at in range(1, count + 1)]
+    sizes = [
+        align(drawn, place, part=f"{at}/{count}", **options).contents["images"]
+        for at, place in reversed(list(enumerate(places, 1)))
+    ]
+    assert sum(sizes) == whole.contents["images"] and max(sizes) > 0
+    merged = align(drawn, tmp_path / "merged", merge=places[::-1], **options)  # in any order
+    assert merged.digest == whole.digest
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    assert open_artifact(tmp_path / "merged", check="sha256").digest == whole.digest
+    for place in places:  # no part lies in the merged one by name only
+        shutil.rmtree(place)
+    made = FaceDataset(tmp_path / "merged")
+    assert all(made.read(row) for row in range(len(made)))
+
+
+def test_a_benchmark_with_rejections_of_both_steps_merges_too(kface_tree: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for number, picture in enumerate(sorted(kface_tree.rglob("S001/*/E01/C[57].jpg"))):
+        person = "ab"[number % 2]
+        (photos / person).mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, photos / person / f"{person}_{number // 2 + 1:04}.jpg")
+    noise = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
+    (photos / "a" / "a_0007.png").write_bytes(encode_png(noise))
+    (photos / "b" / "b_0008.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
+    (tmp_path / "pairs.txt").write_text("1\t2\na\t1\t2\nb\t1\t7\na\t1\tb\t1\na\t2\tb\t2\n".replace("7", "8"))
+    extract(photos, tmp_path / "in", pairs=tmp_path / "pairs.txt")
+    whole = align(tmp_path / "in", tmp_path / "whole", part_rows=2)
+    assert whole.contents["rejected"] == 2 and whole.contents["pairs_lost"] == 1 and whole.contents["benchmark"]
+    places = [tmp_path / f"part{at}" for at in (1, 2, 3)]
+    for at, place in enumerate(places, 1):
+        assert not align(tmp_path / "in", place, part_rows=2, part=f"{at}/3").contents["benchmark"]
+    assert align(tmp_path / "in", tmp_path / "merged", part_rows=2, merge=places).digest == whole.digest
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+
+
+def test_what_is_no_part_of_this_run_is_refused(drawn: Path, tmp_path: Path) -> None:
+    one, two, other, out = (tmp_path / name for name in ("one", "two", "other", "out"))
+    align(drawn, one, part_rows=12, part="1/2")
+    align(drawn, two, part_rows=12, part="2/2")
+    align(drawn, other, part_rows=12, part="2/3")
+    whole = align(drawn, tmp_path / "whole", part_rows=12).path
+    for merge, says in (
+        ([one], "part 2/2 is missing"),
+        ([one, two, other], "part 2/3 is of another division"),
+        ([one, whole], "whole: is no part of this alignment"),
+    ):
+        with pytest.raises(InputError, match=says):
+            align(drawn, out, part_rows=12, merge=merge)
+    with pytest.raises(InputError, match="one: is no part of this alignment"):
+        align(drawn, out, part_rows=12, merge=[one, two], min_eyes=3)
+    for word in ("3/2", "0/2", "1", "1/0", "a/b", "1/2/3"):
+        with pytest.raises(InputError, match="expected i/n"):
+            align(drawn, out, part=word)
+    with pytest.raises(InputError, match="one of them"):
+        align(drawn, out, part="1/2", merge=[one])
+    assert not out.exists()
+
+
+def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) -> None:
+    def eolgul(*words: str | Path) -> dict[str, object]:
+        argv = [sys.executable, "-m", "eolgul", "align", str(drawn), *map(str, words)]
+        return dict(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout))
+
+    for at in (1, 2):
+        eolgul(tmp_path / f"p{at}", "--part", f"{at}/2", "--anchor", "rig")
+    merge = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2", "--sheet", tmp_path / "faces.png"]
+    merged = eolgul(tmp_path / "out", *merge, "--anchor", "rig")
+    assert merged["digest"] == align(drawn, tmp_path / "whole", anchor="rig").digest
+    assert (tmp_path / "faces.png").is_file()
