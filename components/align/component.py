@@ -19,6 +19,7 @@ def align(
     workers: int,
     facts: dsl.Output[dsl.Metrics],
     anchor: str = "none",
+    parts: List[str] = [],  # noqa: B006, UP006
 ) -> NamedTuple("Outputs", [("datasets", List[str]), ("benchmarks", List[str])]):  # type: ignore[valid-type]  # noqa: UP006
     """Find the face in every image (MTCNN), turn it upright and cut out 112x112. Aligned sources pass as they are.
 
@@ -33,6 +34,7 @@ def align(
         workers: Threads.
         facts: Faces and rejected images of each dataset.
         anchor: "rig" serves K-FACE pictures without a found face with landmarks of the same person and camera.
+        parts: Where `align_part` left each part of the work, if that is done; they are put together then.
 
     Returns:
         datasets: The aligned FaceDatasets, in order.
@@ -53,6 +55,7 @@ def align(
             storage.join(workspace, "aligned", name),
             settings=DetectorSettings(min_face_size=min_face_size, which=which),
             keep_aligned=True,
+            merge=[storage.join(place, name) for place in parts],
             anchor=anchor,
             backend=backend,
             device=device,

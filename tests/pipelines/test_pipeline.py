@@ -21,6 +21,11 @@ STEPS = ("extract", "align", "assemble", "train", "evaluate", "promote")
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def step_of(executor: str) -> str:
+    """The step that an executor belongs to: alignment has three."""
+    return executor.removeprefix("exec-").partition("-")[0]
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     path = tmp_path_factory.mktemp("pipeline") / "face-recognition.yaml"
@@ -38,7 +43,7 @@ def test_the_six_steps_in_order(compiled: tuple[dict[str, Any], dict[str, Any]])
 
 def test_each_step_runs_in_its_own_image_and_installs_nothing(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
-        step = name.removeprefix("exec-")
+        step = step_of(name)
         assert executor["container"]["image"].startswith(f"eolgul/{step}:")
         assert "pip install" not in json.dumps(executor["container"]["command"])
         assert (ROOT / "docker" / f"{step}.Dockerfile").is_file()
@@ -46,7 +51,8 @@ def test_each_step_runs_in_its_own_image_and_installs_nothing(compiled: tuple[di
 
 def test_each_step_gets_the_address_and_the_keys_of_s3(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     executors = compiled[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert set(executors) == {f"exec-{step}" for step in STEPS}
+    assert set(executors) == set(compiled[0]["deploymentSpec"]["executors"])
+    assert {step_of(name) for name in executors} == set(STEPS)
     for executor in executors.values():
         names = {
             item["envVar"]
@@ -59,8 +65,19 @@ def test_each_step_gets_the_address_and_the_keys_of_s3(compiled: tuple[dict[str,
 
 def test_kfps_own_cache_is_off(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """It knows places, not what lies there: with it, new photos at an old address would be skipped."""
-    for task in compiled[0]["root"]["dag"]["tasks"].values():
-        assert not task.get("cachingOptions", {}).get("enableCache", False)
+    graphs = [compiled[0]["root"], *(one for one in compiled[0]["components"].values() if "dag" in one)]
+    tasks = [task for graph in graphs for task in graph["dag"]["tasks"].values()]
+    assert len(tasks) >= 10  # six steps, and what alignment is made of
+    assert not any(task.get("cachingOptions", {}).get("enableCache", False) for task in tasks)
+
+
+def test_alignment_is_a_loop_over_parts_and_their_merge(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    spec = compiled[0]
+    tasks = spec["components"][spec["root"]["dag"]["tasks"]["align"]["componentRef"]["name"]]["dag"]["tasks"]
+    (loop,) = (name for name, task in tasks.items() if "parameterIterator" in task)
+    assert tasks[loop]["dependentTasks"] == ["align-plan"]
+    assert loop in tasks["align"]["dependentTasks"]
+    assert spec["root"]["inputDefinitions"]["parameters"]["align_parts"]["defaultValue"] == 2
 
 
 def test_training_asks_for_a_gpu_and_nobody_else_does(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -85,6 +102,13 @@ def test_a_component_is_a_thin_shell_whose_docstring_names_everything(step: str)
     text = inspect.getdoc(component.python_func) or ""
     for name in inspect.signature(component.python_func).parameters:
         assert f"{name}:" in text, f"{step}: the docstring does not name {name}"
+
+
+@pytest.mark.parametrize("name", ["align_plan", "align_part"])
+def test_what_runs_in_the_loop_says_what_it_takes(name: str) -> None:
+    function = getattr(importlib.import_module("components.align.part"), name).python_func
+    for parameter in inspect.signature(function).parameters:
+        assert f"{parameter}:" in (inspect.getdoc(function) or "")
 
 
 @pytest.mark.parametrize("step", STEPS)

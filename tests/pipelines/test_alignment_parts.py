@@ -1,0 +1,136 @@
+"""Alignment in parts, with KFP's local runner: two tasks beside each other and a merge give what one run gives."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eolgul import steps
+from eolgul.align.step import align
+from eolgul.artifact import open_artifact
+from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.modelpackage import DetectorSettings
+from eolgul.synth import draw_kface
+
+ROOT = Path(__file__).resolve().parents[2]
+PEOPLE = 400
+# KFP's local runner needs a process of its own: it keeps its settings for good.
+RUN = """
+import json, sys
+from kfp import local
+from pipelines.face_recognition import alignment
+words = json.loads(sys.argv[1])
+local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
+outputs = alignment(**words).outputs
+print("OUTPUTS" + json.dumps(outputs))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards' worth of small pictures in K-FACE's conditions; some people's last is dark."""
+    folder = tmp_path_factory.mktemp("parts")
+    draw_kface(folder / "kface", people=2, selection="resolutions=Middle accessories=S001 lights=L1-L3 expressions=E01 "
+               "cameras=C7", images_per_person=None)  # fmt: skip
+    drawn = []
+    for picture in sorted((folder / "kface").rglob("*.jpg")):
+        with Image.open(picture) as image:
+            small = image.resize((image.width // 2, image.height // 2))
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=95)
+            drawn.append((buffer.getvalue(), small.size))
+    assert len(drawn) == 6
+    dark = io.BytesIO()
+    Image.new("RGB", drawn[0][1], "#101214").save(dark, "JPEG")
+    with writing_dataset(folder / "in", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+        writer.describe(name="small", identities_known=True, aligned=None)
+        for person in range(PEOPLE):
+            dark_too = [(dark.getvalue(), drawn[0][1])] if person % 50 == 7 else []
+            for number, (data, size) in enumerate([*drawn, *dark_too]):
+                facts = {"resolution": "Middle", "camera": "C7", "accessory": "S001", "expression": "E01"}
+                writer.add(
+                    f"{person:04}/{number}",
+                    f"{person:04}",
+                    data,
+                    extension="jpg",
+                    size=size,
+                    source="small",
+                    facts=facts,
+                )
+    return folder / "in"
+
+
+def run(words: dict[str, object], root: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, list[str]]]:
+    """`alignment` by itself; what it said, and its outputs."""
+    argv = [sys.executable, "-c", RUN, json.dumps(words), str(root)]
+    done = subprocess.run(
+        argv, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stdout.splitlines() if line.startswith("OUTPUTS")]
+    return done, json.loads(said[0].removeprefix("OUTPUTS")) if said else {}
+
+
+def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp_path: Path) -> None:
+    whole = align(pictures, tmp_path / "whole", anchor="rig")
+    with writing_dataset(tmp_path / "ready", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+        writer.describe(name="ready", identities_known=True, aligned="arcface-112-v1")
+        face = FaceDataset(tmp_path / "whole").read(0)
+        writer.add("p/0", "p", face, extension="png", size=(112, 112), source="ready")
+    words = {
+        "datasets": [str(pictures)],
+        "benchmarks": [str(tmp_path / "ready")],  # aligned already: handed on
+        "workspace": str(tmp_path / "run"),
+        "align_parts": 2,
+        "min_face_size": 40,
+        "which": "largest",
+        "anchor": "rig",
+        "backend": "onnx",
+        "workers": 1,
+    }
+    done, outputs = run(words, tmp_path / "kfp")
+    assert outputs == {
+        "datasets": [str(tmp_path / "run" / "aligned" / "in")],
+        "benchmarks": [str(tmp_path / "ready")],
+    }, done.stdout[-3000:] + done.stderr[-3000:]
+    parts = [open_artifact(tmp_path / "run" / "aligned-parts" / f"{at}-of-2" / "in") for at in (1, 2)]
+    assert all(part.contents["images"] > 20 for part in parts)  # each had something to do
+    merged = open_artifact(tmp_path / "run" / "aligned" / "in", check="sha256")
+    assert merged.digest == whole.digest
+    assert merged.contents["images"] == sum(part.contents["images"] for part in parts) >= 6 * PEOPLE
+    assert merged.contents["rejected"] == PEOPLE // 50  # what the camera did not see, no anchor makes a face of
+
+
+def test_parts_and_their_merge_in_s3(pictures: Path, tmp_path: Path, s3: str) -> None:
+    """As machines do that share nothing but the bucket."""
+    settings = DetectorSettings(min_face_size=100)  # nearly nothing to do
+    places = [f"{s3}/parts/{at}-of-2/in" for at in (1, 2)]
+    for at, place in enumerate(places, 1):
+        steps.align(str(pictures), place, settings=settings, min_eyes=1, part=f"{at}/2")
+        shutil.rmtree(Path(os.environ["EOLGUL_S3_CACHE"]) / "tests")
+    merged = steps.align(str(pictures), f"{s3}/merged/in", settings=settings, min_eyes=1, merge=places)
+    assert merged["digest"] == align(pictures, tmp_path / "whole", settings=settings, min_eyes=1).digest
+
+
+def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    words = {
+        "datasets": [],
+        "benchmarks": [],
+        "workspace": str(tmp_path),
+        "align_parts": 0,
+        "min_face_size": 40,
+        "which": "largest",
+        "anchor": "none",
+        "backend": "onnx",
+        "workers": 1,
+    }
+    done, outputs = run(words, tmp_path / "kfp")
+    assert done.returncode != 0 and not outputs
+    assert "align_parts 0: expected 1 or more" in done.stdout + done.stderr
