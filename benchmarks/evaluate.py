@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from eolgul.evaluate.calibration import calibrate
+from eolgul.evaluate.everything import compare_everything
 from eolgul.evaluate.intervals import Outcome, Subjects, intervals
 from eolgul.evaluate.pairs import all_pairs
 from eolgul.evaluate.protocol import accuracy
@@ -50,6 +52,12 @@ def least(work: Callable[[], Any], runs: int) -> tuple[float, Any]:
     return min(seconds), result
 
 
+def vectors_of(images: int, each: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random unit embeddings of 512 numbers, `each` images a person."""
+    vectors = random.normal(size=(images, 512)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.arange(images) // each
+
+
 def main(pairs: int) -> None:
     random = np.random.default_rng(0)
     same = random.random(pairs) < 0.5
@@ -60,10 +68,11 @@ def main(pairs: int) -> None:
     people = Subjects(random.integers(0, 1000, pairs), random.integers(0, 1000, pairs), 1000)
     outcome = Outcome(same, 1 - distance / 2, distance < 1.3, (distance < 1.3) == same)
     resampled, _ = least(lambda: intervals(outcome, people, seed=0), 1)
-    vectors = random.normal(size=(3000, 512)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    crossed, every = least(lambda: all_pairs(vectors, np.repeat(np.arange(100), 30)), 1)
+    vectors, labels = vectors_of(3000, 30, random)
+    crossed, every = least(lambda: all_pairs(vectors, labels), 1)
     calibrated, _ = least(lambda: calibrate(every), 1)
+    many, of = vectors_of(16384, 64, random)
+    counted, everything = least(lambda: compare_everything(many, of, 0.3, (1e-2, 1e-4)), 1)
     facts = {
         "pairs": pairs,
         "loop_s": round(slow, 4),
@@ -73,6 +82,9 @@ def main(pairs: int) -> None:
         "comparisons": len(every.genuine) + len(every.impostor),
         "all_pairs_s": round(crossed, 2),
         "calibrate_1000_resamples_s": round(calibrated, 2),
+        "counted_comparisons": everything.counts.genuine + everything.counts.impostor,
+        "count_s": round(counted, 2),
+        "count_peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "load": os.getloadavg()[0],
     }
     print(json.dumps(facts))

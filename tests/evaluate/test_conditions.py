@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from eolgul.evaluate.conditions import CAMERAS, breakdown, discards, groups
+from eolgul.evaluate.everything import compare_everything
 from eolgul.evaluate.intervals import Subjects
 from eolgul.evaluate.metrics import ScoredSet
-from eolgul.evaluate.pairs import all_pairs
 
 
 def scored(similarity: list[float], subjects: list[int] | None = None) -> ScoredSet:
@@ -48,8 +48,8 @@ def test_a_group_is_compared_within_itself() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     people = np.repeat(np.arange(8), 3)
     source = ["a" if person % 2 else "b" for person in range(8)]
-    pairs = all_pairs(vectors.astype(np.float32), people)
-    rows = groups(pairs, source, 0.3, resamples=50)
+    counts = compare_everything(vectors.astype(np.float32), people, 0.3).counts
+    rows = groups(counts, source, resamples=50)
     assert [(row["group"], row["people"], row["genuine"], row["impostor"]) for row in rows] == [
         ("a", 4, 12, 54), ("b", 4, 12, 54),
     ]  # fmt: skip
@@ -59,8 +59,8 @@ def test_a_group_is_compared_within_itself() -> None:
         strangers = [value >= 0.3 for (one, two), value in scores.items() if people[one] != people[two]]
         assert row["fmr"] == pytest.approx(np.mean(strangers))
         assert row["fmr_interval"][0] <= row["fmr"] <= row["fmr_interval"][1]
-    assert groups(pairs, ["a"] * 8, 0.3) == []
-    assert [row["group"] for row in groups(pairs, ["a"] * 7 + ["alone"], 0.3, resamples=5)] == ["a"]
+    assert groups(counts, ["a"] * 8) == []
+    assert [row["group"] for row in groups(counts, ["a"] * 7 + ["alone"], resamples=5)] == ["a"]
 
 
 def test_errors_fall_when_the_worst_pictures_go() -> None:

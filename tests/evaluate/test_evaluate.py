@@ -70,6 +70,17 @@ def test_what_is_known_of_each_set(evaluation: Path) -> None:
     assert acceptable(metrics).promote
 
 
+def test_faces_not_found_count_as_refusals(evaluation: Path) -> None:
+    """One held-out picture in 85 had no face, three of the benchmark's 63 pairs were lost."""
+    sets = read_metrics(evaluation)["sets"]
+    for name, basis, missing in (("held-out", "images", 1 - (84 / 85) ** 2), ("lfw", "pairs", 3 / 63)):
+        plain = sets[name]["all_pairs"] or sets[name]["at_threshold"]
+        found = sets[name]["generalized"]
+        assert (found["basis"], found["not_compared"]) == (basis, pytest.approx(missing, abs=1e-12))
+        assert 1 - found["gfrr"] == pytest.approx((1 - missing) * (1 - plain["fnmr"]), abs=1e-12)
+        assert found["gfar"] == pytest.approx((1 - missing) * plain["fmr"], abs=1e-12)
+
+
 def test_the_breakdown_counts_every_genuine_pair_of_a_condition(evaluation: Path) -> None:
     breakdown = read_metrics(evaluation)["breakdown"]
     assert set(breakdown) == {"camera", "light"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from eolgul.evaluate.everything import Counts
 from eolgul.evaluate.intervals import Outcome, Subjects, all_pairs_intervals, intervals, rule_of_three
 from eolgul.evaluate.metrics import fnmr_at_fmr
 from eolgul.evaluate.pairs import all_pairs
@@ -66,7 +67,16 @@ def test_all_pairs_equal_to_the_general_way() -> None:
     )
     accepted = similarity >= 0.3
     general = intervals(Outcome(same, similarity, accepted, accepted), subjects, seed=4, resamples=100)
-    short = all_pairs_intervals(pairs, 0.3, seed=4, resamples=100)
+    passed = pairs.impostor.astype(np.float64) >= 0.3
+    refused = pairs.genuine_subject[pairs.genuine.astype(np.float64) < 0.3]
+    counts = Counts(
+        pairs.images,
+        np.bincount(refused, minlength=8),
+        pairs.impostor_left[passed].astype(np.int64),
+        pairs.impostor_right[passed].astype(np.int64),
+        np.ones(np.count_nonzero(passed), dtype=np.int64),
+    )
+    short = all_pairs_intervals(counts, seed=4, resamples=100)
     for name in ("fmr", "fnmr"):
         assert short[name] == pytest.approx(general[name], abs=1e-12)
 

@@ -144,6 +144,20 @@ def test_figures_of_another_model_promote_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "registry").exists()
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_an_evaluation_without_a_threshold_promotes_nothing(tmp_path: Path, force: bool) -> None:
+    """Benchmarks alone give no calibration, and serving would have no verdict to give: not even force helps."""
+    a = model(tmp_path / "a", 1)
+    place, measured = str(tmp_path / "registry"), evaluation(tmp_path / "ea", a, fnmr=0.1)
+    (measured / "calibration.json").unlink()
+    card = json.loads((measured / "evaluation.json").read_bytes())
+    del card["files"]["calibration.json"]
+    (measured / "evaluation.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"has no calibration\.json; evaluate with the dataset"):
+        registry.promote(a, measured, place, force=force)
+    assert not (tmp_path / "registry").exists()
+
+
 def test_figures_from_other_data_are_not_compared(tmp_path: Path) -> None:
     place = str(tmp_path / "registry")
     a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2, OTHER_DATA)

@@ -226,12 +226,13 @@ def _likelihood_map(genuine: NDArray[np.float32], impostor: NDArray[np.float32])
     )
 
 
-def threshold_at(genuine: NDArray[Any], impostor: NDArray[Any], fmr: float) -> float:
+def threshold_at(genuine: NDArray[Any], impostor: NDArray[Any], fmr: float = 0.0, *, count: int | None = None) -> float:
     """The threshold (accept at or above) with an impostor share of at most `fmr`, in the middle of its gap.
 
-    Both score arrays ascending; `impostor` not empty.
+    Both score arrays ascending; `impostor` not empty. `count` gives the impostors that may pass instead of their share.
     """
-    allowed = min(math.floor(fmr * len(impostor) + 1e-9), len(impostor) - 1)
+    allowed = math.floor(fmr * len(impostor) + 1e-9) if count is None else count
+    allowed = min(allowed, len(impostor) - 1)
     highest_refused = impostor[len(impostor) - 1 - allowed]
     return float(_gap_above(np.asarray([highest_refused]), genuine, impostor)[0])
 

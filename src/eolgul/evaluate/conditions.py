@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.evaluate.calibration import AllPairs
+from eolgul.evaluate.everything import Counts
 from eolgul.evaluate.intervals import RESAMPLES, Subjects, percentiles, rule_of_three
 from eolgul.evaluate.metrics import ScoredSet, all_pairs_metrics
 
@@ -64,46 +64,27 @@ def breakdown(
     return found
 
 
-def groups(
-    pairs: AllPairs, group: Sequence[str], threshold: float, *, seed: int = 0, resamples: int = RESAMPLES
-) -> list[dict[str, Any]]:
+def groups(counts: Counts, group: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> list[dict[str, Any]]:
     """FMR and FNMR of every group of people at the global threshold, all comparisons within the group.
 
-    `group` is a name a subject of `pairs`. Within-group comparisons are those that ISO/IEC 19795-10 asks for: people of
+    `group` is a name a subject of `counts`. Within-group comparisons are those that ISO/IEC 19795-10 asks for: people of
     one group are the likeliest to be confused. Groups that lack genuine or impostor comparisons, and a single group,
     have no place here. `fnmr_ratio` and `fmr_ratio` are to the whole; None where the whole made no error.
     """
     names = np.asarray(group, dtype=object)
     if len(set(group)) < 2:
         return []
-    whole = {
-        "fmr": float(np.mean(pairs.impostor.astype(np.float64) >= threshold)),
-        "fnmr": float(np.mean(pairs.genuine.astype(np.float64) < threshold)),
-    }
+    whole = {"fmr": int(counts.count.sum()) / counts.impostor, "fnmr": int(counts.misses.sum()) / counts.genuine}
     rows = []
     for name in sorted(set(group)):
-        part = _part(pairs, names == name)
-        if not len(part.genuine) or not len(part.impostor):
+        part = counts.part(names == name)
+        if not part.genuine or not part.impostor:
             continue
         row: dict[str, Any] = {"group": name, "people": part.subjects}
-        row |= all_pairs_metrics(part, threshold, seed=seed, resamples=resamples)
+        row |= all_pairs_metrics(part, seed=seed, resamples=resamples)
         row |= {f"{rate}_ratio": row[rate] / whole[rate] if whole[rate] else None for rate in ("fmr", "fnmr")}
         rows.append(row)
     return rows
-
-
-def _part(pairs: AllPairs, member: NDArray[np.bool_]) -> AllPairs:
-    number = (np.cumsum(member) - 1).astype(np.int32)
-    own = member[pairs.genuine_subject]
-    both = member[pairs.impostor_left] & member[pairs.impostor_right]
-    return AllPairs(
-        pairs.genuine[own],
-        number[pairs.genuine_subject[own]],
-        pairs.impostor[both],
-        number[pairs.impostor_left[both]],
-        number[pairs.impostor_right[both]],
-        pairs.images[member],
-    )
 
 
 def discards(

@@ -23,10 +23,11 @@ from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibration import AllPairs, Calibration, calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
 from eolgul.evaluate.embed import Progress, embed_rows, embedding_size
+from eolgul.evaluate.everything import compare_everything, similarity_of
 from eolgul.evaluate.files import HELD_OUT, METRICS_FORMAT, read_metrics, write_scores
 from eolgul.evaluate.intervals import RESAMPLES, Subjects
 from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
-from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs, split_rows
+from eolgul.evaluate.pairs import MAX_COUNTED, all_pairs, calibration_rows, held_out_pairs, split_rows
 from eolgul.evaluate.plots import Curves
 from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.published import published
@@ -98,7 +99,7 @@ def evaluate(
         say("calibrating the threshold")
         calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), fmr, seed, resamples)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
-        sets.append(_held_out(people, embed, seed, without_anchored))
+        sets.append(_held_out(people, embed, calibration.threshold, seed, without_anchored))
     for name, other in zip(names, others, strict=True):
         say(f"scoring {name}")
         sets.append(_benchmark(name, other, embedder(other)))
@@ -159,7 +160,9 @@ def _failures(
     everything = scored.everything
     return {
         "breakdown": breakdown(scored, facts, at, seed=seed, resamples=resamples),
-        "groups": [] if everything is None else groups(everything, scored.groups, at, seed=seed, resamples=resamples),
+        "groups": []
+        if everything is None
+        else groups(everything.counts, scored.groups, seed=seed, resamples=resamples),
         "quality": discards(scored, qualities, at),
     }
 
@@ -192,7 +195,7 @@ def _calibration_pairs(dataset: FaceDataset, embed: Embed, seed: int, without_an
     return all_pairs(embed(rows), dataset.numpy("label")[rows])
 
 
-def _held_out(dataset: FaceDataset, embed: Embed, seed: int, without_anchored: bool) -> ScoredSet:
+def _held_out(dataset: FaceDataset, embed: Embed, threshold: float, seed: int, without_anchored: bool) -> ScoredSet:
     pairs = held_out_pairs(dataset, seed=seed, without_anchored=without_anchored)
     hashes = dataset.column("sha256")
     compared = [
@@ -206,8 +209,9 @@ def _held_out(dataset: FaceDataset, embed: Embed, seed: int, without_anchored: b
     digest = sha256_bytes(canonical_json(compared))
     rows = split_rows(dataset, "test", without_anchored)
     embeddings = embed(rows)
-    some = np.searchsorted(rows, calibration_rows(dataset, "test", seed=seed, without_anchored=without_anchored))
-    everything = all_pairs(embeddings[some], dataset.numpy("label")[rows[some]])
+    compared_rows = calibration_rows(dataset, "test", seed=seed, without_anchored=without_anchored, most=MAX_COUNTED)
+    some = np.searchsorted(rows, compared_rows)
+    everything = compare_everything(embeddings[some], dataset.numpy("label")[rows[some]], threshold, figures.FMR_LEVELS)
     scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition)
     source, (_, first) = dataset.column("source"), np.unique(dataset.numpy("label")[rows[some]], return_index=True)
     return replace(scored, everything=everything, groups=tuple(source[row] for row in rows[some][first]))
@@ -254,8 +258,15 @@ def _score(
 def _curves(scored: ScoredSet) -> Curves:
     """The scores that a set's plots show: all comparisons where they were made, else the pairs."""
     if scored.everything is not None:
-        everything = scored.everything
-        return Curves(everything.genuine, everything.impostor, everything.subject_pairs, everything.genuine_subject)
+        everything, filled = scored.everything, np.flatnonzero(scored.everything.impostor)
+        return Curves(
+            similarity_of(everything.bin),
+            similarity_of(filled),
+            everything.counts.subject_pairs,
+            everything.person,
+            everything.genuine,
+            everything.impostor[filled],
+        )
     genuine, impostor = scored.similarity[scored.same], scored.similarity[~scored.same]
     independent = len(impostor) if scored.subjects is None else scored.subjects.pairs(~scored.same)
     person = None if scored.subjects is None else scored.subjects.left[scored.same]

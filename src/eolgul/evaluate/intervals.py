@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.evaluate.calibration import AllPairs
+from eolgul.evaluate.everything import Counts
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -94,27 +94,23 @@ def intervals(
     return {name: percentiles(np.concatenate(values)) for name, values in drawn.items()}
 
 
-def all_pairs_intervals(
-    pairs: AllPairs, threshold: float, *, seed: int, resamples: int = RESAMPLES
-) -> dict[str, Interval | None]:
+def all_pairs_intervals(counts: Counts, *, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval | None]:
     """95 % intervals of `fmr` and `fnmr` over subjects where every image was compared with every other.
 
-    The comparisons are first counted by pair of subjects (S x S matrices A accepted, N all); a resample with subject
-    weights w then has the FMR wAw / wNw, so millions of comparisons cost no more than their people do.
+    A resample with subject weights w has the FMR wAw / wNw, A and N being the passed and all comparisons by pair of
+    subjects (N is known from the image counts), so millions of comparisons cost no more than their people do.
     """
-    people = pairs.subjects
-    accepted = pairs.impostor.astype(np.float64) >= threshold
-    code = pairs.impostor_left.astype(np.int64) * people + pairs.impostor_right
-    matches = np.bincount(code[accepted], minlength=people**2).reshape(people, people).astype(np.float64)
-    compared = np.bincount(code, minlength=people**2).reshape(people, people).astype(np.float64)
-    refused = pairs.genuine.astype(np.float64) < threshold
-    misses = np.bincount(pairs.genuine_subject[refused], minlength=people)
-    own = np.bincount(pairs.genuine_subject, minlength=people)
+    from scipy.sparse import csr_array  # type: ignore[import-untyped]
+
+    people = counts.subjects
+    matches = csr_array((counts.count.astype(np.float64), (counts.left, counts.right)), shape=(people, people))
     random = np.random.default_rng(seed)
     weight = random.multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
+    images = weight * counts.images
     with np.errstate(invalid="ignore", divide="ignore"):
-        fmr = np.einsum("rs,rs->r", weight @ matches, weight) / np.einsum("rs,rs->r", weight @ compared, weight)
-        fnmr = weight @ misses / (weight @ own)
+        compared = (images.sum(axis=1) ** 2 - (images**2).sum(axis=1)) / 2
+        fmr = np.einsum("rs,rs->r", weight @ matches, weight) / compared
+        fnmr = weight @ counts.misses / (weight @ counts.own)
     return {"fmr": percentiles(fmr), "fnmr": percentiles(fnmr)}
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.evaluate import likelihood, protocol
-from eolgul.evaluate.calibration import AllPairs, Calibration, threshold_at
+from eolgul.evaluate.calibration import Calibration, threshold_at
+from eolgul.evaluate.everything import Counts, Everything
 from eolgul.evaluate.intervals import (
     LEVEL,
     Interval,
@@ -32,7 +33,7 @@ class ScoredSet:
     """Pairs with their scores, N each: manifest rows, `same`, `fold`, cosine similarity and squared distance (float64).
 
     `subjects` is None where the set does not tell who its people are. `acquisition` counts what never became a pair.
-    `everything` holds every comparison of the held-out people: the folds' pairs stay within a fold, which with few
+    `everything` holds counts of every comparison of the held-out people: the folds' pairs stay within a fold, which with few
     people leaves few pairs of different people, while rates at a threshold chosen elsewhere need no folds.
     """
 
@@ -48,7 +49,7 @@ class ScoredSet:
     distance: NDArray[np.float64]
     subjects: Subjects | None
     acquisition: Mapping[str, Any]
-    everything: AllPairs | None = None
+    everything: Everything | None = None
     groups: tuple[str, ...] = ()  # the source of every subject of `everything`
 
 
@@ -104,30 +105,65 @@ def set_metrics(scored: ScoredSet, calibration: Calibration | None, *, seed: int
     }
     if scored.everything is not None:
         pairs = scored.everything
-        found["all_pairs"] = all_pairs_metrics(pairs, threshold, seed=seed, resamples=resamples)
-        found["fnmr_at_fmr"] = fnmr_at_fmr(
-            np.sort(pairs.genuine.astype(np.float64)), np.sort(pairs.impostor.astype(np.float64)), pairs.subject_pairs
-        )
+        found["all_pairs"] = all_pairs_metrics(pairs.counts, seed=seed, resamples=resamples)
+        found["fnmr_at_fmr"] = _levels(pairs)
+    found["generalized"] = generalized(found)
     return found
 
 
-def all_pairs_metrics(pairs: AllPairs, threshold: float, *, seed: int, resamples: int) -> dict[str, Any]:
-    """FMR and FNMR of a threshold over every comparison of the people, with intervals over people."""
-    false_matches = int(np.count_nonzero(pairs.impostor.astype(np.float64) >= threshold))
-    false_non_matches = int(np.count_nonzero(pairs.genuine.astype(np.float64) < threshold))
-    bounds = all_pairs_intervals(pairs, threshold, seed=seed, resamples=resamples)
-    people = len(np.unique(pairs.genuine_subject))
+def all_pairs_metrics(counts: Counts, *, seed: int, resamples: int) -> dict[str, Any]:
+    """FMR and FNMR of the one threshold over every comparison of the people, with intervals over people."""
+    false_matches, false_non_matches = int(counts.count.sum()), int(counts.misses.sum())
+    bounds = all_pairs_intervals(counts, seed=seed, resamples=resamples)
+    people = int(np.count_nonzero(counts.own))
     return {
-        "images": int(pairs.images.sum()),
-        "genuine": len(pairs.genuine),
-        "impostor": len(pairs.impostor),
-        "subject_pairs": pairs.subject_pairs,
-        "fmr": false_matches / len(pairs.impostor),
-        "fmr_interval": _list(rule_of_three(bounds["fmr"], false_matches, pairs.subject_pairs)),
+        "images": int(counts.images.sum()),
+        "genuine": counts.genuine,
+        "impostor": counts.impostor,
+        "subject_pairs": counts.subject_pairs,
+        "fmr": false_matches / counts.impostor,
+        "fmr_interval": _list(rule_of_three(bounds["fmr"], false_matches, counts.subject_pairs)),
         "false_matches": false_matches,
-        "fnmr": false_non_matches / len(pairs.genuine),
+        "fnmr": false_non_matches / counts.genuine,
         "fnmr_interval": _list(rule_of_three(bounds["fnmr"], false_non_matches, people)),
         "false_non_matches": false_non_matches,
+    }
+
+
+def _levels(everything: Everything) -> list[dict[str, Any]]:
+    """`fnmr_at_fmr` of all comparisons."""
+    strangers = everything.counts.subject_pairs
+    rows: list[dict[str, Any]] = []
+    for fmr, found in zip(FMR_LEVELS, everything.levels, strict=True):
+        row: dict[str, Any] = {"fmr": fmr, "fnmr": None, "threshold": None, "reason": None}
+        if found is None:
+            row["reason"] = f"finer than 1 in {strangers} pairs of different people"
+        else:
+            _, row["threshold"], row["fnmr"] = found
+        rows.append(row)
+    return rows
+
+
+def generalized(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Error rates that count a face not found as a refusal (ISO/IEC 19795-1); None where there is no threshold.
+
+    With the share a of comparisons that were never made for want of a face, GFRR = a + (1 - a) FNMR and
+    GFAR = (1 - a) FMR. a is the share of pairs lost where a benchmark counts them, else 1 - (1 - f)^2 with the share f
+    of pictures without a face: both pictures of a comparison must have one, failures taken as independent.
+    """
+    at, acquisition = found["all_pairs"] or found["at_threshold"], found["acquisition"]
+    if at is None or acquisition["rate"] is None:
+        return None
+    lost = acquisition["pairs_lost"]
+    if lost is not None:
+        basis, missing = "pairs", lost / (lost + found["pairs"])
+    else:
+        basis, missing = "images", 1 - (1 - acquisition["rate"]) ** 2
+    return {
+        "basis": basis,
+        "not_compared": missing,
+        "gfrr": None if at["fnmr"] is None else missing + (1 - missing) * at["fnmr"],
+        "gfar": None if at["fmr"] is None else (1 - missing) * at["fmr"],
     }
 
 

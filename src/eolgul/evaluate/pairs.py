@@ -15,6 +15,7 @@ from eolgul.evaluate.protocol import FOLDS
 CAP_PER_IDENTITY = 500  # genuine pairs of one person: more of them say little more about people in general
 MAX_PAIRS = 200_000
 MAX_IMAGES = 4096  # all pairs of these are 8.4 million comparisons, about 100 MB
+MAX_COUNTED = 32768  # images whose comparisons are only counted: half a billion of them, a minute of one core
 
 
 def split_rows(dataset: FaceDataset, split: str, without_anchored: bool = False) -> NDArray[np.int64]:
@@ -108,23 +109,31 @@ def _impostor(
 
 
 def calibration_rows(
-    dataset: FaceDataset, split: str = "calibration", *, seed: int = 0, without_anchored: bool = False
+    dataset: FaceDataset,
+    split: str = "calibration",
+    *,
+    seed: int = 0,
+    without_anchored: bool = False,
+    most: int | None = None,
 ) -> NDArray[np.int64]:
-    """The rows all-pairs calibration uses: the split's, or an even share of each person's when there are too many.
+    """The rows whose comparisons are all made: the split's, or an even share of each person's when there are too many.
+
+    Too many are more than `most`, by default as many as calibration can hold the scores of.
 
     Raises InputError when the split is empty.
     """
     rows = split_rows(dataset, split, without_anchored)
     if len(rows) == 0:
         raise InputError(f"{dataset.path}: has no people in its {split} split; run `eolgul assemble`")
-    if len(rows) <= MAX_IMAGES:
+    most = MAX_IMAGES if most is None else most
+    if len(rows) <= most:
         return rows
     random = np.random.default_rng(seed)
     labels = dataset.numpy("label")[rows]
     people = np.unique(labels)
-    if len(people) > MAX_IMAGES // 2:
-        people = np.sort(random.choice(people, MAX_IMAGES // 2, replace=False))
-    share = max(2, MAX_IMAGES // len(people))
+    if len(people) > most // 2:
+        people = np.sort(random.choice(people, most // 2, replace=False))
+    share = max(2, most // len(people))
     kept = [
         own if len(own) <= share else random.choice(own, share, replace=False)
         for own in (rows[labels == label] for label in people)

@@ -27,12 +27,14 @@ _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b
 @dataclass(frozen=True, slots=True)
 class Curves:
     """A set's genuine and impostor similarities, how many independent impostor comparisons are behind them, and whose
-    each genuine one is (int; None where the set does not say)."""
+    each genuine one is (int; None where the set does not say). Weights (int) say how many comparisons have each score."""
 
     genuine: NDArray[Any]
     impostor: NDArray[Any]
     independent: int
     person: NDArray[Any] | None = None
+    genuine_weight: NDArray[Any] | None = None
+    impostor_weight: NDArray[Any] | None = None
 
 
 def histogram(curves: Curves, threshold: float | None) -> str:
@@ -41,10 +43,13 @@ def histogram(curves: Curves, threshold: float | None) -> str:
     both = np.concatenate([curves.genuine, curves.impostor])
     ends = np.append(both, [] if threshold is None else threshold)
     edges = np.linspace(ends.min() - 0.02, ends.max() + 0.02, 61).tolist()
-    kinds = ((curves.impostor, IMPOSTOR, "impostor pairs"), (curves.genuine, GENUINE, "genuine pairs"))
-    for scores, colour, label in kinds:
+    kinds = (
+        (curves.impostor, curves.impostor_weight, IMPOSTOR, "impostor pairs"),
+        (curves.genuine, curves.genuine_weight, GENUINE, "genuine pairs"),
+    )
+    for scores, weight, colour, label in kinds:
         if len(scores):
-            axes.hist(scores, bins=edges, density=True, color=colour, alpha=0.6, label=label)
+            axes.hist(scores, bins=edges, weights=weight, density=True, color=colour, alpha=0.6, label=label)
     if threshold is not None:
         axes.axvline(threshold, color=MARK, linewidth=1.5, label="threshold")
     _legend(axes)
@@ -61,15 +66,14 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
     figure, axes = _figure("false match rate (FMR)", "false non-match rate (FNMR)")
     lowest = 0.05
     for number, (name, curves) in enumerate(sets.items()):
-        genuine, impostor = np.sort(curves.genuine), np.sort(curves.impostor)
-        if not len(genuine) or not len(impostor):
+        if not len(curves.genuine) or not len(curves.impostor):
             continue
         floor = 1 / max(1, curves.independent)
-        thresholds = np.unique(np.concatenate([genuine, impostor]))
+        thresholds = np.unique(np.concatenate([curves.genuine, curves.impostor]))
         if len(thresholds) > _POINTS:
             thresholds = thresholds[np.linspace(0, len(thresholds) - 1, _POINTS).round().astype(np.int64)]
-        fmr = 1 - np.searchsorted(impostor, thresholds, side="left") / len(impostor)
-        fnmr = np.searchsorted(genuine, thresholds, side="left") / len(genuine)
+        fmr = 1 - _share_below(curves.impostor, curves.impostor_weight, thresholds)
+        fnmr = _share_below(curves.genuine, curves.genuine_weight, thresholds)
         inside = (fmr >= floor) & (fnmr > 0)
         colour = _SERIES[number % len(_SERIES)]
         label = name if inside.any() else f"{name}: no error to draw"
@@ -80,7 +84,11 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
             low, high = _band(curves, thresholds[grid])
             axes.fill_between(fmr[grid], np.maximum(low, 1e-9), high, color=colour, alpha=0.15, linewidth=0)
         if threshold is not None:
-            here = float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
+            at = np.asarray([threshold])
+            here = (
+                1 - float(_share_below(curves.impostor, curves.impostor_weight, at)[0]),
+                float(_share_below(curves.genuine, curves.genuine_weight, at)[0]),
+            )
             if here[0] >= floor and here[1] > 0:
                 axes.plot(*here, "o", color=colour, markersize=6)
         lowest = min([lowest, *fmr[inside], *fnmr[inside]])
@@ -93,6 +101,14 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
     return _svg(figure, "Detection error trade-off: false non-match rate against false match rate")
 
 
+def _share_below(scores: NDArray[Any], weight: NDArray[Any] | None, thresholds: NDArray[Any]) -> NDArray[np.float64]:
+    """The share of comparisons with a score below each threshold."""
+    order = np.argsort(scores, kind="stable")
+    counts = np.ones(len(scores)) if weight is None else weight[order]
+    below = np.concatenate([[0], np.cumsum(counts)])
+    return np.asarray(below[np.searchsorted(scores[order], thresholds, side="left")] / below[-1])
+
+
 def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The 95 % bootstrap interval of the FNMR at each threshold."""
     person = (
@@ -100,11 +116,13 @@ def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64]
     )
     order = np.argsort(curves.genuine, kind="stable")
     whose, people = person[order], int(person.max()) + 1
+    times = np.ones(len(order)) if curves.genuine_weight is None else curves.genuine_weight[order]
     refused = np.searchsorted(curves.genuine[order], thresholds, side="left")
-    missed = np.stack([np.bincount(whose[:count], minlength=people) for count in refused], axis=1)
+    missed = np.stack([np.bincount(whose[:n], weights=times[:n], minlength=people) for n in refused], axis=1)
     random = np.random.default_rng(0)
     weight = random.multinomial(people, np.full(people, 1 / people), size=_RESAMPLES).astype(np.float64)
-    low, high = np.quantile(weight @ missed / (weight @ np.bincount(whose))[:, None], [0.025, 0.975], axis=0)
+    made = weight @ np.bincount(whose, weights=times)
+    low, high = np.quantile(weight @ missed / made[:, None], [0.025, 0.975], axis=0)
     return low, high
 
 
