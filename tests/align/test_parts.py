@@ -101,8 +101,8 @@ def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) ->
         argv = [sys.executable, "-m", "eolgul", "align", str(drawn), *map(str, words)]
         return dict(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout))
 
-    for at in (1, 2):
-        eolgul(tmp_path / f"p{at}", "--part", f"{at}/2", "--anchor", "rig")
+    eolgul(tmp_path / "p1", "--part", "1/2", "--anchor", "rig")
+    align(drawn, tmp_path / "p2", part="2/2", anchor="rig")
     merge = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2", "--sheet", tmp_path / "faces.png"]
     merged = eolgul(tmp_path / "out", *merge, "--anchor", "rig")
     assert merged["digest"] == align(drawn, tmp_path / "whole", anchor="rig").digest

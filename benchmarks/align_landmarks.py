@@ -1,0 +1,72 @@
+"""How well MTCNN finds the five landmarks, by camera of K-FACE's rig: drawn people, whose true landmarks are known.
+
+Of each camera: the share of pictures with a face found where the face is, and the mean error of the five
+points over the true distance between the eyes: in the very picture, which is short where the head is turned, and in the
+same person's frontal picture (camera C7). All pictures are of drawn people. Usage: align_landmarks.py [people]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
+
+from eolgul.align.choose import choose
+from eolgul.align.mtcnn import Detector
+from eolgul.align.networks import export_onnx
+from eolgul.formats import kface
+from eolgul.images import decode
+from eolgul.modelpackage import DetectorSettings
+from eolgul.synth import draw_kface
+
+PEOPLE = 12
+SELECTION = "resolutions=Middle accessories=S001 lights=L1,L3,L6 expressions=E01 cameras=C1-C20"
+FRONT = "C7"
+
+
+def main() -> None:
+    people = int(sys.argv[1]) if len(sys.argv) > 1 else PEOPLE
+    with TemporaryDirectory() as folder:
+        tree = Path(folder) / "kface"
+        draw_kface(tree, people=people, selection=SELECTION, images_per_person=None)
+        export_onnx(Path(folder) / "detector")
+        detector = Detector.from_onnx(Path(folder) / "detector", DetectorSettings(which="annotated"))
+        true = {}
+        for note in sorted(tree.rglob("S001/L1/E01/*.txt")):
+            true[note.parts[-5], note.stem] = kface.read_annotation(note).landmarks
+        errors: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+        pictures: dict[str, int] = defaultdict(int)
+        for picture in sorted(tree.rglob("*.jpg")):
+            identity, camera = picture.parts[-5], picture.stem
+            points = true[identity, camera]
+            image, _ = decode(picture.read_bytes())
+            (faces,) = detector.detect([image])
+            best = choose(faces, "annotated", (image.shape[1], image.shape[0]), points)
+            pictures[camera] += 1
+            if best is not None:
+                apart = float(np.linalg.norm(faces.landmarks[best] - points, axis=1).mean())
+                here, front = (np.linalg.norm(eyes[1] - eyes[0]) for eyes in (points, true[identity, FRONT]))
+                errors[camera].append((apart, apart / here, apart / front))
+    for camera in sorted(pictures, key=lambda name: int(name[1:])):
+        row = {"camera": camera, "pictures": pictures[camera]}
+        row["found %"] = round(100 * len(errors[camera]) / pictures[camera], 1)
+        if errors[camera]:
+            pixels, here, front = np.array(errors[camera]).T
+            row |= {
+                "error px": round(float(pixels.mean()), 2),
+                "over eyes": round(float(here.mean()), 3),
+                "95 %": round(float(np.percentile(here, 95)), 3),
+                "over frontal eyes": round(float(front.mean()), 3),
+            }
+        print(json.dumps(row))
+    print(json.dumps({"people": people, "selection": SELECTION}))
+
+
+if __name__ == "__main__":
+    main()
