@@ -19,6 +19,7 @@ from eolgul.artifact import Artifact, canonical_json, reuse, seal, sha256_bytes,
 from eolgul.dataset import SPLITS, FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate import metrics as figures
+from eolgul.evaluate.audit import audit
 from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibration import AllPairs, Calibration, calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
@@ -124,6 +125,7 @@ def evaluate(
         "calibration": None if calibration is None else calibration.summary(),
         "sets": measured,
         **_failures(first, shown, calibration, seed, resamples),
+        "audit": audit(people, dict(zip(names, others, strict=True)), HELD_OUT),
         "worst": hardest,
         "published": published([item.name for item in sets if not item.synthetic]),
     }
