@@ -23,6 +23,15 @@ TABLE_ROWS = 2000
 _BINS = 2000
 _BLOCK_CELLS = 4_000_000  # resamples x entries held at once: 32 MB
 _NUMBERS = ("threshold", "fmr_requested", "fmr_target", "fmr_floor", "fmr_observed", "fmr_upper", "fnmr_observed")
+# calibration.json's table → the fields here.
+_TABLE = {
+    "similarity": "table_similarity",
+    "fmr": "table_fmr",
+    "fmr_low": "table_fmr_low",
+    "fmr_high": "table_fmr_high",
+}
+_HISTOGRAMS = ("histogram_genuine", "histogram_impostor")
+_HISTOGRAM_BINS = 100
 _COUNTS = ("subjects", "genuine_pairs", "impostor_pairs", "subject_pairs", "resamples")
 
 
@@ -79,7 +88,9 @@ class Calibration:
     the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
     95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
     the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold put there, `llr` to a
-    log-likelihood ratio (None in files of older versions).
+    log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % bootstrap
+    interval over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; the histograms count the scores
+    in bins of equal width from -1 to 1 (all four are empty in files of older versions).
     """
 
     threshold: float
@@ -99,6 +110,10 @@ class Calibration:
     table_similarity: tuple[float, ...]
     table_fmr: tuple[float, ...]
     llr: LikelihoodMap | None = None
+    table_fmr_low: tuple[float, ...] = ()
+    table_fmr_high: tuple[float, ...] = ()
+    histogram_genuine: tuple[int, ...] = ()
+    histogram_impostor: tuple[int, ...] = ()
 
     def same(self, similarity: float) -> bool:
         """The verdict on a cosine similarity."""
@@ -113,16 +128,24 @@ class Calibration:
         row = int(np.searchsorted(np.asarray(self.table_similarity), similarity, side="right")) - 1
         return 1.0 if row < 0 else max(self.table_fmr[row], self.fmr_floor)
 
+    def fmr_interval_at(self, similarity: float) -> tuple[float, float] | None:
+        """The 95 % interval of `fmr_at`, None where the file holds none; (0, 1) below the table."""
+        if not self.table_fmr_low:
+            return None
+        row = int(np.searchsorted(np.asarray(self.table_similarity), similarity, side="right")) - 1
+        return (0.0, 1.0) if row < 0 else (self.table_fmr_low[row], self.table_fmr_high[row])
+
     def summary(self) -> dict[str, Any]:
         """Everything but the table, as JSON values."""
         value = asdict(self)
-        del value["table_similarity"], value["table_fmr"]
+        for name in _TABLE.values():
+            del value[name]
         value["threshold_interval"] = list(self.threshold_interval)
         return value
 
     def to_json(self) -> dict[str, Any]:
         """The value `calibration.json` holds."""
-        table = {"similarity": list(self.table_similarity), "fmr": list(self.table_fmr)}
+        table = {key: list(getattr(self, name)) for key, name in _TABLE.items() if getattr(self, name)}
         return {"format": FORMAT, **self.summary(), "table": table}
 
     @classmethod
@@ -134,13 +157,16 @@ class Calibration:
             low, high = value["threshold_interval"]
             numbers: dict[str, Any] = {name: float(value[name]) for name in _NUMBERS}
             counts: dict[str, Any] = {name: int(value[name]) for name in _COUNTS}
+            table = dict(value["table"])
+            tables: dict[str, Any] = {name: tuple(map(float, table.get(key, ()))) for key, name in _TABLE.items()}
+            histograms: dict[str, Any] = {name: tuple(map(int, value.get(name, ()))) for name in _HISTOGRAMS}
             made = cls(
                 **numbers,
                 **counts,
                 threshold_interval=(float(low), float(high)),
                 fmr_basis=str(value["fmr_basis"]),
-                table_similarity=tuple(float(item) for item in value["table"]["similarity"]),
-                table_fmr=tuple(float(item) for item in value["table"]["fmr"]),
+                **tables,
+                **histograms,
                 llr=_likelihood(value.get("llr")),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -161,6 +187,13 @@ class Calibration:
             raise InputError("calibration: its table needs as many finite similarities as rates, at least one")
         if np.any(np.diff(similarity) <= 0) or np.any(np.diff(fmr) > 0) or not np.all((fmr >= 0) & (fmr <= 1)):
             raise InputError("calibration: its table must rise in similarity and never in false match rate")
+        ends = [np.asarray(values) for values in (self.table_fmr_low, self.table_fmr_high)]
+        if len(ends[0]) and not (
+            ends[0].shape == ends[1].shape == fmr.shape and np.all((ends[0] <= fmr) & (fmr <= ends[1]) & (ends[0] >= 0))
+        ):
+            raise InputError("calibration: its table's intervals must hold their rates, one each")
+        if any(count < 0 for name in _HISTOGRAMS for count in getattr(self, name)):
+            raise InputError("calibration: a histogram holds a negative count")
         if self.llr is not None and not all(math.isfinite(number) for number in asdict(self.llr).values()):
             raise InputError("calibration: holds a number that is not finite")
 
@@ -187,10 +220,13 @@ def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int 
     impostor, genuine = np.sort(pairs.impostor), np.sort(pairs.genuine)
     threshold = threshold_at(genuine, impostor, target)
     entries = _tail(pairs, genuine, impostor, target)
-    thresholds, rates = _bootstrap(pairs, entries, target=target, threshold=threshold, seed=seed, resamples=resamples)
+    thresholds, rates, below, above = _bootstrap(
+        pairs, entries, target=target, threshold=threshold, seed=seed, resamples=resamples
+    )
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(thresholds, [tail, 1 - tail])
     similarity, table = _table(impostor, floor)
+    fmr_low, fmr_high = _table_interval(similarity, table, entries.value, below, above, 3 * floor)
     return Calibration(
         threshold=threshold,
         threshold_interval=(min(float(low), threshold), max(float(high), threshold)),
@@ -209,6 +245,10 @@ def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int 
         table_similarity=tuple(similarity.tolist()),
         table_fmr=tuple(table.tolist()),
         llr=_likelihood_map(genuine, impostor),
+        table_fmr_low=tuple(fmr_low.tolist()),
+        table_fmr_high=tuple(fmr_high.tolist()),
+        histogram_genuine=_histogram(genuine),
+        histogram_impostor=_histogram(impostor),
     )
 
 
@@ -264,6 +304,35 @@ def _table(impostor: NDArray[np.float32], floor: float) -> tuple[NDArray[np.floa
     return np.append(similarity, top), np.maximum(np.append(rate, 0.0), floor)
 
 
+def _table_interval(
+    similarity: NDArray[np.float64],
+    rate: NDArray[np.float64],
+    value: NDArray[np.float64],
+    below: NDArray[np.float64],
+    above: NDArray[np.float64],
+    least: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The bootstrap's interval for each row of the table. `value` descends, `below` and `above` are the ends for a
+    threshold at each. Under the tail that was resampled, the relative width at its lower end is kept, which is wider
+    than the truth there: relative errors shrink as rates grow. No upper end is less than `least` (rule of three)."""
+    reached = np.searchsorted(-value, -similarity, side="right") - 1  # the last bin at or above the similarity
+    inside = reached >= 0
+    low = np.where(inside, below[reached], 0.0)
+    high = np.where(inside, above[reached], 0.0)
+    under = similarity < value[-1]
+    if under.any():
+        edge = rate[np.searchsorted(similarity, value[-1], side="right") - 1]
+        low[under] = rate[under] * (below[-1] / edge)
+        high[under] = rate[under] * (above[-1] / edge)
+    high = np.minimum(np.maximum.reduce([high, rate, np.full(len(rate), least)]), 1.0)
+    return np.minimum(low, rate), np.maximum(high, rate)
+
+
+def _histogram(scores: NDArray[np.float32]) -> tuple[int, ...]:
+    counts, _ = np.histogram(np.clip(scores, -1, 1), bins=_HISTOGRAM_BINS, range=(-1, 1))
+    return tuple(counts.tolist())
+
+
 @dataclass(frozen=True, slots=True)
 class _Tail:
     """The highest impostor scores, highest first, as counts by (score bin, subject pair).
@@ -303,8 +372,9 @@ def _tail(pairs: AllPairs, genuine: NDArray[np.float32], impostor: NDArray[np.fl
 
 def _bootstrap(
     pairs: AllPairs, tail: _Tail, *, target: float, threshold: float, seed: int, resamples: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Thresholds, and FMRs at the chosen threshold, of resampled subjects (float64, resamples each).
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Thresholds, and FMRs at the chosen threshold, of resampled subjects (float64, resamples each); and the ends of the
+    interval of the FMR at each of the tail's values (float64, bins each).
 
     A subject drawn w times gives its comparisons with one drawn v times the weight w·v; comparisons between copies of
     one subject are left out. A resample that would leave the tail is clamped to its end.
@@ -314,6 +384,7 @@ def _bootstrap(
     block = max(1, _BLOCK_CELLS // len(tail.count))
     thresholds: list[NDArray[np.float64]] = []
     rates: list[NDArray[np.float64]] = []
+    curves: list[NDArray[np.float64]] = []
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         chance = np.full(pairs.subjects, 1 / pairs.subjects)
@@ -327,5 +398,8 @@ def _bootstrap(
         over = reached > (target * total + 1e-9)[:, None]
         place = np.where(over.any(axis=1), np.argmax(over, axis=1), len(tail.value) - 1)
         thresholds.append(tail.above[place])
+        curves.append(reached / total[:, None])
         rates.append(reached[:, accepted - 1] / total if accepted else np.zeros(len(total)))
-    return np.concatenate(thresholds), np.concatenate(rates)
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    below, above = np.quantile(np.concatenate(curves), tails, axis=0)
+    return np.concatenate(thresholds), np.concatenate(rates), below, above
