@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eolgul.evaluate.calibration import threshold_at
 
 BINS = 32768  # of similarity -1 to 1: at half a billion comparisons some 16,000 scores share one
-TILE = 2048  # images a side: 4 million comparisons, about 100 MB with all that is computed of them
+TILE = 2048  # images a side: 4 million comparisons at once
 _PENDING = 8_000_000  # codes held before they are counted
 
 

@@ -15,7 +15,7 @@ from eolgul.evaluate.protocol import FOLDS
 CAP_PER_IDENTITY = 500  # genuine pairs of one person: more of them say little more about people in general
 MAX_PAIRS = 200_000
 MAX_IMAGES = 4096  # all pairs of these are 8.4 million comparisons, about 100 MB
-MAX_COUNTED = 32768  # images whose comparisons are only counted: half a billion of them, a minute of one core
+MAX_COUNTED = 32768  # images whose comparisons are only counted: half a billion of them (benchmarks/evaluate.py)
 
 
 def split_rows(dataset: FaceDataset, split: str, without_anchored: bool = False) -> NDArray[np.int64]:
