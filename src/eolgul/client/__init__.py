@@ -1,0 +1,14 @@
+"""The service from Python: `Client` and, for asyncio, `AsyncClient`.
+
+    with Client("https://faces.example", api_key=key) as client:
+        print(client.verify(Path("a.jpg"), Path("b.jpg")).verdict)
+
+Images are `bytes` or a path. Answers are typed (`eolgul.client.answers`); what the service refuses is an `EolgulError`
+with the `code` of its problem document. Refusals that pass (busy, rate limited) and lost connections are tried again.
+"""
+
+from eolgul.client.calls import Image
+from eolgul.client.clients import AsyncClient, Client
+from eolgul.client.transport import EolgulError, Retries
+
+__all__ = ["AsyncClient", "Client", "EolgulError", "Image", "Retries"]

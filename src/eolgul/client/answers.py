@@ -1,0 +1,191 @@
+"""What the service answers, version 1 of its API. Unknown fields are passed over, so that a newer service still works.
+
+Boxes (x1, y1, x2, y2), landmarks (the picture's left eye, right eye, nose, mouth corners) and sizes (width, height) are
+in pixels of the upright image, origin at the top left. `model` is the digest of the model package that answered.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Box = tuple[float, float, float, float]
+Point = tuple[float, float]
+Interval = tuple[float, float]
+Word = Literal["same", "different", "undecided"]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Quality(_Answer):
+    """How usable a face is; `yaw` in degrees, `inter_eye_distance` in pixels. None where the service gives none."""
+
+    sharpness: float | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    yaw: float | None = None
+    inter_eye_distance: float | None = None
+
+
+class Face(_Answer):
+    """The face that was used; `count` is how many the image holds."""
+
+    box: Box
+    detection_score: float
+    landmarks: tuple[Point, ...]
+    count: int
+    size: tuple[int, int]
+    quality: Quality = Quality()
+
+
+class Comparison(_Answer):
+    """`similarity` is the cosine of two embeddings; `false_match_rate` the share of pairs of strangers that score at
+    least as high, never below the floor that the calibration data can show. Intervals are (low, high)."""
+
+    verdict: Word
+    reason: str | None = None
+    similarity: float
+    threshold: float
+    threshold_interval: Interval
+    false_match_rate: float
+    false_match_rate_interval: Interval
+    false_match_rate_floor: float
+    log_likelihood_ratio: float | None = None
+    model: str
+    synthetic: bool
+
+
+class Verification(Comparison):
+    """`faces` and `cached` (the embedding was known already) are of the first and the second image."""
+
+    faces: tuple[Face, Face]
+    cached: tuple[bool, bool]
+    timings_ms: dict[str, float]
+
+
+class Problem(_Answer):
+    code: str
+    detail: str
+
+
+class Match(_Answer):
+    """The comparison with the image at `index` of `others`."""
+
+    index: int
+    verdict: Word
+    reason: str | None = None
+    similarity: float
+    false_match_rate: float
+    false_match_rate_interval: Interval
+    log_likelihood_ratio: float | None = None
+
+
+class Failed(_Answer):
+    """The image at `index` of `others` got no comparison."""
+
+    index: int
+    problem: Problem
+
+
+class ManyVerifications(_Answer):
+    model: str
+    threshold: float
+    synthetic: bool
+    face: Face
+    results: tuple[Match | Failed, ...]
+    timings_ms: dict[str, float]
+
+
+class Embedding(_Answer):
+    """`embedding` has unit length. Compare embeddings of one `model` only."""
+
+    embedding: tuple[float, ...]
+    model: str
+    face: Face
+    cached: bool
+    timings_ms: dict[str, float]
+
+
+class DetectedFace(_Answer):
+    """`chosen`: the face that the model's policy would use."""
+
+    box: Box
+    detection_score: float
+    landmarks: tuple[Point, ...]
+    quality: Quality = Quality()
+    chosen: bool
+
+
+class Detections(_Answer):
+    faces: tuple[DetectedFace, ...]
+    size: tuple[int, int]
+    model: str
+    timings_ms: dict[str, float]
+
+
+class Candidate(_Answer):
+    """`template` is the person's template that scored highest."""
+
+    person: str
+    similarity: float
+    false_match_rate: float
+    verdict: Word
+    template: str
+
+
+class Identification(_Answer):
+    """Candidates, best first. Templates made by another model were not compared: enroll those people again."""
+
+    candidates: tuple[Candidate, ...]
+    people: int
+    templates_of_other_models: int
+    model: str
+
+
+class Enrolment(_Answer):
+    person: str
+    templates: tuple[str, ...]
+    templates_total: int
+    model: str
+
+
+class PersonSummary(_Answer):
+    person: str
+    templates: int
+
+
+class PeoplePage(_Answer):
+    """`next` is the `after` of the next page, None on the last."""
+
+    people: tuple[PersonSummary, ...]
+    next: str | None = None
+
+
+class Template(_Answer):
+    template: str
+    created_at: str
+    model: str
+
+
+class Person(_Answer):
+    person: str
+    templates: tuple[Template, ...]
+
+
+class Deletion(_Answer):
+    """`templates`: how many are gone."""
+
+    person: str
+    templates: int
+
+
+class CurrentModel(_Answer):
+    digest: str
+    backbone: str
+    embedding_size: int
+    synthetic: bool
+    threshold: float
+    report: str | None = None
