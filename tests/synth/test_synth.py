@@ -22,13 +22,12 @@ pytest.importorskip("embreex")
 
 from eolgul.errors import InputError
 from eolgul.formats.insightface import iter_rec, read_bin, read_property
-from eolgul.formats.kface import Selection, parse_path, read_annotation
+from eolgul.formats.kface import Selection, parse_path, read_annotation, visible_boxes
 from eolgul.synth import (
     Person,
     Scene,
     Sitter,
     balanced,
-    draw,
     draw_bin,
     draw_folders,
     draw_kface,
@@ -41,6 +40,7 @@ from eolgul.synth import (
     population,
 )
 from eolgul.synth.crop import TEMPLATE, similarity
+from eolgul.synth.crowd import Faces
 from eolgul.synth.mesh import load_base, shape_parameters, subdivision, vertex_normals
 from eolgul.synth.person import head
 from eolgul.synth.proportions import measures, plausible
@@ -218,23 +218,27 @@ def test_pose_is_the_cameras_direction_seen_from_the_head(sitter: Sitter, scene:
     assert abs(scene.pose(free)[2] - 20 + roll) < 6
 
 
-def test_boxes_of_each_camera_are_kfaces_five_to_seven(scene: Scene) -> None:
-    """Face, eyes, nose, mouth, ears; what the head hides from a camera has no box there."""
-    counts = {n: len(scene.boxes(camera(f"C{n}", "Middle"))) for n in range(1, 21)}
-    assert all(5 <= count <= 7 for count in counts.values())
-    assert counts[7] == counts[16] == 7 and counts[1] == counts[13] == 5
-    # At half profile both eyes are seen, and the ear that is turned away is not.
-    assert counts[4] == counts[10] == 6
-    ear_boxes = scene.boxes(camera("C4", "Middle"))[-1]
-    assert ear_boxes[0] > scene.points(camera("C4", "Middle"))[0, 0]
+def test_boxes_of_each_camera_are_those_that_kface_has_there(scene: Scene) -> None:
+    """Face, eyes, nose, mouth, ears, in that order, each around its landmark; what K-FACE leaves out has no box."""
+    for number in range(1, 21):
+        name = f"C{number}"
+        view = camera(name, "Middle")
+        boxes = dict(zip(visible_boxes(name), scene.boxes(view, name), strict=True))
+        assert 5 <= len(boxes) <= 7
+        nose, right_eye, left_eye, *_ = scene.points(view)
+        for part, point in (("face", nose), ("nose", nose), ("right eye", right_eye), ("left eye", left_eye)):
+            if part in boxes:
+                x, y, w, h = boxes[part]
+                assert x - 3 <= point[0] <= x + w + 3 and y - 3 <= point[1] <= y + h + 3, (name, part)
+    # From the left the ear that is seen is the person's left one, behind everything else of the face.
+    assert scene.boxes(camera("C4", "Middle"), "C4")[-1][0] > scene.points(camera("C4", "Middle"))[0, 0]
 
 
-def test_boxes_hold_their_landmarks_and_leave_out_what_is_hidden(scene: Scene) -> None:
+def test_the_face_box_holds_the_landmarks(scene: Scene) -> None:
     view = camera("C7", "Middle")
-    boxes, points = scene.boxes(view), scene.points(view)
+    boxes, points = scene.boxes(view, "C7"), scene.points(view)
     x, y, w, h = boxes[0]
-    assert ((points[:5] >= (x, y)) & (points[:5] <= (x + w, y + h))).all()
-    assert len(scene.boxes(camera("C1", "Middle"))) < len(boxes) <= 7
+    assert len(boxes) == 7 and ((points[:5] >= (x, y)) & (points[:5] <= (x + w, y + h))).all()
 
 
 # Pictures ----------------------------------------------------------------------------------------------------------
@@ -395,10 +399,10 @@ def test_rec_is_the_same_with_one_worker_and_two_and_is_readable(tmp_path: Path)
 
 def test_bin_has_ten_folds_matched_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What a face looks like does not matter here: who is on it, and which of their pictures it is, does.
-    def shots(self: draw._Faces, person: Person, product: Path) -> list[Shot]:
+    def shots(self: Faces, person: Person, product: Path) -> list[Shot]:
         return [Shot(name, f"{person.index} {name}".encode(), np.zeros(13)) for name in self.names]
 
-    monkeypatch.setattr(draw._Faces, "shots", shots)
+    monkeypatch.setattr(Faces, "shots", shots)
     out = tmp_path / "demo.bin"
     made = draw_bin(out, people=2, pairs=20, workers=1)
     pairs = read_bin(out)

@@ -6,35 +6,27 @@ whole or not at all; one that was interrupted goes on from its last person, one 
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
-from eolgul.formats.kface import Condition, Selection, write_annotation
-from eolgul.synth.crop import aligned_faces
-from eolgul.synth.person import IDENTITIES, Person, generator
+from eolgul.formats.kface import Condition, Selection
+from eolgul.synth.crowd import Crowd, Faces, Photographs, Progress, Session
+from eolgul.synth.person import IDENTITIES, generator
 from eolgul.synth.population import DEFAULT_ORIGINS, Origins, draw_person, parse_origins
-from eolgul.synth.population import people as persons
-from eolgul.synth.render import jpeg, render
+from eolgul.synth.render import render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
-from eolgul.synth.store import CARD, TRUTH, Shot, Work, once, write_truth
-from eolgul.synth.wild import photographs
-from eolgul.synth.work import work
+from eolgul.synth.store import CARD, TRUTH, Work, once, write_truth
 
-Progress = Callable[[int, int], None]
-
-# K-FACE annotates these; the other lights of a camera share their geometry.
-_ANNOTATED_LIGHTS = ("L1", "L3", "L6", "L7")
-_REC_STREAM, _BIN_STREAM, _PHOTO_STREAM = 10, 11, 12
+_REC_STREAM, _BIN_STREAM = 10, 11
 _FOLDS = 10
 STYLES = ("rig", "wild")
 
@@ -74,16 +66,11 @@ def draw_kface(
     conditions = list(chosen.conditions())
     if images_per_person is not None:
         conditions = balanced(conditions, images_per_person)
-    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    crowd = Crowd(people, first, seed, origins, workers, progress)
     if people > IDENTITIES:
         raise InputError(f"{people} people: K-FACE's kind of identity has room for {IDENTITIES}")
     recipe = crowd.recipe("kface") | {"selection": asdict(chosen), "images_per_person": images_per_person}
-
-    def write(drawing: Work) -> None:
-        crowd.draw(drawing, [_Session(tuple(conditions))] * people)
-        write_truth(drawing.product / TRUTH, _truths(drawing, people))
-
-    return once(out, out / CARD, recipe, {"images": people * len(conditions), "identities": people}, write)
+    return crowd.produce(out, recipe, [Session(tuple(conditions))] * people)
 
 
 def draw_folders(
@@ -101,14 +88,9 @@ def draw_folders(
 
     Truth and what is returned: as `draw_kface`.
     """
-    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    crowd = Crowd(people, first, seed, origins, workers, progress)
     recipe = crowd.recipe("folders") | {"images": images}
-
-    def write(drawing: Work) -> None:
-        crowd.draw(drawing, [_Photographs(images)] * people)
-        write_truth(drawing.product / TRUTH, _truths(drawing, people))
-
-    return once(out, out / CARD, recipe, {"images": people * images, "identities": people}, write)
+    return crowd.produce(out, recipe, [Photographs(images)] * people)
 
 
 def draw_rec(
@@ -129,22 +111,18 @@ def draw_rec(
     are random, the studio is not; "wild": see `wild`. Labels are 0 … people-1 in the persons' order; `truth.parquet` calls
     an image ``train.rec/<record key, 8 digits>``. Returns as `draw_kface`.
     """
-    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    crowd = Crowd(people, first, seed, origins, workers, progress)
     _check_style(style)
     recipe = crowd.recipe("rec") | {"images": images, "style": style}
+    plans = [
+        Faces(style, _REC_STREAM, tuple(f"train.rec/{k * images + n + 1:08d}" for n in range(images)))
+        for k in range(people)
+    ]
 
-    def write(drawing: Work) -> None:
-        crowd.draw(
-            drawing,
-            [
-                _Faces(style, _REC_STREAM, tuple(f"train.rec/{k * images + n + 1:08d}" for n in range(images)))
-                for k in range(people)
-            ],
-        )
+    def pack(drawing: Work) -> None:
         write_rec(drawing.product, ((k, shot.data) for k in range(people) for shot in drawing.read(k)))
-        write_truth(drawing.product / TRUTH, _truths(drawing, people))
 
-    return once(out, out / CARD, recipe, {"images": people * images, "identities": people}, write)
+    return crowd.produce(out, recipe, plans, pack)
 
 
 def draw_bin(
@@ -167,7 +145,7 @@ def draw_bin(
     Raises:
         InputError: ``pairs`` is not a multiple of 20, or there are fewer than two people.
     """
-    crowd = _Crowd(people, first, seed, origins, workers, progress)
+    crowd = Crowd(people, first, seed, origins, workers, progress)
     _check_style(style)
     if people < 2 or pairs < 2 * _FOLDS or pairs % (2 * _FOLDS):
         raise InputError(
@@ -180,7 +158,7 @@ def draw_bin(
         names[person].append(f"{slot:08d}")
 
     def write(drawing: Work) -> None:
-        crowd.draw(drawing, [_Faces(style, _BIN_STREAM, tuple(names[k])) for k in range(people)])
+        crowd.draw(drawing, [Faces(style, _BIN_STREAM, tuple(names[k])) for k in range(people)])
         shots = sorted((shot for k in range(people) for shot in drawing.read(k)), key=lambda shot: shot.name)
         write_bin(drawing.product, [shot.data for shot in shots], same)
         write_truth(drawing.folder / TRUTH, [(shot.name, shot.truth) for shot in shots])
@@ -289,148 +267,6 @@ def balanced(conditions: Sequence[Condition], count: int) -> list[Condition]:
         for (i, j), table in double.items():
             table[facts[best, i], facts[best, j]] += 1
     return [conditions[k] for k in sorted(taken)]
-
-
-# Persons as tasks ------------------------------------------------------------------------------------------------------
-
-
-class _Plan(Protocol):
-    """Which pictures of a person are drawn."""
-
-    def __len__(self) -> int: ...
-
-    def shots(self, person: Person, product: Path) -> list[Shot]:
-        """Draws them; pictures that are files of their own are written below ``product``."""
-
-
-@dataclass(frozen=True)
-class _Session:
-    """K-FACE's pictures of a person under some conditions."""
-
-    conditions: tuple[Condition, ...]
-
-    def __len__(self) -> int:
-        return len(self.conditions)
-
-    def shots(self, person: Person, product: Path) -> list[Shot]:
-        sitter = Sitter(person)
-        # A scene is made once for each expression and accessory.
-        shared: dict[tuple[str, str], list[Condition]] = defaultdict(list)
-        for condition in self.conditions:
-            shared[condition.expression, condition.accessory].append(condition)
-        shots = []
-        for (expression, accessory), group in shared.items():
-            scene = sitter.scene(expression, accessory)
-            for condition in group:
-                view = camera(condition.camera, condition.resolution)
-                names = (condition.resolution, accessory, condition.light, expression, condition.camera)
-                # The stream is named by the condition, so that an image does not depend on which others are drawn.
-                number = int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big")
-                rng = generator(person.seed, person.index, 4, number)
-                name = condition.path(person.identity)
-                path = product / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(jpeg(render(scene, view, light(condition.light), rng)))
-                if accessory == "S001" and condition.light in _ANNOTATED_LIGHTS:
-                    write_annotation(path.with_suffix(".txt"), scene.points(view), scene.boxes(view))
-                shots.append(Shot(name, b"", scene.truth(view)))
-        return shots
-
-
-@dataclass(frozen=True)
-class _Photographs:
-    """Photos in the wild, each a file in the person's folder."""
-
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def shots(self, person: Person, product: Path) -> list[Shot]:
-        identity = f"drawn-{person.seed}-{person.index:06d}"
-        (product / identity).mkdir(parents=True, exist_ok=True)
-        shots = []
-        for number, (data, truth) in enumerate(photographs(person, self.count, _PHOTO_STREAM, aligned=False)):
-            name = f"{identity}/{number:04d}.jpg"
-            (product / name).write_bytes(data)
-            shots.append(Shot(name, b"", truth))
-        return shots
-
-
-@dataclass(frozen=True)
-class _Faces:
-    """Aligned faces, kept in the record until the file they go into is written. ``stream`` keeps uses of a person apart."""
-
-    style: str
-    stream: int
-    names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def shots(self, person: Person, product: Path) -> list[Shot]:
-        if self.style == "wild":
-            faces = photographs(person, len(self), self.stream, aligned=True)
-        else:
-            faces = aligned_faces(person, len(self), self.stream)
-        return [Shot(name, data, truth) for name, (data, truth) in zip(self.names, faces, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Job:
-    folder: Path
-    number: int
-    person: Person
-    plan: _Plan
-
-
-def _draw_one(job: _Job) -> int:
-    """Draws a person and keeps them; how many pictures that were."""
-    drawing = Work(job.folder)
-    drawing.write(job.number, job.plan.shots(job.person, drawing.product))
-    return len(job.plan)
-
-
-@dataclass(frozen=True)
-class _Crowd:
-    """Who is drawn, and by how many processes."""
-
-    people: int
-    first: int
-    seed: int
-    origins: Origins
-    workers: int
-    progress: Progress | None
-
-    def __post_init__(self) -> None:
-        if self.people < 1 or self.workers < 1:
-            raise InputError(f"{self.people} people with {self.workers} workers: expected at least one of each")
-        if self.first < 0 or self.seed < 0:
-            raise InputError(f"first person {self.first}, seed {self.seed}: expected numbers of 0 or more")
-
-    def recipe(self, kind: str) -> dict[str, Any]:
-        return {"kind": kind, "people": self.people, "first": self.first, "seed": self.seed, "origins": self.origins}
-
-    def draw(self, drawing: Work, plans: Sequence[_Plan]) -> None:
-        """Draws whoever has no record yet; a plan a person."""
-        waiting = [number for number in range(self.people) if not drawing.has(number)]
-        total, missing = sum(map(len, plans)), sum(len(plans[number]) for number in waiting)
-        done = total - missing
-
-        def jobs() -> Iterator[_Job]:
-            wanted = set(waiting)
-            for number, person in enumerate(persons(self.seed, self.first, self.people, self.origins)):
-                if number in wanted:
-                    yield _Job(drawing.folder, number, person, plans[number])
-
-        for count in work(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
-            done += count
-            if self.progress:
-                self.progress(done, total)
-
-
-def _truths(drawing: Work, people: int) -> list[tuple[str, Any]]:
-    return [(shot.name, shot.truth) for number in range(people) for shot in drawing.read(number)]
 
 
 def _check_style(style: str) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
+from eolgul.formats.kface import BOXES, visible_boxes
 from eolgul.synth import hair, mesh, paint, wear
-from eolgul.synth.mesh import CAP, EYE, FRAME, HAIR, I32, LASH, SKIN, Reals
+from eolgul.synth.mesh import CAP, FRAME, HAIR, I32, LASH, SKIN, Reals
 from eolgul.synth.person import Person, generator, head
 from eolgul.synth.person import _add as add_target
 from eolgul.synth.rig import Camera, expression_actions
@@ -99,7 +100,6 @@ class Scene:
     def __init__(self, sitter: Sitter, vertices: Reals, triangles: I32, material: I32, attributes: Reals) -> None:
         self.sitter = sitter
         self.triangles, self.material, self.attributes = triangles, material, attributes
-        self._vertices = vertices
         self.embree = EmbreeScene()
         TriangleMesh(self.embree, vertices, triangles)
         self.landmarks: Reals = np.zeros((7, 3), np.float32)
@@ -137,31 +137,15 @@ class Scene:
         """(13,) float32: the five landmarks' x, y in pixels in the alignment template's order, then yaw, pitch, roll."""
         return np.concatenate([self.five(camera).ravel(), self.pose(camera)]).astype(np.float32)
 
-    def boxes(self, camera: Camera) -> list[tuple[float, float, float, float]]:
-        """x, y, width, height of face, eyes, nose, mouth, ears; those that the head itself hides from the camera left out.
-
-        Hair counts as glass here: K-FACE's files hold five boxes at least, and a profile of long hair would have four.
-        """
+    def boxes(self, camera: Camera, name: str) -> list[tuple[float, float, float, float]]:
+        """x, y, width, height of what K-FACE's annotators box in pictures of the camera called ``name``, in their order."""
         boxes = []
-        eye = camera.position()
-        for number, part in enumerate(self.parts):
-            towards = part - eye
-            distance = np.linalg.norm(towards, axis=1)
-            directions = (towards / distance[:, None]).astype(np.float32)
-            hits = self._head.run(np.tile(eye, (len(part), 1)), directions, query="INTERSECT", output=True)
-            seen = (np.asarray(hits["primID"]) < 0) | (np.asarray(hits["tfar"]) > distance - 0.06)
-            if number and seen.mean() < 0.12:
-                continue
-            low, high = camera.project(part).min(0), camera.project(part).max(0)
-            boxes.append((float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])))
+        visible = visible_boxes(name)
+        for box, part in zip(BOXES, self.parts, strict=True):
+            if box in visible:
+                low, high = camera.project(part).min(0), camera.project(part).max(0)
+                boxes.append((float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])))
         return boxes
-
-    @cached_property
-    def _head(self) -> EmbreeScene:
-        """The head without hair and accessories."""
-        bare = EmbreeScene()
-        TriangleMesh(bare, self._vertices, self.triangles[np.isin(self.material, (SKIN, EYE))])
-        return bare
 
 
 class Sitter:

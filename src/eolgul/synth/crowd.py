@@ -1,0 +1,182 @@
+"""Persons as tasks: which pictures of each are drawn, and how a crowd of them becomes a product."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from eolgul.errors import InputError
+from eolgul.formats.kface import Condition, write_annotation
+from eolgul.synth.crop import aligned_faces
+from eolgul.synth.person import Person, generator
+from eolgul.synth.population import Origins
+from eolgul.synth.population import people as persons
+from eolgul.synth.render import jpeg, render
+from eolgul.synth.rig import camera, light
+from eolgul.synth.scene import Sitter
+from eolgul.synth.store import CARD, TRUTH, Shot, Work, once, write_truth
+from eolgul.synth.wild import photographs
+from eolgul.synth.work import work
+
+Progress = Callable[[int, int], None]
+
+# K-FACE annotates these; the other lights of a camera share their geometry.
+_ANNOTATED_LIGHTS = ("L1", "L3", "L6", "L7")
+_PHOTO_STREAM = 12
+
+
+class Plan(Protocol):
+    """Which pictures of a person are drawn."""
+
+    def __len__(self) -> int: ...
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        """Draws them; pictures that are files of their own are written below ``product``."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """K-FACE's pictures of a person under some conditions."""
+
+    conditions: tuple[Condition, ...]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        sitter = Sitter(person)
+        # A scene is made once for each expression and accessory.
+        shared: dict[tuple[str, str], list[Condition]] = defaultdict(list)
+        for condition in self.conditions:
+            shared[condition.expression, condition.accessory].append(condition)
+        shots = []
+        for (expression, accessory), group in shared.items():
+            scene = sitter.scene(expression, accessory)
+            for condition in group:
+                view = camera(condition.camera, condition.resolution)
+                names = (condition.resolution, accessory, condition.light, expression, condition.camera)
+                # The stream is named by the condition, so that an image does not depend on which others are drawn.
+                number = int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big")
+                rng = generator(person.seed, person.index, 4, number)
+                name = condition.path(person.identity)
+                path = product / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(jpeg(render(scene, view, light(condition.light), rng)))
+                if accessory == "S001" and condition.light in _ANNOTATED_LIGHTS:
+                    write_annotation(path.with_suffix(".txt"), scene.points(view), scene.boxes(view, condition.camera))
+                shots.append(Shot(name, b"", scene.truth(view)))
+        return shots
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photos in the wild, each a file in the person's folder."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        identity = f"drawn-{person.seed}-{person.index:06d}"
+        (product / identity).mkdir(parents=True, exist_ok=True)
+        shots = []
+        for number, (data, truth) in enumerate(photographs(person, self.count, _PHOTO_STREAM, aligned=False)):
+            name = f"{identity}/{number:04d}.jpg"
+            (product / name).write_bytes(data)
+            shots.append(Shot(name, b"", truth))
+        return shots
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Aligned faces, kept in the record until the file they go into is written. ``stream`` keeps uses of a person apart."""
+
+    style: str
+    stream: int
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def shots(self, person: Person, product: Path) -> list[Shot]:
+        if self.style == "wild":
+            faces = photographs(person, len(self), self.stream, aligned=True)
+        else:
+            faces = aligned_faces(person, len(self), self.stream)
+        return [Shot(name, data, truth) for name, (data, truth) in zip(self.names, faces, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    number: int
+    person: Person
+    plan: Plan
+
+
+def _draw_one(job: _Job) -> int:
+    """Draws a person and keeps them; how many pictures that were."""
+    drawing = Work(job.folder)
+    drawing.write(job.number, job.plan.shots(job.person, drawing.product))
+    return len(job.plan)
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Who is drawn, and by how many processes."""
+
+    people: int
+    first: int
+    seed: int
+    origins: Origins
+    workers: int
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        if self.people < 1 or self.workers < 1:
+            raise InputError(f"{self.people} people with {self.workers} workers: expected at least one of each")
+        if self.first < 0 or self.seed < 0:
+            raise InputError(f"first person {self.first}, seed {self.seed}: expected numbers of 0 or more")
+
+    def recipe(self, kind: str) -> dict[str, Any]:
+        return {"kind": kind, "people": self.people, "first": self.first, "seed": self.seed, "origins": self.origins}
+
+    def draw(self, drawing: Work, plans: Sequence[Plan]) -> None:
+        """Draws whoever has no record yet; a plan a person."""
+        waiting = [number for number in range(self.people) if not drawing.has(number)]
+        total, missing = sum(map(len, plans)), sum(len(plans[number]) for number in waiting)
+        done = total - missing
+
+        def jobs() -> Iterator[_Job]:
+            wanted = set(waiting)
+            for number, person in enumerate(persons(self.seed, self.first, self.people, self.origins)):
+                if number in wanted:
+                    yield _Job(drawing.folder, number, person, plans[number])
+
+        for count in work(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
+            done += count
+            if self.progress:
+                self.progress(done, total)
+
+    def produce(
+        self, out: Path, recipe: dict[str, Any], plans: Sequence[Plan], pack: Callable[[Work], None] | None = None
+    ) -> dict[str, Any]:
+        """Draws everybody and puts the pictures, the truth about them and the card at ``out``; what `store.once` returns.
+
+        ``pack`` makes files of pictures that are kept in the records only.
+        """
+
+        def write(drawing: Work) -> None:
+            self.draw(drawing, plans)
+            if pack:
+                pack(drawing)
+            truths = [(shot.name, shot.truth) for number in range(self.people) for shot in drawing.read(number)]
+            write_truth(drawing.product / TRUTH, truths)
+
+        counts = {"images": sum(map(len, plans)), "identities": self.people}
+        return once(out, out / CARD, recipe, counts, write)
