@@ -25,7 +25,7 @@ WINDOW_S = 60
 
 
 class Link(Protocol):
-    """What is used of `serving.redislink.RedisLink`: the call's value, or None when Redis failed."""
+    """What is used of `serving.redislink.RedisLink`: the call's value, or its `UNREACHABLE`, which is no list."""
 
     async def run(self, what: str, call: Callable[[Redis], Awaitable[Any]]) -> Any: ...
 

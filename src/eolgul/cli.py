@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 pipeline_app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six steps.")
 app.add_typer(pipeline_app, name="pipeline")
+key_app = typer.Typer(no_args_is_help=True, help="API keys of the service.")
+app.add_typer(key_app, name="key")
 
 Workers = Annotated[int, typer.Option(help="Threads that decode and detect.", min=1)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -437,11 +439,59 @@ def verify(
     url: Annotated[str, typer.Option(help="Ask this service; else the model is loaded here.")] = "",
     registry: Annotated[str, typer.Option(envvar="EOLGUL_REGISTRY")] = "",
     model: Annotated[Path | None, typer.Option(envvar="EOLGUL_MODEL")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="With --url: a file that holds the API key (or EOLGUL_API_KEY holds it).")
+    ] = None,
 ) -> None:
     """Are these two pictures of the same person?"""
-    from eolgul.verification import verify_here, verify_over_http
+    from eolgul.verification import read_key, verify_here, verify_over_http
 
-    _say(verify_over_http(url, image1, image2) if url else verify_here(image1, image2, registry=registry, model=model))
+    if url:
+        _say(verify_over_http(url, image1, image2, api_key=read_key(key_file)))
+    else:
+        _say(verify_here(image1, image2, registry=registry, model=model))
+
+
+KeysFile = Annotated[Path, typer.Option("--file", envvar="EOLGUL_API_KEYS_FILE", help="The file of API keys' hashes.")]
+
+
+@key_app.command("new")
+def key_new(
+    file: KeysFile,
+    tenant: Annotated[str, typer.Option(help="Whose key it is: galleries and caches are a tenant's own.")],
+    scope: Annotated[list[str], typer.Option(help="verify, detect, embed, identify, enroll or gallery (repeatable).")],
+    days: Annotated[float | None, typer.Option(help="It ends after so many days (default: never).", min=0)] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Its own rate limit.", min=1)] = None,
+    note: Annotated[str, typer.Option(help="For whoever reads the file.")] = "",
+) -> None:
+    """Make an API key. It is printed once and kept nowhere; the file holds its hash."""
+    from datetime import UTC, datetime, timedelta
+
+    from eolgul.checkout import room
+
+    expires = None if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
+    text, entry = room("serving.keys").new_key(
+        file, tenant=tenant, scopes=scope, expires=expires, requests_per_minute=requests_per_minute, note=note
+    )
+    _say({"key": text, **entry.model_dump(mode="json", exclude={"sha256"})})
+
+
+@key_app.command("list")
+def key_list(file: KeysFile) -> None:
+    """The keys of the file, without their hashes."""
+    from eolgul.checkout import room
+
+    keys = room("serving.keys").read_keys(file)
+    _say({"keys": [key.model_dump(mode="json", exclude={"sha256"}) for key in keys]})
+
+
+@key_app.command("revoke")
+def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeysFile) -> None:
+    """Take a key out of the file; running services stop taking it within seconds."""
+    from eolgul.checkout import room
+
+    gone = room("serving.keys").revoke_key(file, key_id)
+    _say({"revoked": gone.id, "tenant": gone.tenant})
 
 
 @app.command()

@@ -2,57 +2,65 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
-import httpx
-
 from eolgul.checkout import room
+from eolgul.client import Client, EolgulError
+from eolgul.client.calls import read
 from eolgul.errors import InputError
 
-_TIMEOUT_S = 30.0
+
+def verify_over_http(url: str, image1: Path, image2: Path, *, api_key: str | None = None) -> dict[str, Any]:
+    """What `/v1/verify` answers. InputError carries the service's own sentence and code when it refuses."""
+    with Client(url, api_key=api_key) as client:
+        try:
+            return client.verify(image1, image2).model_dump(mode="json")
+        except EolgulError as error:
+            detail = (
+                error.detail if error.status is None or error.code == "unexpected_answer" else f"{url}: {error.detail}"
+            )
+            raise InputError(f"{detail} ({error.code})", error.code) from error
 
 
-def verify_over_http(url: str, image1: Path, image2: Path) -> dict[str, Any]:
-    """POST both files to `/v1/verify`. InputError carries the service's own sentence and code when it refuses."""
-    files = {"image1": ("image1", _read(image1)), "image2": ("image2", _read(image2))}
+def read_key(file: Path | None) -> str | None:
+    """The API key: the file's content, else EOLGUL_API_KEY, else none. Never an argument: those are seen by others."""
+    if file is None:
+        return os.environ.get("EOLGUL_API_KEY", "").strip() or None
     try:
-        response = httpx.post(f"{url.rstrip('/')}/v1/verify", files=files, timeout=_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise InputError(f"{url}: no answer ({error})") from error
-    try:
-        answer: dict[str, Any] = response.json()
-        if response.is_success:
-            return answer
-        raise InputError(f"{url}: {answer['detail']} ({answer['code']})", answer["code"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{url}: HTTP status {response.status_code}, and not what eolgul answers") from error
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InputError(f"{file}: {reason}, expected a file that holds an API key") from error
 
 
 def verify_here(image1: Path, image2: Path, *, registry: str, model: Path | None) -> dict[str, Any]:
-    """The verdict without a service, by the service's own code."""
+    """The same answer without a service, by the service's own code."""
     settings = room("serving.settings").Settings(registry=registry, model=model)
-    module = room("serving.model")
+    module, schemas = room("serving.model"), room("serving.schemas")
     served = module.ServedModel(module.open_package(settings), settings)
+    start = perf_counter()
     analyses = []
+    timings: dict[str, float] = {}
     for path in (image1, image2):
+        data = read(path)
         try:
-            analyses.append(served.analyse(_read(path))[0])
+            analysis, stages = served.analyse(data)
         except InputError as error:
             raise InputError(f"{path}: {error}", error.code) from error
-    verdict = served.compare(*analyses)
-    return {
-        "verdict": verdict.word,
-        "similarity": verdict.similarity,
-        "threshold": verdict.threshold,
-        "false_match_rate": verdict.false_match_rate,
-        "model": served.digest,
-        "synthetic": served.synthetic,
-    }
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+        analyses.append(analysis)
+        for name, milliseconds in stages.items():
+            timings[name] = timings.get(name, 0.0) + milliseconds
+    timings["total"] = (perf_counter() - start) * 1000
+    answer: dict[str, Any] = schemas.VerifyAnswer(
+        **schemas.Comparison.facts(served.compare(*(analysis.embedding for analysis in analyses))),
+        **schemas.Threshold.facts_of(served),
+        model=served.digest,
+        synthetic=served.synthetic,
+        faces=[schemas.FaceFound.of(analysis) for analysis in analyses],
+        cached=[False, False],
+        timings_ms={name: round(milliseconds, 3) for name, milliseconds in timings.items()},
+    ).model_dump(mode="json")
+    return answer

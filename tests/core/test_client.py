@@ -27,11 +27,14 @@ FACE = {
     "quality": {"sharpness": 0.5, "yaw": -3.0, "a_later_field": 1},
 }  # fmt: skip
 COMPARISON = {
-    "verdict": "undecided", "reason": "between", "similarity": 0.3, "threshold": 0.31, "threshold_interval": [0.3, 0.33],
-    "false_match_rate": 0.01, "false_match_rate_interval": [0.005, 0.02], "false_match_rate_floor": 0.001,
-    "log_likelihood_ratio": None, "model": "d" * 64, "synthetic": True,
+    "verdict": "undecided", "same_at_threshold": False, "similarity": 0.3, "false_match_rate": 0.01,
+    "false_match_rate_interval": [0.005, 0.02], "log_likelihood_ratio": None,
 }  # fmt: skip
-VERIFICATION = {**COMPARISON, "faces": [FACE, FACE], "cached": [True, False], "timings_ms": {"total": 1.5}}
+MODEL = {
+    "threshold": 0.31, "threshold_interval": [0.3, 0.33], "false_match_rate_floor": 0.001, "model": "d" * 64,
+    "synthetic": True,
+}  # fmt: skip
+VERIFICATION = {**COMPARISON, **MODEL, "faces": [FACE, FACE], "cached": [True, False], "timings_ms": {"total": 1.5}}
 DROP = "drop"  # instead of an answer: close the connection
 FAST = Retries(first_s=0.01, longest_s=0.05)
 
@@ -86,8 +89,9 @@ class World:
         embedding = {"embedding": [0.6, 0.8], "model": "m", "face": FACE, "cached": False, "timings_ms": {}}
         found = {key: FACE[key] for key in ("box", "detection_score", "landmarks", "quality")} | {"chosen": True}
         many = {
-            "model": "m", "threshold": 0.3, "synthetic": False, "face": FACE, "timings_ms": {},
-            "results": [COMPARISON | {"index": 0}, {"index": 1, "problem": {"code": "no_face", "detail": "none"}}],
+            **MODEL, "face": FACE, "timings_ms": {},
+            "results": [{"index": 0, "comparison": COMPARISON, "face": FACE},
+                        {"index": 1, "problem": {"code": "no_face", "detail": "none"}}],
         }  # fmt: skip
         candidate = {"person": "p1", "similarity": 0.7, "false_match_rate": 0.1, "verdict": "same", "template": "t"}
         identified = {"candidates": [candidate], "people": 3, "templates_of_other_models": 1, "model": "m"}
@@ -176,7 +180,7 @@ def test_every_call_is_typed(ask: Ask, world: World, tmp_path: Path) -> None:
     assert answer.faces[1].quality.yaw == -3.0 and answer.faces[0].quality.brightness is None
     assert world.forms[0] == [("image1", "image1", b"one"), ("image2", "image2", b"photo")]
     many = ask("verify_many", b"x", [b"y", photo])
-    assert many.results[0].similarity == 0.3 and many.results[1].problem.code == "no_face"
+    assert many.results[0].comparison.similarity == 0.3 and many.results[1].problem.code == "no_face"
     assert [part[0] for part in world.forms[1]] == ["image", "others", "others"]
     assert ask("embed", b"x").embedding == (0.6, 0.8)
     assert ask("detect", b"x").faces[0].chosen

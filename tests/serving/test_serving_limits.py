@@ -15,6 +15,7 @@ from serving_world import RedisServer, free_port
 
 from serving.keys import Caller
 from serving.limits import WINDOW_S, RateLimit, RateLimitedError
+from serving.redislink import RedisLink
 
 START = 1_700_000_040.0  # the beginning of a window
 assert START % WINDOW_S == 0
@@ -164,6 +165,19 @@ def test_without_redis_this_process_counts_on() -> None:
             assert fallbacks == 5
 
     asyncio.run(inside())
+
+
+def test_the_guarded_link_is_one_of_those(redis_server: RedisServer) -> None:
+    async def passed(url: str) -> int:
+        link = RedisLink(url, name="rate", timeout_s=0.5, pause_s=60)
+        try:
+            limits = [RateLimit(link, 4, clock=Clock()) for _ in range(2)]
+            return sum([await let_through(limit, caller("guarded"), 4) for limit in limits])
+        finally:
+            await link.close()
+
+    assert asyncio.run(passed(redis_server.url)) == 4  # counted together
+    assert asyncio.run(passed(f"redis://127.0.0.1:{free_port()}/0")) == 8  # each by its own count
 
 
 def test_what_was_let_through_before_redis_went_is_remembered(redis_server: RedisServer) -> None:

@@ -21,7 +21,8 @@ class _Answer(BaseModel):
 
 
 class Quality(_Answer):
-    """How usable a face is; `yaw` in degrees, `inter_eye_distance` in pixels. None where the service gives none."""
+    """How usable a face is: variance of the Laplacian, mean and standard deviation of the grey levels (0 to 255), degrees
+    the head is turned, pixels between the eyes. None where the service gives none."""
 
     sharpness: float | None = None
     brightness: float | None = None
@@ -43,24 +44,24 @@ class Face(_Answer):
 
 class Comparison(_Answer):
     """`similarity` is the cosine of two embeddings; `false_match_rate` the share of pairs of strangers that score at
-    least as high, never below the floor that the calibration data can show. Intervals are (low, high)."""
+    least as high, never below the floor that the calibration data can show; its interval is (low, high)."""
 
     verdict: Word
-    reason: str | None = None
+    same_at_threshold: bool | None = None
     similarity: float
-    threshold: float
-    threshold_interval: Interval
     false_match_rate: float
-    false_match_rate_interval: Interval
-    false_match_rate_floor: float
+    false_match_rate_interval: Interval | None = None
     log_likelihood_ratio: float | None = None
-    model: str
-    synthetic: bool
 
 
 class Verification(Comparison):
     """`faces` and `cached` (the embedding was known already) are of the first and the second image."""
 
+    threshold: float
+    threshold_interval: Interval
+    false_match_rate_floor: float
+    model: str
+    synthetic: bool
     faces: tuple[Face, Face]
     cached: tuple[bool, bool]
     timings_ms: dict[str, float]
@@ -71,31 +72,23 @@ class Problem(_Answer):
     detail: str
 
 
-class Match(_Answer):
-    """The comparison with the image at `index` of `others`."""
+class OneOfMany(_Answer):
+    """What came of the image at `index` of `others`: a comparison and the face that was used, or a problem."""
 
     index: int
-    verdict: Word
-    reason: str | None = None
-    similarity: float
-    false_match_rate: float
-    false_match_rate_interval: Interval
-    log_likelihood_ratio: float | None = None
-
-
-class Failed(_Answer):
-    """The image at `index` of `others` got no comparison."""
-
-    index: int
-    problem: Problem
+    comparison: Comparison | None = None
+    face: Face | None = None
+    problem: Problem | None = None
 
 
 class ManyVerifications(_Answer):
     model: str
-    threshold: float
     synthetic: bool
+    threshold: float
+    threshold_interval: Interval
+    false_match_rate_floor: float
     face: Face
-    results: tuple[Match | Failed, ...]
+    results: tuple[OneOfMany, ...]
     timings_ms: dict[str, float]
 
 
