@@ -1,0 +1,115 @@
+"""What passes in and out of the gallery, and how a template is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class NewTemplate:
+    """To enroll: model package and embedding contract digests (hex), unit embedding (float32), sha256 of the encoded
+    image (hex), quality of the face by name."""
+
+    model: str
+    contract: str
+    embedding: NDArray[np.float32]
+    image: str
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """An enrolled face; `created_at` in ISO 8601 UTC, the rest as of `NewTemplate`."""
+
+    id: str
+    created_at: str
+    model: str
+    contract: str
+    embedding: NDArray[np.float32]
+    image: str
+    quality: dict[str, float]
+
+    @classmethod
+    def of(cls, new: NewTemplate, template_id: str, created_at: str) -> Template:
+        return cls(template_id, created_at, new.model, new.contract, new.embedding, new.image, new.quality)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A template and whose it is."""
+
+    person: str
+    template: Template
+
+
+@dataclass(frozen=True, slots=True)
+class PersonEntry:
+    """One of a list of people: id, number of templates, when first enrolled."""
+
+    person: str
+    templates: int
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some people; `next` asks for those behind them, None where there are none; `total` in the gallery."""
+
+    people: list[PersonEntry]
+    next: str | None
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The person's pseudonym, the templates asked for, and how many of them are new."""
+
+    pseudonym: str
+    templates: list[Template]
+    added: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The person's pseudonym, how many templates went, and the sha256 of their images."""
+
+    pseudonym: str
+    templates: int
+    images: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A person, the best template, and its cosine similarity."""
+
+    person: str
+    template: str
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Best first; how many people and templates were searched; how many templates are of other models."""
+
+    matches: list[Match]
+    people: int
+    templates: int
+    other_models: int
+
+
+def pack(template: Template) -> bytes:
+    """A line of JSON, then the embedding as little-endian float32."""
+    facts = [template.id, template.created_at, template.model, template.contract, template.image, template.quality]
+    return json.dumps(facts).encode() + b"\n" + template.embedding.astype("<f4").tobytes()
+
+
+def unpack(body: bytes) -> Template:
+    """What `pack` wrote."""
+    line, _, vector = body.partition(b"\n")
+    template_id, created_at, model, contract, image, quality = json.loads(line)
+    embedding = np.frombuffer(vector, "<f4").astype(np.float32)
+    return Template(template_id, created_at, model, contract, embedding, image, quality)
