@@ -9,9 +9,12 @@ import stat
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from eolgul.cli import app
 from eolgul.errors import InputError
 from serving import keys
 from serving.keys import SCOPES, ApiKeys, Caller, new_key, read_keys, revoke_key
@@ -189,3 +192,21 @@ def test_open_to_all_lets_everyone_do_everything() -> None:
     caller = ring.authenticate(None)
     caller.require(*SCOPES)
     assert ring.open and ring.check_ticket(ring.report_ticket(caller.key_id)) == caller
+
+
+def test_the_command_makes_lists_and_revokes(file: Path) -> None:
+    runner = CliRunner()
+
+    def eolgul(*arguments: str) -> dict[str, Any]:
+        result = runner.invoke(app, ["key", *arguments, "--file", str(file)], catch_exceptions=False)
+        facts: dict[str, Any] = json.loads(result.stdout)
+        return facts
+
+    made = eolgul("new", "--tenant", "acme", "--scope", "verify", "--scope", "gallery", "--days", "1")
+    assert ApiKeys.read(file).authenticate(f"Bearer {made['key']}").scopes == {"verify", "gallery"}
+    [listed] = eolgul("list")["keys"]
+    assert listed["id"] == made["id"] and not {"key", "sha256"} & listed.keys()
+    assert eolgul("revoke", made["id"]) == {"revoked": made["id"], "tenant": "acme"}
+    assert eolgul("list") == {"keys": []}
+    with pytest.raises(InputError, match="has no API key"):
+        eolgul("revoke", made["id"])
