@@ -42,6 +42,9 @@ class _Password(CredentialProvider):
         password = self._file.read_text(encoding="utf-8").strip() if self._file else ""
         return (self._username, password) if self._username else (password,)
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()  # a short file: the inherited method would warn at every connection
+
 
 class RedisLink:
     """A redis.asyncio client behind a guard.

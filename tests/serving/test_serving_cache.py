@@ -241,8 +241,8 @@ def test_values_moved_or_damaged_in_redis_change_no_answer(
     left, right = fresh(people.a1), fresh(people.b1)
     expected = service.verify(left, right).json()
     one, two = sorted(store.keys("eolgul:embedding:*"))
-    values = store.mget(one, two)
-    store.mset({one: values[1], two: values[0]})  # each image under the other's name
+    for old, moved in ((one, "aside"), (two, one), ("aside", two)):  # each image under the other's name
+        store.rename(old, moved)
     errors = service.metric("eolgul_cache_total", outcome="error")
     answer = service.verify(left, right).json()
     assert answer["similarity"] == expected["similarity"] and answer["cached"] == [False, False]

@@ -51,7 +51,7 @@ def test_user_and_password_file(redis_server: RedisServer, tmp_path: Path, caplo
             await link.close()
 
     file.write_text("right-secret\n")
-    assert asyncio.run(ping()) == b"reader"
+    assert asyncio.run(ping()) == "reader"
     file.write_text("wrong-secret\n")
     assert asyncio.run(ping()) is UNREACHABLE
     assert caplog.records and "secret" not in caplog.text
