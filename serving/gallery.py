@@ -155,6 +155,14 @@ class Gallery:
                 entries.append(PersonEntry(person, len(stored) - 1, created))
         return Page(entries, page[-1] if len(page) == limit else None, total)
 
+    async def templates(self, tenant: str, person: str) -> list[Template]:
+        """A person's templates, oldest first. `person_not_found`."""
+        pseudonym = await self._pseudonym(tenant, checked_person(person))
+        stored = (await self._read(tenant, [pseudonym]))[pseudonym]
+        if not stored:
+            raise RejectionError("the gallery has no such person", "person_not_found")
+        return sorted(self._templates(tenant, pseudonym, stored), key=lambda one: (one.created_at, one.id))
+
     async def export(self, tenant: str) -> AsyncIterator[Record]:
         """Every template with its person, person by person; who comes or goes meanwhile may or may not be in it."""
         after = ""

@@ -1,15 +1,20 @@
-"""The one way in for untrusted bytes: a multipart form is read under a cap, in memory, and decoded behind checks.
+"""The one way in for untrusted bytes: read under a cap, in memory, and decoded behind checks.
 
 BentoML's own multipart reader is not used: it has no size limit, writes uploads to disk, and takes a text field for an
-address to download. Here a field is a file or the request is refused; nothing is fetched and nothing touches the disk.
+address to download. Here an image is a file of a form, base64 in JSON, or the body; nothing is fetched, no path is
+followed, and nothing touches the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import base64
+import json
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -27,36 +32,124 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 0  # a SpooledTemporaryFile with 0 never rolls over to disk; `_capped` bounds the memory
 
 
-async def read_form(request: Request, fields: Sequence[str], *, max_image_bytes: int) -> dict[str, bytes]:
-    """Read exactly the file `fields` of a multipart form, each at most `max_image_bytes` long.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a request must bring: image fields with how many images each may hold, and text fields (at most 1 kB each)."""
 
-    Raises RejectionError: `too_large`, `missing_field` (absent, empty, or text instead of a file), `bad_request`.
+    images: Mapping[str, int]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def most(self) -> int:
+        return sum(self.images.values())
+
+    @property
+    def single(self) -> str | None:
+        """The field that a raw body fills: the only one there is."""
+        return next(iter(self.images)) if self.most == 1 and not self.texts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Encoded images by field, at least one each, and texts by field."""
+
+    images: dict[str, list[bytes]]
+    texts: dict[str, str]
+
+    def one(self, field: str) -> bytes:
+        return self.images[field][0]
+
+
+async def read_body(request: Request, wanted: Wanted, *, max_image_bytes: int) -> Body:
+    """Read a multipart form, a JSON object with base64 images, or (for one image) the image itself, under a cap.
+
+    Raises RejectionError: `too_large`, `missing_field` (absent, empty, or of the wrong kind), `bad_request`,
+    `unsupported_format` (another content type).
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise RejectionError(f"send multipart/form-data with the files {_names(fields)}", "missing_field", fields[0])
-    limit = len(fields) * max_image_bytes + _OVERHEAD
-    parser = _InMemoryParser(
-        request.headers, _capped(request, limit), max_files=len(fields), max_fields=len(fields), max_part_size=_OVERHEAD
-    )
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        found = await _form(request, wanted, max_image_bytes)
+    elif kind == "application/json":
+        found = await _json(request, wanted, max_image_bytes)
+    elif wanted.single and (kind.startswith("image/") or kind == "application/octet-stream"):
+        found = Body({wanted.single: [await _whole(request, max_image_bytes)]}, {})
+    elif not kind:
+        raise RejectionError(
+            f"send multipart/form-data with the files {_names(wanted)}", "missing_field", _first(wanted)
+        )
+    else:
+        raise RejectionError(
+            f"content type {kind[:60]!r}: expected multipart/form-data or application/json"
+            + (" or an image" if wanted.single else ""),
+            "unsupported_format",
+        )
+    for name, most in wanted.images.items():
+        files = found.images.get(name, [])
+        if not files or not all(files):
+            raise RejectionError(f"the request needs an image in the field {name}", "missing_field", name)
+        if len(files) > most:
+            raise RejectionError(
+                f"{len(files)} images in the field {name}, at most {most} are taken", "too_large", name
+            )
+        for data in files:
+            if len(data) > max_image_bytes:
+                raise RejectionError(f"{name} has {len(data)} bytes, more than {max_image_bytes}", "too_large", name)
+    for name in wanted.texts:
+        if not found.texts.get(name):
+            raise RejectionError(f"the request needs a text in the field {name}", "missing_field", name)
+    return found
+
+
+async def _form(request: Request, wanted: Wanted, max_image_bytes: int) -> Body:
+    chunks = _capped(request, wanted.most * max_image_bytes + _OVERHEAD)
+    fields = wanted.most + len(wanted.texts)
+    parser = _InMemoryParser(request.headers, chunks, max_files=fields, max_fields=fields, max_part_size=_OVERHEAD)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise RejectionError(f"the form is malformed: {error.message}", "bad_request") from error
+    except (MultiPartException, FormParserError, UnicodeDecodeError, KeyError, ValueError) as error:
+        said = error.message if isinstance(error, MultiPartException) else type(error).__name__
+        raise RejectionError(f"the form is malformed: {said}", "bad_request") from error
     try:
-        return {name: await _file(form.get(name), name, max_image_bytes) for name in fields}
+        body = Body({}, {})
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name in wanted.images:
+                    body.images.setdefault(name, []).append(await value.read())
+            elif name in wanted.texts:
+                body.texts[name] = value
+            elif name in wanted.images:
+                raise RejectionError(f"the form needs a file in the field {name}", "missing_field", name)
+        return body
     finally:
         await form.close()
 
 
-async def _file(value: UploadFile | str | None, name: str, max_bytes: int) -> bytes:
-    if not isinstance(value, UploadFile):
-        raise RejectionError(f"the form needs a file in the field {name}", "missing_field", name)
-    if (value.size or 0) > max_bytes:
-        raise RejectionError(f"{name} has {value.size} bytes, more than {max_bytes}", "too_large", name)
-    data = await value.read()
-    if not data:
-        raise RejectionError(f"the file in the field {name} is empty", "missing_field", name)
-    return data
+async def _json(request: Request, wanted: Wanted, max_image_bytes: int) -> Body:
+    data = await _whole(request, wanted.most * (max_image_bytes * 4 // 3 + 4) + _OVERHEAD)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RejectionError("the body is not JSON", "bad_request") from error
+    if not isinstance(value, dict):
+        raise RejectionError("the body must be a JSON object", "bad_request")
+    body = Body({}, {})
+    for name, most in wanted.images.items():
+        texts = value.get(name)
+        for text in texts if isinstance(texts, list) and most > 1 else [texts]:
+            if not isinstance(text, str):
+                raise RejectionError(f"{name} must be an image as base64 text", "missing_field", name)
+            try:
+                body.images.setdefault(name, []).append(base64.b64decode(text, validate=True))
+            except ValueError as error:
+                raise RejectionError(f"{name} is not base64", "not_an_image", name) from error
+    for name in wanted.texts:
+        if isinstance(text := value.get(name), str):
+            body.texts[name] = text
+    return body
+
+
+async def _whole(request: Request, limit: int) -> bytes:
+    return b"".join([chunk async for chunk in _capped(request, limit)])
 
 
 async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
@@ -78,6 +171,14 @@ async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         raise refusal
 
 
+def _first(wanted: Wanted) -> str:
+    return next(iter(wanted.images))
+
+
+def _names(wanted: Wanted) -> str:
+    return " and ".join(wanted.images)
+
+
 def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     """Upright RGB pixels, uint8, height x width x 3. InputError `not_an_image`, `unsupported_format` or `too_large`."""
     images.probe(data, formats=FORMATS, max_pixels=max_pixels)
@@ -85,7 +186,3 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
         return images.decode(data, formats=FORMATS, max_pixels=max_pixels)[0]
     except (MemoryError, RecursionError) as error:
         raise InputError("the image cannot be decoded", "not_an_image") from error
-
-
-def _names(fields: Sequence[str]) -> str:
-    return " and ".join(fields)

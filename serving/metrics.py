@@ -19,6 +19,15 @@ REQUEST_SECONDS = Histogram("eolgul_request_seconds", "Seconds from request to a
 STAGE_SECONDS = Histogram("eolgul_stage_seconds", "Seconds of one stage for one image.", ["stage"], buckets=_SECONDS)
 CACHE = Counter("eolgul_cache_total", "Embedding cache look-ups (hit, miss) and failures (error).", ["outcome"])
 REJECTIONS = Counter("eolgul_rejections_total", "Requests that got a problem document.", ["code"])
+FACES = Histogram("eolgul_faces_per_image", "Faces found in an image.", buckets=(0, 1, 2, 3, 5, 10, 20))
+BATCH = Histogram("eolgul_batch_images", "Images the networks worked on together.", buckets=(1, 2, 3, 4, 6, 8, 16, 32))
+QUEUE = Gauge(
+    "eolgul_queue_images", "Images waiting for a thread, without those worked on.", multiprocess_mode="livesum"
+)
+INSIDE = Gauge("eolgul_requests_inside", "Requests admitted and not yet answered.", multiprocess_mode="livesum")
+RATE_LIMIT = Counter("eolgul_rate_limit_total", "Requests whose rate was counted in this process alone.", ["where"])
+GALLERY = Counter("eolgul_gallery_total", "Gallery operations.", ["operation", "outcome"])
+SWAPS = Counter("eolgul_model_swaps_total", "What became of another model in the registry.", ["outcome"])
 VERDICTS = Counter("eolgul_verdicts_total", "Verdicts given.", ["verdict"])
 SIMILARITY = Histogram(
     "eolgul_similarity",
@@ -34,14 +43,16 @@ MODEL_INFO = Gauge(
 
 
 @contextmanager
-def stage(name: str, timings_ms: dict[str, float]) -> Iterator[None]:
-    """Time a block: observed in `eolgul_stage_seconds{stage=name}` and added to `timings_ms[name]` (milliseconds)."""
+def stage(name: str, timings_ms: dict[str, float], images: int = 1) -> Iterator[None]:
+    """Time a block: observed in `eolgul_stage_seconds{stage=name}`, as much for each of `images`, and added to
+    `timings_ms[name]` (milliseconds)."""
     start = perf_counter()
     try:
         yield
     finally:
         seconds = perf_counter() - start
-        STAGE_SECONDS.labels(name).observe(seconds)
+        for _ in range(images):
+            STAGE_SECONDS.labels(name).observe(seconds / images)
         timings_ms[name] = timings_ms.get(name, 0.0) + seconds * 1000
 
 

@@ -12,7 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import metrics, problems
 
 logger = logging.getLogger("eolgul.http")
-_ROUTES = ("/v1/verify", "/v1/embed", "/v1/models/current", "/metrics", "/healthz", "/livez", "/readyz", "/docs.json")
+_ROUTES = (
+    *(f"/v1/{name}" for name in ("verify", "verify/many", "embed", "detect", "identify", "enroll", "people", "export")),
+    *("/v1/models/current", "/metrics", "/healthz", "/livez", "/readyz", "/docs.json", "/openapi.json"),
+)
 _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 
 
@@ -20,6 +23,8 @@ def route_of(path: str) -> str:
     """The metric label of a path: a known route, `/ui` for the pages, `other` for all else, so labels stay few."""
     if path in _ROUTES:
         return path
+    if path.startswith("/v1/people/"):
+        return "/v1/people/{person}"
     return "/ui" if path.startswith("/ui") or path in ("/", "/report") else "other"
 
 
@@ -37,6 +42,9 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"] == "/docs.json":  # where BentoML would describe only what it routes itself
+            scope = {**scope, "path": "/openapi.json", "raw_path": b"/openapi.json"}
+        scope.setdefault("state", {})  # shared with the application's requests, whatever copies of the scope are made
         exchange = _Exchange(scope, send, self._unready)
         start = perf_counter()
         try:
@@ -74,6 +82,9 @@ class _Exchange:
             headers.setdefault("Referrer-Policy", "no-referrer")
             headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
             headers.setdefault("Cache-Control", "no-store")
+            if allowance := self._scope.get("state", {}).get("allowance"):
+                for name, value in allowance.headers.items():
+                    headers[name] = value
             message = {**message, "headers": headers.raw}
         elif self._error is not None:
             return

@@ -6,20 +6,23 @@ embedding contract says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.align.choose import choose
-from eolgul.align.mtcnn import Detector
+from eolgul.align.mtcnn import Detector, Faces
+from eolgul.align.quality import estimated_yaw, eye_distance, picture_quality
 from eolgul.align.similarity import align_face
 from eolgul.artifact import recipe_digest
 from eolgul.errors import InputError
 from eolgul.evaluate.calibration import Calibration
 from eolgul.modelpackage import ModelPackage
 from eolgul.recognizer import Recognizer
-from serving import images
+from serving import images, metrics
 from serving.metrics import stage
 from serving.settings import Settings
 
@@ -28,11 +31,15 @@ Points = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """The chosen face, in pixels of the upright image: box x1, y1, x2, y2; eyes, nose, mouth corners; score 0–1."""
+    """A face, in pixels of the upright image: box x1, y1, x2, y2; eyes, nose, mouth corners; score 0–1.
+
+    `quality`: sharpness, brightness, contrast (of the aligned face), yaw (degrees), inter_eye_distance (pixels).
+    """
 
     box: tuple[float, float, float, float]
     detection_score: float
     landmarks: Points
+    quality: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +54,32 @@ class Analysis:
 
 
 @dataclass(frozen=True, slots=True)
+class Detection:
+    """Every face of one image, best score first; `chosen` is the row that the model's policy takes, None without one."""
+
+    faces: tuple[Face, ...]
+    chosen: int | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """`same` when the cosine `similarity` reaches the calibrated `threshold`; `false_match_rate` is the share of pairs
-    of strangers that score at least this similarity, never less than the floor that the calibration data supports."""
+    """What a cosine `similarity` means.
 
-    same: bool
+    `word` is `same` above the 95 % interval of the calibrated threshold, `different` below it, and `undecided` inside,
+    where the calibration people cannot tell on which side the threshold lies. `same_at_threshold` is the plain test.
+    `false_match_rate` is the share of pairs of strangers that score at least this similarity, never less than the floor
+    that the calibration data supports; its interval is the calibration's, None
+    in files of older versions, as is the log-likelihood ratio.
+    """
+
+    word: Literal["same", "different", "undecided"]
+    same_at_threshold: bool
     similarity: float
-    threshold: float
     false_match_rate: float
-    false_match_rate_floor: float
-
-    @property
-    def word(self) -> str:
-        return "same" if self.same else "different"
+    false_match_rate_interval: tuple[float, float] | None
+    log_likelihood_ratio: float | None
 
 
 class ServedModel:
@@ -78,10 +98,11 @@ class ServedModel:
         self.contract_digest = recipe_digest(package.contract.to_json())
         self.calibration = Calibration.from_json(calibration)
         self._max_pixels = settings.max_image_pixels
+        self._undecided = settings.undecided
         detector = package.contract.detector
         self._which, self._smallest = detector.which, detector.min_face_size
         self._detector = Detector.from_onnx(package.path / "detector", detector, settings.threads)
-        self._recognizer = Recognizer.of(package, threads=settings.threads)
+        self._recognizer = Recognizer.of(package, threads=settings.threads, providers=settings.providers)
         self._warm_up()
 
     @property
@@ -94,38 +115,96 @@ class ServedModel:
 
         InputError: `not_an_image`, `unsupported_format`, `too_large`, `too_small`, `no_face`, `several_faces`.
         """
+        [(result, timings)] = self.analyse_many([data])
+        if isinstance(result, InputError):
+            raise result
+        return result, timings
+
+    def analyse_many(self, batch: Sequence[bytes]) -> list[tuple[Analysis | InputError, dict[str, float]]]:
+        """Each encoded image's analysis, or why it has none, with the milliseconds of each stage; networks run on all
+        images together, and an image is charged its share of theirs. Blocks: call it in a worker thread."""
+        results: list[Analysis | InputError | None] = [None] * len(batch)
+        timings: list[dict[str, float]] = [{} for _ in batch]
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for place, data in enumerate(batch):
+            try:
+                with stage("decode", timings[place]):
+                    pictures[place] = self._decode(data)
+            except InputError as error:
+                results[place] = error
+        shared: dict[str, float] = {}
+        with stage("detect", shared, len(pictures)):
+            found = dict(zip(pictures, self._detector.detect(list(pictures.values())), strict=True))
+        aligned: dict[int, tuple[Face, NDArray[np.uint8]]] = {}
+        for place, faces in found.items():
+            metrics.FACES.observe(len(faces))
+            try:
+                aligned[place] = self._aligned(pictures[place], faces)
+            except InputError as error:
+                results[place] = error
+        if aligned:
+            with stage("embed", shared, len(aligned)):
+                embeddings = self._recognizer.embed(np.stack([picture for _, picture in aligned.values()]))
+            for (place, (face, _)), embedding in zip(aligned.items(), embeddings, strict=True):
+                height, width = pictures[place].shape[:2]
+                results[place] = Analysis(embedding, face, len(found[place]), width, height)
+        for place in pictures:
+            timings[place]["detect"] = shared["detect"] / len(pictures)
+            if place in aligned:
+                timings[place]["embed"] = shared["embed"] / len(aligned)
+        return [(result, timing) for result, timing in zip(results, timings, strict=True) if result is not None]
+
+    def detect(self, data: bytes) -> tuple[Detection, dict[str, float]]:
+        """Encoded image → every face in it; none is no error. Blocks. InputError as of `analyse`, but for the faces."""
         timings: dict[str, float] = {}
         with stage("decode", timings):
-            pixels = images.decode(data, max_pixels=self._max_pixels)
+            pixels = self._decode(data)
+        with stage("detect", timings):
+            faces = self._detector.detect([pixels])[0]
+        metrics.FACES.observe(len(faces))
+        height, width = pixels.shape[:2]
+        try:
+            chosen = choose(faces, self._which, (width, height))
+        except InputError:  # the policy takes no one of several: that is verify's answer, not a fault here
+            chosen = None
+        shown = tuple(_face(faces, row, align_face(pixels, faces.landmarks[row])) for row in range(len(faces)))
+        return Detection(shown, chosen, width, height), timings
+
+    def compare(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> Verdict:
+        """The verdict on two embeddings made by this model (the caller sees to that)."""
+        return self.judge(float(np.clip(left @ right, -1.0, 1.0)))
+
+    def judge(self, similarity: float) -> Verdict:
+        """The verdict on a cosine similarity."""
+        calibration = self.calibration
+        low, high = calibration.threshold_interval
+        same = calibration.same(similarity)
+        undecided = self._undecided and low <= similarity < high
+        return Verdict(
+            "undecided" if undecided else "same" if same else "different",
+            same,
+            similarity,
+            calibration.fmr_at(similarity),
+            calibration.fmr_interval_at(similarity),
+            None if calibration.llr is None else calibration.llr.at(similarity),
+        )
+
+    def _decode(self, data: bytes) -> NDArray[np.uint8]:
+        pixels = images.decode(data, max_pixels=self._max_pixels)
         height, width = pixels.shape[:2]
         if min(width, height) < self._smallest:
             raise InputError(
                 f"the image has {width}x{height} pixels; a face needs {self._smallest} on each side", "too_small"
             )
-        with stage("detect", timings):
-            faces = self._detector.detect([pixels])[0]
-            chosen = choose(faces, self._which, (width, height))
+        return pixels
+
+    def _aligned(self, pixels: NDArray[np.uint8], faces: Faces) -> tuple[Face, NDArray[np.uint8]]:
+        height, width = pixels.shape[:2]
+        chosen = choose(faces, self._which, (width, height))
         if chosen is None:
             raise InputError("no face was found in the image", "no_face")
-        with stage("embed", timings):
-            aligned = align_face(pixels, faces.landmarks[chosen])
-            embedding = self._recognizer.embed(aligned[np.newaxis])[0]
-        x1, y1, x2, y2 = (float(value) for value in faces.boxes[chosen])
-        landmarks = tuple((float(x), float(y)) for x, y in faces.landmarks[chosen])
-        face = Face((x1, y1, x2, y2), float(faces.scores[chosen]), landmarks)
-        return Analysis(embedding, face, len(faces), width, height), timings
-
-    def compare(self, left: Analysis, right: Analysis) -> Verdict:
-        """The verdict on two analyses made by this model (the caller sees to that)."""
-        similarity = float(np.clip(left.embedding @ right.embedding, -1.0, 1.0))
-        calibration = self.calibration
-        return Verdict(
-            calibration.same(similarity),
-            similarity,
-            calibration.threshold,
-            calibration.fmr_at(similarity),
-            calibration.fmr_floor,
-        )
+        aligned = align_face(pixels, faces.landmarks[chosen])
+        return _face(faces, chosen, aligned), aligned
 
     def _warm_up(self) -> None:
         """Run every network once, so that the first request does not pay for memory arenas and lazy kernels."""
@@ -138,6 +217,17 @@ class ServedModel:
                 f"{self.package.path}: config.json says {self.package.embedding_size} numbers an embedding, "
                 f"the network gives {embedding.shape[1]}"
             )
+
+
+def _face(faces: Faces, row: int, aligned: NDArray[np.uint8]) -> Face:
+    x1, y1, x2, y2 = (float(value) for value in faces.boxes[row])
+    points = faces.landmarks[row]
+    quality = picture_quality(aligned) | {
+        "yaw": estimated_yaw(points),
+        "inter_eye_distance": eye_distance(points),
+    }
+    landmarks = tuple((float(x), float(y)) for x, y in points)
+    return Face((x1, y1, x2, y2), float(faces.scores[row]), landmarks, quality)
 
 
 def open_package(settings: Settings) -> ModelPackage:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI, Request
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from eolgul.errors import InputError
 from serving import metrics, problems
-from serving.loader import Loader
+from serving.api import State
+from serving.keys import TICKET_S
 from serving.model import ServedModel
 
 STATIC = Path(__file__).parent / "static"
+_REPORT, _COOKIE = "/ui/report.html", "eolgul_report"
 # The report is one self-contained file: its own styles, scripts and plots, and nothing from anywhere else.
 _REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"
@@ -35,35 +35,32 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "synthetic": model.synthetic,
         "threshold": model.calibration.threshold,
         "calibration": model.calibration.summary(),
-        "report": "/ui/report.html" if _report(model).is_file() else None,
+        "report": _REPORT if _report(model).is_file() else None,
     }
 
 
-def application() -> Starlette:
-    """The pages as an ASGI application; the service puts its Loader into `app.state.loader` before the first request."""
-    return Starlette(
-        routes=[
-            Route("/", lambda request: RedirectResponse("/ui/")),
-            Route("/v1/models/current", _current),
-            Route("/metrics", _metrics),
-            Route("/report", lambda request: RedirectResponse("/ui/report.html")),
-            Route("/ui/report.html", _report_page),
-            Route("/ui", lambda request: RedirectResponse("/ui/")),
-            Mount("/ui", StaticFiles(directory=STATIC, html=True)),
-        ]
-    )
-
-
-def _loader(request: Request) -> Loader:
-    loader: Loader = request.app.state.loader
-    return loader
+def add_to(app: FastAPI) -> None:
+    """Add the pages to the API's application, whose `state.eolgul` they use."""
+    app.add_api_route("/v1/models/current", _current, methods=["GET"], summary="The model that answers now")
+    app.router.routes += [
+        Route("/", lambda request: RedirectResponse("/ui/")),
+        Route("/metrics", _metrics),
+        Route("/report", lambda request: RedirectResponse("/ui/report.html")),
+        Route(_REPORT, _report_page),
+        Route("/ui", lambda request: RedirectResponse("/ui/")),
+        Mount("/ui", StaticFiles(directory=STATIC, html=True)),
+    ]
 
 
 async def _current(request: Request) -> Response:
-    try:
-        return JSONResponse(describe(_loader(request).model))
-    except InputError as error:
-        return problems.of(error)
+    """Digest, embedding contract, calibration and histograms of the served model; any valid key may ask. The answer
+    brings a cookie that opens the report for five minutes, since a followed link sends no API key."""
+    state: State = request.app.state.eolgul
+    caller = state.keys.authenticate(request.headers.get("authorization"))
+    response = JSONResponse(describe(state.loader.model))
+    if ticket := state.keys.report_ticket(caller.key_id):
+        response.set_cookie(_COOKIE, ticket, max_age=TICKET_S, path=_REPORT, httponly=True, samesite="strict")
+    return response
 
 
 def _metrics(request: Request) -> Response:  # not async: reading every worker's file is work for a thread
@@ -71,10 +68,12 @@ def _metrics(request: Request) -> Response:  # not async: reading every worker's
 
 
 async def _report_page(request: Request) -> Response:
-    try:
-        report = _report(_loader(request).model)
-    except InputError as error:
-        return problems.of(error)
+    state: State = request.app.state.eolgul
+    if header := request.headers.get("authorization"):
+        state.keys.authenticate(header)
+    else:
+        state.keys.check_ticket(request.cookies.get(_COOKIE))
+    report = _report(state.loader.model)
     if not report.is_file():
         return problems.response("not_found", "the served model has no evaluation report")
     return FileResponse(report, media_type="text/html", headers={"Content-Security-Policy": _REPORT_POLICY})

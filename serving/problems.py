@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -14,22 +15,29 @@ MEDIA_TYPE = "application/problem+json"
 PROBLEMS: dict[str, tuple[int, str]] = {
     "bad_request": (400, "The request cannot be understood"),
     "missing_field": (400, "A field of the form is missing"),
+    "unauthorized": (401, "A valid API key is needed"),
+    "forbidden": (403, "The API key does not allow this"),
+    "person_not_found": (404, "No such person in the gallery"),
+    "template_not_found": (404, "No such template in the gallery"),
     "not_found": (404, "There is nothing here"),
     "method_not_allowed": (405, "This address does not take that method"),
+    "gallery_full": (409, "The gallery or the person is full"),
     "too_large": (413, "Too large"),
     "unsupported_format": (415, "This kind of file is not accepted"),
     "not_an_image": (422, "Not a readable image"),
     "no_face": (422, "No face found"),
     "several_faces": (422, "More than one face found"),
     "too_small": (422, "The image is too small"),
+    "rate_limited": (429, "Too many requests with this key"),
     "client_closed": (499, "The client went away"),
     "internal": (500, "Something went wrong here"),
     "busy": (503, "Too many requests at once"),
+    "gallery_unavailable": (503, "The gallery cannot be reached"),
     "model_not_ready": (503, "No model is loaded yet"),
     "timeout": (504, "It took too long"),
 }
-_CODE_OF_STATUS = {status: code for code, (status, _) in reversed(PROBLEMS.items())}
-RETRY_AFTER_S = {"busy": 1, "model_not_ready": 5}
+_CODE_OF_STATUS = {status: code for code, (status, _) in reversed(PROBLEMS.items())} | {404: "not_found"}
+RETRY_AFTER_S = {"busy": 1, "model_not_ready": 5, "rate_limited": 1, "gallery_unavailable": 2}
 
 
 class RejectionError(InputError):
@@ -62,12 +70,16 @@ def document(code: str, detail: str, *, field: str | None = None, status: int | 
     return value
 
 
-def response(code: str, detail: str, *, field: str | None = None, status: int | None = None) -> JSONResponse:
+def response(
+    code: str, detail: str, *, field: str | None = None, status: int | None = None, retry_after: float | None = None
+) -> JSONResponse:
     """The problem document as an answer. After `too_large` the connection closes: the rest of the body is not read."""
     body = document(code, detail, field=field, status=status)
     headers = {}
     if body["code"] in RETRY_AFTER_S:
-        headers["Retry-After"] = str(RETRY_AFTER_S[body["code"]])
+        headers["Retry-After"] = str(math.ceil(retry_after or RETRY_AFTER_S[body["code"]]))
+    if body["code"] == "unauthorized":
+        headers["WWW-Authenticate"] = 'Bearer realm="eolgul"'
     if body["code"] == "too_large":
         headers["Connection"] = "close"
     return JSONResponse(body, status_code=body["status"], headers=headers, media_type=MEDIA_TYPE)
@@ -75,4 +87,6 @@ def response(code: str, detail: str, *, field: str | None = None, status: int | 
 
 def of(error: InputError) -> JSONResponse:
     """The problem document for what a step or the service itself refused."""
-    return response(error.code, str(error), field=getattr(error, "field", None))
+    return response(
+        error.code, str(error), field=getattr(error, "field", None), retry_after=getattr(error, "retry_after", None)
+    )

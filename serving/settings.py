@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,7 +29,35 @@ class Settings(BaseSettings):
         default=5.0, gt=0, description="seconds between two tries to load a model that could not be loaded"
     )
 
+    follow_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="seconds between two looks at the registry's pointer; another model is swapped in",
+    )
+    trusted_keys_file: Path | None = Field(
+        default=None, description="public keys; a registry's model must then carry a signature by one of them"
+    )
+    undecided: bool = Field(
+        default=True, description="answer `undecided` inside the 95 % interval of the threshold; off: same or different"
+    )
+
+    auth: Literal["on", "off"] = Field(default="on", description="whether /v1 asks for an API key")
+    api_keys_file: Path | None = Field(default=None, description="the API keys (hashes), as `eolgul key` writes them")
+    requests_per_minute: int = Field(default=600, ge=0, description="of a key that states none itself; 0: no limit")
+    encryption_keys_file: Path | None = Field(
+        default=None, description="keys for cache and gallery; none: a random one a process, and no gallery"
+    )
+    gallery_url: str = Field(
+        default="", description="the gallery's Redis (append-only file on, no eviction); empty for no gallery"
+    )
+    gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds the gallery's Redis may take")
+    gallery_people: int = Field(default=100_000, gt=0, description="people of one tenant")
+    audit_log: Path | None = Field(default=None, description="file for the audit log; none: the service's log")
+
     redis_url: str = Field(default="", description="the embedding cache, redis://host:port/db; empty for no cache")
+    redis_username: str = Field(default="", description="ACL user of both Redis; empty for the default one")
+    redis_password_file: Path | None = Field(default=None, description="file with the password of both Redis")
+    redis_ca_file: Path | None = Field(default=None, description="certificate authorities for rediss:// addresses")
     redis_timeout_s: float = Field(
         default=0.05, gt=0, description="seconds Redis may take before an answer is made without it"
     )
@@ -40,6 +69,9 @@ class Settings(BaseSettings):
         default=16_000_000, gt=0, description="width x height of one image, checked before decoding"
     )
 
+    max_comparisons: int = Field(default=32, ge=1, le=256, description="images that one is verified against at once")
+
+    provider: Literal["cpu", "cuda"] = Field(default="cpu", description="ONNX Runtime's provider for the recognizer")
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads of one inference")
     concurrency: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="images worked on at once, a thread each"
@@ -47,6 +79,21 @@ class Settings(BaseSettings):
     queue: int = Field(
         default=64, ge=0, description="requests that may wait beyond `concurrency`; more are answered `busy`"
     )
+
+    max_batch: int = Field(default=4, ge=1, description="waiting images that one thread gives to the networks together")
+    deadline_s: float = Field(default=20.0, gt=0, description="seconds after which a request is answered `timeout`")
+    drain_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="seconds after SIGTERM in which requests are still accepted while /readyz says 503",
+    )
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's names, the wanted one first."""
+        return (
+            ("CPUExecutionProvider",) if self.provider == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
+        )
 
     def source(self) -> str:
         """Where the model comes from, in words. InputError when neither or both places are set."""

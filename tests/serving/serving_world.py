@@ -94,7 +94,11 @@ class Service:
 
 
 def serve(package: ModelPackage, redis_url: str, folder: Path, **settings: object) -> Iterator[Service]:
-    environment = dict(os.environ) | {f"EOLGUL_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = (
+        dict(os.environ)
+        | {"EOLGUL_AUTH": "off"}
+        | {f"EOLGUL_{name.upper()}": str(value) for name, value in settings.items()}
+    )
     options = {"model": package.path, "redis_url": redis_url, "home": folder, "environment": environment}
     with launch.running(port=free_port(), **options) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield Service(client)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import io
-import json
 from collections.abc import Callable
 
 import numpy as np
@@ -121,7 +121,10 @@ def test_openapi_describes_the_forms(service: Service) -> None:
     form = document["paths"]["/v1/verify"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert form["required"] == ["image1", "image2"]
     assert form["properties"]["image1"]["format"] == "binary"
-    assert "false_match_rate" in json.dumps(document["paths"]["/v1/verify"])
+    answer = document["paths"]["/v1/verify"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert "false_match_rate" in document["components"]["schemas"][answer["$ref"].rpartition("/")[2]]["properties"]
+    refusal = document["paths"]["/v1/verify"]["post"]["responses"]["422"]["content"]["application/problem+json"]
+    assert refusal["schema"]["$ref"].rpartition("/")[2] in document["components"]["schemas"]
 
 
 def test_a_jpeg_turned_by_exif_is_seen_upright(service: Service, people: People) -> None:
@@ -133,3 +136,34 @@ def test_a_jpeg_turned_by_exif_is_seen_upright(service: Service, people: People)
     answer = service.verify(people.a1, buffer.getvalue()).json()
     assert answer["faces"][1]["size"] == list(upright.size)
     assert answer["verdict"] == "same"
+
+
+def test_raw_body_and_base64_are_the_same_picture(service: Service, people: People) -> None:
+    form = service.embed(people.a1).json()["embedding"]
+    raw = service.client.post("/v1/embed", content=people.a1, headers={"content-type": "image/png"}).json()
+    text = service.client.post("/v1/embed", json={"image": base64.b64encode(people.a1).decode()}).json()
+    assert raw["embedding"] == text["embedding"] == form
+
+
+def test_one_against_many(service: Service, people: People) -> None:
+    files = [("image", people.a1), *(("others", data) for data in (people.a1, b"no picture", people.b1))]
+    answer = service.client.post("/v1/verify/many", files=files).json()
+    same, broken, other = answer["results"]
+    assert same["comparison"]["verdict"] == "same" and broken["problem"]["code"] == "not_an_image"
+    assert other["comparison"]["similarity"] == pytest.approx(service.verify(people.a1, people.b1).json()["similarity"])
+    assert [one["index"] for one in answer["results"]] == [0, 1, 2]
+    crowd = [("image", people.a1), *[("others", people.b1)] * 33]
+    assert service.client.post("/v1/verify/many", files=crowd).status_code in (400, 413)
+
+
+def test_detect_shows_every_face_and_the_chosen_one(service: Service, people: People) -> None:
+    left, right = (Image.open(io.BytesIO(data)).convert("RGB") for data in (people.a1, people.b1))
+    both = Image.new("RGB", (left.width + right.width, left.height))
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width, 0))
+    answer = service.client.post("/v1/detect", files={"image": png(both)}).json()
+    assert len(answer["faces"]) == 2 and sum(face["chosen"] for face in answer["faces"]) == 1
+    for face in answer["faces"]:
+        assert face["quality"]["inter_eye_distance"] > 20 and abs(face["quality"]["yaw"]) < 30
+    empty = service.client.post("/v1/detect", files={"image": png(Image.new("RGB", (200, 200)))})
+    assert (empty.status_code, empty.json()["faces"]) == (200, [])

@@ -72,7 +72,13 @@ def test_bad_image(service: Service, people: People, name: str) -> None:
 def test_missing_fields(service: Service, people: People) -> None:
     post = service.client.post
     assert_problem(post("/v1/verify", files={"image1": people.a1}), 400, "missing_field", "image2")
-    assert_problem(post("/v1/verify", json={"image1": "x"}), 400, "missing_field", "image1")
+    assert_problem(post("/v1/verify", json={"image1": "x"}), 422, "not_an_image", "image1")
+    assert_problem(post("/v1/verify", json={"image1": "eHk="}), 400, "missing_field", "image2")
+    assert_problem(post("/v1/verify", json={"image1": 5, "image2": "eHk="}), 400, "missing_field", "image1")
+    assert_problem(post("/v1/verify", json=["eHk="]), 400, "bad_request")
+    assert_problem(
+        post("/v1/verify", content=people.a1, headers={"content-type": "image/png"}), 415, "unsupported_format"
+    )
     assert_problem(post("/v1/verify"), 400, "missing_field", "image1")
     malformed = {"content-type": "multipart/form-data; boundary=x"}
     assert_problem(post("/v1/verify", content=b"nonsense", headers=malformed), 400, "bad_request")

@@ -43,7 +43,7 @@ def test_the_largest_face_is_used(build: Build, people: People, crowd: bytes) ->
     model = build()
     alone, among = model.analyse(people.a1)[0], model.analyse(crowd)[0]
     assert (alone.faces, among.faces) == (1, 2)
-    assert model.compare(alone, among).similarity > 0.97
+    assert model.compare(alone.embedding, among.embedding).similarity > 0.97
 
 
 def test_policy_single_refuses_several(build: Build, people: People, crowd: bytes) -> None:
@@ -57,8 +57,8 @@ def test_policy_single_refuses_several(build: Build, people: People, crowd: byte
 def test_the_threshold_of_the_calibration_decides(build: Build, people: People) -> None:
     strict, lax = build(threshold=1.1), build(threshold=-1.0)
     for model, word in ((strict, "different"), (lax, "same")):
-        verdict = model.compare(model.analyse(people.a1)[0], model.analyse(people.a2)[0])
-        assert verdict.word == word and verdict.threshold == model.calibration.threshold
+        verdict = model.compare(model.analyse(people.a1)[0].embedding, model.analyse(people.a2)[0].embedding)
+        assert verdict.word == word and verdict.same_at_threshold is (word == "same")
         assert verdict.false_match_rate == model.calibration.fmr_at(verdict.similarity)
 
 
@@ -84,3 +84,13 @@ def test_odd_sizes_have_no_face_and_do_no_harm(build: Build, size: tuple[int, in
     with pytest.raises(InputError) as refusal:
         build().analyse(png(Image.fromarray(noise)))
     assert refusal.value.code == "no_face"
+
+
+def test_inside_the_interval_of_the_threshold_nothing_is_decided(build: Build) -> None:
+    model = build(threshold=0.5)
+    low, high = model.calibration.threshold_interval
+    words = [model.judge(value).word for value in (low - 1e-6, low, 0.5, high - 1e-6, high)]
+    assert words == ["different", "undecided", "undecided", "undecided", "same"]
+    assert [model.judge(value).same_at_threshold for value in (0.4999, 0.5)] == [False, True]
+    below, above = model.judge(0.6).false_match_rate_interval or (None, None)
+    assert below is not None and above is not None and below <= model.judge(0.6).false_match_rate <= above

@@ -62,6 +62,10 @@ def calibration(threshold: float) -> Calibration:
         resamples=1000,
         table_similarity=similarity,
         table_fmr=fmr,
+        table_fmr_low=tuple(value / 2 for value in fmr),
+        table_fmr_high=tuple(max(3 / 1225, min(1.0, value * 2)) for value in fmr),
+        histogram_genuine=(0,) * 90 + (50,) * 10,
+        histogram_impostor=(0,) * 40 + (200,) * 50 + (0,) * 10,
     )
 
 

@@ -1,0 +1,316 @@
+"""The endpoints under /v1, each thin: admit, read, analyse, answer. A FastAPI application, mounted by `serving.service`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from eolgul.errors import InputError
+from serving import metrics, problems
+from serving.audit import Audit
+from serving.cache import CacheKey, EmbeddingCache
+from serving.engine import Engine
+from serving.gallery import Gallery
+from serving.images import Wanted, read_body
+from serving.keys import ApiKeys, Caller
+from serving.limits import RateLimit
+from serving.loader import Loader
+from serving.model import Analysis, ServedModel, Verdict
+from serving.problems import RejectionError
+from serving.schemas import (
+    Comparison,
+    DetectAnswer,
+    DetectedFace,
+    EmbedAnswer,
+    FaceFound,
+    FoundFace,
+    OneOfMany,
+    Problem,
+    Threshold,
+    VerifyAnswer,
+    VerifyManyAnswer,
+    request_body,
+)
+from serving.settings import Settings
+
+TWO = Wanted({"image1": 1, "image2": 1})
+ONE = Wanted({"image": 1})
+router = APIRouter(prefix="/v1")
+
+
+@dataclass(slots=True)
+class State:
+    """What the endpoints share; made by `serving.service` and put into the application's state."""
+
+    settings: Settings
+    loader: Loader
+    engine: Engine
+    cache: EmbeddingCache
+    keys: ApiKeys
+    limit: RateLimit
+    gallery: Gallery | None
+    audit: Audit
+
+
+@dataclass(slots=True)
+class Call:
+    """One request being answered: the model it is answered with from begin to end, and where its time goes."""
+
+    state: State
+    model: ServedModel
+    caller: Caller
+    start: float
+    timings: dict[str, float] = field(default_factory=dict)
+
+    async def analyse(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool] | RejectionError]:
+        """Each (field, encoded image)'s analysis, from the cache (True) or the model, or what is wrong with it."""
+        ended = await asyncio.gather(*(self._one(data) for _, data in pictures), return_exceptions=True)
+        answers: list[tuple[Analysis, bool] | RejectionError] = []
+        for (name, _), result in zip(pictures, ended, strict=True):
+            if isinstance(result, InputError):
+                answers.append(RejectionError(str(result), result.code, name))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                answers.append(result)
+        return answers
+
+    async def analyse_uncached(self, pictures: Sequence[tuple[str, bytes]]) -> list[Analysis]:
+        """What enrolment uses: nothing of the images is left in the cache. Raises what is wrong with the first bad one."""
+        jobs = (self.state.engine.analyse(self.model, data) for _, data in pictures)
+        found = []
+        for (name, _), result in zip(pictures, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
+            if isinstance(result, InputError):
+                raise RejectionError(str(result), result.code, name)
+            if isinstance(result, BaseException):
+                raise result
+            self.spent(result[1])
+            found.append(result[0])
+        return found
+
+    def key(self, data: bytes) -> CacheKey:
+        return CacheKey.of(self.caller.tenant, self.model.digest, self.model.contract_digest, data)
+
+    async def _one(self, data: bytes) -> tuple[Analysis, bool]:
+        key = self.key(data)
+        inside = 0.0
+
+        async def compute() -> Analysis:
+            nonlocal inside
+            begin = perf_counter()
+            analysis, timings = await self.state.engine.analyse(self.model, data)
+            inside = perf_counter() - begin
+            self.spent(timings)
+            return analysis
+
+        begin = perf_counter()
+        analysis, cached = await self.state.cache.get_or_compute(key, compute)
+        seconds = perf_counter() - begin - inside
+        metrics.STAGE_SECONDS.labels("cache").observe(seconds)
+        self.spent({"cache": seconds * 1000})
+        return analysis, cached
+
+    async def all_of(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool]]:
+        """`analyse` where every image is needed: raises what is wrong with the first bad one."""
+        answers = []
+        for answer in await self.analyse(pictures):
+            if isinstance(answer, RejectionError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def spent(self, timings: dict[str, float]) -> None:
+        for name, milliseconds in timings.items():
+            self.timings[name] = self.timings.get(name, 0.0) + milliseconds
+
+    def facts(self) -> dict[str, Any]:
+        """What every answer says: model, synthetic, timings_ms."""
+        timings = {**self.timings, "total": (perf_counter() - self.start) * 1000}
+        rounded = {name: round(milliseconds, 3) for name, milliseconds in timings.items()}
+        return {"model": self.model.digest, "synthetic": self.model.synthetic, "timings_ms": rounded}
+
+
+@asynccontextmanager
+async def call(request: Request, *scopes: str) -> AsyncIterator[Call]:
+    """Admit a request of a caller with `scopes`, bound its time, and answer with the model that is served when it comes.
+
+    RejectionError: `unauthorized`, `forbidden`, `rate_limited`, `busy`, `model_not_ready`, `timeout`, `client_closed`.
+    """
+    start = perf_counter()
+    state: State = request.app.state.eolgul
+    caller = state.keys.authenticate(request.headers.get("authorization"))
+    caller.require(*scopes)
+    request.state.allowance = await state.limit.check(caller)  # serving.middleware writes its headers
+    with state.engine.admitted():
+        try:
+            async with asyncio.timeout(state.settings.deadline_s):
+                yield Call(state, state.loader.model, caller, start)
+        except TimeoutError as error:
+            raise RejectionError(f"no answer within {state.settings.deadline_s:g} s", "timeout") from error
+        except ClientDisconnect as error:
+            raise RejectionError("the client went away", "client_closed") from error
+
+
+def answers(shape: type[BaseModel], *codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI answers of an endpoint: its shape, and problems by status."""
+    always = (
+        "bad_request",
+        "too_large",
+        "unsupported_format",
+        "not_an_image",
+        "unauthorized",
+        "forbidden",
+        "rate_limited",
+        "internal",
+        "busy",
+        "timeout",
+    )
+    statuses = {problems.PROBLEMS[code][0] for code in (*always, *codes)}
+    shown = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    problem = {"content": {problems.MEDIA_TYPE: shown}, "description": "what was wrong; see `code`"}
+    described: dict[int | str, dict[str, Any]] = {200: {"model": shape}}
+    return described | dict.fromkeys(sorted(statuses), problem)
+
+
+def answer(shape: BaseModel) -> Response:
+    return Response(shape.model_dump_json(), media_type="application/json")
+
+
+def count(verdict: Verdict) -> Verdict:
+    metrics.VERDICTS.labels(verdict.word).inc()
+    metrics.SIMILARITY.observe(verdict.similarity)
+    return verdict
+
+
+@router.post("/verify", responses=answers(VerifyAnswer), openapi_extra=request_body(TWO))
+async def verify(request: Request) -> Response:
+    """Two photos → same person, different people, or undecided; and how often strangers score as high."""
+    async with call(request, "verify") as asked:
+        body = await read_body(request, TWO, max_image_bytes=asked.state.settings.max_image_bytes)
+        found = await asked.all_of([(name, body.one(name)) for name in TWO.images])
+        (left, left_cached), (right, right_cached) = found
+        verdict = count(asked.model.compare(left.embedding, right.embedding))
+        return answer(
+            VerifyAnswer(
+                **Comparison.facts(verdict),
+                **Threshold.facts_of(asked.model),
+                **asked.facts(),
+                faces=[FaceFound.of(left), FaceFound.of(right)],
+                cached=[left_cached, right_cached],
+            )
+        )
+
+
+@router.post(
+    "/verify/many",
+    responses=answers(VerifyManyAnswer),
+    openapi_extra=request_body(Wanted({"image": 1, "others": Settings.model_fields["max_comparisons"].default})),
+)
+async def verify_many(request: Request) -> Response:
+    """One photo against many. A bad photo among `others` has its own problem in its place; the rest are compared."""
+    async with call(request, "verify") as asked:
+        settings = asked.state.settings
+        wanted = Wanted({"image": 1, "others": settings.max_comparisons})
+        body = await read_body(request, wanted, max_image_bytes=settings.max_image_bytes)
+        pictures = [("image", body.one("image")), *(("others", data) for data in body.images["others"])]
+        first, *others = await asked.analyse(pictures)
+        if isinstance(first, RejectionError):
+            raise first
+        results = []
+        for index, other in enumerate(others):
+            if isinstance(other, RejectionError):
+                problem = Problem(**problems.document(other.code, str(other), field=other.field))
+                results.append(OneOfMany(index=index, problem=problem))
+                continue
+            verdict = count(asked.model.compare(first[0].embedding, other[0].embedding))
+            results.append(
+                OneOfMany(index=index, comparison=Comparison(**Comparison.facts(verdict)), face=FaceFound.of(other[0]))
+            )
+        return answer(
+            VerifyManyAnswer(
+                **Threshold.facts_of(asked.model), **asked.facts(), face=FaceFound.of(first[0]), results=results
+            )
+        )
+
+
+@router.post("/embed", responses=answers(EmbedAnswer), openapi_extra=request_body(ONE))
+async def embed(request: Request) -> Response:
+    """A photo → the unit-length embedding of its face. Compare embeddings of one model only."""
+    async with call(request, "embed") as asked:
+        body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
+        [(analysis, cached)] = await asked.all_of([("image", body.one("image"))])
+        face = FaceFound.of(analysis)
+        return answer(
+            EmbedAnswer(
+                **asked.facts(),
+                embedding=analysis.embedding.tolist(),
+                face=face,
+                box=face.box,
+                detection_score=face.detection_score,
+                landmarks=face.landmarks,
+                cached=cached,
+            )
+        )
+
+
+@router.post("/detect", responses=answers(DetectAnswer), openapi_extra=request_body(ONE))
+async def detect(request: Request) -> Response:
+    """A photo → every face in it, with quality; `chosen` is the one that verify would use."""
+    async with call(request, "detect") as asked:
+        body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
+        try:
+            found, timings = await asked.state.engine.detect(asked.model, body.one("image"))
+        except InputError as error:
+            raise RejectionError(str(error), error.code, "image") from error
+        asked.spent(timings)
+        faces = [
+            FoundFace(**DetectedFace.facts(face), chosen=row == found.chosen) for row, face in enumerate(found.faces)
+        ]
+        return answer(DetectAnswer(**asked.facts(), faces=faces, size=(found.width, found.height)))
+
+
+def refused(request: Request, error: Exception) -> Response:
+    """The problem document for an InputError that an endpoint raised."""
+    assert isinstance(error, InputError)
+    metrics.REJECTIONS.labels(problems.document(error.code, "")["code"]).inc()
+    return problems.of(error)
+
+
+def misunderstood(request: Request, error: Exception) -> Response:
+    """The problem document for a query or path that FastAPI does not accept."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    metrics.REJECTIONS.labels("bad_request").inc()
+    return problems.response("bad_request", f"{first['loc'][-1]}: {first['msg']}", field=str(first["loc"][-1]))
+
+
+def application() -> FastAPI:
+    """The API; `state.eolgul` must hold a State before the first request."""
+    from serving import people  # it uses what is above
+
+    app = FastAPI(
+        title="eolgul",
+        version="1",
+        description="Face verification: are two photos of one person? Errors are RFC 9457 problem documents with a "
+        "stable `code`. Every answer names the model that gave it.",
+        dependencies=[Security(HTTPBearer(auto_error=False, description="an API key, eolgul_…"))],
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(router)
+    app.include_router(people.router)
+    app.add_exception_handler(InputError, refused)
+    app.add_exception_handler(RequestValidationError, misunderstood)
+    return app
