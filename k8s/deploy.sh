@@ -55,6 +55,10 @@ check_secrets() {
         # MinIO refuses shorter ones, and only once it is running.
         [ ${#value} -ge 8 ] || fail "$short: $key is shorter than 8 characters"
     done <"$folder/secrets.env.example"
+    grep -q api-keys.json "$folder/kustomization.yaml" || return 0
+    for key in api-keys.json encryption-keys; do
+        [ -s "$folder/$key" ] || fail "${short%secrets.env}$key is missing: the end of $short.example says how to make it"
+    done
 }
 
 render() {
@@ -67,6 +71,10 @@ render() {
     if [ ! -f "$folder/secrets.env" ]; then
         cp "$folder/secrets.env.example" "$folder/secrets.env"
         echo "deploy: no secrets.env, rendered with the example's values" >&2
+    fi
+    if grep -q api-keys.json "$folder/kustomization.yaml"; then
+        [ -f "$folder/api-keys.json" ] || echo '{"format": 1, "keys": []}' >"$folder/api-keys.json"
+        [ -f "$folder/encryption-keys" ] || echo "example:$(printf %043d 0)=" >"$folder/encryption-keys"
     fi
     "$kubectl" kustomize "$folder"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import signal
@@ -19,7 +20,10 @@ from typing import IO, Any
 
 from eolgul.errors import InputError
 from serving import LOADING
+from serving.keyring import Keyring, new_line
+from serving.keys import SCOPES, new_key, read_keys
 
+_LOCAL_RATE = 1_000_000  # a minute: the limit is for strangers
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -30,6 +34,7 @@ def command(
     registry: str = "",
     model: Path | None = None,
     redis_url: str = "",
+    gallery_url: str = "",
     threads: int | None = None,
     concurrency: int | None = None,
     home: Path | None = None,
@@ -51,6 +56,7 @@ def command(
         "EOLGUL_REGISTRY": registry,
         "EOLGUL_MODEL": str(model or ""),
         "EOLGUL_REDIS_URL": redis_url,
+        "EOLGUL_GALLERY_URL": gallery_url,
         "EOLGUL_THREADS": threads,
         "EOLGUL_CONCURRENCY": concurrency,
     }
@@ -59,11 +65,63 @@ def command(
         env.pop("EOLGUL_MODEL", None)
     env.update({name: str(value) for name, value in given.items() if value})
     env["BENTOML_DO_NOT_TRACK"] = "True"
+    # Its access log writes paths, and a path of the gallery's names a person; serving.middleware writes one without.
+    env["BENTOML_CONFIG_OPTIONS"] = "api_server.logging.access.enabled=false " + env.get("BENTOML_CONFIG_OPTIONS", "")
     env["BENTOML_HOME"] = str(home)
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH", "")])])
     env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
     arguments = ["serve", "serving.service:FaceVerification", "--working-dir", str(ROOT), "--host", host]
     return [sys.executable, "-m", "bentoml", *arguments, "--port", str(port)], env
+
+
+class Address(str):
+    """Where a service answers, `http://host:port`; `key` is the API key made for this run, None where it has others."""
+
+    __slots__ = ("key",)
+
+    def __new__(cls, url: str, key: str | None) -> Address:
+        made = super().__new__(cls, url)
+        made.key = key
+        return made
+
+    key: str | None
+
+    @property
+    def page(self) -> str:
+        """The page's address; a fragment is never sent, so the key stays in the browser."""
+        return f"{self}/ui/" + (f"#key={self.key}" if self.key else "")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+
+def _secrets(env: dict[str, str], host: str) -> str | None:
+    """Give the service keys where its settings name none: an API key for this run, returned, and a lasting key for what
+    it encrypts. Only for a service that this machine alone can reach; InputError for any other without API keys."""
+    home = Path(env["BENTOML_HOME"])
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not env.get("EOLGUL_ENCRYPTION_KEYS_FILE"):
+        file = home / "encryption-keys"
+        if not file.exists():
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+                out.write(new_line() + "\n")
+        env["EOLGUL_ENCRYPTION_KEYS_FILE"] = str(file)
+    Keyring.read(Path(env["EOLGUL_ENCRYPTION_KEYS_FILE"]))  # in one sentence here, not in each worker's traceback
+    if env.get("EOLGUL_AUTH") == "off":
+        return None
+    if env.get("EOLGUL_API_KEYS_FILE"):
+        read_keys(Path(env["EOLGUL_API_KEYS_FILE"]))
+        return None
+    if not ipaddress.ip_address(host).is_loopback:
+        raise InputError(
+            f"listening on {host} lets others in: set EOLGUL_API_KEYS_FILE (make one: eolgul key new), or EOLGUL_AUTH=off"
+        )
+    file = home / "api-keys.json"
+    file.unlink(missing_ok=True)  # a key for one run ends with it
+    key, _ = new_key(file, tenant="local", scopes=SCOPES, requests_per_minute=_LOCAL_RATE, note="made by eolgul serve")
+    env["EOLGUL_API_KEYS_FILE"] = str(file)
+    return key
 
 
 @contextmanager
@@ -83,19 +141,21 @@ def running(
 def serve(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> int:
     """Serve until stopped by SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt); the status should the service end by
     itself. InputError, with the reason, when it cannot start. Options as for `running`."""
-    with _started(port, host, timeout, None, options) as (_, process):
+    with _started(port, host, timeout, None, options) as (url, process):
+        print(f"page: {url.page}", file=sys.stderr, flush=True)
         return process.wait()
 
 
 @contextmanager
 def _started(
     port: int, host: str, timeout: float, output: IO[Any] | None, options: Mapping[str, Any]
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+) -> Iterator[tuple[Address, subprocess.Popen[bytes]]]:
     argv, env = command(port=port, host=host, **options)
+    key = _secrets(env, host)
     env["EOLGUL_END_WITH_PARENT"] = "1"
     log = output or 2  # 2: the descriptor, since sys.stderr may be no real file
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    url = Address(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", key)
     try:
         with _sigterm_exits():
             wait_ready(url, process, timeout)

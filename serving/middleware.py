@@ -16,6 +16,7 @@ _ROUTES = (
     *(f"/v1/{name}" for name in ("verify", "verify/many", "embed", "detect", "identify", "enroll", "people", "export")),
     *("/v1/models/current", "/metrics", "/healthz", "/livez", "/readyz", "/docs.json", "/openapi.json"),
 )
+_QUIET = ("/metrics", "/healthz", "/livez", "/readyz")
 _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'"
 
 
@@ -58,7 +59,10 @@ class Edge:
         finally:
             route = route_of(scope["path"])
             metrics.REQUESTS.labels(route, str(exchange.status)).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - start)
+            seconds = perf_counter() - start
+            metrics.REQUEST_SECONDS.labels(route).observe(seconds)
+            if route not in _QUIET:
+                logger.info("%s %s %d %.1f ms", scope["method"], route, exchange.status, seconds * 1000)
 
 
 class _Exchange:

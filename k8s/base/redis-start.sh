@@ -1,5 +1,5 @@
 #!/bin/sh
-# Start Redis with one user who may do only what serving/cache.py does. Runs in the redis image (busybox).
+# Start Redis with one user who may do only what serving/cache.py and serving/limits.py do. Runs in the redis image (busybox).
 set -eu
 
 password_file=${PASSWORD_FILE:-/run/secrets/redis/password}
@@ -17,7 +17,7 @@ digest=$(tr -d '\r\n' <"$password_file" | sha256sum | cut -d ' ' -f 1)
 umask 077
 cat >"$acl_file" <<ACL
 user default off resetpass resetkeys resetchannels -@all
-user eolgul on #$digest resetkeys ~eolgul:embedding:* resetchannels -@all +get +mget +set +ping +hello +select +client|setinfo +client|setname -@dangerous
+user eolgul on #$digest resetkeys ~eolgul:embedding:* ~eolgul:rate:* resetchannels -@all +hget +hset +del +get +incrby +decrby +expire +multi +exec +ping +hello +select +client|setinfo +client|setname -@dangerous
 ACL
 
 # allkeys-lru: when full, the embeddings nobody asked for go first. No persistence: faces leave no trace on a disk.

@@ -35,8 +35,8 @@ ENTRIES = {
 }
 # Imported only inside functions that the image never calls: detector's export, report, plots, protocols, inference.
 NEVER_CALLED = {
-    "serving": {"torch", "facenet_pytorch", "matplotlib", "sklearn"},
-    "promote": {"jinja2", "markupsafe", "matplotlib", "onnxruntime", "sklearn"},
+    "serving": {"torch", "facenet_pytorch", "matplotlib", "sklearn", "scipy"},
+    "promote": {"jinja2", "markupsafe", "matplotlib", "onnxruntime", "sklearn", "scipy"},
 }
 
 

@@ -75,24 +75,39 @@ def _client(port: int, **options: Any):
 
 
 def test_cache_works_as_its_user(redis_port):
-    """The very cache of the service, so that what the ACL admits is what serving/cache.py needs."""
+    """The very cache and rate limit of the service, so that what the ACL admits is what they need."""
     from serving.cache import CacheKey, EmbeddingCache
+    from serving.keyring import Keyring
+    from serving.keys import Caller
+    from serving.limits import RateLimit, RateLimitedError
     from serving.model import Analysis, Face
+    from serving.redislink import RedisLink
 
     face = Face((1.0, 2.0, 30.0, 40.0), 0.99, tuple((float(i), float(i)) for i in range(5)))
-    key, analysis = CacheKey.of("a" * 64, "b" * 64, b"image"), Analysis(np.ones(4, np.float32) / 2, face, 1, 64, 64)
+    key = CacheKey.of("tenant", "a" * 64, "b" * 64, b"image")
+    analysis = Analysis(np.ones(4, np.float32) / 2, face, 1, 64, 64)
+    caller = Caller("tenant", "key", frozenset(), 2)
 
     async def round_trip():
         url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{redis_port}/0"
-        cache = EmbeddingCache(url, ttl_s=60, timeout_s=2.0, pause_s=0.0)
+        link = RedisLink(url, name="cache", timeout_s=2.0, pause_s=0.0)
+        cache, alone = EmbeddingCache(link, Keyring.ephemeral(), ttl_s=60), []
+        limits = [RateLimit(link, 0, fallback=lambda: alone.append(1)) for _ in range(3)]  # as many workers
         try:
             await cache.put(key, analysis)
-            return await cache.get([key])
+            found = await cache.get([key])
+            assert await cache.forget("tenant", [key.image])
+            for limit in limits[:2]:
+                await limit.check(caller)
+            with pytest.raises(RateLimitedError):
+                await limits[2].check(caller)
+            return found, await cache.get([key]), alone
         finally:
             await cache.close()
 
-    [found] = asyncio.run(round_trip())
+    [found], [gone], alone = asyncio.run(round_trip())
     assert found is not None and np.array_equal(found.embedding, analysis.embedding)
+    assert gone is None and not alone
 
 
 @pytest.mark.parametrize(
@@ -106,7 +121,7 @@ def test_cache_works_as_its_user(redis_port):
         ["ACL", "LIST"],
         ["DEBUG", "SLEEP", "0"],
         ["EVAL", "return 1", "0"],
-        ["DEL", "eolgul:embedding:x"],
+        ["DEL", "another:key"],
         ["SHUTDOWN", "NOSAVE"],
         ["REPLICAOF", "127.0.0.1", "1"],
         ["MIGRATE", "127.0.0.1", "1", "eolgul:embedding:x", "0", "1"],

@@ -21,7 +21,9 @@ esac
 @pytest.fixture
 def checkout(tmp_path, root):
     """A copy of k8s/ without anybody's secrets."""
-    shutil.copytree(root / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets.env"))
+    shutil.copytree(
+        root / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("secrets.env", "api-keys.json", "encryption-keys")
+    )
     return tmp_path
 
 
@@ -57,6 +59,8 @@ def secrets(checkout):
         keys = [line.partition("=")[0] for line in example.read_text().splitlines() if line and line[0] != "#"]
         lines = [f"{key}={replaced.get(key, f'good-value-{index}')}" for index, key in enumerate(keys)]
         example.with_name("secrets.env").write_text("\n".join(lines) + "\n")
+        for name in ("api-keys.json", "encryption-keys"):
+            example.with_name(name).write_text("made\n")
 
     return write
 
@@ -168,3 +172,12 @@ def test_without_kubectl_it_says_so(checkout, environment, tmp_path):
         [checkout / "k8s" / "deploy.sh"], env=environment(PATH=str(tools)), capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "kubectl is not here" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["api-keys.json", "encryption-keys"])
+def test_without_keys_for_the_service_it_says_so(deploy, secrets, checkout, name):
+    secrets()
+    (checkout / "k8s" / "overlays" / "local" / name).unlink()
+    done, told = deploy(YES="1")
+    assert done.returncode == 2 and not changed(told)
+    assert len(done.stderr.splitlines()) == 1 and f"{name} is missing" in done.stderr

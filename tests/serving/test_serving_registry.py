@@ -52,7 +52,7 @@ def test_alive_but_not_ready_until_something_is_promoted(package: ModelPackage, 
     registry.mkdir()
     port = free_port()
     argv, env = launch.command(port=port, registry=str(registry), home=tmp_path / "home")
-    process = subprocess.Popen(argv, env=env | {"EOLGUL_RETRY_S": "0.2"}, start_new_session=True)
+    process = subprocess.Popen(argv, env=env | {"EOLGUL_RETRY_S": "0.2", "EOLGUL_AUTH": "off"}, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
         with pytest.raises(InputError, match="no model has been promoted"):

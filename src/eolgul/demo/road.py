@@ -93,12 +93,14 @@ def _road(
     with (
         say.step("service (BentoML) on the promoted model", seconds, "service"),
         (options.work / "service.log").open("wb") as log,
-        launch.running(port=options.port, registry=registry, redis_url=redis_url, output=log) as url,
+        launch.running(
+            port=options.port, registry=registry, redis_url=redis_url, gallery_url=redis_url, output=log
+        ) as url,
     ):
         say(f"  serving model {production.digest[:12]} at {url}")
         with say.step("verify people the model never saw, twice", seconds, "verify"):
             before = _counters(url)
-            verdicts = _verify(url, workspace, raw.faces, options.work / "pairs", say)
+            verdicts = _verify(url, url.headers, workspace, raw.faces, options.work / "pairs", say)
             moved = {name: value - before.get(name, 0.0) for name, value in _counters(url).items()}
             moved = {name: value for name, value in moved.items() if value}
             for name, value in sorted(moved.items()):
@@ -110,13 +112,13 @@ def _road(
             "held_out": _headline(metrics["sets"]["held-out"]),
             "threshold": metrics["calibration"]["threshold"],
             "report": str(report),
-            "page": f"{url}/ui/",
+            "page": url.page,
             "data": str(raw.local),
             "seconds": {name: round(value, 1) for name, value in seconds.items()},
         }
         say("")
         say(f"report   {report}")
-        say(f"page     {url}/ui/" + ("" if options.keep else "   (make demo KEEP=1 leaves it up)"))
+        say(f"page     {url.page}" + ("" if options.keep else "   (make demo KEEP=1 leaves it up)"))
         say(f"data     {raw.local}   bucket in {options.work / 's3'}")
         say(f"in all   {time.monotonic() - started:.0f} s")
         print(json.dumps(facts), flush=True)
@@ -186,6 +188,7 @@ def _pipeline(work: Path, arguments: Mapping[str, Any], say: _Narrator, seconds:
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, start_new_session=True
     )
     running: tuple[str, float] | None = None
+    begun: dict[str, float] = {}
     last_error = ""
     try:
         assert process.stdout is not None
@@ -195,8 +198,10 @@ def _pipeline(work: Path, arguments: Mapping[str, Any], say: _Narrator, seconds:
                 log.write(line + "\n")
                 task = _TASK.search(line)
                 if task and "xecuting" in line:
-                    running = (task.group(1), time.monotonic())
-                    say(f"  {task.group(1)} …")
+                    name = task.group(1)  # a step may be several tasks: alignment's plan, its parts, their merge
+                    if name not in begun:
+                        say(f"  {name} …")
+                    running = (name, begun.setdefault(name, time.monotonic()))
                 elif running and "finished with status" in line:
                     seconds[running[0]] = time.monotonic() - running[1]
                     say(f"  {running[0]} done in {seconds[running[0]]:.1f} s")
@@ -232,18 +237,23 @@ def _tell_figures(metrics: Mapping[str, Any], say: _Narrator) -> None:
         )
 
 
-def _verify(url: str, workspace: str, name: str, folder: Path, say: _Narrator) -> list[dict[str, Any]]:
+def _verify(
+    url: str, headers: Mapping[str, str], workspace: str, name: str, folder: Path, say: _Narrator
+) -> list[dict[str, Any]]:
     """A genuine and an impostor pair of test people, in their original pictures, each asked twice."""
     verdicts = []
     for expected, (left, right) in _pairs(workspace, name, folder).items():
         for time_asked in ("first", "second"):
             with left.open("rb") as one, right.open("rb") as other:
-                response = httpx.post(f"{url}/v1/verify", files={"image1": one, "image2": other}, timeout=60)
+                files = {"image1": one, "image2": other}
+                response = httpx.post(f"{url}/v1/verify", files=files, headers=headers, timeout=60)
             answer = response.json()
             if response.is_error:
                 raise InputError(f"the service refused {left.name} and {right.name}: {answer.get('detail', answer)}")
             verdicts.append({"expected": expected, **answer})
-            right_or_wrong = "right" if answer["verdict"] == expected else "WRONG"
+            right_or_wrong = {expected: "right", "undecided": "within the threshold's interval"}.get(
+                answer["verdict"], "WRONG"
+            )
             say(
                 f"  {expected} person, asked a {time_asked} time: {answer['verdict']} ({right_or_wrong}), similarity "
                 f"{answer['similarity']:.3f}, threshold {answer['threshold']:.3f}, false match rate there "
