@@ -22,6 +22,7 @@ from eolgul.errors import InputError
 from serving import LOADING
 from serving.keyring import Keyring, new_line
 from serving.keys import SCOPES, new_key, read_keys
+from serving.settings import Settings
 
 _LOCAL_RATE = 1_000_000  # a minute: the limit is for strangers
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +65,8 @@ def command(
         env.pop("EOLGUL_REGISTRY", None)
         env.pop("EOLGUL_MODEL", None)
     env.update({name: str(value) for name, value in given.items() if value})
+    if ipaddress.ip_address(host).is_loopback:
+        env.setdefault("EOLGUL_DRAIN_S", "0")  # no load balancer is told of an address of this machine alone
     env["BENTOML_DO_NOT_TRACK"] = "True"
     # Its access log writes paths, and a path of the gallery's names a person; serving.middleware writes one without.
     env["BENTOML_CONFIG_OPTIONS"] = "api_server.logging.access.enabled=false " + env.get("BENTOML_CONFIG_OPTIONS", "")
@@ -161,7 +164,15 @@ def _started(
             wait_ready(url, process, timeout)
             yield url, process
     finally:
-        stop(process)
+        stop(process, _patience(env))
+
+
+def _patience(env: Mapping[str, str]) -> float:
+    """Seconds a stop may take: the drain, then the deadline of the last request accepted, then some for the end."""
+    fields = Settings.model_fields
+    return 10 + sum(
+        float(env.get(f"EOLGUL_{name.upper()}") or fields[name].default) for name in ("drain_s", "deadline_s")
+    )
 
 
 @contextmanager
@@ -201,7 +212,7 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0
     raise InputError(f"the service at {url} was not ready after {timeout:.0f} s: {reason}")
 
 
-def stop(process: subprocess.Popen[bytes], timeout: float = 15.0) -> None:
+def stop(process: subprocess.Popen[bytes], timeout: float = 35.0) -> None:
     """End the service: SIGTERM to the supervisor, which lets its workers finish; SIGKILL to its group after `timeout`
     seconds. The workers end by themselves when the supervisor dies (`serving.service`)."""
     if process.poll() is None:

@@ -33,11 +33,12 @@ class Edge:
     """Pure ASGI middleware. Turns any error answer of the framework (404, 405, 503 of /readyz, an escaped exception)
     into a problem document, counts and times every request, and adds the security headers.
 
-    `unready` gives the sentence that /readyz answers with while it is not ready.
+    `unready` gives the sentence that /readyz answers with while it is not ready; while `draining`, answers close their
+    connection, so that clients turn to another replica.
     """
 
-    def __init__(self, app: ASGIApp, unready: Callable[[], str]) -> None:
-        self._app, self._unready = app, unready
+    def __init__(self, app: ASGIApp, unready: Callable[[], str], draining: Callable[[], bool]) -> None:
+        self._app, self._unready, self._draining = app, unready, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,10 +47,10 @@ class Edge:
         if scope["path"] == "/docs.json":  # where BentoML would describe only what it routes itself
             scope = {**scope, "path": "/openapi.json", "raw_path": b"/openapi.json"}
         scope.setdefault("state", {})  # shared with the application's requests, whatever copies of the scope are made
-        exchange = _Exchange(scope, send, self._unready)
+        exchange = _Exchange(scope, receive, send, self._unready, self._draining)
         start = perf_counter()
         try:
-            await self._app(scope, receive, exchange.send)
+            await self._app(scope, exchange.receive, exchange.send)
             await exchange.finish()
         except Exception:
             if exchange.started:
@@ -68,11 +69,22 @@ class Edge:
 class _Exchange:
     """One answer on its way out."""
 
-    def __init__(self, scope: Scope, send: Send, unready: Callable[[], str]) -> None:
-        self._scope, self._send, self._unready = scope, send, unready
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, unready: Callable[[], str], draining: Callable[[], bool]
+    ) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._unready, self._draining = unready, draining
+        headers = Headers(scope=scope)
+        self._received = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self._error: int | None = None  # the status of a framework's error answer that is being replaced
         self.status = 500
         self.started = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._received = True
+        return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -89,6 +101,9 @@ class _Exchange:
             if allowance := self._scope.get("state", {}).get("allowance"):
                 for name, value in allowance.headers.items():
                     headers[name] = value
+            # Closing while the client still sends would reset the connection, and the answer with it.
+            if self._received and self._draining():
+                headers["Connection"] = "close"
             message = {**message, "headers": headers.raw}
         elif self._error is not None:
             return

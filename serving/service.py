@@ -15,6 +15,7 @@ from eolgul.processes import end_with_parent
 from serving import api, metrics, pages
 from serving.audit import Audit
 from serving.cache import EmbeddingCache
+from serving.drain import Drain
 from serving.engine import Engine
 from serving.gallery import Gallery
 from serving.keyring import Keyring
@@ -62,10 +63,15 @@ class FaceVerification:
             Audit(settings.audit_log),
         )
         self.state.loader.start()
+        APP.state.drain = Drain(settings.drain_s)
 
     async def __is_ready__(self) -> bool:
-        """What /readyz asks: 503 until the model is loaded and warm."""
-        return self.state.loader.ready
+        """What /readyz asks: 503 until the model is loaded and warm, and once SIGTERM has come."""
+        return self.state.loader.ready and not APP.state.drain.draining
+
+    @bentoml.on_startup
+    async def install_drain(self) -> None:  # async: it needs the running loop
+        APP.state.drain.install()
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -99,5 +105,12 @@ def _keys(settings: Settings) -> ApiKeys:
     return ApiKeys.read(settings.api_keys_file)
 
 
+def _unready() -> str:
+    """The sentence of /readyz while it is not ready."""
+    if APP.state.drain.draining:
+        return "the service is shutting down"
+    return str(APP.state.eolgul.loader.failure)
+
+
 _service = cast(Any, FaceVerification)  # the decorators made it a bentoml.Service
-_service.add_asgi_middleware(Edge, unready=lambda: APP.state.eolgul.loader.failure)
+_service.add_asgi_middleware(Edge, unready=_unready, draining=lambda: APP.state.drain.draining)
