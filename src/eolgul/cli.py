@@ -346,6 +346,7 @@ def evaluate(
         str, typer.Option(help="How --onnx wants its pixels: insightface, insightface-bgr or a JSON file.")
     ] = "insightface",
     pictures: Annotated[bool, typer.Option(help="Put thumbnails of the worst pairs into the report.")] = True,
+    language: Annotated[str, typer.Option(help="What the report opens in: en, ko or auto (the browser's).")] = "auto",
     without_anchored: Annotated[
         bool, typer.Option("--without-anchored", help="Leave out faces whose landmarks came from another picture.")
     ] = False,
@@ -366,7 +367,7 @@ def evaluate(
     facts = steps.evaluate(
         given[0], given[1] if len(given) > 1 else "", benchmark or (), out, fmr=fmr, pictures=pictures,
         threads=threads, seed=seed, progress=_line, contract=contract if onnx else None, cache=cache, device=device,
-        without_anchored=without_anchored,
+        without_anchored=without_anchored, language=language,
     )  # fmt: skip
     facts.pop("metrics")
     _say(facts)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from eolgul.errors import InputError
 from eolgul.evaluate.evaluate import evaluate
 from eolgul.evaluate.report import formatted
 
@@ -128,7 +129,7 @@ def test_a_tampered_file_is_caught(html: str, metrics: dict[str, Any]) -> None:
 
 def test_self_contained(html: str) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
-    assert "<script" not in html
+    assert re.findall("<script[^>]*>", html) == ["<script>"]
     assert "@import" not in html
     assert html.count("<svg ") == 6  # a histogram a set, the trade-off, the calibration, the cameras
     assert html.count('src="data:image/png;base64,') == 80  # twenty pairs of either kind
@@ -158,6 +159,64 @@ def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: P
     assert differences(page, json.loads((out.path / "metrics.json").read_bytes())) == []
 
 
+class Languages(HTMLParser):
+    """Texts by language, and words of headings, paragraphs and lists that are in no language's span."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: dict[str, list[str]] = {"en": [], "ko": []}
+        self.single: list[str] = []
+        self._open: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        if tag not in ("br", "meta", "img"):
+            self._open.append((tag, "data" if "data-metric" in facts else None if tag == "html" else facts.get("lang")))
+        if facts.get("lang") in self.texts and tag == "span":
+            self.texts[facts["lang"] or ""].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        inside = [lang for _, lang in self._open if lang]
+        tags = {tag for tag, _ in self._open}
+        if not inside and tags & {"h1", "h2", "h3", "p", "li"} and re.search("[A-Za-z]{2}", data):
+            self.single.append(data)
+        if inside and inside[0] in self.texts and "svg" not in tags:
+            self.texts[inside[0]][-1] += data
+
+
+def test_everything_is_said_in_both_languages(html: str) -> None:
+    page = Languages()
+    page.feed(html)
+    assert page.single == []
+    assert len(page.texts["en"]) == len(page.texts["ko"]) > 80
+    hangul = re.compile("[\uac00-\ud7a3]")
+    assert not [text for text in page.texts["en"] if hangul.search(text)]
+    untranslated = {text for text in page.texts["ko"] if not hangul.search(text)}
+    assert all(re.fullmatch(r"\((FMR|요청).*|", text) for text in untranslated), untranslated
+    for text in ("false match rate (FMR)", "genuine pairs", "threshold", "density"):
+        assert f'>{text}</text><text lang="ko"' in html
+
+
+@pytest.mark.parametrize(("language", "lang"), [("auto", "en"), ("en", "en"), ("ko", "ko")])
+def test_the_language_asked_for_comes_first(tmp_path: Path, model: Path, language: str, lang: str) -> None:
+    from tests.evaluate.conftest import write_benchmark
+
+    lfw = write_benchmark(tmp_path / "lfw", pairs=20)
+    options = {"language": language, "pictures": False, "resamples": 20, "threads": 1}
+    page = (evaluate(model, None, [lfw], tmp_path / "out", **options).path / "report.html").read_text(encoding="utf-8")  # type: ignore[arg-type]
+    assert page.lstrip().startswith(f'<!doctype html>\n<html lang="{lang}">')
+    assert ("navigator.language" in page) == (language == "auto")
+
+
+def test_an_unknown_language_is_refused(tmp_path: Path, model: Path, people: Path) -> None:
+    with pytest.raises(InputError, match="language is 'kr'; expected one of auto, en, ko"):
+        evaluate(model, people, [], tmp_path / "out", language="kr")
+
+
 @pytest.mark.parametrize(
     ("value", "style", "text"),
     [
@@ -167,6 +226,7 @@ def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: P
         (0.0123, "rate", "1.23 %"),
         (1e-4, "rate", "1.0e-04"),
         (1e-4, "one_in", "1 in 10,000"),
+        (1e-4, "one_of", "10,000번에 1번"),
         (0.41235, "score", "0.4123"),
         (1234567, "count", "1,234,567"),
         ("abcdef0123456789", "digest", "abcdef012345"),

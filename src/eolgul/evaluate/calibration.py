@@ -140,7 +140,8 @@ class Calibration:
         value = asdict(self)
         for name in _TABLE.values():
             del value[name]
-        value["threshold_interval"] = list(self.threshold_interval)
+        for name in ("threshold_interval", *_HISTOGRAMS):
+            value[name] = list(value[name])
         return value
 
     def to_json(self) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def evaluate(
     seed: int = 0,
     pictures: bool = True,
     resamples: int = RESAMPLES,
+    language: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Artifact:
     """Measure `model` and write an Evaluation to `out` (returned as it is when already made from the same inputs).
@@ -63,11 +64,17 @@ def evaluate(
     are aligned datasets with pairs. Without a `dataset` only the benchmarks are measured, and there is no threshold: a
     benchmark never chooses one. `cache` is a folder that keeps embeddings by model and dataset. `without_anchored`
     leaves out held-out and calibration faces whose landmarks came from another picture. `pictures` puts thumbnails of
-    the worst pairs into the report. Raises InputError when test or calibration people are also in training, when an
+    the worst pairs into the report, which is in English and Korean; `language` is the one that it opens in (auto: the
+    browser's). Raises InputError when test or calibration people are also in training, when an
     input is not what it should be, or when the model gives all images one embedding.
     """
-    from eolgul.evaluate.report import render  # jinja2: what only reads metrics (the registry) need not have it
+    from eolgul.evaluate.report import (
+        LANGUAGES,
+        render,
+    )  # jinja2: what only reads metrics (the registry) need not have it
 
+    if language not in LANGUAGES:
+        raise InputError(f"language is {language!r}; expected one of {', '.join(LANGUAGES)}")
     say: Progress = progress or (lambda _: None)
     source = open_source(model, contract)
     people = None if dataset is None else FaceDataset(dataset)
@@ -78,6 +85,7 @@ def evaluate(
     inputs = [source.reference, *(item.artifact.reference for item in measured_on)]
     recipe: dict[str, Any] = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
     recipe |= {"without_anchored": True} if without_anchored else {}
+    recipe |= {"language": language} if language != "auto" else {}
     done = reuse(out, "Evaluation", step="evaluate", recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
@@ -131,7 +139,7 @@ def evaluate(
     }
     say("writing the report")
     thumbnails = _thumbnails(shown, image_ids, hardest) if pictures else {}
-    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails)
+    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails, language)
     with writing(out) as folder:
         (folder / "metrics.json").write_bytes(canonical_json(metrics))
         if calibration is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,39 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_NO_ERROR = ": no error to draw"
 _BAND, _RESAMPLES = 60, 1000  # points of a band, resamples behind it
 _POINTS = 4000  # a curve with more would only make the file larger
 _INK = "#010203"  # stands for `currentColor`, which matplotlib cannot say
 GENUINE, IMPOSTOR, MARK = "#2f7fd1", "#d9772b", "#8a4fbf"
+# What the plots say, in Korean. Their numbers and the names of sets are the same in both languages.
+_KOREAN = {
+    "cosine similarity": "코사인 유사도",
+    "density": "밀도",
+    "impostor pairs": "타인 쌍",
+    "genuine pairs": "본인 쌍",
+    "threshold": "임계값",
+    "false match rate (FMR)": "타인 오수락률(FMR)",
+    "false non-match rate (FNMR)": "본인 오거부율(FNMR)",
+    "yaw (degrees)": "좌우 각도(yaw, 도)",
+    "pitch (degrees)": "상하 각도(pitch, 도)",
+    "genuine pairs left out (%)": "제외한 본인 쌍(%)",
+    "FNMR of the rest (%)": "나머지의 FNMR(%)",
+    "FMR on the calibration people": "보정용 대상자의 FMR",
+    "finest rate the data supports": "이 데이터로 확인 가능한 최저 비율",
+    "95 % interval": "95 % 신뢰구간",
+    "sharpness": "선명도",
+    "brightness": "밝기",
+    "contrast": "대비",
+    "yaw": "좌우 각도(yaw)",
+    "eye distance": "눈 사이 거리",
+    "detection score": "검출 점수",
+    "Score histograms of genuine and impostor pairs": "본인·타인 쌍의 점수 히스토그램",
+    "Detection error trade-off: false non-match rate against false match rate": "검출 오류 상충: FMR에 대한 FNMR",
+    "False non-match rate by camera yaw and pitch": "카메라 각도별 본인 오거부율",
+    "Error versus discard by image quality": "이미지 품질별 제외 비율과 오류",
+    "False match rate by similarity on the calibration people": "보정용 대상자의 유사도별 타인 오수락률",
+}
 _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b59a1d", "#3aa6b9")
 
 
@@ -76,7 +106,7 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
         fnmr = _share_below(curves.genuine, curves.genuine_weight, thresholds)
         inside = (fmr >= floor) & (fnmr > 0)
         colour = _SERIES[number % len(_SERIES)]
-        label = name if inside.any() else f"{name}: no error to draw"
+        label = name if inside.any() else name + _NO_ERROR
         axes.plot(fmr[inside], fnmr[inside], color=colour, linewidth=1.6, label=label, drawstyle="steps-post")
         if inside.any():
             grid = np.flatnonzero(inside)
@@ -214,4 +244,19 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    # Both languages are drawn, at one place; the page shows one of the two. Names of sets and numbers have no twin.
+    text = re.sub(r"<text([^>]*)>([^<]*)</text>", _twin, text)
+    label, korean = html.escape(title), html.escape(_KOREAN[title])
+    attributes = f'role="img" aria-label="{label}" data-label-en="{label}" data-label-ko="{korean}"'
+    return text.replace("<svg", f"<svg {attributes}", 1)
+
+
+def _twin(text: re.Match[str]) -> str:
+    """A `<text>` element as its English and Korean ones, where there are words to translate."""
+    said = html.unescape(text[2])
+    korean = _KOREAN.get(said) or (
+        f"{said.removesuffix(_NO_ERROR)}: 그릴 오류 없음" if said.endswith(_NO_ERROR) else None
+    )
+    if korean is None:
+        return text[0]
+    return f'<text lang="en"{text[1]}>{text[2]}</text><text lang="ko"{text[1]}>{html.escape(korean)}</text>'

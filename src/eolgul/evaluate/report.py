@@ -19,13 +19,14 @@ from eolgul.evaluate.calibration import Calibration
 from eolgul.images import probe
 
 _MIME = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+LANGUAGES = ("auto", "en", "ko")
 TITLES = {
-    "source": "Source",
-    "camera": "Camera (yaw and pitch)",
-    "light": "Light",
-    "expression": "Expression",
-    "accessory": "Accessory",
-    "resolution": "Resolution",
+    "source": ("Source", "출처"),
+    "camera": ("Camera (yaw and pitch)", "카메라(좌우·상하 각도)"),
+    "light": ("Light", "조명"),
+    "expression": ("Expression", "표정"),
+    "accessory": ("Accessory", "액세서리"),
+    "resolution": ("Resolution", "해상도"),
 }
 
 
@@ -40,6 +41,7 @@ _STYLES: dict[str, Callable[[Any], str]] = {
     "score": lambda value: f"{value:.4f}",
     "count": lambda value: f"{value:,}",
     "one_in": lambda value: f"1 in {round(1 / value):,}",
+    "one_of": lambda value: f"{round(1 / value):,}번에 1번",
     "ratio": lambda value: f"{value:.2f}",
     "digest": lambda value: str(value)[:12],
     "text": str,
@@ -47,8 +49,15 @@ _STYLES: dict[str, Callable[[Any], str]] = {
 
 
 def formatted(value: Any, style: str) -> str:
-    """How the report prints a value: `percent`, `rate`, `score`, `count`, `one_in`, `digest` or `text`; a dash for None."""
+    """How the report prints a value: `percent`, `rate`, `score`, `count`, `one_in`, `one_of` (the same in Korean), `ratio`,
+    `digest` or `text`; a dash for None."""
     return "–" if value is None else _STYLES[style](value)
+
+
+def both(english: str, korean: str, **values: Any) -> Markup:
+    """A text of the page in both languages, of which the style sheet shows one; `{name}` stands for `values`, escaped."""
+    spans = ((code, Markup(text).format(**values)) for code, text in (("en", english), ("ko", korean)))
+    return Markup("").join(Markup('<span lang="{}">{}</span>').format(code, text) for code, text in spans)
 
 
 def lookup(metrics: Mapping[str, Any], path: tuple[Any, ...]) -> Any:
@@ -64,8 +73,10 @@ def render(
     curves: Mapping[str, plots.Curves],
     calibration: Calibration | None,
     thumbnails: Mapping[str, bytes],
+    language: str = "auto",
 ) -> str:
-    """The page. `curves` (by set) feed the plots; `thumbnails` (image id → encoded image) may be empty."""
+    """The page, in English and Korean. `curves` (by set) feed the plots; `thumbnails` (image id → encoded image) may be
+    empty; `language` is shown first, one of `LANGUAGES` (auto: the browser's, English without script)."""
 
     def metric(*steps: Any, style: str = "text") -> Markup:
         path: tuple[Any, ...] = ()
@@ -80,6 +91,9 @@ def render(
             formatted(value, style),
         )
 
+    def said(column: str) -> Markup:
+        return both(*TITLES.get(column, (escape(column), escape(column))))
+
     environment = Environment(
         loader=PackageLoader("eolgul.evaluate", "templates"),
         autoescape=True,
@@ -92,7 +106,9 @@ def render(
     return environment.get_template("report.html.j2").render(
         metrics=metrics,
         m=metric,
-        titles=TITLES,
+        t=both,
+        titled=said,
+        language=language,
         histograms=histograms,
         det=Markup(plots.det(curves, threshold)),
         curve=None if calibration is None else Markup(plots.calibration_curve(calibration)),

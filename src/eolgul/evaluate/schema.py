@@ -83,6 +83,7 @@ class Options(_Closed):
     pictures: bool
     resamples: Annotated[int, Field(gt=0)]
     without_anchored: Literal[True] | None = None
+    language: Literal["en", "ko"] | None = None
 
 
 class LikelihoodRatio(_Closed):
