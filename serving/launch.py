@@ -68,8 +68,6 @@ def command(
     if ipaddress.ip_address(host).is_loopback:
         env.setdefault("EOLGUL_DRAIN_S", "0")  # no load balancer is told of an address of this machine alone
     env["BENTOML_DO_NOT_TRACK"] = "True"
-    # Its access log writes paths, and a path of the gallery's names a person; serving.middleware writes one without.
-    env["BENTOML_CONFIG_OPTIONS"] = "api_server.logging.access.enabled=false " + env.get("BENTOML_CONFIG_OPTIONS", "")
     env["BENTOML_HOME"] = str(home)
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH", "")])])
     env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
@@ -154,6 +152,7 @@ def _started(
     port: int, host: str, timeout: float, output: IO[Any] | None, options: Mapping[str, Any]
 ) -> Iterator[tuple[Address, subprocess.Popen[bytes]]]:
     argv, env = command(port=port, host=host, **options)
+    patience = _patience(env)
     key = _secrets(env, host)
     env["EOLGUL_END_WITH_PARENT"] = "1"
     log = output or 2  # 2: the descriptor, since sys.stderr may be no real file
@@ -164,15 +163,21 @@ def _started(
             wait_ready(url, process, timeout)
             yield url, process
     finally:
-        stop(process, _patience(env))
+        stop(process, patience)
 
 
 def _patience(env: Mapping[str, str]) -> float:
-    """Seconds a stop may take: the drain, then the deadline of the last request accepted, then some for the end."""
-    fields = Settings.model_fields
-    return 10 + sum(
-        float(env.get(f"EOLGUL_{name.upper()}") or fields[name].default) for name in ("drain_s", "deadline_s")
-    )
+    """Seconds a stop may take: the drain, then the deadline of the last request accepted, then some for the end.
+    InputError for a setting that is no number."""
+    patience = 10.0
+    for setting in ("drain_s", "deadline_s"):
+        name = f"EOLGUL_{setting.upper()}"
+        value = env.get(name) or Settings.model_fields[setting].default
+        try:
+            patience += float(value)
+        except ValueError:
+            raise InputError(f"{name}: expected seconds, got {value!r}") from None
+    return patience
 
 
 @contextmanager

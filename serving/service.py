@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, cast
 
@@ -38,12 +39,15 @@ pages.add_to(APP)
     traffic={"timeout": 600},  # never reached: serving.api has a deadline, and says so in a problem document
     # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in serving.pages.
     metrics={"enabled": False},
+    # Its access log holds paths, and a path of the gallery names a person. serving.middleware writes one without.
+    logging={"access": {"enabled": False}},
 )
 class FaceVerification:
     """Are two photos of one person? The endpoints are in `serving.api`; this starts and stops what they share."""
 
     def __init__(self) -> None:
         settings = Settings()
+        _log()
         end_with_parent()  # a worker must not outlive the BentoML supervisor
         keyring = Keyring.ephemeral()
         if settings.encryption_keys_file:
@@ -94,6 +98,19 @@ def _link(settings: Settings, url: str, name: str, timeout_s: float) -> RedisLin
         password_file=settings.redis_password_file,
         ca_file=settings.redis_ca_file,
     )
+
+
+def _log() -> None:
+    """Our own lines (requests, model, audit) beside BentoML's, which sets up its own logger and no other."""
+    logger = logging.getLogger("eolgul")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s [%(levelname)s] %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        )
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _keys(settings: Settings) -> ApiKeys:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import httpx
 from PIL import Image
@@ -93,12 +94,20 @@ class Service:
         return 0.0
 
 
-def serve(package: ModelPackage, redis_url: str, folder: Path, **settings: object) -> Iterator[Service]:
+def serve(
+    package: ModelPackage, redis_url: str, folder: Path, *, output: IO[bytes] | None = None, **settings: object
+) -> Iterator[Service]:
     environment = (
         dict(os.environ)
         | {"EOLGUL_AUTH": "off"}
         | {f"EOLGUL_{name.upper()}": str(value) for name, value in settings.items()}
     )
-    options = {"model": package.path, "redis_url": redis_url, "home": folder, "environment": environment}
+    options = {
+        "model": package.path,
+        "redis_url": redis_url,
+        "home": folder,
+        "environment": environment,
+        "output": output,
+    }
     with launch.running(port=free_port(), **options) as url, httpx.Client(base_url=url, timeout=30) as client:
         yield Service(client)

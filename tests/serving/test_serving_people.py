@@ -53,8 +53,9 @@ def guarded(
         "redis_pause_s": 0.3,
         "gallery_timeout_s": 2,
     }
-    for service in serve(package, redis_server.url, tmp_path_factory.mktemp("bentoml"), **settings):
-        yield Guarded(service, keys, folder / "audit.jsonl")
+    with (folder / "service.log").open("wb") as log:
+        for service in serve(package, redis_server.url, tmp_path_factory.mktemp("bentoml"), output=log, **settings):
+            yield Guarded(service, keys, folder / "audit.jsonl")
 
 
 def test_no_key_no_answer(guarded: Guarded, people: People) -> None:
@@ -131,6 +132,8 @@ def test_enroll_identify_export_erase(guarded: Guarded, people: People, redis_se
     log = guarded.audit.read_text()
     assert {json.loads(line)["action"] for line in log.splitlines()} == {"enroll", "export", "delete"}
     assert PERSON not in log and "Hong" not in log
+    written = guarded.audit.with_name("service.log").read_text()
+    assert "DELETE /v1/people/{person} 200" in written and "Hong" not in written
 
 
 def test_nobody_is_enrolled_by_a_bad_request(guarded: Guarded, people: People) -> None:
