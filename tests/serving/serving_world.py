@@ -99,7 +99,7 @@ def serve(
 ) -> Iterator[Service]:
     environment = (
         dict(os.environ)
-        | {"EOLGUL_AUTH": "off"}
+        | {"EOLGUL_AUTH": "off", "EOLGUL_REQUESTS_PER_MINUTE": "0"}
         | {f"EOLGUL_{name.upper()}": str(value) for name, value in settings.items()}
     )
     options = {
