@@ -84,6 +84,7 @@ def write_people(
             name = f"p{person:02}"
             for image in range(images):
                 facts = {"split": split(person), "camera": f"C{5 + image % 3}", "light": f"L{1 + image % 2}"}
+                facts |= {"accessory": f"S00{1 + image // 3}", "expression": f"E0{1 + image % 3}", "resolution": "mid"}
                 writer.add(
                     f"{name}/{image}",
                     name,

@@ -83,7 +83,7 @@ def test_faces_not_found_count_as_refusals(evaluation: Path) -> None:
 
 def test_the_breakdown_counts_every_genuine_pair_of_a_condition(evaluation: Path) -> None:
     breakdown = read_metrics(evaluation)["breakdown"]
-    assert set(breakdown) == {"camera", "light"}
+    assert set(breakdown) == {"accessory", "camera", "expression", "light"}
     # Six images, two a camera: 15 pairs, of which the 6 among the other four images lack it.
     assert [(row["value"], row["genuine"]) for row in breakdown["camera"]] == [(f"C{n}", 14 * 9) for n in (5, 6, 7)]
 

@@ -201,6 +201,20 @@ def test_everything_is_said_in_both_languages(html: str) -> None:
         assert f'>{text}</text><text lang="ko"' in html
 
 
+def test_heat_maps_hold_rate_interval_and_number(html: str, metrics: dict[str, Any]) -> None:
+    """A cell a value of every condition, the worst of each map the darkest."""
+    assert set(metrics["breakdown"]) == {"camera", "light", "accessory", "expression"}  # one resolution says nothing
+    cells = re.findall(r'<div style="--heat: ([\d.]+)%">(.*?)</div>', html, flags=re.DOTALL)
+    assert len(cells) == 3 + 2 + 2 + 3
+    for heat, cell in cells:
+        column, place = re.findall(r'data-metric="breakdown\.(\w+)\.(\d+)\.fnmr"', cell)[0]
+        for figure in ("fnmr", "interval.0", "interval.1", "genuine"):
+            assert f'data-metric="breakdown.{column}.{place}.{figure}"' in cell
+        found = metrics["breakdown"][column]
+        most = max(row["fnmr"] for row in found)
+        assert float(heat) == pytest.approx(66 * found[int(place)]["fnmr"] / most if most else 0, abs=0.05)
+
+
 @pytest.mark.parametrize(("language", "lang"), [("auto", "en"), ("en", "en"), ("ko", "ko")])
 def test_the_language_asked_for_comes_first(tmp_path: Path, model: Path, language: str, lang: str) -> None:
     from tests.evaluate.conftest import write_benchmark

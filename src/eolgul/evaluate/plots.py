@@ -157,7 +157,7 @@ def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64]
 
 
 def cameras(rows: Sequence[Mapping[str, Any]]) -> str:
-    """FNMR and genuine pairs by the camera's yaw and pitch: a cell a camera of `breakdown`, darker where it fails."""
+    """By the camera's yaw and pitch: FNMR, its interval (per cent) and genuine pairs, darker where it fails."""
     from matplotlib.patches import Rectangle
 
     placed = [row for row in rows if "yaw" in row]
@@ -170,8 +170,8 @@ def cameras(rows: Sequence[Mapping[str, Any]]) -> str:
         axes.add_patch(
             Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=IMPOSTOR, alpha=0.06 + 0.6 * row["fnmr"] / worst)
         )
-        high = "" if row["interval"] is None else f"≤ {100 * row['interval'][1]:.2g}"
-        text = f"{100 * row['fnmr']:.3g} %\n{high}\nn {row['genuine']}"
+        ends = "" if row["interval"] is None else "–".join(f"{100 * end:.2g}" for end in row["interval"])
+        text = f"{100 * row['fnmr']:.3g} %\n{ends}\nn {row['genuine']}"
         size = min(8.0, 60 / len(yaws))
         axes.text(x, y, text, ha="center", va="center", fontsize=size, color=_INK)
     axes.set_xlim(-0.6, len(yaws) - 0.4)
