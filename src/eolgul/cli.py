@@ -31,6 +31,8 @@ pipeline_app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of 
 app.add_typer(pipeline_app, name="pipeline")
 key_app = typer.Typer(no_args_is_help=True, help="API keys of the service.")
 app.add_typer(key_app, name="key")
+signing_key_app = typer.Typer(no_args_is_help=True, help="Keys that sign published models.")
+app.add_typer(signing_key_app, name="signing-key")
 
 Workers = Annotated[int, typer.Option(help="Threads that decode and detect.", min=1)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -389,14 +391,45 @@ def compare(
 
 @app.command()
 def promote(
-    model: str,
-    evaluation: str,
     registry: Annotated[str, typer.Option(help="The registry: a folder or s3://bucket/prefix.")],
+    places: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL EVALUATION]", help="What is promoted; paths or s3://.")
+    ] = None,
+    to: Annotated[
+        str, typer.Option(help="Instead: back to this earlier model (its digest or the beginning of it).")
+    ] = "",
     current_evaluation: Annotated[str, typer.Option(help="Production's model measured on the candidate's data.")] = "",
     force: Annotated[bool, typer.Option(help="Promote in spite of the comparison.")] = False,
+    signing_key: Annotated[
+        str, typer.Option(envvar="EOLGUL_SIGNING_KEY_FILE", help="Private key file that signs the model.")
+    ] = "",
 ) -> None:
-    """Step 6: publish the model and point production at it, if it beats the one there."""
-    _say(steps.promote(model, evaluation, registry, current_evaluation=current_evaluation, force=force))
+    """Step 6: publish the model and point production at it, if it beats the one there. Or go back with --to."""
+    places = places or []
+    if to:
+        if places or current_evaluation or force:
+            raise InputError("--to goes back to a published model: no MODEL, EVALUATION, comparison or --force with it")
+        _say(steps.roll_back(registry, to, signing_key=signing_key))
+        return
+    if len(places) != 2:
+        raise InputError(f"{len(places)} places: expected MODEL EVALUATION, or --to DIGEST")
+    model, evaluation = places
+    _say(
+        steps.promote(
+            model, evaluation, registry, current_evaluation=current_evaluation, force=force, signing_key=signing_key
+        )
+    )
+
+
+@signing_key_app.command("new")
+def signing_key_new(
+    file: Annotated[Path, typer.Argument(help="The private key goes here (0600), the public one into FILE.pub.")],
+) -> None:
+    """Make an Ed25519 key: `promote --signing-key FILE` signs, serving trusts what EOLGUL_TRUSTED_KEYS_FILE lists."""
+    from eolgul.signing import SigningKey, public_file
+
+    made = SigningKey.new(file)
+    _say({"key_id": made.key_id, "private": str(file), "public": str(public_file(file))})
 
 
 @app.command()

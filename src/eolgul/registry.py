@@ -1,7 +1,8 @@
 """Step 6: choose the winner and publish it; what serving loads.
 
 A registry is a folder or an S3 prefix: `models/<digest>/…`, never changed once there; `production.json`, the pointer;
-`history.jsonl`, every decision. Promotion is one atomic replacement of the pointer.
+`signatures/<digest>.json`, who published a model, where it is signed; `history.jsonl`, every decision. Promotion is one
+atomic replacement of the pointer, and so is going back to an earlier model.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from eolgul.errors import InputError
 from eolgul.evaluate.compare import Decision, acceptable, better
 from eolgul.evaluate.files import read_metrics
 from eolgul.modelpackage import ModelPackage
+from eolgul.signing import SigningKey, TrustedKeys
 
 POINTER = "production.json"
 HISTORY = "history.jsonl"
@@ -65,8 +67,16 @@ def model_uri(registry: str, digest: str) -> str:
     return storage.join(registry, "models", digest)
 
 
-def download(registry: str, digest: str) -> ModelPackage:
-    """Bring a model to the local disk and check every file. InputError when it is not the model of that digest."""
+def signature_uri(registry: str, digest: str) -> str:
+    return storage.join(registry, "signatures", f"{digest}.json")
+
+
+def download(registry: str, digest: str, trusted: TrustedKeys | None = None) -> ModelPackage:
+    """Bring a model to the local disk and check every file. InputError when it is not the model of that digest, or, with
+    `trusted`, when none of those keys signed it; that is checked first, so nothing unsigned is fetched."""
+    if trusted is not None:
+        where = signature_uri(registry, digest)
+        trusted.check(digest, storage.read_bytes(where), where)
     package = ModelPackage.open(storage.fetch(model_uri(registry, digest)), check="sha256")
     if package.digest != digest:
         raise InputError(f"{model_uri(registry, digest)}: its digest is {package.digest}, the pointer says {digest}")
@@ -74,7 +84,13 @@ def download(registry: str, digest: str) -> ModelPackage:
 
 
 def promote(
-    model: Path, evaluation: Path, registry: str, *, current_evaluation: Path | None = None, force: bool = False
+    model: Path,
+    evaluation: Path,
+    registry: str,
+    *,
+    current_evaluation: Path | None = None,
+    force: bool = False,
+    signing_key: SigningKey | None = None,
 ) -> Promotion:
     """Publish `model` with its `evaluation`, and point production at it when it deserves that.
 
@@ -82,6 +98,7 @@ def promote(
     held-out data beyond doubt (`better`, a paired bootstrap): production's own evaluation is used when it was made from the same data, else
     `current_evaluation`, which must be production's model measured on the candidate's data. A tie keeps the current
     model. `force` promotes in spite of the comparison and says so. Every decision goes to `history.jsonl`.
+    With `signing_key` the published model is signed before the pointer changes, and so is one that is there already.
     Raises InputError when the evaluation is of another model, or two evaluations cannot be compared.
     """
     package = ModelPackage.open(model)
@@ -99,6 +116,7 @@ def promote(
     with TemporaryDirectory() as scratch:
         final = _with_evaluation(package, measured, Path(scratch) / "model")
         if production is not None and production.digest == final.digest:
+            _sign(registry, final.digest, signing_key)
             return Promotion(True, final.digest, ("this very model is in production already",))
         try:
             decision = _decide(measured, registry, production, current_evaluation)
@@ -116,12 +134,58 @@ def promote(
     if promoted and read_production(registry) != production and not force:
         raise InputError(f"{registry}: another model was promoted meanwhile; promote again to compare with that one")
     if promoted:
-        previous = production.digest if production else None
-        pointer = Production(final.digest, now, previous, reasons)
-        storage.write_bytes(storage.join(registry, POINTER), canonical_json(asdict(pointer)))
+        _sign(registry, final.digest, signing_key)
+        _point(registry, Production(final.digest, now, production.digest if production else None, reasons))
     _remember(registry, {"time": now, "promoted": promoted, "digest": final.digest, "reasons": list(reasons),
                          "against": production.digest if production else None})  # fmt: skip
     return Promotion(promoted, final.digest, reasons)
+
+
+def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = None) -> Promotion:
+    """Point production at an earlier model again, without a comparison. `digest` is its digest or the beginning of it.
+
+    The model is fetched and every file checked first. With `signing_key` it is signed, which an unsigned one needs
+    where serving trusts only signed ones. Goes to `history.jsonl`. InputError when no such model was ever promoted
+    here, several begin so, or its files are no longer whole.
+    """
+    production = read_production(registry)
+    found = _promoted_as(registry, digest)
+    if production is not None and production.digest == found:
+        return Promotion(True, found, ("this very model is in production already",))
+    download(registry, found)
+    _sign(registry, found, signing_key)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    against = production.digest if production else None
+    reasons = (f"rolled back from {against[:12]}" if against else "rolled back",)
+    _point(registry, Production(found, now, against, reasons))
+    _remember(registry, {"time": now, "promoted": True, "digest": found, "reasons": list(reasons), "against": against})
+    return Promotion(True, found, reasons)
+
+
+def _promoted_as(registry: str, beginning: str) -> str:
+    """The one digest among those ever promoted that begins so."""
+    where = storage.join(registry, HISTORY)
+    try:
+        entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
+        digests = {_digest(entry["digest"]) for entry in entries if entry["promoted"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: expected a line of JSON with digest and promoted a decision ({error})") from error
+    found = sorted(digest for digest in digests if beginning and digest.startswith(beginning))
+    if len(found) != 1:
+        known = ", ".join(digest[:12] for digest in sorted(digests)) or "none"
+        raise InputError(
+            f"{registry}: {len(found)} promoted models have a digest that begins with {beginning!r}, expected one of {known}"
+        )
+    return found[0]
+
+
+def _sign(registry: str, digest: str, key: SigningKey | None) -> None:
+    if key is not None:
+        storage.write_bytes(signature_uri(registry, digest), key.sign(digest))
+
+
+def _point(registry: str, production: Production) -> None:
+    storage.write_bytes(storage.join(registry, POINTER), canonical_json(asdict(production)))
 
 
 def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> Artifact:

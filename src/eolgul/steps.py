@@ -6,17 +6,22 @@ what it made, and returns the facts that both print: artifact, digest, counts, s
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings
+
+if TYPE_CHECKING:
+    from eolgul.registry import Promotion
+    from eolgul.signing import SigningKey
 
 Facts = dict[str, Any]
 Progress = Callable[[int], None]
@@ -224,9 +229,16 @@ def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
     return step(storage.fetch(candidate), storage.fetch(current), seed=seed)
 
 
-def promote(model: str, evaluation: str, registry: str, *, current_evaluation: str = "", force: bool = False) -> Facts:
-    """Step 6."""
-    from eolgul.registry import model_uri
+def promote(
+    model: str,
+    evaluation: str,
+    registry: str,
+    *,
+    current_evaluation: str = "",
+    force: bool = False,
+    signing_key: str | None = None,
+) -> Facts:
+    """Step 6. `signing_key` is a private key's file; None takes EOLGUL_SIGNING_KEY_FILE's, so that a component signs."""
     from eolgul.registry import promote as step
 
     started = time.monotonic()
@@ -236,7 +248,29 @@ def promote(model: str, evaluation: str, registry: str, *, current_evaluation: s
         registry,
         current_evaluation=storage.fetch(current_evaluation) if current_evaluation else None,
         force=force,
+        signing_key=_signing_key(signing_key),
     )
+    return _decision(registry, decided, started)
+
+
+def roll_back(registry: str, digest: str, *, signing_key: str | None = None) -> Facts:
+    """An earlier model into production again; `digest` may be its beginning, `signing_key` as for `promote`."""
+    from eolgul.registry import roll_back as step
+
+    started = time.monotonic()
+    return _decision(registry, step(registry, digest, signing_key=_signing_key(signing_key)), started)
+
+
+def _signing_key(file: str | None) -> SigningKey | None:
+    from eolgul.signing import SigningKey
+
+    file = os.environ.get("EOLGUL_SIGNING_KEY_FILE", "") if file is None else file
+    return SigningKey.read(Path(file)) if file else None
+
+
+def _decision(registry: str, decided: Promotion, started: float) -> Facts:
+    from eolgul.registry import model_uri
+
     return {
         "artifact": model_uri(registry, decided.digest),
         "digest": decided.digest,
