@@ -4,6 +4,7 @@ const photos = [...document.querySelectorAll(".photo")].map((element, index) => 
   element, index, field: element.dataset.field, input: $("input", element), file: null, url: null,
 }));
 const SCALE = [-0.2, 1]; // strangers lie around zero; what is less alike than -0.2 is drawn at the left end
+const MARKS = { same: "M14 25l7 7 13-15", different: "M16 16l16 16M32 16L16 32", undecided: "M18 18a6 6 0 1 1 9 5q-3 2-3 5M24 35v.1" };
 const state = { language: initialLanguage(), model: null, answer: null, problem: null, working: false, run: 0 };
 
 function initialLanguage() {
@@ -40,9 +41,10 @@ async function compare() {
   for (const photo of photos) form.append(photo.field, photo.file, "photo"); // file names are nobody's business
   let answer = null, problem = null;
   try {
-    const response = await fetch("/v1/verify", { method: "POST", body: form });
+    const response = await session.fetch("/v1/verify", { method: "POST", body: form });
     const body = await response.json();
     if (response.ok) answer = body; else problem = body;
+    if (response.status === 401) askForKey();
   } catch {
     problem = { code: "offline" };
   }
@@ -109,13 +111,12 @@ function renderAnswer(words) {
   const { answer } = state;
   $("#answer").hidden = !answer;
   if (!answer) return;
-  const same = answer.verdict === "same";
   const place = (value) => `${100 * Math.min(1, Math.max(0, (value - SCALE[0]) / (SCALE[1] - SCALE[0])))}%`;
   const value = answer.similarity.toFixed(3), limit = answer.threshold.toFixed(3);
-  $("#answer").classList.toggle("same", same);
-  $("#mark").setAttribute("d", same ? "M14 25l7 7 13-15" : "M16 16l16 16M32 16L16 32");
-  $("#verdict").textContent = same ? words.same : words.different;
-  $("#rate").textContent = rate(words, answer);
+  for (const word of Object.keys(MARKS)) $("#answer").classList.toggle(word, word === answer.verdict);
+  $("#mark").setAttribute("d", MARKS[answer.verdict]);
+  $("#verdict").textContent = words[answer.verdict];
+  $("#rate").textContent = `${rate(words, answer)} ${interval(words, answer)}`.trim();
   $("#similarity").textContent = value;
   $("#bar").setAttribute("aria-label", words.scale(value, limit));
   $("#zone").style.left = $("#limit").style.left = place(answer.threshold);
@@ -135,6 +136,12 @@ function rate(words, answer) {
   const odds = answer.false_match_rate;
   if (odds <= answer.false_match_rate_floor) return words.rateFloor(round(1 / odds));
   return odds > 0.1 ? words.rateMany(Math.round(odds * 100)) : words.rate(round(1 / odds));
+}
+
+function interval(words, answer) { // a rate of 0 has no "1 of N": then only the upper end is said
+  if (!answer.false_match_rate_interval) return "";
+  const [low, high] = answer.false_match_rate_interval;
+  return low > 0 ? words.between(round(1 / high), round(1 / low)) : words.atMost(round(1 / high));
 }
 
 function round(number) { // two significant digits: more would claim what the data does not hold
@@ -169,9 +176,15 @@ function renderModel(words) {
   $("#report").hidden = !model?.report;
 }
 
+function askForKey() {
+  $("#key").hidden = false;
+  $("#key-field").focus();
+}
+
 async function loadModel() {
   try {
-    const response = await fetch("/v1/models/current");
+    const response = await session.fetch("/v1/models/current");
+    if (response.status === 401) return askForKey();
     if (!response.ok) throw new Error(String(response.status));
     state.model = await response.json();
     render();
@@ -209,5 +222,14 @@ for (const button of document.querySelectorAll("[data-language]"))
   button.addEventListener("click", () => setLanguage(button.dataset.language));
 $("#compare").addEventListener("submit", (event) => { event.preventDefault(); if (!$("#go").disabled) compare(); });
 $("#compare").addEventListener("reset", () => { for (const photo of photos) choose(photo, null); $("#file1").focus(); });
+$("#key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  session.use($("#key-field").value.trim());
+  $("#key-field").value = "";
+  $("#key").hidden = true;
+  state.problem = null;
+  render();
+  loadModel();
+});
 render();
 loadModel();
