@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from serving_world import People, Service
+from serving_world import People, Service, serve
+
+from serving.keys import new_key
 
 CHROMIUM = os.environ.get("EOLGUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (or in EOLGUL_CHROMIUM)")
@@ -154,6 +156,26 @@ def test_keyboard_alone_is_enough(page, photos) -> None:  # type: ignore[no-unty
     tab_to(page, "go")
     page.keyboard.press("Enter")  # a second time: now from the cache
     page.wait_for_function("() => document.querySelector('#facts').textContent.includes('yes · yes')")
+
+
+def test_a_key_from_the_address_or_the_field(browser, package, redis_server, photos, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    key = new_key(tmp_path / "keys.json", tenant="one", scopes=("verify",))[0]
+    settings = {"auth": "on", "api_keys_file": tmp_path / "keys.json"}
+    for guarded in serve(package, redis_server.url, tmp_path / "home", **settings):
+        address = str(guarded.client.base_url.join("/ui/"))
+        page = browser.new_page(locale="en-GB")
+        page.goto(f"{address}#key={key}")
+        assert page.url == address
+        compare(page, photos["a1"], photos["a1"])
+        page.close()
+        page = browser.new_page(locale="en-GB")
+        page.goto(address)
+        page.wait_for_selector("#key:not([hidden])")
+        assert "needs a valid API key" in page.inner_text("#key")
+        page.fill("#key-field", key)
+        page.keyboard.press("Enter")
+        compare(page, photos["a1"], photos["a1"])
+        page.close()
 
 
 def test_both_languages_say_everything() -> None:
