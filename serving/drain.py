@@ -45,7 +45,8 @@ class Drain:
     3. The listening socket is shut down, in every process that holds it: clients that come now are refused. Merely
        closing it would not do: the supervisor holds it too, so the kernel would go on completing connections that no
        one accepts, and reset them at the end.
-    4. uvicorn's own handler ends the server once all that was accepted is answered.
+    4. uvicorn's own handler ends the server once all that was accepted is answered. It closes the connections on which
+       no request is under way, as HTTP lets a server do at any time.
 
     SIGTERM ends the whole service, since its workers share the socket. A second SIGTERM skips what is left of step 1.
     """

@@ -239,8 +239,10 @@ def open_package(settings: Settings) -> ModelPackage:
     if settings.model is not None:
         return ModelPackage.open(settings.model)
     from eolgul import registry
+    from eolgul.signing import TrustedKeys
 
     production = registry.read_production(settings.registry)
     if production is None:
         raise InputError(f"{settings.registry}: no model has been promoted yet; run `eolgul promote`")
-    return registry.download(settings.registry, production.digest)
+    trusted = TrustedKeys.read(settings.trusted_keys_file) if settings.trusted_keys_file else None
+    return registry.download(settings.registry, production.digest, trusted)

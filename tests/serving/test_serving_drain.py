@@ -20,6 +20,7 @@ import pytest
 from serving_world import People, free_port
 from starlette.types import Message, Receive, Scope, Send
 
+from eolgul.errors import InputError
 from eolgul.modelpackage import ModelPackage
 from serving import launch
 from serving.middleware import Edge
@@ -154,6 +155,16 @@ def eventually(ask: Callable[[], httpx.Response], good: Callable[[httpx.Response
             return answer
         time.sleep(0.02)
     raise AssertionError(answer)
+
+
+def test_a_drain_that_is_no_number_is_said_before_anything_starts(package: ModelPackage, tmp_path: Path) -> None:
+    environment = dict(os.environ) | {"EOLGUL_DRAIN_S": "soon"}
+    options = {"model": package.path, "home": tmp_path, "environment": environment}
+    with (
+        pytest.raises(InputError, match=r"^EOLGUL_DRAIN_S: expected seconds, got 'soon'$"),
+        launch.running(port=free_port(), **options),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
