@@ -44,6 +44,7 @@ async function compare() {
     const response = await session.fetch("/v1/verify", { method: "POST", body: form });
     const body = await response.json();
     if (response.ok) answer = body; else problem = body;
+    if (answer && answer.model !== state.model?.digest) await loadModel(); // another was swapped in
     if (response.status === 401) askForKey();
   } catch {
     problem = { code: "offline" };
@@ -118,8 +119,14 @@ function renderAnswer(words) {
   $("#verdict").textContent = words[answer.verdict];
   $("#rate").textContent = `${rate(words, answer)} ${interval(words, answer)}`.trim();
   $("#similarity").textContent = value;
-  $("#bar").setAttribute("aria-label", words.scale(value, limit));
-  $("#zone").style.left = $("#limit").style.left = place(answer.threshold);
+  const [low, high] = answer.threshold_interval;
+  $("#bar").setAttribute("aria-label", words.scale(value, low.toFixed(3), high.toFixed(3)));
+  $("#doubt").style.left = place(low);
+  $("#doubt").style.right = `calc(100% - ${place(high)})`;
+  $("#scores").setAttribute("aria-label", words.scores);
+  drawHistogram($("#scores"), state.model?.digest === answer.model ? state.model.calibration : null, SCALE);
+  $("#zone").style.left = place(high);
+  $("#limit").style.left = place(answer.threshold);
   const label = $("#limit span");
   label.textContent = words.threshold(limit);
   label.style.transform = `translateX(-${place(answer.threshold)})`; // at the ends it must not leave the scale
@@ -127,6 +134,7 @@ function renderAnswer(words) {
   facts([
     [words.factTime, `${answer.timings_ms.total.toFixed(1)} ms`],
     [words.factCached, answer.cached.map((cached) => (cached ? words.yes : words.no)).join(" · ")],
+    [words.factQuality, answer.faces.map((face) => words.quality(face.quality.inter_eye_distance, face.quality.yaw)).join(" · ")],
     [words.factScores, answer.faces.map((face) => face.detection_score.toFixed(3)).join(" · ")],
     [words.factModel, answer.model],
   ]);

@@ -183,3 +183,12 @@ def test_both_languages_say_everything() -> None:
     english, korean = words.split("\n  ko: {")
     names = [set(re.findall(r"\b([a-zA-Z0-9_]+): (?:[\"(`]|\()", half)) for half in (english, korean)]
     assert names[0] - names[1] == names[1] - names[0] == set()
+
+
+def test_the_score_stands_on_the_calibrated_histogram(page, photos: dict[str, str]) -> None:  # type: ignore[no-untyped-def]
+    compare(page, photos["a1"], photos["b1"])
+    assert page.locator("#scores path").count() == 2
+    assert page.locator(".legend").inner_text().split("\n") == ["pairs of strangers", "pairs of one person"]
+    box = page.locator("#doubt").bounding_box()
+    limit = page.locator("#limit").bounding_box()
+    assert box["x"] <= limit["x"] <= box["x"] + box["width"]  # the interval holds its threshold

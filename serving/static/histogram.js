@@ -1,0 +1,27 @@
+"use strict";
+// The scores of the calibration people, drawn over the similarity scale: strangers as a filled shape, pairs of one
+// person as a line, each as tall as its own peak, since there are thousands of strangers' pairs for one of the other.
+function drawHistogram(svg, calibration, [low, high]) {
+  svg.replaceChildren();
+  const { histogram_genuine: genuine, histogram_impostor: impostor } = calibration ?? {};
+  svg.parentElement.hidden = !genuine?.length || !impostor?.length;
+  if (svg.parentElement.hidden) return;
+  const width = 600, height = 90, bins = genuine.length;
+  const x = (value) => (width * (value - low)) / (high - low);
+  const outline = (counts) => {
+    const peak = Math.max(...counts, 1);
+    const steps = counts.map((count, bin) => {
+      const from = x(-1 + (2 * bin) / bins), to = x(-1 + (2 * (bin + 1)) / bins), y = height - (height - 4) * (count / peak);
+      return `L${from.toFixed(1)} ${y.toFixed(1)}L${to.toFixed(1)} ${y.toFixed(1)}`;
+    });
+    return `M${x(-1).toFixed(1)} ${height}${steps.join("")}L${width} ${height}`;
+  };
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  for (const [counts, name] of [[impostor, "strangers"], [genuine, "one-person"]]) {
+    const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    path.setAttribute("d", outline(counts));
+    path.setAttribute("class", name);
+    svg.append(path);
+  }
+}
