@@ -375,12 +375,15 @@ class Gallery:
 
 
 def checked_person(person: str) -> str:
-    """The id in Unicode's NFC, so that one name is one person however it was typed. RejectionError `bad_request`."""
+    """The id in Unicode's NFC, so that one name is one person however it was typed. RejectionError `bad_request`.
+
+    What an address could not name (a slash, `.` and `..`, which clients resolve) could be enrolled and never erased.
+    """
     person = unicodedata.normalize("NFC", person)
     bad = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in person)
-    if bad or not 1 <= len(person) <= 128 or person != person.strip():
+    if bad or not 1 <= len(person) <= 128 or person != person.strip() or "/" in person or person in (".", ".."):
         raise RejectionError(
-            "a person's id has 1 to 128 characters, no control characters and no space around it",
+            "a person's id has 1 to 128 characters, no slash, no control characters, no space around it, and is not . or ..",
             "bad_request",
             "person",
         )

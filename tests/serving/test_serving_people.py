@@ -141,6 +141,8 @@ def test_nobody_is_enrolled_by_a_bad_request(guarded: Guarded, people: People) -
         ({"person": "x"}, [("images", people.b1), ("images", b"no picture")], 422, "not_an_image"),
         ({}, [("images", people.b1)], 400, "missing_field"),
         ({"person": "x" * 200}, [("images", people.b1)], 400, "bad_request"),
+        ({"person": "a/b"}, [("images", people.b1)], 400, "bad_request"),  # no address could erase it
+        ({"person": ".."}, [("images", people.b1)], 400, "bad_request"),
         ({"person": "x"}, [("images", people.b1)] * 11, 413, "too_large"),
     ]
     for data, files, status, code in bad:
