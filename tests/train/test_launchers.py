@@ -1,0 +1,78 @@
+"""What only a real launcher and a real compiler show: `torchrun` on two processes, and `torch.compile`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from eolgul.modelpackage import ModelPackage
+from eolgul.train import backbones
+from eolgul.train.loop import train
+from tests.train.conftest import PlainNet
+from tests.train.test_loop import tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+WITH_PLAIN = """
+from eolgul.cli import main
+from eolgul.train import backbones
+from tests.train.conftest import PlainNet
+backbones.BACKBONES["plain"] = PlainNet
+main()
+"""
+
+
+def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path) -> None:
+    """The command line as a person types it: the first process speaks and packages, the images are all seen once."""
+    overrides = [
+        "backbone=plain",
+        "embedding_size=32",
+        "batch_size=12",
+        "epochs=2",
+        "precision=fp32",
+        "warmup_epochs=0",
+    ]
+    options = ["--recipe", "demo", *(word for one in overrides for word in ("--set", one))]
+    script = tmp_path / "eolgul_with_a_small_network.py"
+    script.write_text(WITH_PLAIN)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+
+    def run(launcher: list[str], out: Path) -> dict[str, object]:
+        done = subprocess.run(
+            [sys.executable, *launcher, str(script), "train", str(toy), str(out), *options],
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        assert len(lines) == 1  # the first process alone speaks
+        assert ModelPackage.open(out).digest == lines[0]["digest"]
+        curve: dict[str, object] = json.loads((out / "training.json").read_text())["curve"][0]
+        return curve
+
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    together, alone = run(torchrun, tmp_path / "two"), run([], tmp_path / "one")
+    assert together.keys() == alone.keys()
+    assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)  # the network has no batch norm
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
+def test_a_compiled_network_learns_the_same(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without dropout, whose random numbers a compiled network draws in another way."""
+    monkeypatch.setitem(backbones.BACKBONES, "plain", PlainNet)
+    made = [
+        train(toy, tmp_path / name, recipe=tiny("backbone=plain", "epochs=2", f"compile={name}"))
+        for name in ("true", "false")
+    ]
+    one, other = (load_file(package.path / "model.safetensors") for package in made if package is not None)
+    assert one.keys() == other.keys()  # no trace of the wrapper in the names
+    for name in one:
+        assert torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-4), name
