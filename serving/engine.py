@@ -1,7 +1,7 @@
 """Who may come in, and who works: a bounded crowd of requests in front of a few threads that run the networks.
 
-Images that wait are given to the networks together, as many as a thread finds (at most `max_batch`): nothing waits for
-a batch to fill, so a lone request is not slowed, and a crowd shares the cost of each network's call.
+Images that wait are given to the networks together, a thread's share of them at once (at most `max_batch`): nothing
+waits for a batch to fill, a lone request's two images go to two threads, and a crowd shares the cost of each call.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Engine:
         while (job := self._jobs.get()) is not None:
             batch = [job]
             ended = False
-            while len(batch) < self._max_batch and not ended:
+            share = 1 + self._jobs.qsize() // len(self._threads)  # the other threads want their part
+            while len(batch) < min(self._max_batch, share) and not ended:
                 try:
                     following = self._jobs.get_nowait()
                 except queue.Empty:
