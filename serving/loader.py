@@ -18,9 +18,8 @@ from eolgul import registry, storage
 from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
 from eolgul.modelpackage import ModelPackage
-from eolgul.signing import TrustedKeys
 from serving import LOADING, metrics
-from serving.model import ServedModel
+from serving.model import ServedModel, trusted_keys
 from serving.problems import RejectionError
 from serving.settings import Settings
 
@@ -90,7 +89,7 @@ class Loader:
         elif time.monotonic() < self._again:
             return
         try:
-            package = registry.download(self._settings.registry, digest, _trusted(self._settings))
+            package = registry.download(self._settings.registry, digest, trusted_keys(self._settings))
             self._load(package)
         except Exception as error:  # whatever is wrong with the new one, the old one stays
             self._refused, self._again = digest, time.monotonic() + self._pause_s
@@ -151,11 +150,6 @@ def _labels(model: ServedModel) -> tuple[str, str, str]:
     return model.digest, model.package.backbone, str(model.synthetic).lower()
 
 
-def _trusted(settings: Settings) -> TrustedKeys | None:
-    """Read at each use, so that a key can be added or withdrawn without a restart."""
-    return TrustedKeys.read(settings.trusted_keys_file) if settings.trusted_keys_file else None
-
-
 def _note(settings: Settings) -> Path:
     """The file that says which model of this registry was last verified; a cache may serve several registries."""
     name = hashlib.sha256(settings.registry.rstrip("/").encode()).hexdigest()[:16]
@@ -183,7 +177,7 @@ def _kept(settings: Settings) -> ModelPackage | None:
         signature = base64.b64decode(note["signature"]) if "signature" in note else None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{file}: expected digest and path of the model served last ({error})") from error
-    if trusted := _trusted(settings):
+    if trusted := trusted_keys(settings):
         trusted.check(digest, signature, str(file))
     package = ModelPackage.open(path, check="sha256")
     if package.digest != digest:

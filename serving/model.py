@@ -22,6 +22,7 @@ from eolgul.errors import InputError
 from eolgul.evaluate.calibration import Calibration
 from eolgul.modelpackage import ModelPackage
 from eolgul.recognizer import Recognizer
+from eolgul.signing import TrustedKeys
 from serving import images, metrics
 from serving.metrics import stage
 from serving.settings import Settings
@@ -239,10 +240,13 @@ def open_package(settings: Settings) -> ModelPackage:
     if settings.model is not None:
         return ModelPackage.open(settings.model)
     from eolgul import registry
-    from eolgul.signing import TrustedKeys
 
     production = registry.read_production(settings.registry)
     if production is None:
         raise InputError(f"{settings.registry}: no model has been promoted yet; run `eolgul promote`")
-    trusted = TrustedKeys.read(settings.trusted_keys_file) if settings.trusted_keys_file else None
-    return registry.download(settings.registry, production.digest, trusted)
+    return registry.download(settings.registry, production.digest, trusted_keys(settings))
+
+
+def trusted_keys(settings: Settings) -> TrustedKeys | None:
+    """Read at each use, so that a key can be added or withdrawn without a restart. None where any model is served."""
+    return TrustedKeys.read(settings.trusted_keys_file) if settings.trusted_keys_file else None
