@@ -128,6 +128,9 @@ class EmbeddingCache:
         if isinstance(values, Unreachable):
             metrics.CACHE.labels("error").inc(len(keys))
             return [None] * len(keys)
+        foreign = [key.name for key, value in zip(keys, values, strict=True) if "WRONGTYPE" in str(value)]
+        if foreign:  # no hash: nothing could be stored there either, as long as it lives
+            await self._link.run("deletion", lambda redis: redis.delete(*foreign))
         return [self._read(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def put(self, key: CacheKey, analysis: Analysis) -> None:
@@ -183,6 +186,8 @@ class EmbeddingCache:
             return None
         analysis = unpack(key, value, self._keyring) if isinstance(value, bytes) else None
         if analysis is None and self._link is not None:
-            self._link.log("cache: a value is not what was stored under its key, or its key is gone; it is ignored")
+            self._link.log(
+                "cache: a value is not what was stored under its key, or its key is gone; it is ignored", "value"
+            )
         metrics.CACHE.labels("error" if analysis is None else "hit").inc()
         return analysis

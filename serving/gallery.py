@@ -370,7 +370,7 @@ class Gallery:
         return value
 
     def _unavailable(self, reason: str) -> RejectionError:
-        self._link.log(f"gallery: {reason}")
+        self._link.log(f"gallery: {reason}", reason)
         return RejectionError(f"the gallery cannot answer: {reason}", "gallery_unavailable")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from time import monotonic
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.exceptions import ResponseError, WatchError
 
 from eolgul.errors import InputError
 
@@ -71,7 +72,8 @@ class RedisLink:
         """
         self._name, self._timeout_s, self._pause_s = name, timeout_s, pause_s
         self._paused_until = 0.0
-        self._logged_at = -_LOG_EVERY_S
+        self._failing_since: float | None = None
+        self._logged_at: dict[str, float] = {}
         options: dict[str, Any] = {}
         if username or password_file:
             if "@" in url.partition("://")[2].partition("/")[0]:
@@ -101,24 +103,40 @@ class RedisLink:
             return UNREACHABLE
         try:
             async with asyncio.timeout(2 * self._timeout_s):
-                return await call(self._redis)
+                value = await call(self._redis)
         except WatchError:
             raise
         except ResponseError as error:
-            self.log(f"{self._name}: Redis refused a {what}: {type(error).__name__}: {error}")
-        except (RedisError, OSError, TimeoutError) as error:
+            self.log(f"{self._name}: Redis refused a {what}: {_told(error)}", type(error).__name__)
+        except Exception as error:  # what is no Redis makes the client raise anything, ValueError and IndexError too
             self._paused_until = monotonic() + self._pause_s
-            self.log(f"{self._name}: a {what} failed: {type(error).__name__}: {error}")
+            self._failing_since = self._failing_since or monotonic()
+            self.log(f"{self._name}: a {what} failed: {_told(error)}", type(error).__name__)
+        else:
+            if self._failing_since is not None:
+                seconds, self._failing_since = monotonic() - self._failing_since, None
+                self.log(f"{self._name}: Redis answers again after {seconds:.1f} s", "again")
+            return value
         return UNREACHABLE
 
-    def log(self, sentence: str) -> None:
-        """At most a line every half minute: a dead Redis must not fill the log."""
-        if monotonic() - self._logged_at >= _LOG_EVERY_S:
-            self._logged_at = monotonic()
+    def log(self, sentence: str, kind: str) -> None:
+        """At most a line of a kind every half minute: a dead Redis must not fill the log, nor hide another trouble."""
+        if monotonic() - self._logged_at.get(kind, -_LOG_EVERY_S) >= _LOG_EVERY_S:
+            self._logged_at[kind] = monotonic()
             logger.warning(sentence)
 
     async def close(self) -> None:
         await self._redis.aclose()
+
+
+# What the client puts before an error in a pipeline, and Redis behind an unknown command: keys, which name a tenant
+# and a picture, and values.
+_ARGUMENTS = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: |, with args beginning with: .*", re.DOTALL)
+
+
+def _told(error: Exception) -> str:
+    """The error for the log, without the arguments of the command that failed."""
+    return f"{type(error).__name__}: {_ARGUMENTS.sub('', str(error))}"
 
 
 def _check_readable(file: Path | None) -> None:
