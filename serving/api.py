@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Security
+import numpy as np
+from fastapi import APIRouter, FastAPI, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
+from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from eolgul.errors import InputError
+from eolgul.images import encode_png
 from serving import metrics, problems
 from serving.audit import Audit
 from serving.cache import CacheKey, EmbeddingCache
@@ -265,7 +269,9 @@ async def embed(request: Request) -> Response:
 
 
 @router.post("/detect", responses=answers(DetectAnswer), openapi_extra=request_body(ONE))
-async def detect(request: Request) -> Response:
+async def detect(
+    request: Request, crops: bool = Query(False, description="give each face's aligned crop too")
+) -> Response:
     """A photo → every face in it, with quality; `chosen` is the one that verify would use."""
     async with call(request, "detect") as asked:
         body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
@@ -274,10 +280,16 @@ async def detect(request: Request) -> Response:
         except InputError as error:
             raise RejectionError(str(error), error.code, "image") from error
         asked.spent(timings)
+        shown = await asyncio.to_thread(_as_text, found.aligned) if crops else [None] * len(found.faces)
         faces = [
-            FoundFace(**DetectedFace.facts(face), chosen=row == found.chosen) for row, face in enumerate(found.faces)
+            FoundFace(**DetectedFace.facts(face), chosen=row == found.chosen, crop=shown[row])
+            for row, face in enumerate(found.faces)
         ]
         return answer(DetectAnswer(**asked.facts(), faces=faces, size=(found.width, found.height)))
+
+
+def _as_text(pictures: Sequence[NDArray[np.uint8]]) -> list[str | None]:
+    return [base64.b64encode(encode_png(picture)).decode() for picture in pictures]
 
 
 def refused(request: Request, error: Exception) -> Response:

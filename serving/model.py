@@ -56,9 +56,13 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Every face of one image, best score first; `chosen` is the row that the model's policy takes, None without one."""
+    """Every face of one image, best score first; `chosen` is the row that the model's policy takes, None without one.
+
+    `aligned` are the faces as the recognizer would see them, uint8 RGB 112 x 112 x 3 each.
+    """
 
     faces: tuple[Face, ...]
+    aligned: tuple[NDArray[np.uint8], ...]
     chosen: int | None
     width: int
     height: int
@@ -168,8 +172,9 @@ class ServedModel:
             chosen = choose(faces, self._which, (width, height))
         except InputError:  # the policy takes no one of several: that is verify's answer, not a fault here
             chosen = None
-        shown = tuple(_face(faces, row, align_face(pixels, faces.landmarks[row])) for row in range(len(faces)))
-        return Detection(shown, chosen, width, height), timings
+        aligned = tuple(align_face(pixels, faces.landmarks[row]) for row in range(len(faces)))
+        shown = tuple(_face(faces, row, crop) for row, crop in enumerate(aligned))
+        return Detection(shown, aligned, chosen, width, height), timings
 
     def compare(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> Verdict:
         """The verdict on two embeddings made by this model (the caller sees to that)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -17,11 +19,22 @@ from serving.keys import TICKET_S
 from serving.model import ServedModel
 
 STATIC = Path(__file__).parent / "static"
+_VIEWS = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "views"),
+    autoescape=True,
+    trim_blocks=True,
+    undefined=StrictUndefined,
+)
+# Only the pages may ask for the camera, and only for themselves; nothing else of the browser's is wanted.
+_PERMISSIONS = {"Permissions-Policy": "camera=(self), microphone=(), geolocation=()"}
+_PAGES = {"/ui/": "compare"}
 _REPORT, _COOKIE = "/ui/report.html", "eolgul_report"
 # The report is one self-contained file: its own styles, scripts and plots, and nothing from anywhere else.
-_REPORT_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"
-)
+_REPORT_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    "font-src data:",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
 
 
 def describe(model: ServedModel) -> dict[str, Any]:
@@ -48,8 +61,15 @@ def add_to(app: FastAPI) -> None:
         Route("/report", lambda request: RedirectResponse("/ui/report.html")),
         Route(_REPORT, _report_page),
         Route("/ui", lambda request: RedirectResponse("/ui/")),
-        Mount("/ui", StaticFiles(directory=STATIC, html=True)),
+        *(Route(path, _page(name)) for path, name in _PAGES.items()),
+        Mount("/ui", StaticFiles(directory=STATIC)),
     ]
+
+
+def _page(name: str) -> Callable[[Request], Response]:
+    """The page's endpoint: it is the same for everybody and made once, since all that differs comes through the API."""
+    html = _VIEWS.get_template(f"{name}.html").render(page=name)
+    return lambda request: HTMLResponse(html, headers=_PERMISSIONS)
 
 
 async def _current(request: Request) -> Response:
@@ -76,7 +96,7 @@ async def _report_page(request: Request) -> Response:
     report = _report(state.loader.model)
     if not report.is_file():
         return problems.response("not_found", "the served model has no evaluation report")
-    return FileResponse(report, media_type="text/html", headers={"Content-Security-Policy": _REPORT_POLICY})
+    return FileResponse(report, media_type="text/html", headers=_REPORT_HEADERS)
 
 
 def _report(model: ServedModel) -> Path:

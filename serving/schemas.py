@@ -150,6 +150,9 @@ class EmbedAnswer(ModelAnswer):
 
 class FoundFace(DetectedFace):
     chosen: bool = Field(description="whether the model's policy takes this one")
+    crop: str | None = Field(
+        default=None, description="with `crops=true`, the aligned face as the recognizer sees it: PNG as base64"
+    )
 
 
 class DetectAnswer(ModelAnswer):

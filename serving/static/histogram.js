@@ -1,7 +1,6 @@
-"use strict";
 // The scores of the calibration people, drawn over the similarity scale: strangers as a filled shape, pairs of one
 // person as a line, each as tall as its own peak, since there are thousands of strangers' pairs for one of the other.
-function drawHistogram(svg, calibration, [low, high]) {
+export function drawHistogram(svg, calibration, [low, high]) {
   svg.replaceChildren();
   const { histogram_genuine: genuine, histogram_impostor: impostor } = calibration ?? {};
   svg.parentElement.hidden = !genuine?.length || !impostor?.length;

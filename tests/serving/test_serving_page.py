@@ -2,65 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from page_world import CHROMIUM, address, chromium, compare, files, opened
 from serving_world import People, Service, serve
 
 from serving.keys import new_key
 
-CHROMIUM = os.environ.get("EOLGUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (or in EOLGUL_CHROMIUM)")
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-Open = Callable[..., object]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic", *QUIET]
-        )
-        yield chromium
-        chromium.close()
+    pytest.importorskip("playwright.sync_api")
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
 def photos(people: People, tmp_path: Path) -> dict[str, str]:
-    contents = {"a1": people.a1, "a2": people.a2, "b1": people.b1, "text": b"no image"}
-    for name, data in contents.items():
-        (tmp_path / f"{name}.png").write_bytes(data)
-    return {name: str(tmp_path / f"{name}.png") for name in contents}
+    return files(tmp_path, a1=people.a1, a2=people.a2, b1=people.b1, text=b"no image")
 
 
 @pytest.fixture
 def page(browser, service: Service):  # type: ignore[no-untyped-def]
-    context = browser.new_context(locale="en-GB")
-    page = context.new_page()
-    page.foreign = []
-    page.on("request", lambda request: None if is_ours(request.url, service) else page.foreign.append(request.url))
-    page.broken = []
-    page.on("pageerror", lambda error: page.broken.append(str(error)))
-    page.goto(str(service.client.base_url.join("/ui/")))
-    yield page
-    assert page.foreign == []
-    assert page.broken == []
-    context.close()
-
-
-def is_ours(url: str, service: Service) -> bool:
-    return url.startswith((str(service.client.base_url), "blob:", "data:"))
-
-
-def compare(page, left: str, right: str, outcome: str = "#answer") -> None:  # type: ignore[no-untyped-def]
-    page.set_input_files("#file1", left)
-    page.set_input_files("#file2", right)
-    page.wait_for_selector(f"{outcome}:not([hidden])")
+    with opened(browser, service) as page:
+        yield page
 
 
 def test_same_and_different(page, photos, service: Service, people: People) -> None:  # type: ignore[no-untyped-def]
@@ -69,7 +39,8 @@ def test_same_and_different(page, photos, service: Service, people: People) -> N
     assert page.inner_text("#verdict") == "The same person"
     assert "Fewer than about 1 in 1,200 pairs of strangers" in page.inner_text("#rate")
     assert page.inner_text("#similarity") == "1.000"
-    assert page.locator(".overlay rect.box").count() == 2 and page.locator(".overlay circle").count() == 10
+    assert page.locator(".overlay rect.box").count() == 2
+    assert page.locator(".overlay .landmark:not(.halo)").count() == 10
     page.set_input_files("#file2", photos["b1"])
     expected = service.verify(people.a1, people.b1).json()
     page.wait_for_function(
@@ -114,13 +85,10 @@ def test_korean_is_remembered(page, photos) -> None:  # type: ignore[no-untyped-
 
 
 def test_korean_browser_gets_korean_on_a_phone(browser, service: Service, photos) -> None:  # type: ignore[no-untyped-def]
-    context = browser.new_context(locale="ko-KR", viewport={"width": 360, "height": 700}, has_touch=True)
-    page = context.new_page()
-    page.goto(str(service.client.base_url.join("/ui/")))
-    compare(page, photos["a1"], photos["b1"])
-    assert page.get_attribute("html", "lang") == "ko"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    context.close()
+    with opened(browser, service, locale="ko-KR", viewport={"width": 360, "height": 700}, has_touch=True) as page:
+        compare(page, photos["a1"], photos["b1"])
+        assert page.get_attribute("html", "lang") == "ko"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_badge_report_and_api_links(page, service: Service) -> None:  # type: ignore[no-untyped-def]
@@ -162,14 +130,13 @@ def test_a_key_from_the_address_or_the_field(browser, package, redis_server, pho
     key = new_key(tmp_path / "keys.json", tenant="one", scopes=("verify",))[0]
     settings = {"auth": "on", "api_keys_file": tmp_path / "keys.json"}
     for guarded in serve(package, redis_server.url, tmp_path / "home", **settings):
-        address = str(guarded.client.base_url.join("/ui/"))
         page = browser.new_page(locale="en-GB")
-        page.goto(f"{address}#key={key}")
-        assert page.url == address
+        page.goto(f"{address(guarded)}#key={key}")
+        assert page.url == address(guarded)
         compare(page, photos["a1"], photos["a1"])
         page.close()
         page = browser.new_page(locale="en-GB")
-        page.goto(address)
+        page.goto(address(guarded))
         page.wait_for_selector("#key:not([hidden])")
         assert "needs a valid API key" in page.inner_text("#key")
         page.fill("#key-field", key)

@@ -1,0 +1,92 @@
+import { Frame } from "./frame.js";
+import { drawHistogram } from "./histogram.js";
+import { interval, rate } from "./rates.js";
+import { $, call, element, follow, page, render, sentence, shell, words } from "./shell.js";
+
+const SCALE = [-0.2, 1]; // strangers lie around zero; what is less alike than -0.2 is drawn at the left end
+const MARKS = { same: "M14 25l7 7 13-15", different: "M16 16l16 16M32 16L16 32", undecided: "M18 18a6 6 0 1 1 9 5q-3 2-3 5M24 35v.1" };
+const state = { answer: null, problem: null, working: false, run: 0 };
+const photos = [1, 2].map((number) => {
+  const frame = new Frame(`photo${number}`, `image${number}`, { changed, pair: () => photos[2 - number] });
+  frame.identify(`file${number}`);
+  return frame;
+});
+
+function changed() {
+  Object.assign(state, { answer: null, problem: null, working: false, run: state.run + 1 });
+  render();
+  if (photos.every((photo) => photo.file)) compare();
+}
+
+async function compare() {
+  const run = ++state.run;
+  Object.assign(state, { working: true, answer: null, problem: null });
+  render();
+  const form = new FormData();
+  for (const photo of photos) form.append(photo.field, photo.file, "photo"); // file names are nobody's business
+  const { answer = null, problem = null } = await call("/v1/verify", { method: "POST", body: form });
+  if (answer) await follow(answer);
+  if (run !== state.run) return; // another photo was chosen meanwhile
+  Object.assign(state, { working: false, answer, problem });
+  render();
+}
+
+function draw(said) {
+  photos.forEach((photo, index) => {
+    photo.draw(state.answer?.faces[index] ?? null, state.problem?.field === photo.field ? state.problem : null);
+  });
+  const go = $("#go");
+  go.disabled = state.working || !photos.every((photo) => photo.file);
+  go.textContent = state.working ? said.working : said.compare;
+  $("#compare").classList.toggle("working", state.working);
+  $("#clear").hidden = !photos.some((photo) => photo.file);
+  drawAnswer(said);
+  $("#problem").hidden = !state.problem;
+  if (!state.problem) return;
+  const photo = photos.find((one) => one.field === state.problem.field);
+  $("#problem-title").textContent = photo ? `${said.problem} · ${photo.name}` : said.problem;
+  $("#problem-text").textContent = sentence(state.problem.code);
+}
+
+function drawAnswer(said) {
+  const { answer } = state;
+  $("#answer").hidden = !answer;
+  if (!answer) return;
+  const place = (value) => `${100 * Math.min(1, Math.max(0, (value - SCALE[0]) / (SCALE[1] - SCALE[0])))}%`;
+  const value = answer.similarity.toFixed(3), limit = answer.threshold.toFixed(3);
+  for (const word of Object.keys(MARKS)) $("#answer").classList.toggle(word, word === answer.verdict);
+  $("#mark").setAttribute("d", MARKS[answer.verdict]);
+  $("#verdict").textContent = said[answer.verdict];
+  $("#rate").textContent = `${rate(answer, answer.false_match_rate_floor)} ${interval(answer)}`.trim();
+  $("#similarity").textContent = value;
+  const [low, high] = answer.threshold_interval;
+  $("#bar").setAttribute("aria-label", said.scale(value, low.toFixed(3), high.toFixed(3)));
+  $("#doubt").style.left = place(low);
+  $("#doubt").style.right = `calc(100% - ${place(high)})`;
+  $("#scores").setAttribute("aria-label", said.scores);
+  drawHistogram($("#scores"), shell.model?.digest === answer.model ? shell.model.calibration : null, SCALE);
+  $("#zone").style.left = place(high);
+  $("#limit").style.left = place(answer.threshold);
+  const label = $("#limit span");
+  label.textContent = said.threshold(limit);
+  label.style.transform = `translateX(-${place(answer.threshold)})`; // at the ends it must not leave the scale
+  $("#point").style.left = place(answer.similarity);
+  const rows = [
+    [said.factTime, `${answer.timings_ms.total.toFixed(1)} ms`],
+    [said.factCached, answer.cached.map((cached) => (cached ? said.yes : said.no)).join(" · ")],
+    [said.factQuality, answer.faces.map((face) => said.quality(face.quality.inter_eye_distance, face.quality.yaw)).join(" · ")],
+    [said.factScores, answer.faces.map((face) => face.detection_score.toFixed(3)).join(" · ")],
+    [said.factModel, answer.model],
+  ];
+  $("#facts").replaceChildren(...rows.flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));
+}
+
+$("#photos").append(...photos.map((photo) => photo.element));
+$("#compare").addEventListener("submit", (event) => { event.preventDefault(); if (!$("#go").disabled) compare(); });
+$("#compare").addEventListener("reset", () => { for (const photo of photos) photo.choose(null); photos[0].input.focus(); });
+page(draw, () => {
+  state.problem = null;
+  for (const photo of photos) if (photo.file && !photo.detection) photo.look(photo.file);
+  if (photos.every((photo) => photo.file)) compare();
+  else render();
+});

@@ -1,0 +1,115 @@
+// A frame that takes one photo (file, drop, paste, camera) and shows what the service sees in it.
+import { photograph } from "./camera.js";
+import { drawFaces } from "./overlay.js";
+import { $, call, sentence, speak, words } from "./shell.js";
+
+const SILENT = ["forbidden", "unauthorized", "rate_limited", "busy", "model_not_ready", "offline", "timeout"];
+const frames = [];
+
+export class Frame {
+  // `title` names a word; `changed` is called when another photo, or none, is in the frame.
+  constructor(title, field, { changed, pair = () => null }) {
+    Object.assign(this, { title, field, changed, pair, file: null, url: null, broken: false, detection: null, problem: null });
+    this.element = $("#frame").content.firstElementChild.cloneNode(true);
+    this.element.dataset.field = field;
+    this.input = $("input", this.element);
+    this.listen();
+    frames.push(this);
+  }
+
+  get name() {
+    return words()[this.title];
+  }
+
+  identify(id) {
+    this.input.id = $("label", this.element).htmlFor = id;
+  }
+
+  choose(file) {
+    if (this.url) URL.revokeObjectURL(this.url);
+    this.file = file;
+    this.url = file ? URL.createObjectURL(file) : null;
+    this.broken = false;
+    this.detection = this.problem = null;
+    if (!file) this.input.value = "";
+    this.changed(this);
+    if (file) this.look(file);
+  }
+
+  // Every face of the photo, and the aligned crop: a courtesy, so a key that may not ask costs nothing but that.
+  async look(file) {
+    const form = new FormData();
+    form.append("image", file, "photo");
+    const { answer, problem } = await call("/v1/detect?crops=true", { method: "POST", body: form });
+    if (this.file !== file) return; // another photo came meanwhile
+    this.detection = answer ?? null;
+    this.problem = problem && !SILENT.includes(problem.code) ? problem : null;
+    this.draw();
+  }
+
+  // `face` is the one that a comparison used, `problem` what it said of this photo.
+  draw(face = this.face, problem = this.refusal) {
+    Object.assign(this, { face, refusal: problem });
+    const said = words(), { element, file } = this;
+    speak(element);
+    const found = this.detection?.faces ?? (face ? [{ ...face, chosen: true }] : null);
+    const code = (problem ?? this.problem)?.code ?? (file && found ? codeOf(found) : null);
+    element.classList.toggle("full", Boolean(file));
+    element.classList.toggle("wrong", Boolean(code));
+    $(".name", element).textContent = this.name;
+    $(".empty", element).hidden = Boolean(file) && !this.broken;
+    $(".preview", element).hidden = !file || this.broken;
+    $(".remove", element).hidden = !file;
+    this.input.setAttribute("aria-label", file ? said.chooseOther(this.name) : said.chooseFirst(this.name));
+    $(".take", element).setAttribute("aria-label", said.cameraFor(this.name));
+    $(".remove", element).setAttribute("aria-label", said.removeThis(this.name));
+    const image = $(".preview img", element);
+    image.alt = found ? said.previewFaces(this.name, found.length) : this.name;
+    if (this.url && image.src !== this.url) image.src = this.url;
+    $(".note", element).textContent = code ? sentence(code) : found ? note(found, face?.count) : "";
+    drawFaces($(".overlay", element), found ?? [], this.detection?.size ?? face?.size);
+    const crop = found?.find((one) => one.chosen)?.crop;
+    $(".crop", element).hidden = !crop;
+    if (crop) {
+      $(".crop img", element).src = `data:image/png;base64,${crop}`;
+      $(".crop img", element).alt = said.crop(this.name);
+    }
+  }
+
+  listen() {
+    const { element, input } = this;
+    input.addEventListener("change", () => input.files[0] && this.choose(input.files[0]));
+    $(".take", element).addEventListener("click", () => photograph(this.name, (file) => this.choose(file)));
+    $(".remove", element).addEventListener("click", () => { this.choose(null); input.focus(); });
+    $(".preview img", element).addEventListener("error", (event) => {
+      if (event.target.src !== this.url) return; // an earlier photo
+      this.broken = true;
+      this.draw();
+    });
+    for (const name of ["dragenter", "dragover"])
+      element.addEventListener(name, (event) => { event.preventDefault(); element.classList.add("over"); });
+    element.addEventListener("dragleave", () => element.classList.remove("over"));
+    element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      element.classList.remove("over");
+      const [file, second] = event.dataTransfer.files;
+      if (file) this.choose(file);
+      const other = this.pair();
+      if (second && other && !other.file) other.choose(second);
+    });
+  }
+}
+
+const codeOf = (faces) => (faces.length === 0 ? "no_face" : faces.some((face) => face.chosen) ? null : "several_faces");
+
+function note(faces, count = faces.length) {
+  return count > 1 ? words().faces(count) : words().face;
+}
+
+// Pasted into the frame that has the focus, else into the first empty one, else into the last.
+document.addEventListener("paste", (event) => {
+  const file = event.clipboardData?.files[0];
+  const shown = frames.filter((frame) => frame.element.isConnected);
+  const within = shown.find((frame) => frame.element.contains(document.activeElement));
+  if (file) (within ?? shown.find((frame) => !frame.file) ?? shown.at(-1))?.choose(file);
+});

@@ -1,0 +1,107 @@
+// What the pages share: the language, the served model, the key form, and how an answer or a problem comes in.
+import { ask, use } from "./session.js";
+import { WORDS } from "./words.js";
+
+export const $ = (selector, root = document) => root.querySelector(selector);
+export const shell = { language: initialLanguage(), model: null };
+const renderers = [], starters = [];
+let keyProblem = "keyNeeded";
+
+export const words = () => WORDS[shell.language];
+export const sentence = (code) => words().problems[code] ?? words().problems.other;
+
+// `draw` is called at every render; `start` once a key may be at hand: at first, and when another is given.
+export function page(draw, start = () => {}) {
+  renderers.push(draw);
+  starters.push(start);
+  render();
+  loadModel();
+  start();
+}
+
+export function render() {
+  const said = words();
+  document.documentElement.lang = shell.language;
+  document.title = `eolgul · ${said[document.body.dataset.title]}`;
+  speak(document);
+  for (const button of document.querySelectorAll("[data-language]"))
+    button.setAttribute("aria-pressed", String(button.dataset.language === shell.language));
+  const { model } = shell;
+  $("#key-said").textContent = said[keyProblem];
+  $("#model-line").textContent = model ? said.served(model.backbone, model.digest.slice(0, 12)) : said.unloaded;
+  $("#synthetic").hidden = !model?.synthetic;
+  $("#report").hidden = !model?.report;
+  for (const draw of renderers) draw(said);
+}
+
+// Put the words into what carries data-word (text) or data-label (an accessible name).
+export function speak(root) {
+  const said = words();
+  for (const element of root.querySelectorAll("[data-word]")) element.textContent = said[element.dataset.word];
+  for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", said[element.dataset.label]);
+}
+
+// → { answer } or { problem: { code, field } }; never throws. A missing key is asked for.
+export async function call(path, options) {
+  try {
+    const response = await ask(path, options);
+    const body = await response.json();
+    if (response.status === 401) askForKey();
+    return response.ok ? { answer: body } : { problem: body };
+  } catch {
+    return { problem: { code: "offline" } };
+  }
+}
+
+// An answer names its model: another than the page shows was swapped in.
+export async function follow(answer) {
+  if (answer.model !== shell.model?.digest) await loadModel();
+}
+
+export function element(name, attributes = {}, text = "") {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
+}
+
+export function askForKey(problem = "keyNeeded") {
+  keyProblem = problem;
+  $("#key-said").textContent = words()[problem];
+  if ($("#key").hidden) {
+    $("#key").hidden = false;
+    $("#key-field").focus();
+  }
+}
+
+async function loadModel() {
+  const { answer, problem } = await call("/v1/models/current");
+  if (answer) {
+    shell.model = answer;
+    render();
+  } else if (problem.code !== "unauthorized") setTimeout(loadModel, 3000);
+}
+
+function initialLanguage() {
+  let stored = null;
+  try { stored = localStorage.getItem("eolgul.language"); } catch { /* storage may be forbidden */ }
+  return WORDS[stored] ? stored : navigator.language.toLowerCase().startsWith("ko") ? "ko" : "en";
+}
+
+for (const button of document.querySelectorAll("[data-language]"))
+  button.addEventListener("click", () => {
+    shell.language = button.dataset.language;
+    try { localStorage.setItem("eolgul.language", shell.language); } catch { /* then it is not remembered */ }
+    render();
+  });
+$("#key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const field = $("#key-field");
+  if (!use(field.value)) return askForKey(field.value.trim() ? "keyCharacters" : "keyNeeded");
+  field.value = "";
+  $("#key").hidden = true;
+  loadModel();
+  for (const start of starters) start();
+});
+// A photo dropped beside the frames must not replace the page.
+for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
