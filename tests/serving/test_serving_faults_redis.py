@@ -7,20 +7,18 @@ import os
 import signal
 import socketserver
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 import redis
+from serving_crowd import Crowd, check, lines
 from serving_world import People, RedisServer, Service, serve
 
 from eolgul.modelpackage import ModelPackage
 
-CLIENTS = 4
 EACH = 60  # answers in every phase of a fault
 SETTINGS = {"redis_timeout_s": 0.2, "redis_pause_s": 0.3, "concurrency": 2}
 Fresh = Callable[[bytes], bytes]
@@ -56,66 +54,6 @@ def world(
             yield World(service, redis_server, folder / "log")
 
 
-@dataclass
-class Crowd:
-    """Clients that verify the same pairs over and over. `answers`: (pair, status, similarity, cached) as they came."""
-
-    url: str
-    pairs: list[tuple[bytes, bytes]]
-    answers: list[tuple[int, int, float, tuple[bool, bool]]] = field(default_factory=list)
-    slowest_s: float = 0.0
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    def ask(self, first: int) -> None:
-        with httpx.Client(base_url=self.url, timeout=30) as client:
-            turn = first
-            while not self._ended.is_set():
-                number = turn % len(self.pairs)
-                left, right = self.pairs[number]
-                start = time.perf_counter()
-                answer = client.post("/v1/verify", files={"image1": ("x", left), "image2": ("y", right)})
-                self.slowest_s = max(self.slowest_s, time.perf_counter() - start)
-                body = answer.json()
-                cached = tuple(body.get("cached", (False, False)))
-                self.answers.append((number, answer.status_code, body.get("similarity", 9.0), cached))
-                turn += 1
-
-    def more(self, count: int = EACH) -> list[tuple[int, int, float, tuple[bool, bool]]]:
-        """The next `count` answers, without those that were under way."""
-        start = len(self.answers) + CLIENTS
-        until(lambda: len(self.answers) >= start + count, 60)
-        return self.answers[start : start + count]
-
-    def hit_again(self) -> None:
-        until(lambda: all(all(cached) for *_, cached in self.more(10)), 20)
-
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self.ask, args=(number,)) for number in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            for thread in threads:
-                thread.join()
-
-
-def until(true: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
-def check(crowd: Crowd, expected: list[float]) -> None:
-    """Every answer is there and is the one that the networks give."""
-    assert {status for _, status, _, _ in crowd.answers} == {200}
-    for number, _, similarity, _ in crowd.answers:
-        assert similarity == pytest.approx(expected[number], abs=1e-5)
-
-
 @pytest.fixture
 def asked(world: World, people: People, fresh: Fresh) -> tuple[Crowd, list[float]]:
     """A crowd over three pairs, and the similarities that these pairs have without any cache."""
@@ -131,14 +69,6 @@ def asked(world: World, people: People, fresh: Fresh) -> tuple[Crowd, list[float
     return Crowd(str(world.service.client.base_url), pairs), expected
 
 
-def lines(world: World, start: int, *words: str) -> list[str]:
-    """Lines of the service's log since byte `start` that hold all `words`."""
-    with world.log.open("rb") as log:
-        log.seek(start)
-        found = log.read().decode().splitlines()
-    return [line for line in found if all(word in line for word in words)]
-
-
 def test_killed_and_started_again(world: World, asked: tuple[Crowd, list[float]]) -> None:
     crowd, expected = asked
     log, answered = world.log.stat().st_size, world.answered
@@ -147,21 +77,21 @@ def test_killed_and_started_again(world: World, asked: tuple[Crowd, list[float]]
         before = world.errors
         world.redis.kill()
         try:
-            alone = crowd.more()
+            alone = crowd.more(EACH)
             errors = world.errors - before
         finally:
             world.redis.start()
         crowd.hit_again()
         healed = world.errors
-        crowd.more()
-    check(crowd, expected)
-    assert {cached for *_, cached in alone} == {(False, False)}
+        crowd.more(EACH)
+    check(crowd.answers, expected)
+    assert {one.cached for one in alone} == {(False, False)}
     # Each answer asked for its two images and stored them, or shared that with another that asked for the same.
     assert errors >= EACH
     assert world.errors == healed
     assert world.answered - answered == len(crowd.answers)
-    assert len(lines(world, log, "cache: a ", "failed: ConnectionError")) == 1
-    assert len(lines(world, log, "cache: Redis answers again after")) == 1
+    assert len(lines(world.log, log, "cache: a ", "failed: ConnectionError")) == 1
+    assert len(lines(world.log, log, "cache: Redis answers again after")) == 1
 
 
 def test_silent_and_back(world: World, asked: tuple[Crowd, list[float]]) -> None:
@@ -174,18 +104,18 @@ def test_silent_and_back(world: World, asked: tuple[Crowd, list[float]]) -> None
         before = world.errors
         world.redis.process.send_signal(signal.SIGSTOP)
         try:
-            alone = crowd.more()
+            alone = crowd.more(EACH)
             errors = world.errors - before
         finally:
             world.redis.process.send_signal(signal.SIGCONT)
         crowd.hit_again()
         healed = world.errors
-        crowd.more()
-    check(crowd, expected)
-    assert {cached for *_, cached in alone} == {(False, False)}
+        crowd.more(EACH)
+    check(crowd.answers, expected)
+    assert {one.cached for one in alone} == {(False, False)}
     assert errors >= EACH and world.errors == healed
     assert crowd.slowest_s < 10  # and not what a client that waits for Redis would need
-    assert len(lines(world, log, "cache: a ", "failed: TimeoutError")) == 1
+    assert len(lines(world.log, log, "cache: a ", "failed: TimeoutError")) == 1
 
 
 def test_full(world: World, asked: tuple[Crowd, list[float]], people: People, fresh: Fresh) -> None:
@@ -197,7 +127,7 @@ def test_full(world: World, asked: tuple[Crowd, list[float]], people: People, fr
         before = world.errors
         world.store.config_set("maxmemory", 1)
         try:
-            known = crowd.more()
+            known = crowd.more(EACH)
             assert world.errors == before
             for _ in range(5):
                 answer = world.service.verify(new, crowd.pairs[0][1]).json()
@@ -208,9 +138,9 @@ def test_full(world: World, asked: tuple[Crowd, list[float]], people: People, fr
             world.store.config_set("maxmemory", 0)
         world.service.embed(new)
         assert world.service.embed(new).json()["cached"]
-    check(crowd, expected)
-    assert {cached for *_, cached in known} == {(True, True)}
-    [line] = lines(world, log, "cache: Redis refused a store", "OutOfMemoryError", "maxmemory")
+    check(crowd.answers, expected)
+    assert {one.cached for one in known} == {(True, True)}
+    [line] = lines(world.log, log, "cache: Redis refused a store", "OutOfMemoryError", "maxmemory")
     assert hashlib.sha256(new).hexdigest()[:8] not in line and "public" not in line
 
 
@@ -233,10 +163,10 @@ def test_garbage_under_our_keys(world: World, asked: tuple[Crowd, list[float]], 
         errors = world.errors - before
         crowd.hit_again()
         healed = world.errors
-        crowd.more()
-    check(crowd, expected)
+        crowd.more(EACH)
+    check(crowd.answers, expected)
     assert errors >= 30 and world.errors == healed
-    assert lines(world, 0, "cache: a value is not what was stored under its key")
+    assert lines(world.log, 0, "cache: a value is not what was stored under its key")
 
 
 class _Nonsense(socketserver.BaseRequestHandler):
@@ -273,8 +203,8 @@ def test_something_else_listens_there(
         for service in serve(package, url, tmp_path / "home", output=out, **settings):
             crowd = Crowd(str(service.client.base_url), known.pairs)
             with crowd.asking():
-                crowd.more()
-            check(crowd, expected)
+                crowd.more(EACH)
+            check(crowd.answers, expected)
             assert service.metric("eolgul_cache_total", outcome="error") >= EACH
             assert service.metric("eolgul_cache_total", outcome="hit") == 0
             assert service.metric("eolgul_rate_limit_total", where="local") >= EACH
