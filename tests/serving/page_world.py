@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from serving_world import Service
 
 CHROMIUM = os.environ.get("EOLGUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -67,3 +69,21 @@ def files(folder: Path, **contents: bytes) -> dict[str, str]:
     for name, data in contents.items():
         (folder / f"{name}.png").write_bytes(data)
     return {name: str(folder / f"{name}.png") for name in contents}
+
+
+def beside(large: bytes, small: bytes) -> Image.Image:
+    """Two pictures in one, the second half as large: several faces, of which one counts."""
+    left, right = (Image.open(io.BytesIO(data)).convert("RGB") for data in (large, small))
+    picture = Image.new("RGB", (left.width + right.width // 2, left.height), "white")
+    picture.paste(right.resize((right.width // 2, right.height // 2)), (0, 0))
+    picture.paste(left, (right.width // 2, 0))
+    return picture
+
+
+def lying(picture: Image.Image) -> bytes:
+    """The picture stored on its side, as phones do, with the EXIF orientation that turns it upright: JPEG."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "rotate 90 degrees clockwise to show"
+    buffer = io.BytesIO()
+    picture.transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=95, exif=exif)
+    return buffer.getvalue()
