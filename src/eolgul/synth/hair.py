@@ -27,6 +27,7 @@ _ANGLES = (np.arange(COLUMNS, dtype=np.float32) / COLUMNS * 360 - 180).astype(np
 _AT = np.array([0, 25, 45, 60, 74, 90, 105, 125, 150, 180], np.float32)
 _NATURAL = np.array([39, 38, 33, 22, -6, 6, 4, -20, -32, -36], np.float32)
 STRANDS = 768
+_LEAD = 24.0  # degrees before the falling columns over which their neighbours prepare
 # Base mesh vertices of the right temple, in front of the ear.
 _BESIDE_EARS = (5735, 5738)
 
@@ -184,9 +185,13 @@ def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list
     rng = generator(person.seed, person.index, 3)
     points, out = skull_points(fine_vertices)
     ends, falls = _ends(person, style, rng)
-    share = np.where(falls, 0.5, 1.0)
+    # Rows of neighbours must lie side by side, or strands zigzag between two directions: columns beside the falling ones
+    # reach the hair line as early as these begin to fall, and their last rows lie there together.
+    beside = _smoothstep((np.abs(_ANGLES) - style.fall_from) / _LEAD + 1)
+    share = 1 - 0.5 * beside
     s = np.linspace(0, 1, ROWS, dtype=np.float32)[:, None]
     t = np.clip(s / share, 0, 1)
+    along = t + beside * (s - t)
     elevation = 90 + (ends - 90) * t
     root, direction = _along(points, elevation), _along(out, elevation)
 
@@ -195,7 +200,7 @@ def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list
     upper = np.clip((elevation - 15) / 40, 0, 1)
     thick = (style.side + (style.top - style.side) * upper) * person.look["hair_volume"] * lumps
     tip = style.tip + (thick - style.tip) * _smoothstep((1 - t) / style.rise)
-    thick = np.where(falls, thick, tip)
+    thick = tip + beside * (thick - tip)
     strand = _strands(person, style, s)
     shells = []
     for layer, lift in ((1.0, 0.86), (2.0, 1.0)):
@@ -203,11 +208,21 @@ def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list
         if cap is not None:
             over = np.where(elevation > cap - 3, np.minimum(over, 0.02 + 0.01 * layer), over)
         hair = _fallen(person, style, root + direction * over[..., None], layer, fine_vertices, rng)
-        tangents = np.gradient(hair, axis=0)
-        tangents /= np.maximum(np.linalg.norm(tangents, axis=-1, keepdims=True), 1e-6)
-        facts = np.stack([strand, np.broadcast_to(s, strand.shape), np.full_like(strand, layer)], -1)
-        shells.append(_shell(hair, tangents, facts))
+        if shells:
+            hair = _apart(hair, shells[0].points.reshape(ROWS, -1, 3)[:, :COLUMNS])
+        facts = np.stack([strand, along, np.full_like(strand, layer)], -1)
+        shells.append(_shell(hair, _directions(hair), facts))
     return shells
+
+
+def _directions(hair: Reals) -> Reals:
+    """Unit directions of the strands of a (ROWS, COLUMNS, 3) grid; rows that lie together take the last one's above."""
+    tangents: Reals = np.gradient(hair, axis=0)
+    length = np.linalg.norm(tangents, axis=-1, keepdims=True)
+    for row in range(1, ROWS):
+        still = length[row, :, 0] < 1e-4
+        tangents[row, still], length[row, still] = tangents[row - 1, still], length[row - 1, still]
+    return tangents / np.maximum(length, 1e-6)
 
 
 def _ends(person: Person, style: Style, rng: np.random.Generator) -> tuple[Reals, NDArray[np.bool_]]:
@@ -260,6 +275,15 @@ def _fallen(
     fallen[..., 2] = AXIS_Z + (fallen[..., 2] - AXIS_Z) * narrow
     hair = np.where((drop > 0)[..., None], fallen, hair)
     return _over_ears(hair, falls, layer, fine_vertices)
+
+
+def _apart(outer: Reals, inner: Reals) -> Reals:
+    """The outer shell outside the inner one: where they met, a ray through a gap of the one would miss the other."""
+    axis = np.array([0, AXIS_Z], np.float32)
+    away, least = outer[..., ::2] - axis, np.linalg.norm(inner[..., ::2] - axis, axis=-1) + 0.012
+    reach = np.maximum(np.linalg.norm(away, axis=-1), 1e-6)
+    outer[..., ::2] = axis + away * np.where(reach > 0.3, np.maximum(least / reach, 1), 1)[..., None]
+    return outer
 
 
 def press_ears(person: Person, vertices: Reals) -> None:

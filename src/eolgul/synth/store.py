@@ -26,7 +26,7 @@ from eolgul.errors import InputError
 from eolgul.synth.mesh import Reals
 
 # Another number where the same seed gives other pixels.
-VERSION = 2
+VERSION = 3
 CARD, TRUTH = "synthetic.json", "truth.parquet"
 
 
