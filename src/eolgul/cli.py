@@ -34,7 +34,7 @@ app.add_typer(key_app, name="key")
 signing_key_app = typer.Typer(no_args_is_help=True, help="Keys that sign published models.")
 app.add_typer(signing_key_app, name="signing-key")
 
-Workers = Annotated[int, typer.Option(help="Threads that decode and detect.", min=1)]
+Workers = Annotated[int, typer.Option(help="Processes or threads that do the work.", min=1)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 
 

@@ -184,7 +184,7 @@ def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list
     style = STYLES[person.hair_style]
     rng = generator(person.seed, person.index, 3)
     points, out = skull_points(fine_vertices)
-    ends, falls = _ends(person, style, rng)
+    ends = _ends(person, style, rng)
     # Rows of neighbours must lie side by side, or strands zigzag between two directions: columns beside the falling ones
     # reach the hair line as early as these begin to fall, and their last rows lie there together.
     beside = _smoothstep((np.abs(_ANGLES) - style.fall_from) / _LEAD + 1)
@@ -225,8 +225,8 @@ def _directions(hair: Reals) -> Reals:
     return tangents / np.maximum(length, 1e-6)
 
 
-def _ends(person: Person, style: Style, rng: np.random.Generator) -> tuple[Reals, NDArray[np.bool_]]:
-    """(COLUMNS,) elevations at which hair ends or begins to fall, and which columns fall."""
+def _ends(person: Person, style: Style, rng: np.random.Generator) -> Reals:
+    """(COLUMNS,) elevations at which hair ends or begins to fall."""
     angle, side = np.abs(_ANGLES), person.look["hair_side"]
     ends = np.interp(angle, _AT, np.array(style.ends, np.float32))
     ends = ends + person.look["hair_line"] * np.clip(1 - angle / 70, 0, 1)
@@ -236,8 +236,7 @@ def _ends(person: Person, style: Style, rng: np.random.Generator) -> tuple[Reals
         ends = ends + style.part * lift * (np.interp(angle, _AT, _NATURAL) + person.look["hair_line"] - ends)
     ragged = rng.normal(0, 1.2 + 6 * (style.fade - 0.1), COLUMNS // 6 + 1)
     ends = ends + np.interp(np.arange(COLUMNS), np.arange(0, COLUMNS + 1, 6), ragged)
-    falls = angle > style.fall_from
-    return np.where(falls, np.maximum(ends, 2), ends), falls
+    return np.where(angle > style.fall_from, np.maximum(ends, 2), ends)
 
 
 def _strands(person: Person, style: Style, s: Reals) -> Reals:
