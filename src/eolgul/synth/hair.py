@@ -202,7 +202,7 @@ def hair_shells(person: Person, fine_vertices: Reals, cap: Reals | None) -> list
     tip = style.tip + (thick - style.tip) * _smoothstep((1 - t) / style.rise)
     thick = tip + beside * (thick - tip)
     strand = _strands(person, style, s)
-    shells = []
+    shells: list[Shell] = []
     for layer, lift in ((1.0, 0.86), (2.0, 1.0)):
         over = np.maximum(thick * lift, 0.008 + 0.006 * layer)
         if cap is not None:
@@ -222,7 +222,8 @@ def _directions(hair: Reals) -> Reals:
     for row in range(1, ROWS):
         still = length[row, :, 0] < 1e-4
         tangents[row, still], length[row, still] = tangents[row - 1, still], length[row - 1, still]
-    return tangents / np.maximum(length, 1e-6)
+    directions: Reals = tangents / np.maximum(length, 1e-6)
+    return directions
 
 
 def _ends(person: Person, style: Style, rng: np.random.Generator) -> Reals:
