@@ -27,7 +27,7 @@ _VIEWS = Environment(
 )
 # Only the pages may ask for the camera, and only for themselves; nothing else of the browser's is wanted.
 _PERMISSIONS = {"Permissions-Policy": "camera=(self), microphone=(), geolocation=()"}
-_PAGES = {"/ui/": "compare"}
+_PAGES = {"/ui/": "compare", "/ui/gallery": "gallery"}
 _REPORT, _COOKIE = "/ui/report.html", "eolgul_report"
 # The report is one self-contained file: its own styles, scripts and plots, and nothing from anywhere else.
 _REPORT_HEADERS = {

@@ -6,11 +6,10 @@ import { $, call, element, follow, page, render, sentence, shell, words } from "
 const SCALE = [-0.2, 1]; // strangers lie around zero; what is less alike than -0.2 is drawn at the left end
 const MARKS = { same: "M14 25l7 7 13-15", different: "M16 16l16 16M32 16L16 32", undecided: "M18 18a6 6 0 1 1 9 5q-3 2-3 5M24 35v.1" };
 const state = { answer: null, problem: null, working: false, run: 0 };
-const photos = [1, 2].map((number) => {
-  const frame = new Frame(`photo${number}`, `image${number}`, { changed, pair: () => photos[2 - number] });
-  frame.identify(`file${number}`);
-  return frame;
-});
+const photos = [1, 2].map((number) => new Frame(() => words()[`photo${number}`], `image${number}`, {
+  changed,
+  spill: ([file]) => { const other = photos[2 - number]; if (!other.file) other.choose(file); },
+}));
 
 function changed() {
   Object.assign(state, { answer: null, problem: null, working: false, run: state.run + 1 });

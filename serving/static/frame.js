@@ -4,25 +4,35 @@ import { drawFaces } from "./overlay.js";
 import { $, call, sentence, speak, words } from "./shell.js";
 
 const SILENT = ["forbidden", "unauthorized", "rate_limited", "busy", "model_not_ready", "offline", "timeout"];
-const frames = [];
+const frames = new Set();
+let made = 0;
 
 export class Frame {
-  // `title` names a word; `changed` is called when another photo, or none, is in the frame.
-  constructor(title, field, { changed, pair = () => null }) {
-    Object.assign(this, { title, field, changed, pair, file: null, url: null, broken: false, detection: null, problem: null });
+  // `title()` is what the frame is called; `changed` is called when another photo, or none, is in it; `spill` gets the
+  // files beyond the first when several are dropped or chosen at once.
+  constructor(title, field, { changed, spill = () => {} }) {
+    Object.assign(this, { title, field, changed, spill, file: null, url: null, broken: false, detection: null, problem: null });
     this.element = $("#frame").content.firstElementChild.cloneNode(true);
     this.element.dataset.field = field;
     this.input = $("input", this.element);
+    this.input.id = $("label", this.element).htmlFor = `file${++made}`;
     this.listen();
-    frames.push(this);
+    frames.add(this);
   }
 
   get name() {
-    return words()[this.title];
+    return this.title();
   }
 
-  identify(id) {
-    this.input.id = $("label", this.element).htmlFor = id;
+  take([file, ...others]) {
+    if (file) this.choose(file);
+    if (others.length) this.spill(others);
+  }
+
+  discard() {
+    if (this.url) URL.revokeObjectURL(this.url);
+    this.element.remove();
+    frames.delete(this);
   }
 
   choose(file) {
@@ -32,7 +42,7 @@ export class Frame {
     this.broken = false;
     this.detection = this.problem = null;
     if (!file) this.input.value = "";
-    this.changed(this);
+    this.changed();
     if (file) this.look(file);
   }
 
@@ -78,9 +88,12 @@ export class Frame {
 
   listen() {
     const { element, input } = this;
-    input.addEventListener("change", () => input.files[0] && this.choose(input.files[0]));
+    input.addEventListener("change", () => this.take([...input.files]));
     $(".take", element).addEventListener("click", () => photograph(this.name, (file) => this.choose(file)));
-    $(".remove", element).addEventListener("click", () => { this.choose(null); input.focus(); });
+    $(".remove", element).addEventListener("click", () => {
+      this.choose(null);
+      (element.isConnected ? this : [...frames].at(-1)).input.focus(); // the frame itself may have gone
+    });
     $(".preview img", element).addEventListener("error", (event) => {
       if (event.target.src !== this.url) return; // an earlier photo
       this.broken = true;
@@ -92,10 +105,7 @@ export class Frame {
     element.addEventListener("drop", (event) => {
       event.preventDefault();
       element.classList.remove("over");
-      const [file, second] = event.dataTransfer.files;
-      if (file) this.choose(file);
-      const other = this.pair();
-      if (second && other && !other.file) other.choose(second);
+      this.take([...event.dataTransfer.files]);
     });
   }
 }
@@ -109,7 +119,6 @@ function note(faces, count = faces.length) {
 // Pasted into the frame that has the focus, else into the first empty one, else into the last.
 document.addEventListener("paste", (event) => {
   const file = event.clipboardData?.files[0];
-  const shown = frames.filter((frame) => frame.element.isConnected);
-  const within = shown.find((frame) => frame.element.contains(document.activeElement));
-  if (file) (within ?? shown.find((frame) => !frame.file) ?? shown.at(-1))?.choose(file);
+  const all = [...frames], within = all.find((frame) => frame.element.contains(document.activeElement));
+  if (file) (within ?? all.find((frame) => !frame.file) ?? all.at(-1)).choose(file);
 });

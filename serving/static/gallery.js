@@ -1,0 +1,184 @@
+// People whom the key's tenant enrolled: who a photo shows, who is there, who goes. What people are called is put into
+// the page as text only, and goes nowhere but to the API.
+import { Frame } from "./frame.js";
+import { rate } from "./rates.js";
+import { ask } from "./session.js";
+import { $, call, element, follow, page, render, sentence, shell, words } from "./shell.js";
+
+const MOST_PHOTOS = 10, PAGE = 25; // the API takes no more photos at once
+const state = { people: [], total: null, next: null, unavailable: null, said: {}, found: null };
+const wanted = new Frame(() => words().wantedPhoto, "image", { changed: forget });
+const portraits = [];
+
+// What a section says: kept as a function of the words, since the language may change.
+function say(section, text, wrong = false) {
+  state.said[section] = { text, wrong };
+  render();
+}
+
+function refuse(section, problem, scope) {
+  if (problem.code === "gallery_unavailable") state.unavailable = true;
+  const text = () => problem.code === "forbidden" ? words().scopeMissing(scope)
+    : problem.field === "person" ? words().personRule : sentence(problem.code);
+  say(section, text, true);
+}
+
+// --- who is this?
+
+function forget() {
+  state.found = null;
+  delete state.said.identify;
+  render();
+}
+
+async function identify() {
+  const file = wanted.file, form = new FormData();
+  form.append("image", file, "photo");
+  say("identify", () => words().searching);
+  const { answer, problem } = await call(`/v1/identify?k=${$("#k").value}`, { method: "POST", body: form });
+  if (wanted.file !== file) return;
+  if (problem) return refuse("identify", problem, "identify");
+  await follow(answer);
+  state.found = answer;
+  say("identify", () => answer.people === 0 ? words().nobody : words().searched(answer.people, answer.templates_of_other_models));
+}
+
+function candidateRow(candidate) {
+  const said = words(), row = element("li", { class: candidate.verdict });
+  const bar = element("span", { class: "likeness", "aria-hidden": "true" });
+  bar.append(element("span"));
+  bar.firstChild.style.width = `${100 * Math.max(0, candidate.similarity)}%`;
+  row.append(
+    element("strong", {}, candidate.person),
+    element("span", { class: "chip" }, said[`${candidate.verdict}Short`]),
+    element("span", { class: "number" }, `${said.similarity} ${candidate.similarity.toFixed(3)}`),
+    bar,
+    element("span", { class: "soft" }, rate(candidate, state.found.false_match_rate_floor)),
+  );
+  return row;
+}
+
+// --- enroll
+
+function portrait() {
+  const number = () => portraits.indexOf(frame) + 1;
+  const frame = new Frame(() => words().portrait(number()), "images", { changed: arrange, spill });
+  frame.input.multiple = true;
+  portraits.push(frame);
+  $("#portraits").append(frame.element);
+  return frame;
+}
+
+// As many frames as photos, and an empty one for the next.
+function arrange() {
+  for (const frame of portraits.filter((one) => !one.file).slice(0, -1)) drop(frame);
+  if (portraits.every((frame) => frame.file) && portraits.length < MOST_PHOTOS) portrait();
+  delete state.said.enroll;
+  render();
+}
+
+function drop(frame) {
+  portraits.splice(portraits.indexOf(frame), 1);
+  frame.discard();
+}
+
+function spill(files) {
+  for (const file of files) portraits.find((frame) => !frame.file)?.choose(file);
+}
+
+async function enroll() {
+  const chosen = portraits.filter((frame) => frame.file), form = new FormData();
+  form.append("person", $("#person").value.trim());
+  for (const frame of chosen) form.append("images", frame.file, "photo"); // file names are nobody's business
+  say("enroll", () => words().working);
+  const { answer, problem } = await call("/v1/enroll", { method: "POST", body: form });
+  if (problem) return refuse("enroll", problem, "enroll");
+  $("#person").value = "";
+  for (const frame of chosen) if (portraits.includes(frame)) frame.choose(null);
+  say("enroll", () => words().enrolled(answer.person, answer.added, answer.templates_total));
+  await list();
+}
+
+// --- people
+
+async function list(after = "") {
+  const { answer, problem } = await call(`/v1/people?limit=${PAGE}&after=${encodeURIComponent(after)}`);
+  state.unavailable = problem?.code === "gallery_unavailable";
+  if (problem) return refuse("people", problem, "gallery");
+  Object.assign(state, { people: after ? [...state.people, ...answer.people] : answer.people, total: answer.total, next: answer.next });
+  say("people", () => words().peopleCount(state.total));
+}
+
+function personRow(one) {
+  const said = words(), row = element("li");
+  const erase = element("button", { type: "button", class: "quiet", "aria-label": said.eraseWhom(one.person) }, said.erase);
+  erase.addEventListener("click", () => askToErase(one));
+  row.append(
+    element("strong", {}, one.person),
+    element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language)}`),
+    erase,
+  );
+  return row;
+}
+
+function askToErase(one) {
+  const dialog = $("#confirm");
+  $("#confirm-title").textContent = words().eraseQuestion(one.person, one.templates);
+  dialog.returnValue = "no"; // Escape leaves what was answered last
+  dialog.onclose = () => dialog.returnValue === "yes" && erase(one);
+  dialog.showModal();
+}
+
+async function erase(one) {
+  const { problem } = await call(`/v1/people/${encodeURIComponent(one.person)}`, { method: "DELETE" });
+  if (problem) return refuse("people", problem, "enroll");
+  forget();
+  await list();
+  say("people", () => words().erased(one.person, state.total));
+  $("#people-said").focus(); // the button that had the focus is gone
+}
+
+async function download() {
+  try {
+    const response = await ask("/v1/export");
+    if (!response.ok) return refuse("people", await response.json(), "gallery, embed");
+    const link = element("a", { download: "gallery.jsonl", href: URL.createObjectURL(await response.blob()) });
+    link.click();
+    URL.revokeObjectURL(link.href);
+    say("people", () => words().exported);
+  } catch {
+    refuse("people", { code: "offline" });
+  }
+}
+
+function draw() {
+  $("#unavailable").hidden = !state.unavailable;
+  $("#unavailable").textContent = sentence("gallery_unavailable");
+  $("#gallery").hidden = Boolean(state.unavailable);
+  for (const section of ["identify", "enroll", "people"]) {
+    const said = state.said[section], place = $(`#${section}-said`);
+    place.textContent = said?.text() ?? "";
+    place.classList.toggle("wrong", Boolean(said?.wrong));
+  }
+  wanted.draw(state.found?.face ?? null);
+  for (const frame of portraits) frame.draw();
+  ready();
+  $("#candidates").replaceChildren(...(state.found?.candidates ?? []).map(candidateRow));
+  $("#people").replaceChildren(...state.people.map(personRow));
+  $("#next").hidden = !state.next;
+  $("#export").hidden = !state.people.length;
+}
+
+function ready() {
+  $("#find").disabled = !wanted.file;
+  $("#keep").disabled = !$("#person").value.trim() || !portraits.some((frame) => frame.file);
+}
+
+$("#wanted").append(wanted.element);
+portrait();
+$("#person").addEventListener("input", ready);
+$("#identify").addEventListener("submit", (event) => { event.preventDefault(); if (!$("#find").disabled) identify(); });
+$("#enroll").addEventListener("submit", (event) => { event.preventDefault(); if (!$("#keep").disabled) enroll(); });
+$("#next").addEventListener("click", () => list(state.next));
+$("#export").addEventListener("click", download);
+page(draw, list);
