@@ -13,7 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from serving import metrics, problems
+from serving import metrics, modelcard, problems
 from serving.api import State
 from serving.keys import TICKET_S
 from serving.model import ServedModel
@@ -27,8 +27,8 @@ _VIEWS = Environment(
 )
 # Only the pages may ask for the camera, and only for themselves; nothing else of the browser's is wanted.
 _PERMISSIONS = {"Permissions-Policy": "camera=(self), microphone=(), geolocation=()"}
-_PAGES = {"/ui/": "compare", "/ui/gallery": "gallery"}
-_REPORT, _COOKIE = "/ui/report.html", "eolgul_report"
+_PAGES = {"/ui/": "compare", "/ui/gallery": "gallery", "/ui/model": "model"}
+_CARD, _REPORT, _COOKIE = "/ui/card.html", "/ui/report.html", "eolgul_report"
 # The report is one self-contained file: its own styles, scripts and plots, and nothing from anywhere else.
 _REPORT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
@@ -39,15 +39,21 @@ _REPORT_HEADERS = {
 
 def describe(model: ServedModel) -> dict[str, Any]:
     """What `GET /v1/models/current` says."""
-    package = model.package
+    package, calibration = model.package, model.calibration
     return {
         "digest": model.digest,
         "backbone": package.backbone,
         "embedding_size": package.embedding_size,
         "contract": package.contract.to_json(),
         "synthetic": model.synthetic,
-        "threshold": model.calibration.threshold,
-        "calibration": model.calibration.summary(),
+        "threshold": calibration.threshold,
+        "threshold_interval": calibration.threshold_interval,
+        "calibration": calibration.summary(),
+        "false_match_rate": calibration.fmr_at(calibration.threshold),
+        "false_match_rate_interval": calibration.fmr_interval_at(calibration.threshold),
+        "training": modelcard.training(package.path, model.digest),
+        "sets": modelcard.sets(package.path, model.digest),
+        "card": _CARD if modelcard.html(package.path, model.digest) else None,
         "report": _REPORT if _report(model).is_file() else None,
     }
 
@@ -60,6 +66,7 @@ def add_to(app: FastAPI) -> None:
         Route("/metrics", _metrics),
         Route("/report", lambda request: RedirectResponse("/ui/report.html")),
         Route(_REPORT, _report_page),
+        Route(_CARD, _card),
         Route("/ui", lambda request: RedirectResponse("/ui/")),
         *(Route(path, _page(name)) for path, name in _PAGES.items()),
         Mount("/ui", StaticFiles(directory=STATIC)),
@@ -73,7 +80,7 @@ def _page(name: str) -> Callable[[Request], Response]:
 
 
 async def _current(request: Request) -> Response:
-    """Digest, embedding contract, calibration and histograms of the served model; any valid key may ask. The answer
+    """Digest, contract, calibration, training data and figures of the served model; any valid key may ask. The answer
     brings a cookie that opens the report for five minutes, since a followed link sends no API key."""
     state: State = request.app.state.eolgul
     caller = state.keys.authenticate(request.headers.get("authorization"))
@@ -85,6 +92,15 @@ async def _current(request: Request) -> Response:
 
 def _metrics(request: Request) -> Response:  # not async: reading every worker's file is work for a thread
     return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _card(request: Request) -> Response:
+    """The model card as an HTML fragment, for any valid key."""
+    state: State = request.app.state.eolgul
+    state.keys.authenticate(request.headers.get("authorization"))
+    model = state.loader.model
+    html = modelcard.html(model.package.path, model.digest)
+    return HTMLResponse(html) if html else problems.response("not_found", "the served model has no card")
 
 
 async def _report_page(request: Request) -> Response:

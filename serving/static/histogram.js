@@ -1,6 +1,7 @@
 // The scores of the calibration people, drawn over the similarity scale: strangers as a filled shape, pairs of one
-// person as a line, each as tall as its own peak, since there are thousands of strangers' pairs for one of the other.
-export function drawHistogram(svg, calibration, [low, high]) {
+// person as a line, each as tall as its own peak, since there are thousands of strangers' pairs for one of the other. A
+// `threshold` is an upright line.
+export function drawHistogram(svg, calibration, [low, high], threshold = null) {
   svg.replaceChildren();
   const { histogram_genuine: genuine, histogram_impostor: impostor } = calibration ?? {};
   svg.parentElement.hidden = !genuine?.length || !impostor?.length;
@@ -15,11 +16,12 @@ export function drawHistogram(svg, calibration, [low, high]) {
     });
     return `M${x(-1).toFixed(1)} ${height}${steps.join("")}L${width} ${height}`;
   };
+  const line = threshold === null ? [] : [[`M${x(threshold).toFixed(1)} 0V${height}`, "limit-line"]];
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("preserveAspectRatio", "none");
-  for (const [counts, name] of [[impostor, "strangers"], [genuine, "one-person"]]) {
+  for (const [outlined, name] of [[outline(impostor), "strangers"], [outline(genuine), "one-person"], ...line]) {
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    path.setAttribute("d", outline(counts));
+    path.setAttribute("d", outlined);
     path.setAttribute("class", name);
     svg.append(path);
   }
