@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from eolgul import registry, storage
@@ -25,6 +26,7 @@ from serving.settings import Settings
 
 logger = logging.getLogger("eolgul.model")
 _LONGEST_PAUSE_S = 300.0
+_PATIENCE_S = 15.0  # a store that refuses connections is given up after about 10 s, one that hangs after minutes
 
 
 class Loader:
@@ -41,6 +43,7 @@ class Loader:
         self.failure = LOADING
         self._refused = ""  # the digest that was refused last, tried again at `_again`
         self._pause_s, self._again = settings.retry_s, 0.0
+        self._asked: Future[registry.Production | None] | None = None  # the question that hangs, if one does
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eolgul-model-loader", daemon=True)
 
@@ -73,7 +76,7 @@ class Loader:
             self._fail(error, "refused")
             return
         try:
-            production = registry.read_production(self._settings.registry)
+            production = self._production()
         except Exception as error:  # an unreachable store raises many kinds
             self._fail(error, "unreachable")
             return
@@ -108,6 +111,23 @@ class Loader:
             if self.ready and self._settings.model is not None:
                 return
             self._stopping.wait(self._settings.follow_s if self.ready else self._settings.retry_s)
+
+    def _production(self) -> registry.Production | None:
+        """The registry's pointer. InputError when it does not come in time; the next call then waits for it on."""
+        if self._asked is None:
+            self._asked = Future()
+            threading.Thread(target=self._ask, args=(self._asked,), name="eolgul-pointer", daemon=True).start()
+        asked = self._asked
+        if not wait([asked], _PATIENCE_S).done:
+            raise InputError(f"{self._settings.registry}: no answer within {_PATIENCE_S:g} s")
+        self._asked = None
+        return asked.result()
+
+    def _ask(self, asked: Future[registry.Production | None]) -> None:
+        try:
+            asked.set_result(registry.read_production(self._settings.registry))
+        except Exception as error:
+            asked.set_exception(error)
 
     def _load(self, package: ModelPackage) -> None:
         """Load, warm up, then swap: one assignment. Raises when the package cannot serve, and then nothing changed."""
