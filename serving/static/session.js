@@ -3,7 +3,7 @@ const STORED = "eolgul.key";
 let key = null;
 
 // What a header may hold: fetch throws at other letters, and no key has any.
-export const sendable = (text) => /^[\x21-\x7e]+$/.test(text);
+const sendable = (text) => /^[\x21-\x7e]+$/.test(text);
 
 // Whether the text could be a key; it is used from now on if so.
 export function use(text) {
@@ -20,7 +20,5 @@ export function ask(path, options = {}) {
 
 try { key = sessionStorage.getItem(STORED); } catch { /* storage may be forbidden */ }
 const given = new URLSearchParams(location.hash.slice(1)).get("key");
-if (given !== null) {
-  history.replaceState(null, "", location.pathname + location.search);
-  use(given);
-}
+if (given !== null) history.replaceState(null, "", location.pathname + location.search);
+export const unusable = given !== null && !use(given);

@@ -1,11 +1,11 @@
 // What the pages share: the language, the served model, the key form, and how an answer or a problem comes in.
-import { ask, use } from "./session.js";
+import { ask, unusable, use } from "./session.js";
 import { WORDS } from "./words.js";
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const shell = { language: initialLanguage(), model: null };
 const renderers = [], starters = [];
-let keyProblem = "keyNeeded";
+let keyProblem = unusable ? "keyCharacters" : "keyNeeded";
 
 export const words = () => WORDS[shell.language];
 export const sentence = (code) => words().problems[code] ?? words().problems.other;
@@ -65,7 +65,7 @@ export function element(name, attributes = {}, text = "") {
   return made;
 }
 
-export function askForKey(problem = "keyNeeded") {
+function askForKey(problem = keyProblem) {
   keyProblem = problem;
   $("#key-said").textContent = words()[problem];
   if ($("#key").hidden) {
@@ -98,6 +98,7 @@ $("#key").addEventListener("submit", (event) => {
   event.preventDefault();
   const field = $("#key-field");
   if (!use(field.value)) return askForKey(field.value.trim() ? "keyCharacters" : "keyNeeded");
+  keyProblem = "keyNeeded";
   field.value = "";
   $("#key").hidden = true;
   loadModel();

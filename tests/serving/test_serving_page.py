@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tiny_package
 from page_world import CHROMIUM, address, chromium, compare, files, opened
 from serving_world import People, Service, serve
 
@@ -141,10 +142,44 @@ def test_a_key_from_the_address_or_the_field(browser, package, redis_server, pho
         page.goto(address(guarded))
         page.wait_for_selector("#key:not([hidden])")
         assert "needs a valid API key" in page.inner_text("#key")
-        page.fill("#key-field", key)
+        for unsendable in ("얼굴 키", "eolgul_\u00e9", "eolgul_a\tb", "eolgul_a\u0007b", "eolgul a"):
+            page.fill("#key-field", unsendable)
+            page.keyboard.press("Enter")
+            assert page.inner_text("#key-said").startswith("An API key has only Latin letters"), unsendable
+        page.fill("#key-field", "  ")
+        page.keyboard.press("Enter")
+        assert "needs a valid API key" in page.inner_text("#key-said") and page.is_visible("#key")
+        page.fill("#key-field", "eolgul_nobody_" + "x" * 43)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#key:not([hidden])")  # it can be sent, and is refused
+        page.fill("#key-field", f" {key} ")
         page.keyboard.press("Enter")
         compare(page, photos["a1"], photos["a1"])
         page.close()
+
+
+def test_a_key_in_the_address_that_cannot_be_sent(browser, package, redis_server, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    new_key(tmp_path / "keys.json", tenant="one", scopes=("verify",))
+    settings = {"auth": "on", "api_keys_file": tmp_path / "keys.json"}
+    for guarded in serve(package, redis_server.url, tmp_path / "home", **settings):
+        with opened(browser, guarded, "/ui/#key=%ED%82%A4%0A") as page:
+            page.wait_for_selector("#key:not([hidden])")
+            assert page.inner_text("#key-said").startswith("An API key has only Latin letters")
+            assert page.url == address(guarded)
+
+
+def test_undecided(browser, service: Service, people: People, photos, redis_server, detector_folder, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    similarity = service.verify(people.a1, people.b1).json()["similarity"]
+    close = tiny_package.write(tmp_path / "close", detector_folder, threshold=similarity)  # its interval is ± 0.02
+    for other in serve(close, redis_server.url, tmp_path / "home"):
+        with opened(browser, other) as page:
+            compare(page, photos["a1"], photos["b1"])
+            assert page.inner_text("#verdict") == "Undecided" and page.locator("#answer.undecided").count() == 1
+            assert "undecided" in (page.get_attribute("#bar", "aria-label") or "")
+            doubt, point = page.locator("#doubt").bounding_box(), page.locator("#point").bounding_box()
+            assert doubt["x"] <= point["x"] + point["width"] / 2 <= doubt["x"] + doubt["width"]
+            page.click("[data-language=ko]")
+            assert page.inner_text("#verdict") == "판정을 보류합니다"
 
 
 def test_both_languages_say_everything() -> None:
