@@ -1,7 +1,8 @@
 """Face detection against facenet-pytorch: same pictures, same settings, same boxes, one run.
 
 Images per CPU second, one thread each (the time that other programs take does not count; on an idle machine it is the
-wall clock's), medians of interleaved rounds; wall-clock speed of the whole step with one and two workers; and the peak
+wall clock's), medians of interleaved rounds; both with every core, and the whole step with one and two
+workers, on the wall clock; and the peak
 memory of one large picture and of many. Pictures: LFW's from EOLGUL_SHARED or ../shared/data where it is, else drawn
 people; 864x576 is K-FACE's High size, the same pictures enlarged onto it.
 """
@@ -16,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -110,6 +112,54 @@ def compare(images: list[np.ndarray], smallest: int, detectors: Path) -> None:
     sys.stdout.flush()
 
 
+def peer_on_all_cores(width: int, height: int, count: int, smallest: int) -> None:
+    """In a process of its own, with torch's own threads: facenet-pytorch's images/s on the wall clock, by batch."""
+    images = [on_canvas(picture, width, height) for picture in pictures()[:count]]
+    peer = MTCNN(min_face_size=smallest, keep_all=True, device="cpu")
+    speed = {}
+    for size in (1, 4, 16):
+        taken = []
+        for turn in range(3):
+            started = time.perf_counter()
+            for batch in batched(images, size):
+                peer.detect(batch, landmarks=True)
+            if turn:
+                taken.append(time.perf_counter() - started)
+        speed[size] = count / min(taken)
+    print(json.dumps(speed))
+
+
+def all_cores(width: int, height: int, count: int, smallest: int, detectors: Path) -> None:
+    """Both with every core: facenet-pytorch's threads are torch's, ours share the pictures, as `align --workers` does."""
+    cores = len(os.sched_getaffinity(0))
+    images = [on_canvas(picture, width, height) for picture in pictures()[:count]]
+    ours = Detector.from_onnx(detectors, DetectorSettings(min_face_size=smallest))
+    rounds: list[tuple[float, float]] = []
+    for _ in range(3):
+        words = [sys.executable, __file__, "peer", str(width), str(height), str(count), str(smallest)]
+        own = os.environ | {"OMP_NUM_THREADS": str(cores)}
+        theirs = json.loads(subprocess.run(words, check=True, capture_output=True, text=True, env=own).stdout)
+        with ThreadPoolExecutor(cores) as pool:
+            taken = []
+            for _ in range(3):
+                started = time.perf_counter()
+                list(pool.map(ours.detect, batched(images, 4)))
+                taken.append(time.perf_counter() - started)
+        rounds.append((count / min(taken), max(theirs.values())))
+    row = {
+        "size": f"{width}x{height}",
+        "min_face_size": smallest,
+        "cores": cores,
+        "images/s on the wall clock": {
+            "eolgul": round(statistics.median(own for own, _ in rounds), 1),
+            "facenet, its best batch": round(statistics.median(best for _, best in rounds), 1),
+        },
+        "ratio": round(statistics.median(own / best for own, best in rounds), 2),
+        "load": round(os.getloadavg()[0], 1),
+    }
+    print(json.dumps(row), flush=True)
+
+
 def step_speed(images: list[np.ndarray], repeats: int = 8) -> None:
     """The whole step (decode, detect, cut, encode, write) on the wall clock, with one worker and with two."""
     with TemporaryDirectory() as folder:
@@ -158,6 +208,9 @@ def main() -> None:
     if sys.argv[1:2] == ["memory"]:
         memory(sys.argv[2], *(int(word) for word in sys.argv[3:6]))
         return
+    if sys.argv[1:2] == ["peer"]:
+        peer_on_all_cores(*(int(word) for word in sys.argv[2:6]))
+        return
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     images = pictures()
@@ -166,6 +219,8 @@ def main() -> None:
         compare(images, 20, Path(folder))
         compare(images, 40, Path(folder))
         compare([on_canvas(picture, 864, 576) for picture in images[:16]], 40, Path(folder))
+        all_cores(250, 250, COUNT, 40, Path(folder))
+        all_cores(864, 576, 32, 40, Path(folder))
     step_speed(images)
     for width, height, count in ((250, 250, 16), (250, 250, 256), (864, 576, 64), (4000, 3000, 1)):
         peaks = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -57,6 +57,10 @@ class Detector:
     @classmethod
     def from_torch(cls, settings: DetectorSettings, device: str = "cpu") -> Self:
         return cls(TorchNetworks(device), settings)
+
+    def looking_for(self, min_face_size: int) -> Detector:
+        """The same networks and settings but for the smallest face."""
+        return Detector(self._networks, replace(self.settings, min_face_size=min_face_size))
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
         """Find the faces of uint8 RGB images (H x W x 3, sizes may differ)."""
