@@ -286,14 +286,17 @@ def _apart(outer: Reals, inner: Reals) -> Reals:
     return outer
 
 
+def beside_ears(vertices: Reals) -> float:
+    """Half the head's width in front of the ears, from the base mesh's ``vertices`` (V, 3)."""
+    return float(np.abs(vertices[[load_base().index(number) for number in _BESIDE_EARS], 0]).mean())
+
+
 def press_ears(person: Person, vertices: Reals) -> None:
     """Lays the ears of somebody with falling hair on the head, in place: ``vertices`` (V, 3) are the base mesh's."""
     if STYLES[person.hair_style].fall_from >= 180:
         return
-    base = load_base()
-    beside = np.abs(vertices[[base.index(number) for number in _BESIDE_EARS], 0]).mean() + 0.03
-    x, ear = vertices[:, 0], np.clip(2 * base.masks[:, 2], 0, 1)
-    out = np.maximum(np.abs(x) - beside, 0)
+    x, ear = vertices[:, 0], np.clip(2 * load_base().masks[:, 2], 0, 1)
+    out = np.maximum(np.abs(x) - beside_ears(vertices) - 0.03, 0)
     vertices[:, 0] -= np.sign(x) * ear * 0.8 * out
 
 

@@ -249,7 +249,8 @@ class Sitter:
         if accessory in wear.GLASSES:
             eyes = np.stack([coarse[_indices(mesh.EYE_RIGHT)].mean(0), coarse[_indices(mesh.EYE_LEFT)].mean(0)])
             ears = np.stack([coarse[top].mean(0) for top in regions.ear_tops])
-            for piece in wear.glasses(self.glasses[accessory], eyes, coarse[regions.bridge], ears):
+            beside = hair.beside_ears(coarse)
+            for piece in wear.glasses(self.glasses[accessory], eyes, coarse[regions.bridge], ears, beside):
                 vertices.append(piece.points)
                 triangles.append(piece.triangles + count)
                 materials.append(np.full(len(piece.triangles), piece.material, np.int32))

@@ -52,11 +52,12 @@ def of_person(accessory: str, rng: np.random.Generator) -> Glasses:
                    kind.colour if kind.dark else colour, kind.dark)  # fmt: skip
 
 
-def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals) -> list[Piece]:
+def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals, beside: float) -> list[Piece]:
     """Glasses on a face.
 
     Args:
         eyes: (2, 3) right and left eye. bridge: (3,) the nose between them. ears: (2, 3) tops of right and left ear.
+        beside: half the head's width in front of the ears: the arms pass between ear and head.
     """
     middle = eyes.mean(0)
     plane = max(float(eyes[:, 2].max()) + 0.14, float(bridge[2]) + 0.05)
@@ -79,10 +80,14 @@ def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals) -> list[Piec
             pieces.append(Piece(points, fan, LENS))
         hinge = np.array([middle[0] + side * (centre_x + kind.wide), middle[1] + 0.05, 0])
         hinge[2] = plane - 0.22 * (hinge[0] - middle[0]) ** 2 - 0.01
-        ear = ears[(side + 1) // 2] + np.array([side * 0.03, 0.03, 0.02])
-        wide = np.array([max(abs(hinge[0]), abs(ear[0]) - 0.02) * side, hinge[1], hinge[2] - 0.2])
-        behind = ear + np.array([0, -0.12, -0.22])
-        pieces.append(_tube(np.stack([hinge, wide, ear, behind]).astype(np.float32), kind.tube * 0.9))
+        ear = ears[(side + 1) // 2] + np.array([0, 0.03, 0.02])
+        ear[0] = side * (beside + 0.02 + kind.tube)
+        # Bent at the hinge, then straight to the ear, bowed a little around the temple.
+        corner = hinge + np.array([0.25 * (ear[0] - hinge[0]), 0, -0.06])
+        bow = corner + 0.5 * (ear - corner)
+        bow[0] += 0.25 * (ear[0] - corner[0])
+        behind = ear + np.array([-side * 0.03, -0.12, -0.22])
+        pieces.append(_tube(np.stack([hinge, corner, bow, ear, behind]).astype(np.float32), kind.tube * 0.9))
     inner = centre_x - kind.wide
     x = np.linspace(-inner, inner, 9)
     arch = np.stack([middle[0] + x, middle[1] + 0.02 + 0.05 * (1 - (x / inner) ** 2), plane + 0 * x], 1)
