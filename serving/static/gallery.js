@@ -115,7 +115,7 @@ function personRow(one) {
   erase.addEventListener("click", () => askToErase(one));
   row.append(
     element("strong", {}, one.person),
-    element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language)}`),
+    element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language, { dateStyle: "medium" })}`),
     erase,
   );
   return row;

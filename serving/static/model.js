@@ -10,8 +10,8 @@ let card = { digest: null, html: "" };
 const percent = (share) => (share === null || share === undefined ? "–" : `${(100 * share).toFixed(2)} %`);
 const range = (pair, form) => (pair ? `${form(pair[0])} – ${form(pair[1])}` : "");
 
-function cell(value, interval) {
-  const made = element("td", {}, value);
+function cell(name, value, interval) { // a phone shows the name beside the value, and no header row
+  const made = element("td", { "data-name": words()[name] }, value);
   if (interval) made.append(element("small", {}, interval));
   return made;
 }
@@ -22,11 +22,11 @@ function setRow(one) {
   name.append(element("small", {}, [one.kind === "held-out" ? said.heldOut : said.benchmark, one.synthetic ? said.drawn : ""].filter(Boolean).join(" · ")));
   row.append(
     name,
-    cell(one.pairs.toLocaleString(shell.language)),
-    cell(percent(one.accuracy.mean), one.accuracy.interval ? range(one.accuracy.interval, percent) : `± ${percent(one.accuracy.std)}`),
-    cell(percent(at.fmr), range(at.fmr_interval, percent)),
-    cell(percent(at.fnmr), range(at.fnmr_interval, percent)),
-    cell(one.auc === null ? "–" : one.auc.toFixed(4), range(one.auc_interval, (value) => value.toFixed(4))),
+    cell("pairs", one.pairs.toLocaleString(shell.language)),
+    cell("accuracy", percent(one.accuracy.mean), one.accuracy.interval ? range(one.accuracy.interval, percent) : `± ${percent(one.accuracy.std)}`),
+    cell("fmr", percent(at.fmr), range(at.fmr_interval, percent)),
+    cell("fnmr", percent(at.fnmr), range(at.fnmr_interval, percent)),
+    cell("auc", one.auc === null ? "–" : one.auc.toFixed(4), range(one.auc_interval, (value) => value.toFixed(4))),
   );
   return row;
 }
