@@ -13,10 +13,10 @@ Keys, all under `eolgul:gallery:1:`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
-import unicodedata
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -42,6 +42,7 @@ from serving.templates import (
     PersonEntry,
     Record,
     Template,
+    checked_person,
     pack,
     unpack,
 )  # fmt: skip
@@ -144,15 +145,15 @@ class Gallery:
 
         return await self._write(tenant, pseudonym, change)
 
-    async def people(self, tenant: str, *, after: str = "", limit: int = 100) -> Page:
-        """People in the order of their pseudonyms, `limit` from behind `after` (a page's `next`)."""
+    async def people(self, tenant: str, *, model: str = "", after: str = "", limit: int = 100) -> Page:
+        """People in the order of their pseudonyms, `limit` from behind `after` (a page's `next`), with how many of their
+        templates are of `model`. A template that cannot be decrypted is of none."""
         page = await self._names(tenant, after, limit)
         total = await self._run("count", lambda redis: redis.zcard(_key(tenant, "people")))
-        entries = []
-        for pseudonym, stored in (await self._read(tenant, page)).items():
-            if stored:  # else erased since the names were read
-                created, person = self._identity(tenant, pseudonym, stored)
-                entries.append(PersonEntry(person, len(stored) - 1, created))
+        entries: list[PersonEntry] = []
+        for start in range(0, len(page), _CHUNK):
+            chunk = await self._read(tenant, page[start : start + _CHUNK])
+            entries += await asyncio.to_thread(self._listed, tenant, chunk, model)
         return Page(entries, page[-1] if len(page) == limit else None, total)
 
     async def templates(self, tenant: str, person: str) -> list[Template]:
@@ -298,6 +299,20 @@ class Gallery:
             for name, stored in chunk.items()
         ]
 
+    def _listed(self, tenant: str, chunk: Mapping[str, dict[bytes, bytes]], model: str) -> list[PersonEntry]:
+        entries = []
+        for pseudonym, stored in chunk.items():
+            if stored:  # else erased since the names were read
+                created, person = self._identity(tenant, pseudonym, stored)
+                comparable = 0
+                for name, value in stored.items():
+                    with contextlib.suppress(RejectionError):
+                        comparable += sum(
+                            one.model == model for one in self._templates(tenant, pseudonym, {name: value})
+                        )
+                entries.append(PersonEntry(person, len(stored) - 1, comparable, created))
+        return entries
+
     async def _names(self, tenant: str, after: str, limit: int) -> list[str]:
         start = f"({after}" if after else "-"
         people = _key(tenant, "people")
@@ -372,22 +387,6 @@ class Gallery:
     def _unavailable(self, reason: str) -> RejectionError:
         self._link.log(f"gallery: {reason}", reason)
         return RejectionError(f"the gallery cannot answer: {reason}", "gallery_unavailable")
-
-
-def checked_person(person: str) -> str:
-    """The id in Unicode's NFC, so that one name is one person however it was typed. RejectionError `bad_request`.
-
-    What an address could not name (a slash, `.` and `..`, which clients resolve) could be enrolled and never erased.
-    """
-    person = unicodedata.normalize("NFC", person)
-    bad = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in person)
-    if bad or not 1 <= len(person) <= 128 or person != person.strip() or "/" in person or person in (".", ".."):
-        raise RejectionError(
-            "a person's id has 1 to 128 characters, no slash, no control characters, no space around it, and is not . or ..",
-            "bad_request",
-            "person",
-        )
-    return person
 
 
 def _key(tenant: str, *parts: str) -> str:

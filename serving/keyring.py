@@ -1,7 +1,7 @@
 """Keys for what is kept in Redis: AES-256-GCM with a key id in front, so that keys can be rotated.
 
 A file of keys has a line a key, `<key id>:<base64 of 32 bytes>`; the first is the active one and seals, all of them
-open. To rotate: put a new line first, restart, reseal the gallery, then drop the old line. `#` begins a comment.
+open. To rotate: `eolgul gallery new-key`, restart, `eolgul gallery reseal`, then drop the old line. `#` begins a comment.
 """
 
 from __future__ import annotations
@@ -115,6 +115,24 @@ def new_line(key_id: str | None = None) -> str:
     if not _KEY_ID.fullmatch(key_id):
         raise InputError("a key id has up to 64 letters, digits, `.`, `_`, `-`")
     return f"{key_id}:{base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()}"
+
+
+def add_key(path: Path, key_id: str | None = None) -> str:
+    """Put a fresh key first in a file of keys, which is made, readable by its owner only, where there is none. Returns
+    its id. InputError for an impossible id or one that the file has."""
+    line = new_line(key_id)
+    made = line.partition(":")[0]
+    if path.exists() and made in Keyring.read(path)._ciphers:
+        raise InputError(f"{path}: the key id {made} is there already; every key needs its own")
+    before = path.read_text(encoding="ascii") if path.exists() else ""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(f"{line}\n{before}")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return made
 
 
 def _header(key_id: str) -> bytes:

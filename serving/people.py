@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
@@ -62,6 +62,7 @@ class PersonAnswer(BaseModel):
 class PersonListed(BaseModel):
     person: str
     templates: int
+    comparable: int = Field(description="templates that the served model made; 0: not found by it, enroll them again")
     created_at: str
 
 
@@ -158,10 +159,8 @@ async def people(
 ) -> Response:
     """The tenant's people, a page at a time."""
     async with call(request, "gallery") as asked:
-        page = await _gallery(asked).people(asked.caller.tenant, after=after, limit=limit)
-        listed = [
-            PersonListed(person=one.person, templates=one.templates, created_at=one.created_at) for one in page.people
-        ]
+        page = await _gallery(asked).people(asked.caller.tenant, model=asked.model.digest, after=after, limit=limit)
+        listed = [PersonListed(**asdict(one)) for one in page.people]
         return answer(PeopleAnswer(people=listed, next=page.next, total=page.total))
 
 

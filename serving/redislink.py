@@ -17,6 +17,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import ResponseError, WatchError
 
 from eolgul.errors import InputError
+from serving.settings import Settings
 
 logger = logging.getLogger("eolgul.redis")
 T = TypeVar("T")
@@ -96,6 +97,19 @@ class RedisLink:
             raise InputError(
                 f"the {name}'s Redis address is none; expected redis:// or rediss://host:port/db"
             ) from error
+
+    @classmethod
+    def of(cls, settings: Settings, url: str, name: str, timeout_s: float) -> RedisLink:
+        """A link with the credentials and the authorities of the settings."""
+        return cls(
+            url,
+            name=name,
+            timeout_s=timeout_s,
+            pause_s=settings.redis_pause_s,
+            username=settings.redis_username,
+            password_file=settings.redis_password_file,
+            ca_file=settings.redis_ca_file,
+        )
 
     async def run(self, what: str, call: Callable[[Redis], Awaitable[T]]) -> T | Unreachable:
         """What `call` gives, or `UNREACHABLE`. Never raises but for WatchError, which a caller of WATCH expects."""

@@ -54,8 +54,11 @@ class FaceVerification:
             keyring = Keyring.read(settings.encryption_keys_file)
         elif settings.gallery_url:
             raise InputError("a gallery needs EOLGUL_ENCRYPTION_KEYS_FILE: it must be readable after a restart")
-        link = _link(settings, settings.redis_url, "cache", settings.redis_timeout_s)
-        people = _link(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)
+        link = people = None
+        if settings.redis_url:
+            link = RedisLink.of(settings, settings.redis_url, "cache", settings.redis_timeout_s)
+        if settings.gallery_url:
+            people = RedisLink.of(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)
         self.state = APP.state.eolgul = api.State(
             settings,
             Loader(settings),
@@ -84,20 +87,6 @@ class FaceVerification:
         await self.state.cache.close()
         if self.state.gallery:
             await self.state.gallery.close()
-
-
-def _link(settings: Settings, url: str, name: str, timeout_s: float) -> RedisLink | None:
-    if not url:
-        return None
-    return RedisLink(
-        url,
-        name=name,
-        timeout_s=timeout_s,
-        pause_s=settings.redis_pause_s,
-        username=settings.redis_username,
-        password_file=settings.redis_password_file,
-        ca_file=settings.redis_ca_file,
-    )
 
 
 def _log() -> None:

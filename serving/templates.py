@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from serving.problems import RejectionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,11 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class PersonEntry:
-    """One of a list of people: id, number of templates, when first enrolled."""
+    """One of a list of people: id, number of templates, how many of them the model asked about made, when first enrolled."""
 
     person: str
     templates: int
+    comparable: int
     created_at: str
 
 
@@ -113,3 +117,19 @@ def unpack(body: bytes) -> Template:
     template_id, created_at, model, contract, image, quality = json.loads(line)
     embedding = np.frombuffer(vector, "<f4").astype(np.float32)
     return Template(template_id, created_at, model, contract, embedding, image, quality)
+
+
+def checked_person(person: str) -> str:
+    """The id in Unicode's NFC, so that one name is one person however it was typed. RejectionError `bad_request`.
+
+    What an address could not name (a slash, `.` and `..`, which clients resolve) could be enrolled and never erased.
+    """
+    person = unicodedata.normalize("NFC", person)
+    bad = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in person)
+    if bad or not 1 <= len(person) <= 128 or person != person.strip() or "/" in person or person in (".", ".."):
+        raise RejectionError(
+            "a person's id has 1 to 128 characters, no slash, no control characters, no space around it, and is not . or ..",
+            "bad_request",
+            "person",
+        )
+    return person

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from eolgul import steps
+from eolgul import cli_gallery, steps
 from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings
 
@@ -31,6 +31,7 @@ pipeline_app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of 
 app.add_typer(pipeline_app, name="pipeline")
 key_app = typer.Typer(no_args_is_help=True, help="API keys of the service.")
 app.add_typer(key_app, name="key")
+app.add_typer(cli_gallery.app, name="gallery")
 signing_key_app = typer.Typer(no_args_is_help=True, help="Keys that sign published models.")
 app.add_typer(signing_key_app, name="signing-key")
 

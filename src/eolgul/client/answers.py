@@ -146,8 +146,12 @@ class Enrolment(_Answer):
 
 
 class PersonSummary(_Answer):
+    """`comparable`: how many of the templates the served model made; with 0 it does not find the person, who must be
+    enrolled again. None where an older service does not tell."""
+
     person: str
     templates: int
+    comparable: int | None = None
 
 
 class PeoplePage(_Answer):
