@@ -67,6 +67,7 @@ def speed(count: int) -> None:
 
 def sheets(folder: Path) -> None:
     """People, cameras, lights and accessories, as small as a page wants them."""
+    folder.mkdir(parents=True, exist_ok=True)
     front = ("S001", "L1", "E01", "C7")
     views = [("S001", "L1", "E01", name) for name in CAMERAS]
     lamps = [("S001", name, "E01", "C7") for name in LIGHTS]

@@ -133,6 +133,7 @@ def _check_sources(sources: Sequence[FaceDataset], held_out: Sequence[str]) -> d
         contents = source.artifact.contents
         if contents.get("aligned") is None:
             raise InputError(f"{source.path}: not aligned; run eolgul align on it first")
+        source.check_whole()
         if contents["benchmark"]:
             raise InputError(f"{source.path}: is a benchmark, and nobody trains on a benchmark")
         detector = contents.get("detector")

@@ -13,6 +13,7 @@ import pytest
 
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
+from eolgul.assemble import assemble
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract import extract
@@ -86,6 +87,8 @@ def test_what_is_no_part_of_this_run_is_refused(drawn: Path, tmp_path: Path) -> 
     ):
         with pytest.raises(InputError, match=says):
             align(drawn, out, part_rows=12, merge=merge)
+    with pytest.raises(InputError, match="one: is part 1/2 of an alignment"):
+        assemble([one], tmp_path / "dataset")
     with pytest.raises(InputError, match="one: is no part of this alignment"):
         align(drawn, out, part_rows=12, merge=[one, two], min_eyes=3)
     for word in ("3/2", "0/2", "1", "1/0", "a/b", "1/2/3"):

@@ -92,6 +92,14 @@ class FaceDataset:
         rows: list[dict[str, Any]] = _read_table(self.path / "rejected.parquet").to_pylist()
         return rows
 
+    def check_whole(self) -> None:
+        """InputError for one part of a step that ran in parts: who takes it for the whole counts too few images."""
+        part = self.artifact.contents.get("part")
+        if part is not None:
+            raise InputError(
+                f"{self.path}: is part {part} of an alignment, expected all; join them: eolgul align --merge"
+            )
+
     def pairs(self) -> Pairs:
         """The pairs of a Benchmark; InputError for a dataset that is none."""
         file = self.path / "pairs.parquet"

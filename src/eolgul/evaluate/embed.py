@@ -69,6 +69,7 @@ def embedding_size(recognizer: Embedder) -> int:
 
 
 def _check_aligned(dataset: FaceDataset, contract: EmbeddingContract) -> None:
+    dataset.check_whole()
     aligned = dataset.artifact.contents.get("aligned")
     if aligned != contract.template:
         raise InputError(
