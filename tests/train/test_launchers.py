@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,42 @@ def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path
     together, alone = run(torchrun, tmp_path / "two"), run([], tmp_path / "one")
     assert together.keys() == alone.keys()
     assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)  # the network has no batch norm
+
+
+REFUSING = """
+import os
+from eolgul.errors import InputError
+from eolgul.train import loop
+if os.environ["RANK"] == "0":
+    def refuse(*args):
+        raise InputError("the first process refuses")
+    loop.Clock = refuse
+"""
+
+
+def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = tmp_path / "refusing.py"
+    script.write_text(REFUSING + WITH_PLAIN)
+    overrides = ["backbone=plain", "embedding_size=32", "batch_size=12", "epochs=1", "precision=fp32"]
+    words = ["train", str(toy), str(tmp_path / "out"), "--recipe", "demo"]
+    words += [word for one in overrides for word in ("--set", one)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "RANK": rank,
+                 "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert "the first process refuses" in said[0]
+    assert "process 1 of 2: another process of this run ended" in " ".join(said[1].split())
+    assert not any("Traceback" in text for text in said)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")

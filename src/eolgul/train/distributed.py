@@ -116,6 +116,12 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def connection_lost(error: BaseException) -> bool:
+    """Whether a collective failed because another process is gone (gloo raises plain RuntimeErrors)."""
+    said = str(error)
+    return isinstance(error, dist.DistError) or any(word in said for word in ("gloo", "Connection", "Broken pipe"))
+
+
 def pick_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda` or `cuda:<n>`; under torchrun each process of a machine takes a GPU of its own."""
     if name == "auto":

@@ -24,7 +24,7 @@ from eolgul.modelpackage import DetectorSettings, EmbeddingContract
 from eolgul.train.backbones import build
 from eolgul.train.checkpoint import Checkpoints
 from eolgul.train.data import TrainingData, to_input
-from eolgul.train.distributed import World, joined, pick_device
+from eolgul.train.distributed import World, connection_lost, joined, pick_device
 from eolgul.train.heads import Head
 from eolgul.train.margins import make_margin
 from eolgul.train.metrics import Clock, Journal
@@ -82,6 +82,10 @@ def train(
             return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, max_steps,
                         report or (lambda row: None), tensorboard, world)  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if world.size > 1 and connection_lost(error):
+                raise InputError(
+                    f"process {world.rank} of {world.size}: another process of this run ended; its own message says why"
+                ) from error
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
             raise InputError(
