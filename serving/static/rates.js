@@ -1,16 +1,19 @@
 // A false match rate in words: how often strangers look at least this much alike.
 import { shell, words } from "./shell.js";
 
+const COMMON = 0.1; // from here on a percentage is easier to grasp than "1 in n"
+
 // `comparison` has false_match_rate and false_match_rate_interval; below `floor` the calibration shows nothing.
 export function rate(comparison, floor) {
   const odds = comparison.false_match_rate, said = words();
   if (odds <= floor) return said.rateFloor(round(1 / odds));
-  return odds > 0.1 ? said.rateMany(Math.round(odds * 100)) : said.rate(round(1 / odds));
+  return odds > COMMON ? said.rateMany(Math.round(odds * 100)) : said.rate(round(1 / odds));
 }
 
 export function interval(comparison) { // a rate of 0 has no "1 of N": then only the upper end is said
   if (!comparison.false_match_rate_interval) return "";
   const [low, high] = comparison.false_match_rate_interval;
+  if (comparison.false_match_rate > COMMON) return words().betweenMany(Math.round(low * 100), Math.round(high * 100));
   return low > 0 ? words().between(round(1 / high), round(1 / low)) : words().atMost(round(1 / high));
 }
 

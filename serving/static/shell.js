@@ -5,6 +5,7 @@ import { WORDS } from "./words.js";
 export const $ = (selector, root = document) => root.querySelector(selector);
 export const shell = { language: initialLanguage(), model: null };
 const renderers = [], starters = [];
+let again = 0;
 let keyProblem = unusable ? "keyCharacters" : "keyNeeded";
 
 export const words = () => WORDS[shell.language];
@@ -74,12 +75,17 @@ function askForKey(problem = keyProblem) {
   }
 }
 
+// Asked for again before the cookie that it brings, which opens the report, has ended (five minutes), and sooner while
+// there is no model.
 async function loadModel() {
+  clearTimeout(again);
   const { answer, problem } = await call("/v1/models/current");
-  if (answer) {
-    shell.model = answer;
-    render();
-  } else if (problem.code !== "unauthorized") setTimeout(loadModel, 3000);
+  clearTimeout(again);
+  if (problem?.code === "unauthorized") return; // a key will come
+  again = setTimeout(loadModel, answer ? 240_000 : 3_000);
+  if (!answer) return;
+  shell.model = answer;
+  render();
 }
 
 function initialLanguage() {

@@ -103,6 +103,15 @@ def test_badge_report_and_api_links(page, service: Service) -> None:  # type: ig
     assert "/v1/verify" in page.inner_text("#swagger")
 
 
+def test_the_report_can_be_opened_later_too(page) -> None:  # type: ignore[no-untyped-def]
+    page.clock.install()
+    page.reload()
+    page.wait_for_selector("#report:not([hidden])")
+    for _ in range(2):  # its cookie lasts five minutes
+        with page.expect_response("**/v1/models/current"):
+            page.clock.fast_forward("04:10")
+
+
 def tab_to(page, name: str) -> None:  # type: ignore[no-untyped-def]
     for _ in range(15):
         page.keyboard.press("Tab")

@@ -138,7 +138,7 @@ def test_the_page_says_what_the_package_holds(
         assert "1,234 images of 56 people" in page.inner_text("#origin")
         assert "not fit to recognise real people" in page.inner_text("#origin")
         assert page.inner_text("#threshold") == "0.900"
-        assert page.inner_text("#threshold-interval") == "95 % interval 0.880 to 0.920"
+        assert page.inner_text("#threshold-interval") == "95\u00a0% interval 0.880 to 0.920"
         chosen = facts(page, "calibration")
         assert chosen["False match rate asked for"] == "1 in 1,000"
         assert chosen["False match rate measured"] == "0.86 % (0.43 % – 1.72 %)"
