@@ -2,7 +2,7 @@
 import { drawHistogram } from "./histogram.js";
 import { round } from "./rates.js";
 import { ask } from "./session.js";
-import { $, element, page, shell, words } from "./shell.js";
+import { $, element, missing, page, shell, words } from "./shell.js";
 
 const SCALE = [-0.5, 1];
 let card = { digest: null, html: "" };
@@ -37,8 +37,8 @@ function list(place, rows) {
 
 function draw(said) {
   const { model } = shell;
-  $("#waiting").hidden = Boolean(model);
-  $("#waiting").textContent = said.unloaded;
+  $("#waiting").hidden = Boolean(model) || !missing();
+  $("#waiting").textContent = missing();
   $("#served").hidden = !model;
   if (!model) return;
   const { calibration, training, contract } = model;

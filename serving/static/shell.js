@@ -11,6 +11,9 @@ let keyProblem = unusable ? "keyCharacters" : "keyNeeded";
 export const words = () => WORDS[shell.language];
 export const sentence = (code) => words().problems[code] ?? words().problems.other;
 
+// Why no model is shown: without a key nobody knows whether there is one, and the key form says what to do.
+export const missing = () => ($("#key").hidden ? words().unloaded : "");
+
 // `draw` is called at every render; `start` once a key may be at hand: at first, and when another is given.
 export function page(draw, start = () => {}) {
   renderers.push(draw);
@@ -29,7 +32,7 @@ export function render() {
     button.setAttribute("aria-pressed", String(button.dataset.language === shell.language));
   const { model } = shell;
   $("#key-said").textContent = said[keyProblem];
-  $("#model-line").textContent = model ? said.served(model.backbone, model.digest.slice(0, 12)) : said.unloaded;
+  $("#model-line").textContent = model ? said.served(model.backbone, model.digest.slice(0, 12)) : missing();
   $("#synthetic").hidden = !model?.synthetic;
   $("#report").hidden = !model?.report;
   for (const draw of renderers) draw(said);
@@ -71,6 +74,7 @@ function askForKey(problem = keyProblem) {
   $("#key-said").textContent = words()[problem];
   if ($("#key").hidden) {
     $("#key").hidden = false;
+    render();
     $("#key-field").focus();
   }
 }

@@ -151,6 +151,7 @@ def test_a_key_from_the_address_or_the_field(browser, package, redis_server, pho
         page.goto(address(guarded))
         page.wait_for_selector("#key:not([hidden])")
         assert "needs a valid API key" in page.inner_text("#key")
+        assert page.inner_text("#model-line") == ""  # nobody knows yet whether a model is loaded
         for unsendable in ("얼굴 키", "eolgul_\u00e9", "eolgul_a\tb", "eolgul_a\u0007b", "eolgul a"):
             page.fill("#key-field", unsendable)
             page.keyboard.press("Enter")
