@@ -5,19 +5,17 @@ Exit codes: 0 when the artifact is whole, 2 on bad input (with one sentence), 13
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from tqdm import tqdm
 
-from eolgul import cli_gallery, steps
+from eolgul import cli_gallery, cli_keys, cli_pipeline, steps
+from eolgul.cli_output import bar, say
 from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings
 
@@ -27,13 +25,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Face verification from raw data to a served verdict.",
 )
-pipeline_app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six steps.")
-app.add_typer(pipeline_app, name="pipeline")
-key_app = typer.Typer(no_args_is_help=True, help="API keys of the service.")
-app.add_typer(key_app, name="key")
+app.add_typer(cli_pipeline.app, name="pipeline")
+app.add_typer(cli_keys.app, name="key")
+app.add_typer(cli_keys.signing_app, name="signing-key")
 app.add_typer(cli_gallery.app, name="gallery")
-signing_key_app = typer.Typer(no_args_is_help=True, help="Keys that sign published models.")
-app.add_typer(signing_key_app, name="signing-key")
 
 Workers = Annotated[int, typer.Option(help="Processes or threads that do the work.", min=1)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -58,21 +53,6 @@ def main() -> None:
 
 def _leave(signum: int, frame: object) -> None:
     raise SystemExit(128 + signum)
-
-
-def _say(facts: dict[str, Any]) -> None:
-    print(json.dumps(facts, ensure_ascii=False), flush=True)
-
-
-@contextmanager
-def _bar(what: str, unit: str = "img") -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr when that is a terminal."""
-    with tqdm(desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance
 
 
 @app.command()
@@ -113,7 +93,7 @@ def synth(
             out, kind, people=people, first=first, selection=selection, images=images, pairs=pairs, style=style,
             origins=origins, seed=seed, workers=workers, progress=progress,
         )  # fmt: skip
-    _say({"artifact": str(out), **facts})
+    say({"artifact": str(out), **facts})
 
 
 @app.command()
@@ -151,7 +131,7 @@ def extract(
     workers: Annotated[int, typer.Option(help="Processes.", min=1)] = 2,
 ) -> None:
     """Step 1: a raw source → FaceDataset."""
-    with _bar("extract") as progress:
+    with bar("extract") as progress:
         facts = steps.extract(
             source,
             out,
@@ -171,7 +151,7 @@ def extract(
             workers=workers,
             progress=progress,
         )
-    _say(facts)
+    say(facts)
 
 
 @app.command()
@@ -182,8 +162,8 @@ def export(
     split: Annotated[str | None, typer.Option(help="Only this split: train, validation, calibration or test.")] = None,
 ) -> None:
     """Write a FaceDataset in another format, every image's bytes as they came."""
-    with _bar("export") as progress:
-        _say(steps.export(dataset, out, to=to, split=split, progress=progress))
+    with bar("export") as progress:
+        say(steps.export(dataset, out, to=to, split=split, progress=progress))
 
 
 @app.command()
@@ -236,7 +216,7 @@ def align(
             dataset, out, settings=settings, crop=crop, anchor=anchor, min_eyes=min_eyes, sheet=sheet,
             part=part, merge=merge or (), backend=backend, device=device, workers=workers, progress=progress,
         )  # fmt: skip
-    _say(facts)
+    say(facts)
 
 
 @app.command()
@@ -250,7 +230,7 @@ def assemble(
     seed: Seed = 0,
 ) -> None:
     """Step 3: merge sources and split them by identity."""
-    with _bar("assemble") as progress:
+    with bar("assemble") as progress:
         facts = steps.assemble(
             datasets,
             out,
@@ -261,7 +241,7 @@ def assemble(
             seed=seed,
             progress=progress,
         )
-    _say(facts)
+    say(facts)
 
 
 @app.command()
@@ -295,7 +275,7 @@ def train(
         report=training_line,
     )
     if os.environ.get("RANK", "0") == "0":  # torchrun's other processes have nothing to add
-        _say(facts)
+        say(facts)
 
 
 @app.command("import")
@@ -306,7 +286,7 @@ def import_(
     backbone: Annotated[str | None, typer.Option(help="Which network (default: the one that fits).")] = None,
 ) -> None:
     """Published weights → ModelPackage, when their names and shapes are those of a network of that project."""
-    _say(steps.import_weights(weights, out, layout=layout, backbone=backbone))
+    say(steps.import_weights(weights, out, layout=layout, backbone=backbone))
 
 
 def training_line(row: dict[str, Any]) -> None:
@@ -373,7 +353,7 @@ def evaluate(
         without_anchored=without_anchored, language=language,
     )  # fmt: skip
     facts.pop("metrics")
-    _say(facts)
+    say(facts)
 
 
 def _line(text: str) -> None:
@@ -387,7 +367,7 @@ def compare(
     seed: Seed = 0,
 ) -> None:
     """Two evaluations: differences on every set with paired intervals, and whether the first would be promoted."""
-    _say(steps.compare(candidate, current, seed=seed))
+    say(steps.compare(candidate, current, seed=seed))
 
 
 @app.command()
@@ -410,27 +390,16 @@ def promote(
     if to:
         if places or current_evaluation or force:
             raise InputError("--to goes back to a published model: no MODEL, EVALUATION, comparison or --force with it")
-        _say(steps.roll_back(registry, to, signing_key=signing_key))
+        say(steps.roll_back(registry, to, signing_key=signing_key))
         return
     if len(places) != 2:
         raise InputError(f"{len(places)} places: expected MODEL EVALUATION, or --to DIGEST")
     model, evaluation = places
-    _say(
+    say(
         steps.promote(
             model, evaluation, registry, current_evaluation=current_evaluation, force=force, signing_key=signing_key
         )
     )
-
-
-@signing_key_app.command("new")
-def signing_key_new(
-    file: Annotated[Path, typer.Argument(help="The private key goes here (0600), the public one into FILE.pub.")],
-) -> None:
-    """Make an Ed25519 key: `promote --signing-key FILE` signs, serving trusts what EOLGUL_TRUSTED_KEYS_FILE lists."""
-    from eolgul.signing import SigningKey, public_file
-
-    made = SigningKey.new(file)
-    _say({"key_id": made.key_id, "private": str(file), "public": str(public_file(file))})
 
 
 @app.command()
@@ -445,7 +414,7 @@ def inspect(
 
     facts = look(place, sheet)
     if as_json or not sys.stdout.isatty():
-        _say(facts)
+        say(facts)
     else:
         print(f"{place}: {render(facts)}", flush=True)
 
@@ -482,51 +451,9 @@ def verify(
     from eolgul.verification import read_key, verify_here, verify_over_http
 
     if url:
-        _say(verify_over_http(url, image1, image2, api_key=read_key(key_file)))
+        say(verify_over_http(url, image1, image2, api_key=read_key(key_file)))
     else:
-        _say(verify_here(image1, image2, registry=registry, model=model))
-
-
-KeysFile = Annotated[Path, typer.Option("--file", envvar="EOLGUL_API_KEYS_FILE", help="The file of API keys' hashes.")]
-
-
-@key_app.command("new")
-def key_new(
-    file: KeysFile,
-    tenant: Annotated[str, typer.Option(help="Whose key it is: galleries and caches are a tenant's own.")],
-    scope: Annotated[list[str], typer.Option(help="verify, detect, embed, identify, enroll or gallery (repeatable).")],
-    days: Annotated[float | None, typer.Option(help="It ends after so many days (default: never).", min=0)] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="Its own rate limit.", min=1)] = None,
-    note: Annotated[str, typer.Option(help="For whoever reads the file.")] = "",
-) -> None:
-    """Make an API key. It is printed once and kept nowhere; the file holds its hash."""
-    from datetime import UTC, datetime, timedelta
-
-    from eolgul.checkout import room
-
-    expires = None if days is None else datetime.now(UTC).replace(microsecond=0) + timedelta(days=days)
-    text, entry = room("serving.keys").new_key(
-        file, tenant=tenant, scopes=scope, expires=expires, requests_per_minute=requests_per_minute, note=note
-    )
-    _say({"key": text, **entry.model_dump(mode="json", exclude={"sha256"})})
-
-
-@key_app.command("list")
-def key_list(file: KeysFile) -> None:
-    """The keys of the file, without their hashes."""
-    from eolgul.checkout import room
-
-    keys = room("serving.keys").read_keys(file)
-    _say({"keys": [key.model_dump(mode="json", exclude={"sha256"}) for key in keys]})
-
-
-@key_app.command("revoke")
-def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeysFile) -> None:
-    """Take a key out of the file; running services stop taking it within seconds."""
-    from eolgul.checkout import room
-
-    gone = room("serving.keys").revoke_key(file, key_id)
-    _say({"revoked": gone.id, "tenant": gone.tenant})
+        say(verify_here(image1, image2, registry=registry, model=model))
 
 
 @app.command()
@@ -567,45 +494,3 @@ def demo(
             port=port,
         )
     )
-
-
-@pipeline_app.command("compile")
-def pipeline_compile(
-    out: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("face-recognition.yaml"),
-) -> None:
-    """Compile the pipeline to the YAML that Kubeflow takes."""
-    from eolgul.checkout import room
-
-    room("pipelines.face_recognition").compile_to(out)
-    _say({"artifact": str(out)})
-
-
-Parameters = Annotated[
-    list[str] | None, typer.Option("--param", help="A pipeline parameter: name=value, JSON for lists.")
-]
-
-
-@pipeline_app.command("run")
-def pipeline_run(
-    param: Parameters = None,
-    root: Annotated[Path, typer.Option(help="Where KFP's local runner keeps its outputs.")] = Path("local_outputs"),
-) -> None:
-    """Run the pipeline here, with KFP's local runner."""
-    from eolgul.checkout import room
-
-    module = room("pipelines.face_recognition")
-    _say(module.run_local(module.parameters(param or []), root))
-
-
-@pipeline_app.command("submit")
-def pipeline_submit(
-    host: Annotated[str, typer.Option(envvar="KFP_HOST", help="Address of the Kubeflow Pipelines API.")],
-    param: Parameters = None,
-    experiment: str = "eolgul",
-    run_name: str | None = None,
-) -> None:
-    """Submit the pipeline to a Kubeflow cluster."""
-    from eolgul.checkout import room
-
-    module = room("pipelines.face_recognition")
-    _say(module.submit(module.parameters(param or []), host=host, experiment=experiment, run_name=run_name))
