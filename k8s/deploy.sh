@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Put eolgul on the cluster that kubectl points at.
 #
-#   k8s/deploy.sh [local|production]      the service, Redis and MinIO (default: local)
+#   k8s/deploy.sh [local|production]      the service, its two Redis and MinIO (default: local)
 #   k8s/deploy.sh kubeflow                what the pipeline's pods read, into KUBEFLOW_NAMESPACE (default: kubeflow)
 #   k8s/deploy.sh --render [overlay]      only print the manifests; nothing is applied, no cluster is needed
 #
@@ -123,6 +123,7 @@ deploy_service() {
     "$kubectl" apply -k "$folder"
     "$kubectl" -n $namespace rollout status statefulset/minio --timeout="${timeout}s"
     "$kubectl" -n $namespace rollout status deployment/redis --timeout="${timeout}s"
+    "$kubectl" -n $namespace rollout status statefulset/gallery --timeout="${timeout}s"
     "$kubectl" -n $namespace wait --for=condition=complete job/minio-setup --timeout="${timeout}s"
     wait_for_serving || exit 1
     cat <<TEXT
@@ -156,5 +157,5 @@ if [ "$overlay" = kubeflow ]; then
     "$kubectl" apply -n "$target" -k "$folder"
     exit
 fi
-confirm "eolgul's service, Redis and MinIO (overlay $overlay, namespace $namespace)"
+confirm "eolgul's service, its two Redis and MinIO (overlay $overlay, namespace $namespace)"
 deploy_service "$folder"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fnmatch
 import importlib.util
 import io
@@ -31,38 +32,74 @@ PASSWORD = "correct-horse"
 # ---- Redis
 
 
-@pytest.fixture(scope="module")
-def redis_port(tmp_path_factory):
-    if not (BIN / "redis-server").is_file() and not shutil.which("redis-server"):
-        pytest.skip("no redis-server here (extra `embedded`)")
-    work = tmp_path_factory.mktemp("redis")
-    (work / "password").write_text(PASSWORD + "\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        ["sh", ROOT / "k8s" / "base" / "redis-start.sh", "--bind", "127.0.0.1"],
-        env={
-            "PATH": f"{BIN}:/usr/bin:/bin",
-            "PORT": str(port),
-            "PASSWORD_FILE": f"{work}/password",
-            "ACL_FILE": f"{work}/acl",
-        },
-        stdout=subprocess.DEVNULL,
-    )
-    try:
+class StartedRedis:
+    """What redis-start.sh starts for a role, `cache` or `gallery`."""
+
+    def __init__(self, role: str, work: Path) -> None:
+        self._role, self._work = role, work
+        (work / "data").mkdir()
+        (work / "password").write_text(PASSWORD + "\n")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            ["sh", ROOT / "k8s" / "base" / "redis-start.sh", self._role, "--bind", "127.0.0.1"],
+            env={
+                "PATH": f"{BIN}:/usr/bin:/bin",
+                "PORT": str(self.port),
+                "PASSWORD_FILE": f"{self._work}/password",
+                "ACL_FILE": f"{self._work}/acl",
+                "DATA_DIR": f"{self._work}/data",
+            },
+            stdout=subprocess.DEVNULL,
+        )
         for _ in range(100):
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, "redis-start.sh ended"
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None, "redis-start.sh ended"
             time.sleep(0.05)
-        yield port
-        assert PASSWORD not in (work / "acl").read_text()
-        assert (work / "acl").stat().st_mode & 0o077 == 0
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    @property
+    def acl(self) -> Path:
+        return self._work / "acl"
+
+
+@contextlib.contextmanager
+def _started(role: str, tmp_path_factory):
+    if not (BIN / "redis-server").is_file() and not shutil.which("redis-server"):
+        pytest.skip("no redis-server here (extra `embedded`)")
+    server = StartedRedis(role, tmp_path_factory.mktemp(role))
+    server.start()
+    try:
+        yield server
+        assert PASSWORD not in server.acl.read_text()
+        assert server.acl.stat().st_mode & 0o077 == 0
     finally:
-        process.terminate()
-        process.wait(10)
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def cache_redis(tmp_path_factory):
+    with _started("cache", tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gallery_redis(tmp_path_factory):
+    with _started("gallery", tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(params=["cache", "gallery"])
+def redis_port(request):
+    return request.getfixturevalue(f"{request.param}_redis").port
 
 
 def _client(port: int, **options: Any):
@@ -74,7 +111,7 @@ def _client(port: int, **options: Any):
     return redis.Redis(port=port, **({"username": "eolgul", "password": PASSWORD, "retry": once} | options))
 
 
-def test_cache_works_as_its_user(redis_port):
+def test_cache_works_as_its_user(cache_redis):
     """The very cache and rate limit of the service, so that what the ACL admits is what they need."""
     from serving.cache import CacheKey, EmbeddingCache
     from serving.keyring import Keyring
@@ -89,7 +126,7 @@ def test_cache_works_as_its_user(redis_port):
     caller = Caller("tenant", "key", frozenset(), 2)
 
     async def round_trip():
-        url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{redis_port}/0"
+        url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{cache_redis.port}/0"
         link = RedisLink(url, name="cache", timeout_s=2.0, pause_s=0.0)
         cache, alone = EmbeddingCache(link, Keyring.ephemeral(), ttl_s=60), []
         limits = [RateLimit(link, 0, fallback=lambda: alone.append(1)) for _ in range(3)]  # as many workers
@@ -108,6 +145,53 @@ def test_cache_works_as_its_user(redis_port):
     [found], [gone], alone = asyncio.run(round_trip())
     assert found is not None and np.array_equal(found.embedding, analysis.embedding)
     assert gone is None and not alone
+
+
+def test_gallery_works_as_its_user_and_outlives_a_kill(gallery_redis):
+    """The very gallery of the service, all of it; what was answered is there after SIGKILL, what was erased is not."""
+    from serving.gallery import Gallery
+    from serving.keyring import Keyring
+    from serving.problems import RejectionError
+    from serving.redislink import RedisLink
+    from serving.templates import NewTemplate
+
+    old, new = Keyring({"old": bytes(32)}), Keyring({"new": b"n" * 32, "old": bytes(32)})
+    templates = [
+        NewTemplate("m" * 64, "c" * 64, np.eye(4, dtype=np.float32)[row], f"{row}" * 64, {"sharpness": 1.0})
+        for row in range(3)
+    ]
+
+    def with_gallery(keyring, use):
+        async def run():
+            url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{gallery_redis.port}/0"
+            gallery = Gallery(RedisLink(url, name="gallery", timeout_s=5.0, pause_s=0.0), keyring)
+            try:
+                return await use(gallery)
+            finally:
+                await gallery.close()
+
+        return asyncio.run(run())
+
+    async def fill(gallery):
+        await gallery.enroll("t", "stays", templates[:2])
+        await gallery.enroll("t", "goes", templates[2:])
+        await gallery.enroll("t", "goes again", templates[2:])
+        first = (await gallery.identify("t", "m" * 64, templates[0].embedding, 1)).matches[0]
+        await gallery.delete_template("t", "stays", first.template)
+        await gallery.delete_person("t", "goes")
+        await gallery.delete_person("t", "goes again")
+        with pytest.raises(RejectionError, match="no such person"):
+            await gallery.delete_person("t", "goes")
+
+    async def read(gallery):
+        resealed = await gallery.reseal("t")
+        found = await gallery.identify("t", "m" * 64, templates[1].embedding, 5)
+        return resealed, [one.person for one in found.matches], [one.person async for one in gallery.export("t")]
+
+    with_gallery(old, fill)
+    gallery_redis.end()
+    gallery_redis.start()
+    assert with_gallery(new, read) == (2, ["stays"], ["stays"])
 
 
 @pytest.mark.parametrize(
@@ -148,16 +232,19 @@ def test_nobody_else_gets_in(redis_port, options):
         client.ping()
 
 
-def test_an_empty_password_does_not_start(root, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["cache"], "empty"), (["gallery"], "empty"), ([], "expected"), (["--port"], "expected")]
+)
+def test_a_bad_start_is_said(root, tmp_path, arguments, words):
     (tmp_path / "password").write_text("")
     done = subprocess.run(
-        ["sh", root / "k8s" / "base" / "redis-start.sh"],
+        ["sh", root / "k8s" / "base" / "redis-start.sh", *arguments],
         env={"PATH": "/usr/bin:/bin", "PASSWORD_FILE": f"{tmp_path}/password", "ACL_FILE": f"{tmp_path}/acl"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2 and "empty" in done.stderr and not (tmp_path / "acl").exists()
+    assert done.returncode == 2 and words in done.stderr and not (tmp_path / "acl").exists()
 
 
 # ---- MinIO

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +155,16 @@ def test_every_mount_has_its_volume(manifests):
             assert mounted == volumes, workload["metadata"]["name"]
 
 
-def test_grace_is_longer_than_stopping(manifests):
-    pod = _pod(manifests)
-    pause = float(pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > pause + signature(launch.stop).parameters["timeout"].default
+def test_grace_is_longer_than_stopping(manifests, monkeypatch):
+    """The service drains by itself, for as long as endpoints may still name the pod; nothing waits before that."""
+    container = manifests.container("Deployment", "serving")
+    assert "lifecycle" not in container
+    probe = container["readinessProbe"]
+    for name, value in manifests.environment(container).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.drain_s >= probe["periodSeconds"] * (probe["failureThreshold"] - 1) + probe["timeoutSeconds"]
+    assert _pod(manifests)["terminationGracePeriodSeconds"] > settings.drain_s + settings.deadline_s + 10
 
 
 # ---- settings
@@ -180,7 +185,10 @@ def test_settings_are_accepted(manifests, monkeypatch):
     secrets = manifests.data("Secret", "eolgul-secrets")
     settings, s3 = Settings(), S3Settings()
     assert settings.source().startswith("registry s3://")
-    assert settings.redis_url == f"redis://eolgul:{secrets['REDIS_PASSWORD']}@redis:6379/0"
+    for url, service in ((settings.redis_url, "redis"), (settings.gallery_url, "gallery")):
+        [port] = manifests.named("Service", service)["spec"]["ports"]
+        assert url == f"redis://{service}:{port['port']}/0"
+    assert f"user {settings.redis_username} on" in manifests.data("ConfigMap", "redis-start")["redis-start.sh"]
     assert (s3.access_key, s3.secret_key.get_secret_value()) == (
         secrets["SERVING_S3_ACCESS_KEY"],
         secrets["SERVING_S3_SECRET_KEY"],
@@ -217,12 +225,30 @@ def test_waiting_requests_fit_the_memory(manifests, monkeypatch):
     assert settings.concurrency * settings.threads <= quantity(limits["cpu"])
 
 
-def test_cache_is_smaller_than_its_container(manifests):
+@pytest.mark.parametrize(
+    ("kind", "name", "role", "policy", "append", "share"),
+    [
+        ("Deployment", "redis", "cache", "allkeys-lru", "no", 0.75),
+        ("StatefulSet", "gallery", "gallery", "noeviction", "yes", 0.5),  # a rewrite of the file may copy all of it
+    ],
+)
+def test_a_redis_is_smaller_than_its_container(manifests, kind, name, role, policy, append, share):
+    container = manifests.container(kind, name)
+    assert container["command"][-1] == role
     script = manifests.data("ConfigMap", "redis-start")["redis-start.sh"]
-    maxmemory = re.search(r"--maxmemory (\d+)mb", script)
-    assert maxmemory and "--maxmemory-policy allkeys-lru" in script
-    limit = quantity(manifests.container("Deployment", "redis")["resources"]["limits"]["memory"])
-    assert int(maxmemory[1]) * 2**20 <= 0.75 * limit
+    [part] = re.findall(rf"^    {role}\)$(.*?);;", script, re.M | re.S)
+    [maxmemory] = re.findall(r"--maxmemory (\d+)mb", part)
+    assert f"--maxmemory-policy {policy}" in part and f"--appendonly {append}" in part
+    assert int(maxmemory) * 2**20 <= share * quantity(container["resources"]["limits"]["memory"])
+
+
+def test_the_gallery_lies_on_a_volume_that_holds_it(manifests):
+    script = manifests.data("ConfigMap", "redis-start")["redis-start.sh"]
+    [maxmemory] = re.findall(r"gallery\)$.*?--maxmemory (\d+)mb", script, re.M | re.S)
+    [claim] = manifests.named("StatefulSet", "gallery")["spec"]["volumeClaimTemplates"]
+    [mount] = [m for m in manifests.container("StatefulSet", "gallery")["volumeMounts"] if m["name"] == "data"]
+    assert claim["metadata"]["name"] == "data" and f"${{DATA_DIR:-{mount['mountPath']}}}" in script
+    assert quantity(claim["spec"]["resources"]["requests"]["storage"]) >= 3 * int(maxmemory) * 2**20
 
 
 def test_environment_needs_no_luck(manifests):
@@ -259,7 +285,8 @@ def test_only_who_needs_a_secret_gets_it(manifests):
         "MINIO_ROOT_PASSWORD",
         "PIPELINE_S3_SECRET_KEY",
     }
-    assert not [name for name in names["Deployment/redis/redis"] if "PASSWORD" in name]
+    for one in ("Deployment/redis/redis", "StatefulSet/gallery/redis", "Deployment/serving/serving"):
+        assert not [name for name in names[one] if "PASSWORD" in name and not name.endswith("_FILE")], one
 
 
 def test_no_secret_is_in_the_repository(root):
@@ -283,7 +310,7 @@ def _no_plain_secret(node: Any, path: str) -> None:
         for value in node:
             _no_plain_secret(value, path)
     elif isinstance(node, str):
-        assert not re.match(r"\w*(PASSWORD|SECRET|ACCESS_KEY)\w*=", node), f"{path}: {node}"
+        assert not re.match(r"\w*(PASSWORD|SECRET|ACCESS_KEY)\w*=(?<!_FILE=)", node), f"{path}: {node}"
         assert not re.search(r"://[^/\s:]+:(?!\$\()[^/\s@]+@", node), f"{path}: {node}"
 
 
@@ -305,8 +332,8 @@ def test_ports_agree(manifests, root):
     assert f"127.0.0.1:{PORT}/readyz" in dockerfile
     service = manifests.named("Service", "serving")
     assert service["metadata"]["annotations"]["prometheus.io/port"] == str(PORT)
-    for name, port in (("serving", PORT), ("redis", 6379), ("minio", 9000)):
-        kind = "StatefulSet" if name == "minio" else "Deployment"
+    for name, port in (("serving", PORT), ("redis", 6379), ("gallery", 6379), ("minio", 9000)):
+        kind = "StatefulSet" if name in ("minio", "gallery") else "Deployment"
         [container_port] = manifests.container(kind, name)["ports"]
         [service_port] = manifests.named("Service", name)["spec"]["ports"]
         assert container_port["containerPort"] == port and service_port["port"] == port
@@ -365,7 +392,7 @@ def reaches(manifests, source: Place, target: Place, port: int) -> bool:
     return out and (target.namespace is not None or _passes(manifests, "Ingress", target, source, port))
 
 
-SERVING, REDIS, MINIO, SETUP = (Place(name) for name in ("serving", "redis", "minio", "minio-setup"))
+SERVING, REDIS, GALLERY, MINIO, SETUP = map(Place, ("serving", "redis", "gallery", "minio", "minio-setup"))
 KUBEFLOW = Place(namespace={"kubernetes.io/metadata.name": "kubeflow"})
 PROFILE = Place(namespace={"kubernetes.io/metadata.name": "anna", "pipelines.kubeflow.org/enabled": "true"})
 STRANGER = Place(namespace={"kubernetes.io/metadata.name": "shop"})
@@ -381,6 +408,11 @@ STRANGER = Place(namespace={"kubernetes.io/metadata.name": "shop"})
         (KUBEFLOW, REDIS, 6379, False),
         (MINIO, REDIS, 6379, False),
         (SETUP, REDIS, 6379, False),
+        (SERVING, GALLERY, 6379, True),
+        (STRANGER, GALLERY, 6379, False),
+        (KUBEFLOW, GALLERY, 6379, False),
+        (REDIS, GALLERY, 6379, False),
+        (GALLERY, STRANGER, 443, False),
         (SERVING, MINIO, 9000, True),
         (SETUP, MINIO, 9000, True),
         (KUBEFLOW, MINIO, 9000, True),

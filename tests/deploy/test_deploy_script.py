@@ -116,6 +116,7 @@ def test_deploys_in_order(deploy, secrets, checkout):
     assert [word for line in waited for word in line.split() if "/" in word] == [
         "statefulset/minio",
         "deployment/redis",
+        "statefulset/gallery",
         "job/minio-setup",
         "deployment/serving",
     ]

@@ -110,9 +110,10 @@ def tls_before(port: int, certificate: Path) -> Iterator[int]:
 def permissions(key: str) -> list[str]:
     """The user's rights in the cluster, from the script that starts Redis there, with `key` for its password."""
     script = Path(__file__).parents[2] / "k8s" / "base" / "redis-start.sh"
-    found = re.search(r"^user eolgul on #\$digest (.*)$", script.read_text(), re.M)
-    assert found
-    return ["reset", "on", f">{key}", *found[1].split()]
+    text = script.read_text()
+    [rights] = re.findall(r"^    cache\)\s+rights=\"(.*)\"$", text, re.M)
+    [user] = re.findall(r"^user eolgul on #\$digest (.*)$", text, re.M)
+    return ["reset", "on", f">{key}", *user.replace("$rights", rights).split()]
 
 
 @pytest.fixture(scope="module")
