@@ -25,8 +25,12 @@ _VIEWS = Environment(
     trim_blocks=True,
     undefined=StrictUndefined,
 )
-# Only the pages may ask for the camera, and only for themselves; nothing else of the browser's is wanted.
-_PERMISSIONS = {"Permissions-Policy": "camera=(self), microphone=(), geolocation=()"}
+# Only the pages may ask for the camera, and only for themselves. Their scripts send every form; no address may be moved.
+_PAGE_HEADERS = {
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+}
 _PAGES = {"/ui/": "compare", "/ui/gallery": "gallery", "/ui/model": "model"}
 _CARD, _REPORT, _COOKIE = "/ui/card.html", "/ui/report.html", "eolgul_report"
 # The report is one self-contained file: its own styles, scripts and plots, and nothing from anywhere else.
@@ -76,7 +80,7 @@ def add_to(app: FastAPI) -> None:
 def _page(name: str) -> Callable[[Request], Response]:
     """The page's endpoint: it is the same for everybody and made once, since all that differs comes through the API."""
     html = _VIEWS.get_template(f"{name}.html").render(page=name)
-    return lambda request: HTMLResponse(html, headers=_PERMISSIONS)
+    return lambda request: HTMLResponse(html, headers=_PAGE_HEADERS)
 
 
 async def _current(request: Request) -> Response:

@@ -56,6 +56,7 @@ function drawAnswer(said) {
   for (const word of Object.keys(MARKS)) $("#answer").classList.toggle(word, word === answer.verdict);
   $("#mark").setAttribute("d", MARKS[answer.verdict]);
   $("#verdict").textContent = said[answer.verdict];
+  $("#why").hidden = answer.verdict !== "undecided";
   $("#rate").textContent = `${rate(answer, answer.false_match_rate_floor)} ${interval(answer)}`.trim();
   $("#similarity").textContent = value;
   const [low, high] = answer.threshold_interval;

@@ -37,7 +37,7 @@ def page(browser, service: Service):  # type: ignore[no-untyped-def]
 def test_same_and_different(page, photos, service: Service, people: People) -> None:  # type: ignore[no-untyped-def]
     assert page.is_disabled("#go")
     compare(page, photos["a1"], photos["a1"])
-    assert page.inner_text("#verdict") == "The same person"
+    assert page.inner_text("#verdict") == "The same person" and page.is_hidden("#why")
     assert "Fewer than about 1 in 1,200 pairs of strangers" in page.inner_text("#rate")
     assert page.inner_text("#similarity") == "1.000"
     assert page.locator(".overlay rect.box").count() == 2
@@ -185,6 +185,7 @@ def test_undecided(browser, service: Service, people: People, photos, redis_serv
         with opened(browser, other) as page:
             compare(page, photos["a1"], photos["b1"])
             assert page.inner_text("#verdict") == "Undecided" and page.locator("#answer.undecided").count() == 1
+            assert "Clearer photos" in page.inner_text("#why")
             assert "undecided" in (page.get_attribute("#bar", "aria-label") or "")
             doubt, point = page.locator("#doubt").bounding_box(), page.locator("#point").bounding_box()
             assert doubt["x"] <= point["x"] + point["width"] / 2 <= doubt["x"] + doubt["width"]

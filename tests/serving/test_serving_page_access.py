@@ -36,7 +36,8 @@ FOCUSED = """() => {
   const style = getComputedStyle(shown), box = shown.getBoundingClientRect();
   return {
     name: element.id || element.getAttribute("href") || element.dataset.language || element.className || element.tagName,
-    visible: element === document.body || style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 && box.width > 0 && box.right > 0,
+    visible: element === document.body
+      || (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 && box.width > 0 && box.right > 0),
   };
 }"""
 

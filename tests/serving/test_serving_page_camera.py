@@ -118,9 +118,15 @@ def test_a_camera_that_cannot_be_had_is_a_sentence(browser: Any, service: Servic
 
 
 def test_the_headers_allow_the_camera_to_the_pages_alone(service: Service) -> None:
-    page = service.client.get("/ui/")
-    assert page.headers["permissions-policy"] == "camera=(self), microphone=(), geolocation=()"
-    assert page.headers["content-security-policy"].startswith("default-src 'self'; ")
+    for path in ("/ui/", "/ui/gallery", "/ui/model"):
+        page = service.client.get(path)
+        assert page.headers["permissions-policy"] == "camera=(self), microphone=(), geolocation=()"
+        policy = dict(part.split(" ", 1) for part in page.headers["content-security-policy"].split("; "))
+        assert policy == {
+            "default-src": "'self'",
+            "img-src": "'self' blob: data:",
+            **dict.fromkeys(("object-src", "base-uri", "form-action", "frame-ancestors"), "'none'"),
+        }
     assert service.client.get("/ui/report.html").headers["permissions-policy"].startswith("camera=()")
 
 
