@@ -14,34 +14,75 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
+from pydantic import BaseModel, ValidationError
 
-_TRAINING = ("images", "identities", "best_epoch", "dataset")
-_SET = ("name", "kind", "synthetic", "pairs", "accuracy", "auc", "auc_interval", "eer", "at_threshold")
+from eolgul.evaluate.schema import AtThreshold, Metrics
+
 _BELOW = 2  # the card's first heading stands below the page's own h1 and h2
 
 
+class Training(BaseModel):
+    """What a model learned from, and how long."""
+
+    images: int
+    identities: int
+    epochs: int
+    best_epoch: int | None
+    head: str | None
+    dataset: str | None
+
+
+class Figures(BaseModel):
+    """What a model scores on one set, as metrics.json has it but for its details (`eolgul.evaluate.schema.Set`)."""
+
+    name: str
+    kind: str
+    synthetic: bool
+    pairs: int
+    accuracy: float
+    accuracy_std: float
+    accuracy_interval: list[float] | None
+    auc: float | None
+    auc_interval: list[float] | None
+    eer: float | None
+    at_threshold: AtThreshold | None
+
+
 @lru_cache(maxsize=2)
-def training(package: Path, digest: str) -> dict[str, Any] | None:
-    """What the model learned from: images, identities, dataset (kind and digest), best_epoch, epochs, head. None where
-    the package does not say. `digest` is the package's: another model in the same folder is read anew."""
+def training(package: Path, digest: str) -> Training | None:
+    """From training.json; None where the package does not say, or not in these terms. `digest` is the package's: another
+    model in the same folder is read anew."""
     value = _read(package / "training.json")
-    if value is None:
+    try:
+        return Training(
+            images=value["images"],
+            identities=value["identities"],
+            epochs=len(value["curve"]),
+            best_epoch=value.get("best_epoch"),
+            head=value.get("recipe", {}).get("head"),
+            dataset=value.get("dataset", {}).get("digest"),
+        )
+    except (KeyError, TypeError, AttributeError, ValidationError):
         return None
-    facts = {name: value.get(name) for name in _TRAINING}
-    return facts | {"epochs": len(value.get("curve", ())), "head": value.get("recipe", {}).get("head")}
 
 
 @lru_cache(maxsize=2)
-def sets(package: Path, digest: str) -> list[dict[str, Any]]:
-    """The figures of each set that the model was measured on, as in metrics.json (see `eolgul.evaluate.schema.Set`),
-    without the folds. Empty for a model that was not evaluated."""
-    value = _read(package / "evaluation" / "metrics.json")
-    shown = []
-    for one in (value or {}).get("sets", {}).values():
-        figures = {name: one.get(name) for name in _SET}
-        accuracy = figures["accuracy"] or {}
-        shown.append(figures | {"accuracy": {name: accuracy.get(name) for name in ("mean", "std", "interval")}})
-    return shown
+def figures(package: Path, digest: str) -> tuple[Figures, ...]:
+    """From metrics.json, a set each; empty for a model that was not evaluated, or in other terms."""
+    try:
+        metrics = Metrics.model_validate(_read(package / "evaluation" / "metrics.json"))
+    except ValidationError:
+        return ()
+    return tuple(
+        Figures(
+            **one.model_dump(include={"name", "kind", "synthetic", "pairs", "auc", "auc_interval", "eer"}),
+            accuracy=one.accuracy.mean,
+            accuracy_std=one.accuracy.std,
+            accuracy_interval=one.accuracy.interval,
+            at_threshold=one.at_threshold,
+        )
+        for one in metrics.sets.values()
+    )
 
 
 @lru_cache(maxsize=2)
@@ -69,9 +110,9 @@ class _Renderer(RendererHTML):
         return "</table></div>\n"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())
     except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -44,6 +44,7 @@ _REPORT_HEADERS = {
 def describe(model: ServedModel) -> dict[str, Any]:
     """What `GET /v1/models/current` says."""
     package, calibration = model.package, model.calibration
+    training = modelcard.training(package.path, model.digest)
     return {
         "digest": model.digest,
         "backbone": package.backbone,
@@ -55,8 +56,8 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "calibration": calibration.summary(),
         "false_match_rate": calibration.fmr_at(calibration.threshold),
         "false_match_rate_interval": calibration.fmr_interval_at(calibration.threshold),
-        "training": modelcard.training(package.path, model.digest),
-        "sets": modelcard.sets(package.path, model.digest),
+        "training": None if training is None else training.model_dump(),
+        "sets": [one.model_dump() for one in modelcard.figures(package.path, model.digest)],
         "card": _CARD if modelcard.html(package.path, model.digest) else None,
         "report": _REPORT if _report(model).is_file() else None,
     }

@@ -1,7 +1,7 @@
 import { Frame } from "./frame.js";
 import { drawHistogram } from "./histogram.js";
 import { interval, rate } from "./rates.js";
-import { $, call, element, follow, page, render, sentence, shell, words } from "./shell.js";
+import { $, call, element, follow, page, render, sentence, shell, words, write } from "./shell.js";
 
 const SCALE = [-0.2, 1]; // strangers lie around zero; what is less alike than -0.2 is drawn at the left end
 const MARKS = { same: "M14 25l7 7 13-15", different: "M16 16l16 16M32 16L16 32", undecided: "M18 18a6 6 0 1 1 9 5q-3 2-3 5M24 35v.1" };
@@ -36,16 +36,25 @@ function draw(said) {
   });
   const go = $("#go");
   go.disabled = state.working || !photos.every((photo) => photo.file);
-  go.textContent = state.working ? said.working : said.compare;
+  write(go, state.working ? said.working : said.compare);
+  write("#announced", announced(said));
   $("#compare").classList.toggle("working", state.working);
   $("#clear").hidden = !photos.some((photo) => photo.file);
   drawAnswer(said);
   $("#problem").hidden = !state.problem;
   if (!state.problem) return;
   const photo = photos.find((one) => one.field === state.problem.field);
-  $("#problem-title").textContent = photo ? `${said.problem} · ${photo.name}` : said.problem;
-  $("#problem-text").textContent = sentence(state.problem.code);
+  write("#problem-title", photo ? `${said.problem} · ${photo.name}` : said.problem);
+  write("#problem-text", sentence(state.problem.code));
 }
+
+// What a screen reader says of it, in short; a problem is an alert of its own.
+function announced(said) {
+  const { answer, working } = state;
+  return answer ? `${said[answer.verdict]}. ${inWords(answer)}` : working ? said.working : "";
+}
+
+const inWords = (answer) => `${rate(answer, answer.false_match_rate_floor)} ${interval(answer)}`.trim();
 
 function drawAnswer(said) {
   const { answer } = state;
@@ -55,10 +64,10 @@ function drawAnswer(said) {
   const value = answer.similarity.toFixed(3), limit = answer.threshold.toFixed(3);
   for (const word of Object.keys(MARKS)) $("#answer").classList.toggle(word, word === answer.verdict);
   $("#mark").setAttribute("d", MARKS[answer.verdict]);
-  $("#verdict").textContent = said[answer.verdict];
+  write("#verdict", said[answer.verdict]);
   $("#why").hidden = answer.verdict !== "undecided";
-  $("#rate").textContent = `${rate(answer, answer.false_match_rate_floor)} ${interval(answer)}`.trim();
-  $("#similarity").textContent = value;
+  write("#rate", inWords(answer));
+  write("#similarity", value);
   const [low, high] = answer.threshold_interval;
   $("#bar").setAttribute("aria-label", said.scale(value, low.toFixed(3), high.toFixed(3)));
   $("#doubt").style.left = place(low);

@@ -1,7 +1,7 @@
 // A frame that takes one photo (file, drop, paste, camera) and shows what the service sees in it.
 import { photograph } from "./camera.js";
 import { drawFaces } from "./overlay.js";
-import { $, call, sentence, speak, words } from "./shell.js";
+import { $, call, sentence, speak, words, write } from "./shell.js";
 
 const SILENT = ["forbidden", "unauthorized", "rate_limited", "busy", "model_not_ready", "offline", "timeout"];
 const frames = new Set();
@@ -66,7 +66,7 @@ export class Frame {
     const code = (problem ?? this.problem)?.code ?? (file && found ? codeOf(found) : null);
     element.classList.toggle("full", Boolean(file));
     element.classList.toggle("wrong", Boolean(code));
-    $(".name", element).textContent = this.name;
+    write($(".name", element), this.name);
     $(".empty", element).hidden = Boolean(file) && !this.broken;
     $(".preview", element).hidden = !file || this.broken;
     $(".remove", element).hidden = !file;
@@ -76,7 +76,7 @@ export class Frame {
     const image = $(".preview img", element);
     image.alt = found ? said.previewFaces(this.name, found.length) : this.name;
     if (this.url && image.src !== this.url) image.src = this.url;
-    $(".note", element).textContent = code ? sentence(code) : found ? note(found, face?.count) : "";
+    write($(".note", element), code ? sentence(code) : found ? note(found, face?.count) : "");
     drawFaces($(".overlay", element), found ?? [], this.detection?.size ?? face?.size);
     const crop = found?.find((one) => one.chosen)?.crop;
     $(".crop", element).hidden = !crop;

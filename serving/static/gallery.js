@@ -3,7 +3,7 @@
 import { Frame } from "./frame.js";
 import { rate } from "./rates.js";
 import { ask } from "./session.js";
-import { $, call, element, follow, page, render, sentence, shell, words } from "./shell.js";
+import { $, call, element, follow, page, render, sentence, shell, words, write } from "./shell.js";
 
 const MOST_PHOTOS = 10, PAGE = 25; // the API takes no more photos at once
 const state = { people: [], total: null, next: null, unavailable: null, said: {}, found: null };
@@ -49,7 +49,7 @@ function candidateRow(candidate) {
   bar.append(element("span"));
   bar.firstChild.style.width = `${100 * Math.max(0, candidate.similarity)}%`;
   row.append(
-    element("strong", {}, candidate.person),
+    element("strong", { dir: "auto" }, candidate.person),
     element("span", { class: "chip" }, said[`${candidate.verdict}Short`]),
     element("span", { class: "number" }, `${said.similarity} ${candidate.similarity.toFixed(3)}`),
     bar,
@@ -104,6 +104,7 @@ async function enroll() {
 async function list(after = "") {
   const { answer, problem } = await call(`/v1/people?limit=${PAGE}&after=${encodeURIComponent(after)}`);
   state.unavailable = problem?.code === "gallery_unavailable";
+  if (state.unavailable) setTimeout(list, 15_000);
   if (problem) return refuse("people", problem, "gallery");
   Object.assign(state, { people: after ? [...state.people, ...answer.people] : answer.people, total: answer.total, next: answer.next });
   say("people", () => words().peopleCount(state.total));
@@ -114,7 +115,7 @@ function personRow(one) {
   const erase = element("button", { type: "button", class: "quiet", "aria-label": said.eraseWhom(one.person) }, said.erase);
   erase.addEventListener("click", () => askToErase(one));
   row.append(
-    element("strong", {}, one.person),
+    element("strong", { dir: "auto" }, one.person),
     element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language, { dateStyle: "medium" })}`),
     erase,
   );
@@ -123,7 +124,7 @@ function personRow(one) {
 
 function askToErase(one) {
   const dialog = $("#confirm");
-  $("#confirm-title").textContent = words().eraseQuestion(one.person, one.templates);
+  write("#confirm-title", words().eraseQuestion(one.person, one.templates));
   dialog.returnValue = "no"; // Escape leaves what was answered last
   dialog.onclose = () => dialog.returnValue === "yes" && erase(one);
   dialog.showModal();
@@ -153,11 +154,11 @@ async function download() {
 
 function draw() {
   $("#unavailable").hidden = !state.unavailable;
-  $("#unavailable").textContent = sentence("gallery_unavailable");
+  write("#unavailable", sentence("gallery_unavailable"));
   $("#gallery").hidden = Boolean(state.unavailable);
   for (const section of ["identify", "enroll", "people"]) {
     const said = state.said[section], place = $(`#${section}-said`);
-    place.textContent = said?.text() ?? "";
+    write(place, said?.text() ?? "");
     place.classList.toggle("wrong", Boolean(said?.wrong));
   }
   wanted.draw(state.found?.face ?? null);

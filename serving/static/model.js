@@ -2,7 +2,7 @@
 import { drawHistogram } from "./histogram.js";
 import { round } from "./rates.js";
 import { ask } from "./session.js";
-import { $, element, missing, page, shell, words } from "./shell.js";
+import { $, element, missing, page, shell, words, write } from "./shell.js";
 
 const SCALE = [-0.5, 1];
 let card = { digest: null, html: "" };
@@ -23,7 +23,7 @@ function setRow(one) {
   row.append(
     name,
     cell("pairs", one.pairs.toLocaleString(shell.language)),
-    cell("accuracy", percent(one.accuracy.mean), one.accuracy.interval ? range(one.accuracy.interval, percent) : `± ${percent(one.accuracy.std)}`),
+    cell("accuracy", percent(one.accuracy), one.accuracy_interval ? range(one.accuracy_interval, percent) : `± ${percent(one.accuracy_std)}`),
     cell("fmr", percent(at.fmr), range(at.fmr_interval, percent)),
     cell("fnmr", percent(at.fnmr), range(at.fnmr_interval, percent)),
     cell("auc", one.auc === null ? "–" : one.auc.toFixed(4), range(one.auc_interval, (value) => value.toFixed(4))),
@@ -38,20 +38,20 @@ function list(place, rows) {
 function draw(said) {
   const { model } = shell;
   $("#waiting").hidden = Boolean(model) || !missing();
-  $("#waiting").textContent = missing();
+  write("#waiting", missing());
   $("#served").hidden = !model;
   if (!model) return;
   const { calibration, training, contract } = model;
   const number = (value) => value.toLocaleString(shell.language);
   $("#origin").classList.toggle("drawn", model.synthetic);
-  $("#origin-title").textContent = model.synthetic ? said.originDrawn : said.originReal;
+  write("#origin-title", model.synthetic ? said.originDrawn : said.originReal);
   $("#origin-text").textContent = [
     training ? said.learned(number(training.images), number(training.identities)) : said.learnedUnknown,
     model.synthetic ? said.originDrawnText : said.originRealText,
   ].join(" ");
-  $("#threshold").textContent = model.threshold.toFixed(3);
-  $("#threshold-interval").textContent = said.thresholdInterval(...model.threshold_interval.map((value) => value.toFixed(3)));
-  $("#threshold-text").textContent = said.thresholdText;
+  write("#threshold", model.threshold.toFixed(3));
+  write("#threshold-interval", said.thresholdInterval(...model.threshold_interval.map((value) => value.toFixed(3))));
+  write("#threshold-text", said.thresholdText);
   drawHistogram($("#scores"), calibration, SCALE, model.threshold);
   $("#scores").setAttribute("aria-label", said.scores);
   const oneIn = (rate) => (rate > 0 ? said.oneIn(round(1 / rate)) : percent(0));
@@ -68,8 +68,8 @@ function draw(said) {
   list($("#network"), [
     [said.digest, model.digest],
     [said.backbone, said.backboneText(model.backbone, model.embedding_size)],
-    ...(training?.epochs ? [[said.training, said.trainingText(training.epochs, training.best_epoch, training.head)]] : []),
-    ...(training?.dataset ? [[said.dataset, training.dataset.digest]] : []),
+    ...(training ? [[said.training, said.trainingText(training.epochs, training.best_epoch, training.head)]] : []),
+    ...(training?.dataset ? [[said.dataset, training.dataset]] : []),
     [said.input, said.inputText(contract.color, contract.size, contract.template)],
     [said.detector, said.detectorText(contract.detector.min_face_size, said.policies[contract.detector.which] ?? contract.detector.which)],
   ]);

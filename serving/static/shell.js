@@ -31,17 +31,23 @@ export function render() {
   for (const button of document.querySelectorAll("[data-language]"))
     button.setAttribute("aria-pressed", String(button.dataset.language === shell.language));
   const { model } = shell;
-  $("#key-said").textContent = said[keyProblem];
-  $("#model-line").textContent = model ? said.served(model.backbone, model.digest.slice(0, 12)) : missing();
+  write("#key-said", said[keyProblem]);
+  write("#model-line", model ? said.served(model.backbone, model.digest.slice(0, 12)) : missing());
   $("#synthetic").hidden = !model?.synthetic;
   $("#report").hidden = !model?.report;
   for (const draw of renderers) draw(said);
 }
 
+// A text that stays the same is left alone: a screen reader would read it out again.
+export function write(place, text) {
+  const element = typeof place === "string" ? $(place) : place;
+  if (element.textContent !== text) element.textContent = text;
+}
+
 // Put the words into what carries data-word (text) or data-label (an accessible name).
 export function speak(root) {
   const said = words();
-  for (const element of root.querySelectorAll("[data-word]")) element.textContent = said[element.dataset.word];
+  for (const element of root.querySelectorAll("[data-word]")) write(element, said[element.dataset.word]);
   for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", said[element.dataset.label]);
 }
 
@@ -71,7 +77,7 @@ export function element(name, attributes = {}, text = "") {
 
 function askForKey(problem = keyProblem) {
   keyProblem = problem;
-  $("#key-said").textContent = words()[problem];
+  write("#key-said", words()[problem]);
   if ($("#key").hidden) {
     $("#key").hidden = false;
     render();

@@ -232,15 +232,30 @@ def test_a_gallery_by_keyboard_alone(browser: Any, gallery: Service, people: Peo
         assert gallery.client.get("/v1/people").json()["total"] == 0
 
 
-def test_what_happens_is_announced(browser: Any, service: Service) -> None:
+def test_what_happens_is_announced(browser: Any, service: Service, photos: dict[str, str]) -> None:
+    roles = {"#announced": "status", "#problem": "alert", "[data-field=image1] .note": "status", "#key-said": "alert"}
     with opened(browser, service) as page:
-        for selector, how in (("#answer", "polite"), ("#problem", "alert"), ("[data-field=image1] .note", "status")):
-            region = page.locator(selector)
-            live = region.evaluate(
-                "element => element.closest('[aria-live]')?.getAttribute('aria-live') ?? element.role"
-            )
-            assert live == how, selector
-        for path in ("/ui/", "/ui/gallery", "/ui/model"):
-            html = service.client.get(path).text
-            levels = [int(level) for level in re.findall(r"<h([1-6])", html)]
-            assert levels[0] == 1 and levels.count(1) == 1 and max(levels) == 2, path
+        assert {selector: page.locator(selector).get_attribute("role") for selector in roles} == roles
+        page.set_input_files("#file1", photos["a1"])
+        page.set_input_files("#file2", photos["a1"])
+        page.wait_for_selector("#answer:not([hidden])")
+        said = page.locator("#announced").text_content()
+        assert said.startswith("The same person. Fewer than about 1 in") and said.endswith(page.inner_text("#rate"))
+        page.evaluate("""() => {
+          window.repeated = 0;
+          const watcher = new MutationObserver((changes) => { window.repeated += changes.length; });
+          for (const region of document.querySelectorAll("[role=status], [role=alert]"))
+            watcher.observe(region, { childList: true, characterData: true, subtree: true });
+        }""")
+        with page.expect_response("**/v1/models/current"):
+            page.evaluate("import('/ui/shell.js').then((shell) => shell.follow({ model: 'another' }))")
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.repeated") == 0  # drawn again, and nothing is read out again
+        page.click("[data-language=ko]")
+        assert page.evaluate("window.repeated") > 0
+
+
+@pytest.mark.parametrize("path", ["/ui/", "/ui/gallery", "/ui/model"])
+def test_headings_are_in_order(service: Service, path: str) -> None:
+    levels = [int(level) for level in re.findall(r"<h([1-6])", service.client.get(path).text)]
+    assert levels[0] == 1 and levels.count(1) == 1 and max(levels) == 2

@@ -13,7 +13,7 @@ from page_world import CHROMIUM, chromium, opened
 from serving_world import RedisServer, Service, serve
 
 from eolgul.artifact import seal
-from eolgul.evaluate.schema import Set
+from eolgul.evaluate.schema import Metrics
 from eolgul.modelpackage import ModelPackage
 from serving import modelcard
 from serving.keys import new_key
@@ -45,8 +45,8 @@ TRAINING = {
 
 
 def figures(name: str, kind: str, accuracy: float) -> dict[str, Any]:
-    """One set of metrics.json, held to its schema."""
-    value = {
+    """One set of metrics.json."""
+    return {
         "name": name,
         "kind": kind,
         "digest": "e" * 64,
@@ -87,7 +87,34 @@ def figures(name: str, kind: str, accuracy: float) -> dict[str, Any]:
         "acquisition": {"images": 0, "failed": 0, "rate": None, "by_reason": {}, "pairs_lost": None},
         "generalized": None,
     }
-    Set.model_validate(value)
+
+
+def metrics(package: ModelPackage) -> dict[str, Any]:
+    """A whole metrics.json, held to its schema."""
+    contract = package.contract.to_json()
+    contract["detector"] = contract["detector"] | {"thresholds": list(contract["detector"]["thresholds"])}
+    value = {
+        "format": 1,
+        "synthetic": True,
+        "model": {
+            "digest": "a" * 64,
+            "kind": "ModelPackage",
+            "backbone": "patches",
+            "embedding_size": 512,
+            "contract": contract,
+        },
+        "dataset": None,
+        "options": {"fmr": 0.001, "seed": 0, "pictures": False, "resamples": 1000},
+        "calibration": None,
+        "sets": {"held-out": figures("held-out", "held-out", 0.9712), "lfw": figures("lfw", "benchmark", 0.9955)},
+        "breakdown": {},
+        "groups": [],
+        "quality": {},
+        "audit": None,
+        "worst": {"genuine": [], "impostor": []},
+        "published": None,
+    }
+    Metrics.model_validate(value)
     return value
 
 
@@ -96,8 +123,7 @@ def described(package: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -
     """The tiny package with all that step 4 and 5 write beside a model."""
     folder = tmp_path_factory.mktemp("models") / "described"
     shutil.copytree(package.path, folder, ignore=shutil.ignore_patterns("manifest.json"))
-    sets = {"held-out": figures("held-out", "held-out", 0.9712), "lfw": figures("lfw", "benchmark", 0.9955)}
-    (folder / "evaluation" / "metrics.json").write_text(json.dumps({"format": 1, "sets": sets}))
+    (folder / "evaluation" / "metrics.json").write_text(json.dumps(metrics(package)))
     (folder / "training.json").write_text(json.dumps(TRAINING))
     (folder / "CARD.md").write_text(CARD)
     seal(folder, "ModelPackage", step="test", recipe={}, inputs=[], contents={}, synthetic=True)
@@ -191,9 +217,9 @@ def test_a_package_that_holds_less(browser: Any, service: Service) -> None:
         assert "does not say how many images" in page.inner_text("#origin")
 
 
-@pytest.mark.parametrize("broken", [b"{", b"[]", b"\xff"])
+@pytest.mark.parametrize("broken", [b"{", b"[]", b"\xff", b"{}", b'{"images": NaN, "sets": {}}'])
 def test_a_broken_file_is_as_good_as_none(tmp_path: Path, broken: bytes) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "training.json").write_bytes(broken)
     (tmp_path / "evaluation" / "metrics.json").write_bytes(broken)
-    assert modelcard.training(tmp_path, broken.hex()) is None and modelcard.sets(tmp_path, broken.hex()) == []
+    assert modelcard.training(tmp_path, broken.hex()) is None and modelcard.figures(tmp_path, broken.hex()) == ()
