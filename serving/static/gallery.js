@@ -116,6 +116,7 @@ function personRow(one) {
   erase.addEventListener("click", () => askToErase(one));
   row.append(
     element("strong", { dir: "auto" }, one.person),
+    ...(one.comparable === 0 ? [element("span", { class: "chip stale" }, said.enrollAgain)] : []), // of an earlier model
     element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language, { dateStyle: "medium" })}`),
     erase,
   );

@@ -23,7 +23,7 @@ export const WORDS = {
     wantedPhoto: "Photo", howMany: "Show at most", find: "Find", searching: "Searching…", candidates: "Most alike, best first",
     nobody: "There is nobody in this gallery yet.",
     searched: (people, others) => `${people === 1 ? "1 person" : `${people} people`} searched: a stranger is taken for one of them about ${people === 1 ? "as often as" : `${people} times as often as`} each line says.`
-      + (others ? ` ${others} templates of an earlier model could not be compared: enroll those people again.` : ""),
+      + (others ? ` ${others === 1 ? "1 template" : `${others} templates`} of an earlier model could not be compared: enroll again who is marked below.` : ""),
     sameShort: "same person", differentShort: "different", undecidedShort: "undecided",
     enroll: "Enroll", enrollLead: "One to ten photos of one person, each with one clear face. More photos in different light make later answers surer.",
     person: "Person's id", portrait: (n) => `Photo ${n}`,
@@ -31,6 +31,7 @@ export const WORDS = {
     enrolled: (person, added, total) => `${person}: ${added} new, ${total} in all.`,
     people: "People", peopleCount: (n) => (n === 0 ? "Nobody yet." : n === 1 ? "1 person." : `${n} people.`),
     templates: (n) => (n === 1 ? "1 template" : `${n} templates`),
+    enrollAgain: "enroll again: of an earlier model",
     showMore: "Show more", export: "Export", exported: "Exported: one line of JSON for each template.",
     erase: "Erase", eraseWhom: (person) => `Erase · ${person}`,
     eraseQuestion: (person, n) => `Erase ${person} and ${n === 1 ? "the template" : `all ${n} templates`}?`,
@@ -135,7 +136,7 @@ export const WORDS = {
     wantedPhoto: "사진", howMany: "최대 표시 수", find: "찾기", searching: "찾는 중…", candidates: "가장 닮은 순서",
     nobody: "이 갤러리에는 아직 아무도 없습니다.",
     searched: (people, others) => `${people}명을 찾아보았습니다. 모르는 사람을 이 가운데 누군가로 잘못 알아볼 확률은 줄마다 적힌 비율의 약 ${people}배입니다.`
-      + (others ? ` 이전 모델로 만든 템플릿 ${others}개는 비교할 수 없으니 다시 등록하세요.` : ""),
+      + (others ? ` 이전 모델로 만든 템플릿 ${others}개는 비교할 수 없으니 아래에 표시된 사람을 다시 등록하세요.` : ""),
     sameShort: "같은 사람", differentShort: "다른 사람", undecidedShort: "보류",
     enroll: "등록하기", enrollLead: "한 사람의 사진 1~10장. 사진마다 얼굴이 하나만 또렷하게 있어야 합니다. 조명이 다른 사진이 여럿이면 나중에 더 확실합니다.",
     person: "사람 아이디", portrait: (n) => `사진 ${n}`,
@@ -143,6 +144,7 @@ export const WORDS = {
     enrolled: (person, added, total) => `${person}: 새로 ${added}개, 모두 ${total}개.`,
     people: "등록된 사람", peopleCount: (n) => (n === 0 ? "아직 아무도 없습니다." : `${n}명.`),
     templates: (n) => `템플릿 ${n}개`,
+    enrollAgain: "이전 모델로 등록됨: 다시 등록하세요",
     showMore: "더 보기", export: "내보내기", exported: "내보냈습니다. 템플릿마다 JSON 한 줄입니다.",
     erase: "삭제", eraseWhom: (person) => `삭제 · ${person}`,
     eraseQuestion: (person, n) => `${person}의 템플릿 ${n}개를 모두 삭제할까요?`,

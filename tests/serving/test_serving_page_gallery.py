@@ -36,12 +36,12 @@ def bearer(key: str) -> dict[str, str]:
 class World:
     """A service with a gallery, and keys of one tenant each with what they may do."""
 
-    def __init__(self, browser: Any, service: Service, folder: Path) -> None:
-        self.browser, self.service, self._file = browser, service, folder / "keys.json"
+    def __init__(self, browser: Any, service: Service, settings: dict[str, Any]) -> None:
+        self.browser, self.service, self.settings = browser, service, settings
 
     def key(self, tenant: str, *scopes: str) -> str:
         """A new key, once the service knows it (it looks at the file every two seconds)."""
-        key = new_key(self._file, tenant=tenant, scopes=scopes or SCOPES)[0]
+        key = new_key(self.settings["api_keys_file"], tenant=tenant, scopes=scopes or SCOPES)[0]
         deadline = time.monotonic() + 10
         while self.service.client.get("/v1/models/current", headers=bearer(key)).status_code != 200:
             assert time.monotonic() < deadline, "the service does not read its keys"
@@ -77,7 +77,7 @@ def world(
         "redis_timeout_s": 0.4,
     }
     for service in serve(package, redis_server.url, tmp_path_factory.mktemp("bentoml"), **settings):
-        yield World(browser, service, folder)
+        yield World(browser, service, settings)
 
 
 @pytest.fixture
@@ -192,6 +192,25 @@ def test_a_long_list_comes_in_pages(world: World, people: People) -> None:
         page.wait_for_function("() => document.querySelectorAll('#people li').length === 27")
         assert page.is_hidden("#next")
         assert len(set(page.locator("#people strong").all_inner_texts())) == 27
+
+
+def test_people_whom_the_model_cannot_find_are_marked(
+    world: World, other_package: ModelPackage, redis_server: RedisServer, people: People, tmp_path: Path
+) -> None:
+    key = world.key("swapped")
+    for earlier in serve(other_package, redis_server.url, tmp_path, **world.settings):
+        sent = {"data": {"person": "Kim"}, "files": {"images": ("x", people.b1)}}
+        assert earlier.client.post("/v1/enroll", headers=bearer(key), **sent).status_code == 200
+    world.enroll(key, "Hong", people.a1)
+    with world.open(key) as page:
+        said(page, "people", "2 people.")
+        rows = dict(
+            zip(page.locator("#people strong").all_inner_texts(), page.locator("#people li").all(), strict=True)
+        )
+        assert "enroll again" in rows["Kim"].inner_text() and "enroll again" not in rows["Hong"].inner_text()
+        page.set_input_files("#wanted input", files(tmp_path, b1=people.b1)["b1"])
+        page.click("#find")
+        said(page, "identify", "1 template of an earlier model could not be compared")
 
 
 def test_several_photos_at_once_and_no_more_than_ten(world: World, people: People, tmp_path: Path) -> None:
