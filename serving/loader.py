@@ -6,6 +6,7 @@ freed when the last such request is answered.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -44,6 +45,7 @@ class Loader:
         self._refused = ""  # the digest that was refused last, tried again at `_again`
         self._pause_s, self._again = settings.retry_s, 0.0
         self._asked: Future[registry.Production | None] | None = None  # the question that hangs, if one does
+        self._looked = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eolgul-model-loader", daemon=True)
 
@@ -52,6 +54,11 @@ class Loader:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    async def looked(self) -> None:
+        """Return once the first look is over: there is a model now, or `failure` says why there is none."""
+        while not self._looked.is_set():
+            await asyncio.sleep(0.05)
 
     @property
     def ready(self) -> bool:
@@ -108,6 +115,7 @@ class Loader:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.look()
+            self._looked.set()
             if self.ready and self._settings.model is not None:
                 return
             self._stopping.wait(self._settings.follow_s if self.ready else self._settings.retry_s)

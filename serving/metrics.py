@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import perf_counter
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 # Decoding takes under a millisecond for a thumbnail, detection seconds for 20 megapixels on one core.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -54,6 +55,23 @@ def stage(name: str, timings_ms: dict[str, float], images: int = 1) -> Iterator[
         for _ in range(images):
             STAGE_SECONDS.labels(name).observe(seconds / images)
         timings_ms[name] = timings_ms.get(name, 0.0) + seconds * 1000
+
+
+def forget_the_dead() -> None:
+    """Drop what processes that are gone held at their end (requests inside, images waiting, a model). What they counted
+    stays. A worker that starts calls this, perhaps in the place of one that was killed."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    for file in Path(folder).glob("gauge_live*_*.db") if folder else ():
+        pid = int(file.stem.rpartition("_")[2])
+        if not _lives(pid):
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"  # a zombie is not reaped yet
+    except OSError:
+        return False
 
 
 def exposition() -> bytes:

@@ -29,6 +29,15 @@ from serving.settings import Settings
 
 if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by serving.launch.running
     end_with_parent()
+
+
+def _workers(settings: Settings) -> int:
+    """How many processes. InputError, before there are any, where they could not read what the others cached."""
+    if settings.workers > 1 and settings.redis_url and settings.encryption_keys_file is None:
+        raise InputError("several workers with a cache need EOLGUL_ENCRYPTION_KEYS_FILE: one key for all of them")
+    return settings.workers
+
+
 APP = api.application()
 pages.add_to(APP)
 
@@ -36,6 +45,7 @@ pages.add_to(APP)
 @bentoml.asgi_app(APP, path="/")
 @bentoml.service(
     name="eolgul",
+    workers=_workers(Settings()),
     traffic={"timeout": 600},  # never reached: serving.api has a deadline, and says so in a problem document
     # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in serving.pages.
     metrics={"enabled": False},
@@ -48,6 +58,7 @@ class FaceVerification:
     def __init__(self) -> None:
         settings = Settings()
         _log()
+        metrics.forget_the_dead()
         end_with_parent()  # a worker must not outlive the BentoML supervisor
         keyring = Keyring.ephemeral()
         if settings.encryption_keys_file:
@@ -77,8 +88,10 @@ class FaceVerification:
         return self.state.loader.ready and not APP.state.drain.draining
 
     @bentoml.on_startup
-    async def install_drain(self) -> None:  # async: it needs the running loop
+    async def begin(self) -> None:  # async: it needs the running loop
         APP.state.drain.install()
+        if self.state.settings.workers > 1:  # else a worker that still loads would refuse what /readyz promised
+            await self.state.loader.looked()
 
     @bentoml.on_shutdown
     async def close(self) -> None:

@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     max_comparisons: int = Field(default=32, ge=1, le=256, description="images that one is verified against at once")
 
     provider: Literal["cpu", "cuda"] = Field(default="cpu", description="ONNX Runtime's provider for the recognizer")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="processes, each with its own model, `concurrency` and `queue`; without Redis each counts rates alone",
+    )
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads of one inference")
     concurrency: int = Field(
         default_factory=lambda: os.cpu_count() or 1, ge=1, description="images worked on at once, a thread each"
