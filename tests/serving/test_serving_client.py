@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import redis
 from serving_world import People, RedisServer, Service, free_port, serve
 
 from eolgul.client import AsyncClient, Client, EolgulError, Retries
+from eolgul.images import decode
 from eolgul.modelpackage import ModelPackage
 from serving.keyring import new_line
 from serving.keys import SCOPES, new_key
@@ -130,6 +132,10 @@ def test_photos(client: Client, world: World, people: People, package: ModelPack
     assert np.linalg.norm(left.embedding) == pytest.approx(1, abs=1e-5)
     assert np.dot(left.embedding, right.embedding) == pytest.approx(verified.similarity, abs=1e-5)
     found = client.detect(people.a1)
+    assert found.faces[0].crop is None
+    crop = client.detect(people.a1, crops=True).faces[0].crop
+    assert crop is not None
+    assert decode(b64decode(crop))[0].shape == (112, 112, 3)
     [face] = [one for one in found.faces if one.chosen]
     assert face.box == pytest.approx(verified.faces[0].box) and found.size == verified.faces[0].size
     assert client.current_model().digest == package.digest and client.ready()

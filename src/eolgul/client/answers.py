@@ -103,13 +103,14 @@ class Embedding(_Answer):
 
 
 class DetectedFace(_Answer):
-    """`chosen`: the face that the model's policy would use."""
+    """`chosen`: the face that the model's policy would use. `crop`: where asked for, what the network sees, a PNG in base64."""
 
     box: Box
     detection_score: float
     landmarks: tuple[Point, ...]
     quality: Quality = Quality()
     chosen: bool
+    crop: str | None = None
 
 
 class Detections(_Answer):

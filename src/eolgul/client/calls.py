@@ -40,8 +40,8 @@ def embed(image: Image) -> Call:
     return Call("POST", "/v1/embed", files=_files(("image", image)))
 
 
-def detect(image: Image) -> Call:
-    return Call("POST", "/v1/detect", files=_files(("image", image)))
+def detect(image: Image, crops: bool) -> Call:
+    return Call("POST", "/v1/detect", params={"crops": "true"} if crops else {}, files=_files(("image", image)))
 
 
 def identify(image: Image, k: int) -> Call:

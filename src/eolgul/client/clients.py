@@ -71,9 +71,9 @@ class Client:
         """The unit-length embedding of the image's face."""
         return self._ask(calls.embed(image), a.Embedding)
 
-    def detect(self, image: Image) -> a.Detections:
-        """Every face in the image."""
-        return self._ask(calls.detect(image), a.Detections)
+    def detect(self, image: Image, *, crops: bool = False) -> a.Detections:
+        """Every face in the image; with `crops`, each as the network sees it (112 x 112 PNG, base64)."""
+        return self._ask(calls.detect(image, crops), a.Detections)
 
     def identify(self, image: Image, k: int = 5) -> a.Identification:
         """The `k` people of the gallery who are nearest."""
@@ -188,8 +188,8 @@ class AsyncClient:
     async def embed(self, image: Image) -> a.Embedding:
         return await self._ask(partial(calls.embed, image), a.Embedding)
 
-    async def detect(self, image: Image) -> a.Detections:
-        return await self._ask(partial(calls.detect, image), a.Detections)
+    async def detect(self, image: Image, *, crops: bool = False) -> a.Detections:
+        return await self._ask(partial(calls.detect, image, crops), a.Detections)
 
     async def identify(self, image: Image, k: int = 5) -> a.Identification:
         return await self._ask(partial(calls.identify, image, k), a.Identification)
