@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import io
 import json
 import os
@@ -216,7 +217,12 @@ def fetch(uri: str | Path) -> Path:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with _telling(f"s3://{bucket}/{item.object_name}") as client:
-            client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
+            try:
+                client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
+            except BaseException:
+                for begun in path.parent.glob(f"{glob.escape(path.name)}.*.part.minio"):  # it would keep a full disk full
+                    begun.unlink(missing_ok=True)
+                raise
         _mark(path, item)
 
     with _alone(bucket):
