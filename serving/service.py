@@ -13,7 +13,7 @@ import bentoml
 
 from eolgul.errors import InputError
 from eolgul.processes import end_with_parent
-from serving import api, metrics, pages
+from serving import api, metrics, pages, untimed
 from serving.audit import Audit
 from serving.cache import EmbeddingCache
 from serving.drain import Drain
@@ -38,6 +38,7 @@ def _workers(settings: Settings) -> int:
     return settings.workers
 
 
+untimed.install()
 APP = api.application()
 pages.add_to(APP)
 
@@ -46,7 +47,7 @@ pages.add_to(APP)
 @bentoml.service(
     name="eolgul",
     workers=_workers(Settings()),
-    traffic={"timeout": 600},  # never reached: serving.api has a deadline, and says so in a problem document
+    traffic={"timeout": 600},  # for BentoML's own clients; see serving.untimed
     # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in serving.pages.
     metrics={"enabled": False},
     # Its access log holds paths, and a path of the gallery names a person. serving.middleware writes one without.
