@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eolgul.synth import paint
-from eolgul.synth.hair import STYLES
-from eolgul.synth.mesh import CAP, EYE, FRAME, HAIR, LASH, LENS, SKIN, TEETH, Reals
+from eolgul.synth.mesh import EYE, HAIR, LASH, LENS, SKIN, Reals
 from eolgul.synth.rig import Camera, Light
-from eolgul.synth.scene import MASKS, NORMAL, OCCLUSION, REST, Scene
+from eolgul.synth.scene import MASKS, NORMAL, OCCLUSION, Scene
+from eolgul.synth.surfaces import Surfaces
 
 U8 = NDArray[np.uint8]
 
@@ -34,7 +34,6 @@ _WRAP = np.array([0.30, 0.14, 0.08], np.float32)
 # A lamp's shadow is cast by everything but lashes and clear glass.
 _CASTS_SHADOW = np.array([1, 1, 1, 0, 1, 1, 0.8, 1], np.float32)
 _SUBPIXELS = np.array([[-0.375, -0.125], [0.125, -0.375], [0.375, 0.125], [-0.125, 0.375]])
-_EYE_CENTRE = np.array([0.3078, 7.2842, 1.237], np.float32)
 
 
 def render(
@@ -148,8 +147,8 @@ class _Painter:
         self.fill = gain * (lit * room + (1 - lit) * 0.5)
         size = camera.distance / camera.focal / float(np.sqrt(abs(np.linalg.det(np.array(camera.to_pixels)[:, :2]))))
         texel = (paint.TOP - paint.BOTTOM) / paint.ROWS
-        self.level = int(np.clip(np.round(np.log2(size / texel) - 0.25), 0, 2))
-        self.coarse = size > 0.011
+        level = int(np.clip(np.round(np.log2(size / texel) - 0.25), 0, 2))
+        self.surfaces = Surfaces(scene, level, coarse=size > 0.011)
 
     def colours(self, pixels: Reals, *, subpixels: bool = False) -> Reals:
         """Linear colours (N, 3) seen through pixels (N, 2); ``subpixels``: every four of them belong to one pixel."""
@@ -234,16 +233,7 @@ class _Painter:
         # Thin things are lit on the side that is seen; skin at a silhouette keeps its own normal.
         turn = (facing > 0) & (material >= LASH)
         normal[turn] *= -1
-        albedo = np.zeros((len(points), 3), np.float32)
-        gloss = np.zeros(len(points), np.float32)
-        alpha = np.ones(len(points), np.float32)
-        for kind, surface in (
-            (SKIN, self._skin), (EYE, self._eye), (TEETH, self._teeth), (LASH, self._lash), (CAP, self._cap),
-            (FRAME, self._frame), (LENS, self._lens), (HAIR, self._hair),
-        ):  # fmt: skip
-            at = np.flatnonzero(material == kind)
-            if len(at):
-                surface(at, facts, albedo, gloss, alpha)
+        albedo, gloss, alpha = self.surfaces.paint(material, facts)
         # Half of the loose hair is gaps: what is not there needs no light, and light costs most.
         at = np.flatnonzero(alpha > 0)
         seen = _Hits(material[at], normal[at], directions[at], facts[at])
@@ -334,80 +324,3 @@ class _Painter:
         for lamp, share in zip((*self.lamps, self.lamps.mean(0)), (0.3, 0.3, 0.3, 1.0), strict=True):
             shine += share * np.clip(reflected @ lamp, 0, 1) ** 220
         return (0.75 * shine * self.key * (0.4 + 0.6 * lit) + 0.02 * self.fill).astype(np.float32)
-
-    def _skin(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        sitter = self.scene.sitter
-        row, column = paint.cylinder(facts[at][:, REST])
-        painted = paint.sample(sitter.skin[self.level], row, column)
-        lips, mouth, cloth = (facts[at, MASKS.start + k, None].clip(0, 1) for k in range(3))
-        lips = lips * lips * (3 - 2 * lips)
-        colour = painted[:, :3] * (1 - 0.85 * lips) + sitter.lip_colour * (0.85 * lips)
-        colour = colour + mouth * (np.array([0.06, 0.018, 0.016], np.float32) - colour)
-        colour = colour + cloth * (sitter.cloth_colour - colour)
-        albedo[at] = colour
-        gloss[at] = (painted[:, 3] + 0.9 * lips[:, 0]) * (1 - cloth[:, 0]) * (1 - mouth[:, 0])
-
-    def _eye(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        sitter = self.scene.sitter
-        rest = facts[at][:, REST] - _EYE_CENTRE * np.stack([np.sign(facts[at, REST.start]), *[np.ones(len(at))] * 2], 1)
-        radius, turn = np.hypot(rest[:, 0], rest[:, 1]), np.arctan2(rest[:, 1], rest[:, 0])
-        iris = sitter.person.look["iris_size"]
-        soft = 0.008 if self.coarse else 0.003
-        corner = np.clip((radius - 0.085) / 0.08, 0, 1)[:, None] * np.array([0.15, 0.36, 0.36], np.float32)
-        white = np.array([0.62, 0.585, 0.565], np.float32) * (1 - corner)
-        fibres = 1 + 0.25 * np.sin(turn * 23 + 3 * np.sin(turn * 7)) + 0.5 * np.clip(-rest[:, 1] / iris, -0.6, 1)
-        ring = np.clip((radius / iris - 0.72) / 0.28, 0, 1) ** 2
-        coloured = sitter.iris_colour * (fibres * (1 - 0.75 * ring))[:, None]
-        pupil = np.clip((0.022 - radius) / soft + 0.5, 0, 1)[:, None]
-        coloured = coloured * (1 - pupil) + 0.003 * pupil
-        inside = (np.clip((iris - radius) / soft + 0.5, 0, 1) * (rest[:, 2] > 0))[:, None]
-        albedo[at] = white * (1 - inside) + coloured * inside
-        # The upper lid and its lashes shade the ball.
-        albedo[at] *= (1 - 0.5 * np.clip((rest[:, 1] - 0.01) / 0.07, 0, 1))[:, None]
-
-    def _teeth(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        deep = np.clip((np.abs(facts[at, REST.start]) - 0.06) / 0.2, 0, 1)[:, None]
-        albedo[at] = np.array([0.52, 0.48, 0.42], np.float32) * (1 - 0.55 * deep)
-        gloss[at] = 1.5
-
-    def _lash(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        albedo[at] = 0.008
-        hairs = 0.6 + 0.4 * np.sin(facts[at, REST.start] * 420)
-        upper = facts[at, REST.start + 1] > 7.277
-        look = self.scene.sitter.person.look
-        alpha[at] = np.clip(look["lash"] * np.where(upper, 0.8, 0.22) * (0.75 if self.coarse else 1.2 * hairs), 0, 1)
-
-    def _cap(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        angle, down, brim = (facts[at, REST.start + k] for k in range(3))
-        seams = 1 - 0.35 * (np.abs((angle + 180 + 30) % 60 - 30) < 0.6) * (brim < 0.5)
-        albedo[at] = self.scene.sitter.cap_colour * (seams * np.where((down > 0.985) & (brim < 0.5), 0.6, 1.0))[:, None]
-        gloss[at] = 0.2
-
-    def _frame(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        albedo[at] = self.scene.sitter.glasses[self.scene.accessory].colour
-        gloss[at] = 2.0
-
-    def _lens(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        albedo[at] = 0.006
-        alpha[at] = 0.985
-
-    def _hair(self, at: NDArray[np.integer], facts: Reals, albedo: Reals, gloss: Reals, alpha: Reals) -> None:
-        sitter = self.scene.sitter
-        strand, down, layer = (facts[at, REST.start + k] for k in range(3))
-        rows, columns = sitter.strands.shape
-        row = np.clip((down * rows).astype(np.int32), 0, rows - 1)
-        column = strand.astype(np.int32) % columns
-        bright = sitter.strands[row, column]
-        share = sitter.person.look["hair_grey"]
-        grey = np.clip((bright - 1.25 + share) * 2, 0, 1) * 0.55 * share
-        # Deep hair is darker: little light finds its way in and out.
-        colour = sitter.hair_colour * (bright * np.where(layer > 1.5, 1.12, 0.8))[:, None]
-        albedo[at] = colour + grey[:, None] * (0.28 - colour)
-        gloss[at] = (0.012 + 0.9 * sitter.hair_colour.mean()) * bright
-        # Every strand ends where it likes; the last part of the shell is more and more air.
-        fade = STYLES[sitter.person.hair_style].fade
-        own = sitter.strands[0, (column * 7 + column // 9) % columns].clip(0.2, 1.4) / 1.4
-        cover = np.clip((1 - fade * (1 - own) - down) / (0.5 * fade), 0, 1)
-        # The outer layer is clumps of strands with gaps between them.
-        clump = sitter.strands[rows // 2 + row // 2, (column + 60) % columns]
-        alpha[at] = cover * np.where(layer > 1.5, np.clip((clump - 0.72) / 0.25, 0, 1), 1)
