@@ -48,6 +48,8 @@ pages.add_to(APP)
     name="eolgul",
     workers=_workers(Settings()),
     traffic={"timeout": 600},  # for BentoML's own clients; see serving.untimed
+    # serving.launch switches OpenTelemetry off; what is left of it would still cost a fifteenth of each request.
+    tracing={"excluded_urls": [".*"]} if os.environ.get("OTEL_SDK_DISABLED") == "true" else {},
     # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in serving.pages.
     metrics={"enabled": False},
     # Its access log holds paths, and a path of the gallery names a person. serving.middleware writes one without.
