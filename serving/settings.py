@@ -96,10 +96,17 @@ class Settings(BaseSettings):
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """ONNX Runtime's names, the wanted one first."""
-        return (
-            ("CPUExecutionProvider",) if self.provider == "cpu" else ("CUDAExecutionProvider", "CPUExecutionProvider")
-        )
+        """ONNX Runtime's names, the wanted one first. InputError where this ONNX Runtime has no CUDA: it would take the
+        processor and say so in a warning only."""
+        if self.provider == "cpu":
+            return ("CPUExecutionProvider",)
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise InputError(
+                "EOLGUL_PROVIDER=cuda: this ONNX Runtime has no CUDA; install onnxruntime-gpu in its place"
+            )
+        return ("CUDAExecutionProvider", "CPUExecutionProvider")
 
     def source(self) -> str:
         """Where the model comes from, in words. InputError when neither or both places are set."""
