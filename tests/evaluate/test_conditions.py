@@ -37,6 +37,13 @@ def test_a_cell_has_its_pairs_people_and_interval() -> None:
     assert (three["value"], three["genuine"]) == ("C3", 1)
 
 
+def test_conditions_come_in_the_order_of_the_rig() -> None:
+    columns = {"camera": ["C10", "C2", "C1", "C1"], "resolution": ["Low", "Middle", "High", "High"]}
+    found = breakdown(scored([0.9, 0.9]), columns, 0.5)
+    assert [row["value"] for row in found["camera"]] == ["C1", "C2", "C10"]
+    assert [row["value"] for row in found["resolution"]] == ["High", "Middle", "Low"]
+
+
 def test_the_cameras_stand_where_k_face_says() -> None:
     assert [CAMERAS[f"C{n}"][0] for n in (1, 7, 13)] == [90, 0, -90]
     assert CAMERAS["C14"] == (45, 30) and CAMERAS["C20"] == (-30, -15) and len(CAMERAS) == 20

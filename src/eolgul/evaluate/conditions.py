@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from eolgul.evaluate.everything import Counts
 from eolgul.evaluate.intervals import RESAMPLES, Subjects, percentiles, rule_of_three
 from eolgul.evaluate.metrics import ScoredSet, all_pairs_metrics
+from eolgul.formats.kface import RESOLUTIONS
 
 # K-FACE's cameras as (yaw, pitch) in degrees: C1 to C13 in a row, seven above and below it.
 CAMERAS: dict[str, tuple[int, int]] = {f"C{number}": (105 - 15 * number, 0) for number in range(1, 14)} | {
@@ -127,6 +128,8 @@ def _people(subjects: Subjects | None, same: NDArray[np.bool_]) -> tuple[NDArray
 
 
 def _natural(name: str) -> tuple[str, int]:
-    """C2 before C10."""
+    """C2 before C10, and the resolutions from the finest."""
+    if name in RESOLUTIONS:
+        return "", RESOLUTIONS.index(name)
     digits = "".join(filter(str.isdigit, name))
     return name.rstrip("0123456789"), int(digits) if digits else 0
