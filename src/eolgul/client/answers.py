@@ -174,10 +174,12 @@ class Person(_Answer):
 
 
 class Deletion(_Answer):
-    """`templates`: how many are gone."""
+    """`templates`: how many are gone. `cache_cleared`: whether the embedding cache dropped their images too; where not,
+    an embedding may stay there until its time to live ends. None where an older service does not tell."""
 
     person: str
     templates: int
+    cache_cleared: bool | None = None
 
 
 class CurrentModel(_Answer):

@@ -28,6 +28,14 @@ def _files(*parts: tuple[str, Image]) -> list[tuple[str, tuple[str, bytes]]]:
     return [(name, (name, read(image))) for name, image in parts]
 
 
+def _segment(name: str) -> str:
+    """An id as one part of an address. InputError for what cannot be an id: `.` and `..` are resolved on the way, and a
+    slash is one to the service, so that the deletion of such a template would be the deletion of its person."""
+    if name in ("", ".", "..") or "/" in name:
+        raise InputError(f"{name!r}: no id of a person or a template can be that")
+    return quote(name, safe="")
+
+
 def verify(image1: Image, image2: Image) -> Call:
     return Call("POST", "/v1/verify", files=_files(("image1", image1), ("image2", image2)))
 
@@ -49,7 +57,7 @@ def identify(image: Image, k: int) -> Call:
 
 
 def enroll(person: str, images: Sequence[Image]) -> Call:
-    # Sent twice, this makes templates twice.
+    # Sent twice it is done once, but a person erased between the two would be there again.
     parts = _files(*(("images", one) for one in images))
     return Call("POST", "/v1/enroll", data={"person": person}, files=parts, idempotent=False)
 
@@ -59,15 +67,15 @@ def people(after: str | None, limit: int) -> Call:
 
 
 def person(name: str) -> Call:
-    return Call("GET", f"/v1/people/{quote(name, safe='')}")
+    return Call("GET", f"/v1/people/{_segment(name)}")
 
 
 def delete_person(name: str) -> Call:
-    return Call("DELETE", f"/v1/people/{quote(name, safe='')}")
+    return Call("DELETE", f"/v1/people/{_segment(name)}")
 
 
 def delete_template(name: str, template: str) -> Call:
-    return Call("DELETE", f"/v1/people/{quote(name, safe='')}/templates/{quote(template, safe='')}")
+    return Call("DELETE", f"/v1/people/{_segment(name)}/templates/{_segment(template)}")
 
 
 def export() -> Call:

@@ -1,7 +1,8 @@
 """The two clients: the same calls, one blocking and one for asyncio. Both keep connections; close them, or use `with`.
 
 Every method raises EolgulError (what the service said, or that it cannot be reached) and InputError (an image file that
-cannot be read). A deletion whose answer was lost is sent again, and may then say `person_not_found` although it worked.
+cannot be read, an id that none can be).
+A deletion whose answer was lost is sent again, and may then say `person_not_found` although it worked.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Client:
             for line in response.iter_lines():
                 if line:
                     yield _record(line, response)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # lost, or encoded as it should not be
             raise cut(error, response.url) from error
         finally:
             response.close()
@@ -127,14 +128,14 @@ class Client:
         """Whether the service takes requests now; False when it cannot be reached. Asked once."""
         try:
             return self._http.get("/readyz").is_success
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     def _ask(self, call: Call, kind: type[A]) -> A:
         response = self._retrying(call)
         try:
             response.read()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # lost, or encoded as it should not be
             raise cut(error, response.url) from error
         finally:
             response.close()
@@ -154,7 +155,7 @@ class Client:
             return response
         try:
             response.read()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # lost, or encoded as it should not be
             raise cut(error, request.url) from error
         finally:
             response.close()
@@ -221,7 +222,7 @@ class AsyncClient:
             async for line in response.aiter_lines():
                 if line:
                     yield _record(line, response)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # lost, or encoded as it should not be
             raise cut(error, response.url) from error
         finally:
             await response.aclose()
@@ -232,14 +233,14 @@ class AsyncClient:
     async def ready(self) -> bool:
         try:
             return (await self._http.get("/readyz")).is_success
-        except httpx.TransportError:
+        except httpx.RequestError:
             return False
 
     async def _ask(self, make: Callable[[], Call], kind: type[A]) -> A:
         response = await self._retrying(await anyio.to_thread.run_sync(make))  # a thread, since it may read files
         try:
             await response.aread()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # lost, or encoded as it should not be
             raise cut(error, response.url) from error
         finally:
             await response.aclose()
@@ -258,7 +259,7 @@ class AsyncClient:
             return response
         try:
             await response.aread()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:  # lost, or encoded as it should not be
             raise cut(error, request.url) from error
         finally:
             await response.aclose()

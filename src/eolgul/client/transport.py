@@ -108,7 +108,7 @@ class Call:
         return kind(code, detail, response.status_code, to_blame, retry_after)
 
 
-def cut(error: httpx.TransportError, url: httpx.URL) -> EolgulError:
+def cut(error: httpx.RequestError, url: httpx.URL) -> EolgulError:
     """What a failure in the middle of an answer comes to. It is not tried again."""
     return EolgulError("no_answer", f"{url}: the answer broke off ({str(error) or type(error).__name__})")
 
