@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from eolgul.errors import InputError
 from eolgul.images import encode_png
@@ -28,7 +29,7 @@ from serving.engine import Engine
 from serving.gallery import Gallery
 from serving.images import Wanted, read_body
 from serving.keys import ApiKeys, Caller
-from serving.limits import RateLimit
+from serving.limits import RateLimit, RateLimitedError
 from serving.loader import Loader
 from serving.model import Analysis, ServedModel, Verdict
 from serving.problems import RejectionError
@@ -121,8 +122,9 @@ class Call:
         begin = perf_counter()
         analysis, cached = await self.state.cache.get_or_compute(key, compute)
         seconds = perf_counter() - begin - inside
-        metrics.STAGE_SECONDS.labels("cache").observe(seconds)
-        self.spent({"cache": seconds * 1000})
+        if cached or inside:
+            metrics.STAGE_SECONDS.labels("cache").observe(seconds)
+        self.spent({"cache" if cached or inside else "shared": seconds * 1000})  # another request worked for this one
         return analysis, cached
 
     async def all_of(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool]]:
@@ -155,7 +157,11 @@ async def call(request: Request, *scopes: str) -> AsyncIterator[Call]:
     state: State = request.app.state.eolgul
     caller = state.keys.authenticate(request.headers.get("authorization"))
     caller.require(*scopes)
-    request.state.allowance = await state.limit.check(caller)  # serving.middleware writes its headers
+    try:
+        request.state.allowance = await state.limit.check(caller)  # serving.middleware writes its headers
+    except RateLimitedError as error:
+        request.state.allowance = error.allowance
+        raise
     with state.engine.admitted():
         try:
             async with asyncio.timeout(state.settings.deadline_s):
@@ -166,25 +172,22 @@ async def call(request: Request, *scopes: str) -> AsyncIterator[Call]:
             raise RejectionError("the client went away", "client_closed") from error
 
 
-def answers(shape: type[BaseModel], *codes: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI answers of an endpoint: its shape, and problems by status."""
-    always = (
-        "bad_request",
-        "too_large",
-        "unsupported_format",
-        "not_an_image",
-        "unauthorized",
-        "forbidden",
-        "rate_limited",
-        "internal",
-        "busy",
-        "timeout",
-    )
-    statuses = {problems.PROBLEMS[code][0] for code in (*always, *codes)}
+_OF_EVERY_CALL = ("bad_request", "unauthorized", "forbidden", "rate_limited", "internal", "busy", "timeout")
+_OF_IMAGES = ("too_large", "unsupported_format")
+
+
+def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI answers: a problem for the status of each code."""
     shown = {"schema": {"$ref": "#/components/schemas/Problem"}}
     problem = {"content": {problems.MEDIA_TYPE: shown}, "description": "what was wrong; see `code`"}
+    return dict.fromkeys(sorted({problems.PROBLEMS[code][0] for code in codes}), problem)
+
+
+def answers(shape: type[BaseModel], *codes: str, images: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI answers of an endpoint: its shape, and problems by status; `images`: whether it takes any."""
     described: dict[int | str, dict[str, Any]] = {200: {"model": shape}}
-    return described | dict.fromkeys(sorted(statuses), problem)
+    # 422 in any case, since FastAPI would document an error of its own there.
+    return described | refusals(*_OF_EVERY_CALL, "not_an_image", *(_OF_IMAGES if images else ()), *codes)
 
 
 def answer(shape: BaseModel) -> Response:
@@ -300,11 +303,27 @@ def refused(request: Request, error: Exception) -> Response:
 
 
 def misunderstood(request: Request, error: Exception) -> Response:
-    """The problem document for a query or path that FastAPI does not accept."""
+    """The problem document for a query or path that FastAPI does not accept, which it says before an endpoint has asked
+    for the key: who has none is told that and nothing else."""
     assert isinstance(error, RequestValidationError)
+    try:
+        request.app.state.eolgul.keys.authenticate(request.headers.get("authorization"))
+    except RejectionError as refusal:
+        return refused(request, refusal)
     first = error.errors()[0]
     metrics.REJECTIONS.labels("bad_request").inc()
     return problems.response("bad_request", f"{first['loc'][-1]}: {first['msg']}", field=str(first["loc"][-1]))
+
+
+def other_method(request: Request, error: Exception) -> Response:
+    """A 405 that names every method of its address (RFC 9110), where the framework names those of the first route that
+    fits; `serving.middleware` makes it a problem document."""
+    from serving import people
+
+    routes = [*request.app.routes, *router.routes, *people.router.routes]
+    fitting = [one for one in routes if isinstance(one, Route) and one.matches(request.scope)[0] is not Match.NONE]
+    methods = {method for one in fitting for method in one.methods or ()} or {"GET", "HEAD"}  # of the pages' files
+    return Response(status_code=405, headers={"Allow": ", ".join(sorted(methods))})
 
 
 def application() -> FastAPI:
@@ -325,4 +344,5 @@ def application() -> FastAPI:
     app.include_router(people.router)
     app.add_exception_handler(InputError, refused)
     app.add_exception_handler(RequestValidationError, misunderstood)
+    app.add_exception_handler(405, other_method)
     return app

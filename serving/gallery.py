@@ -67,6 +67,7 @@ class Gallery:
         self._max_people, self._memory_bytes = max_people, memory_bytes
         self._indexes: OrderedDict[str, TenantIndex] = OrderedDict()
         self._reading: dict[str, asyncio.Lock] = {}
+        self._refreshing: dict[str, asyncio.Task[TenantIndex]] = {}
         self._writing = asyncio.Lock()  # so that only other replicas come between a look and its write
 
     async def close(self) -> None:
@@ -100,7 +101,7 @@ class Gallery:
             if fresh:
                 pipe.hset(_key(tenant, "person", pseudonym), mapping=fresh)
                 pipe.zadd(_key(tenant, "people"), {pseudonym: 0})
-            return Enrolled(pseudonym, result, len(fresh) - ("id" in fresh))
+            return Enrolled(pseudonym, result, len(fresh) - ("id" in fresh), len(known))
 
         if not templates:
             raise RejectionError("nothing to enroll", "bad_request")
@@ -116,11 +117,11 @@ class Gallery:
         async def change(pipe: Any, stored: dict[bytes, bytes]) -> Erased:
             if not stored:
                 raise RejectionError("the gallery has no such person", "person_not_found")
-            images = self._images(tenant, pseudonym, stored)
+            images, unknown = self._images(tenant, pseudonym, stored)
             pipe.multi()
             pipe.delete(_key(tenant, "person", pseudonym))
             pipe.zrem(_key(tenant, "people"), pseudonym)
-            return Erased(pseudonym, len(stored.keys() - {b"id"}), images)
+            return Erased(pseudonym, len(stored.keys() - {b"id"}), images, unknown)
 
         return await self._write(tenant, pseudonym, change)
 
@@ -134,27 +135,28 @@ class Gallery:
             name = template.encode()
             if name not in stored or name == b"id":
                 raise RejectionError("the person has no such template", "template_not_found")
-            images = self._images(tenant, pseudonym, {name: stored[name]})
+            images, unknown = self._images(tenant, pseudonym, {name: stored[name]})
             pipe.multi()
             if stored.keys() <= {b"id", name}:
                 pipe.delete(_key(tenant, "person", pseudonym))
                 pipe.zrem(_key(tenant, "people"), pseudonym)
             else:
                 pipe.hdel(_key(tenant, "person", pseudonym), name)
-            return Erased(pseudonym, 1, images)
+            return Erased(pseudonym, 1, images, unknown)
 
         return await self._write(tenant, pseudonym, change)
 
     async def people(self, tenant: str, *, model: str = "", after: str = "", limit: int = 100) -> Page:
         """People in the order of their pseudonyms, `limit` from behind `after` (a page's `next`), with how many of their
         templates are of `model`. A template that cannot be decrypted is of none."""
-        page = await self._names(tenant, after, limit)
+        page = await self._names(tenant, after, limit + 1)
+        more, page = len(page) > limit, page[:limit]
         total = await self._run("count", lambda redis: redis.zcard(_key(tenant, "people")))
         entries: list[PersonEntry] = []
         for start in range(0, len(page), _CHUNK):
             chunk = await self._read(tenant, page[start : start + _CHUNK])
             entries += await asyncio.to_thread(self._listed, tenant, chunk, model)
-        return Page(entries, page[-1] if len(page) == limit else None, total)
+        return Page(entries, page[-1] if more else None, total)
 
     async def templates(self, tenant: str, person: str) -> list[Template]:
         """A person's templates, oldest first. `person_not_found`."""
@@ -181,7 +183,7 @@ class Gallery:
         Templates of other models are counted, never compared. Sees every change committed before the call.
         """
         async with self._reading.setdefault(tenant, asyncio.Lock()):
-            index = await self._fresh(tenant)
+            index = await self._current(tenant)
             search = index.of(model)
             found = await asyncio.to_thread(search.top, embedding, k)
             matches = [Match(index.names[pseudonym], template, score) for pseudonym, template, score in found]
@@ -246,6 +248,21 @@ class Gallery:
                     raise ended
                 return cast(T, ended)
         raise self._unavailable("others changed the same person all the time")
+
+    async def _current(self, tenant: str) -> TenantIndex:
+        """`_fresh`, which goes on when its request has reached its deadline: reading a large tenant for the first time
+        may take longer than any request may, and what was read must not be lost. The caller holds the tenant's lock."""
+        if (earlier := self._refreshing.get(tenant)) is not None:
+            await asyncio.wait([earlier])  # it began before this request, and so may not have seen all
+        task = self._refreshing[tenant] = asyncio.create_task(self._fresh(tenant))
+        task.add_done_callback(lambda task: self._refreshed(tenant, task))
+        return await asyncio.shield(task)
+
+    def _refreshed(self, tenant: str, task: asyncio.Task[TenantIndex]) -> None:
+        if self._refreshing.get(tenant) is task:
+            del self._refreshing[tenant]
+        if not task.cancelled():
+            task.exception()  # whoever waits gets it; with nobody left it is not worth a warning
 
     async def _fresh(self, tenant: str) -> TenantIndex:
         """The tenant's index as of now: what the change log names since `position`, or everything."""
@@ -341,16 +358,18 @@ class Gallery:
             if name != b"id":
                 yield unpack(self._opened(value, _bound(tenant, pseudonym, name.decode("ascii", "replace"))))
 
-    def _images(self, tenant: str, pseudonym: str, stored: Mapping[bytes, bytes]) -> list[str]:
-        images = set()
+    def _images(self, tenant: str, pseudonym: str, stored: Mapping[bytes, bytes]) -> tuple[list[str], int]:
+        """The sha256 of the templates' images, and how many templates do not tell theirs."""
+        images, unknown = set(), 0
         for name, value in stored.items():
             try:
                 images |= {one.image for one in self._templates(tenant, pseudonym, {name: value})}
             except RejectionError:
+                unknown += 1
                 logger.warning(
                     "a template that cannot be decrypted is erased; its image stays in the cache for its TTL"
                 )
-        return sorted(images)
+        return sorted(images), unknown
 
     def _opened(self, value: bytes, bound: bytes) -> bytes:
         opened = self._keyring.open(value, bound)

@@ -77,6 +77,7 @@ class _Exchange:
         headers = Headers(scope=scope)
         self._received = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self._error: int | None = None  # the status of a framework's error answer that is being replaced
+        self._allow = ""  # its methods, which a 405 must name (RFC 9110)
         self.status = 500
         self.started = False
 
@@ -91,6 +92,7 @@ class _Exchange:
             media_type = Headers(raw=message["headers"]).get("content-type", "")
             if message["status"] >= 400 and not media_type.startswith(problems.MEDIA_TYPE):
                 self._error = message["status"]
+                self._allow = Headers(raw=message["headers"]).get("allow", "")
                 return
             self.started, self.status = True, message["status"]
             headers = MutableHeaders(raw=message["headers"])
@@ -98,6 +100,8 @@ class _Exchange:
             headers.setdefault("Referrer-Policy", "no-referrer")
             headers.setdefault("Content-Security-Policy", _PAGE_POLICY)
             headers.setdefault("Cache-Control", "no-store")
+            if self._allow and message["status"] == 405:
+                headers["Allow"] = self._allow
             if allowance := self._scope.get("state", {}).get("allowance"):
                 for name, value in allowance.headers.items():
                     headers[name] = value

@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving import metrics, modelcard, problems
-from serving.api import State
+from serving.api import State, refusals
 from serving.keys import TICKET_S
 from serving.model import ServedModel
 
@@ -65,7 +65,13 @@ def describe(model: ServedModel) -> dict[str, Any]:
 
 def add_to(app: FastAPI) -> None:
     """Add the pages to the API's application, whose `state.eolgul` they use."""
-    app.add_api_route("/v1/models/current", _current, methods=["GET"], summary="The model that answers now")
+    app.add_api_route(
+        "/v1/models/current",
+        _current,
+        methods=["GET"],
+        summary="The model that answers now",
+        responses=refusals("unauthorized", "internal", "model_not_ready"),
+    )
     app.router.routes += [
         Route("/", lambda request: RedirectResponse("/ui/")),
         Route("/metrics", _metrics),

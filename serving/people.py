@@ -17,7 +17,7 @@ from serving.gallery import Gallery
 from serving.images import Wanted, read_body
 from serving.problems import RejectionError
 from serving.schemas import Comparison, FaceFound, ModelAnswer, Threshold, request_body
-from serving.templates import NewTemplate, Template
+from serving.templates import Erased, NewTemplate, Template, checked_person
 
 ENROLL = Wanted({"images": 10}, ("person",))
 router = APIRouter(prefix="/v1")
@@ -75,6 +75,10 @@ class PeopleAnswer(BaseModel):
 class ErasedAnswer(BaseModel):
     person: str
     templates: int = Field(description="how many templates were erased")
+    cache_cleared: bool = Field(
+        description="whether the embedding cache has dropped their images too; false: it could not be asked, or an image "
+        "is not known any more, and an embedding may stay, encrypted, until its time to live ends"
+    )
 
 
 class ExportedTemplate(BaseModel):
@@ -98,7 +102,7 @@ async def enroll(request: Request) -> Response:
     async with call(request, "enroll") as asked:
         gallery = _gallery(asked)
         body = await read_body(request, ENROLL, max_image_bytes=asked.state.settings.max_image_bytes)
-        person, images = body.texts["person"], body.images["images"]
+        person, images = checked_person(body.texts["person"]), body.images["images"]
         found = await asked.analyse_uncached([("images", data) for data in images])
         made = [
             NewTemplate(
@@ -115,7 +119,7 @@ async def enroll(request: Request) -> Response:
                 person=person,
                 templates=[template.id for template in stored.templates],
                 added=stored.added,
-                templates_total=len(await gallery.templates(asked.caller.tenant, person)),
+                templates_total=stored.total,
                 faces=[FaceFound.of(one) for one in found],
             )
         )
@@ -153,7 +157,7 @@ async def identify(request: Request, k: int = Query(5, ge=1, le=100)) -> Respons
         )
 
 
-@router.get("/people", responses=answers(PeopleAnswer, "gallery_unavailable"))
+@router.get("/people", responses=answers(PeopleAnswer, "gallery_unavailable", images=False))
 async def people(
     request: Request, after: str = Query("", max_length=128), limit: int = Query(100, ge=1, le=1000)
 ) -> Response:
@@ -164,28 +168,31 @@ async def people(
         return answer(PeopleAnswer(people=listed, next=page.next, total=page.total))
 
 
-@router.get("/people/{person}", responses=answers(PersonAnswer, "person_not_found", "gallery_unavailable"))
+@router.get(
+    "/people/{person}", responses=answers(PersonAnswer, "person_not_found", "gallery_unavailable", images=False)
+)
 async def one_person(request: Request, person: str) -> Response:
     """A person's templates, without the embeddings."""
     async with call(request, "gallery") as asked:
         found = await _gallery(asked).templates(asked.caller.tenant, person)
-        return answer(PersonAnswer(person=person, templates=[_shown(template) for template in found]))
+        return answer(PersonAnswer(person=checked_person(person), templates=[_shown(template) for template in found]))
 
 
-@router.delete("/people/{person}", responses=answers(ErasedAnswer, "person_not_found", "gallery_unavailable"))
+@router.delete(
+    "/people/{person}", responses=answers(ErasedAnswer, "person_not_found", "gallery_unavailable", images=False)
+)
 async def erase_person(request: Request, person: str) -> Response:
     """Erase a person: every template, and what the cache keeps of the images they were made from."""
     async with call(request, "enroll") as asked:
         with _audited(asked, "delete") as entry:
             erased = await _gallery(asked).delete_person(asked.caller.tenant, person)
             entry.person, entry.templates = erased.pseudonym, erased.templates
-            await asked.state.cache.forget(asked.caller.tenant, erased.images)
-        return answer(ErasedAnswer(person=person, templates=erased.templates))
+        return answer(await _cleared(asked, person, erased))
 
 
 @router.delete(
     "/people/{person}/templates/{template}",
-    responses=answers(ErasedAnswer, "person_not_found", "template_not_found", "gallery_unavailable"),
+    responses=answers(ErasedAnswer, "person_not_found", "template_not_found", "gallery_unavailable", images=False),
 )
 async def erase_template(request: Request, person: str, template: str) -> Response:
     """Erase one template; a person's last one takes the person along."""
@@ -193,18 +200,21 @@ async def erase_template(request: Request, person: str, template: str) -> Respon
         with _audited(asked, "delete_template") as entry:
             erased = await _gallery(asked).delete_template(asked.caller.tenant, person, template)
             entry.person, entry.templates = erased.pseudonym, erased.templates
-            await asked.state.cache.forget(asked.caller.tenant, erased.images)
-        return answer(ErasedAnswer(person=person, templates=erased.templates))
+        return answer(await _cleared(asked, person, erased))
 
 
-@router.get("/export", responses=answers(ExportedTemplate, "gallery_unavailable"))
+class _Lines(StreamingResponse):
+    media_type = "application/x-ndjson"
+
+
+@router.get("/export", response_class=_Lines, responses=answers(ExportedTemplate, "gallery_unavailable", images=False))
 async def export(request: Request) -> Response:
     """Every template of the tenant with its embedding, a line of JSON each (needs the scopes `gallery` and `embed`)."""
     async with call(request, "gallery", "embed") as asked:
         gallery, tenant = _gallery(asked), asked.caller.tenant
         with _audited(asked, "export"):
             await gallery.people(tenant, limit=1)  # unreachable is a problem document, not half a file
-        return StreamingResponse(_lines(gallery, tenant), media_type="application/x-ndjson")
+        return _Lines(_lines(gallery, tenant))
 
 
 async def _lines(gallery: Gallery, tenant: str) -> AsyncIterator[str]:
@@ -219,6 +229,14 @@ async def _lines(gallery: Gallery, tenant: str) -> AsyncIterator[str]:
             quality=template.quality,
         )
         yield line.model_dump_json() + "\n"
+
+
+async def _cleared(asked: Call, person: str, erased: Erased) -> ErasedAnswer:
+    """The answer to an erasure, once the cache was told to forget the images."""
+    forgotten = await asked.state.cache.forget(asked.caller.tenant, erased.images)
+    return ErasedAnswer(
+        person=checked_person(person), templates=erased.templates, cache_cleared=forgotten and not erased.unknown_images
+    )
 
 
 def _shown(template: Template) -> TemplateShown:

@@ -83,7 +83,9 @@ class ModelAnswer(BaseModel):
 
     model: str = Field(description="digest of the model package that answered; embeddings of two must not be compared")
     synthetic: bool = Field(description="whether drawn people were among the model's training data")
-    timings_ms: dict[str, float] = Field(description="milliseconds per stage, all images added, and in total")
+    timings_ms: dict[str, float] = Field(
+        description="milliseconds per stage, all images added, and in total; `shared`: waited for an equal image's analysis"
+    )
 
 
 class Threshold(BaseModel):

@@ -70,20 +70,22 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The person's pseudonym, the templates asked for, and how many of them are new."""
+    """The person's pseudonym, the templates asked for, how many of them are new, and how many the person has now."""
 
     pseudonym: str
     templates: list[Template]
     added: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """The person's pseudonym, how many templates went, and the sha256 of their images."""
+    """The person's pseudonym, how many templates went, the sha256 of their images, and how many do not tell theirs."""
 
     pseudonym: str
     templates: int
     images: list[str]
+    unknown_images: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,3 +97,13 @@ def fresh() -> Callable[[bytes], bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def many_scans() -> bytes:
+    """A progressive JPEG of 16 megapixels whose last scan, 31 bytes, is there a thousand times more."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 4000), (120, 130, 140)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * 1000 + data[-2:]
