@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -167,6 +169,57 @@ def test_garbage_under_our_keys(world: World, asked: tuple[Crowd, list[float]], 
     check(crowd.answers, expected)
     assert errors >= 30 and world.errors == healed
     assert lines(world.log, 0, "cache: a value is not what was stored under its key")
+
+
+class _Slow(socketserver.BaseRequestHandler):
+    """Passes everything on to Redis, each answer `delay_s` late."""
+
+    port, delay_s = 0, 0.0
+
+    def handle(self) -> None:
+        with socket.create_connection(("127.0.0.1", self.port)) as there, suppress(OSError):
+            threading.Thread(target=self._forward, args=(there,), daemon=True).start()
+            while data := there.recv(65536):
+                time.sleep(self.delay_s)
+                self.request.sendall(data)
+
+    def _forward(self, there: socket.socket) -> None:
+        with suppress(OSError):
+            while data := self.request.recv(65536):
+                there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
+
+
+def test_slow(
+    package: ModelPackage,
+    redis_server: RedisServer,
+    people: People,
+    fresh: Fresh,
+    tmp_path: Path,
+    asked: tuple[Crowd, list[float]],
+) -> None:
+    """It answers everything, only later than the timeout: as good as none, and no request waits for it."""
+    known, expected = asked
+    _Slow.port, _Slow.delay_s = redis_server.port, 0.0
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Slow) as server, (tmp_path / "log").open("wb") as out:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+        for service in serve(package, url, tmp_path / "home", output=out, **SETTINGS):
+            crowd = Crowd(str(service.client.base_url), known.pairs)
+            with crowd.asking():
+                crowd.hit_again()
+                before = service.metric("eolgul_cache_total", outcome="error")
+                _Slow.delay_s = 2 * SETTINGS["redis_timeout_s"]
+                alone = crowd.more(EACH)
+                errors = service.metric("eolgul_cache_total", outcome="error") - before
+                _Slow.delay_s = 0.0
+                crowd.hit_again()
+            check(crowd.answers, expected)
+            assert {one.cached for one in alone} == {(False, False)} and errors >= EACH
+            assert crowd.slowest_s < 10
+        server.shutdown()
+    assert lines(tmp_path / "log", 0, "cache: a ", "TimeoutError")
 
 
 class _Nonsense(socketserver.BaseRequestHandler):
