@@ -159,12 +159,13 @@ def peer(package: Path):
 
 
 @contextmanager
-def batching(package: Path, home: Path):
-    """Our networks behind BentoML's adaptive batching: one process for them, ONNX Runtime's threads on every core."""
+def batching(package: Path, home: Path, workers: int):
+    """Our networks behind BentoML's adaptive batching in `workers` processes, which share the cores' threads."""
     from serving import launch
 
     port = free_port()
-    own = {"MODEL": str(package), "THREADS": str(os.cpu_count()), "BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    own = {"MODEL": str(package), "BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    own |= {"WORKERS": str(workers), "THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     quiet = {"OTEL_SDK_DISABLED": "true", "BENTOML_DO_NOT_TRACK": "True"}  # as for ours
     folder = str(ROOT / "benchmarks" / "bentoml_batching")
     arguments = ["serve", "service:Front", "--working-dir", folder, "--host", "127.0.0.1", "--port", str(port)]
@@ -261,10 +262,11 @@ def main() -> None:
             with peer(package) as port:
                 for clients in CLIENTS:
                     note(f"peer, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
-            with batching(package, Path(scratch) / "home-batching") as port:
-                for clients in CLIENTS:
-                    name = f"adaptive batching, {clients} clients"
-                    note(name, load(port, clients, options.seconds, pictures, cold=True))
+            for workers in sorted({1, os.cpu_count() or 1}):
+                with batching(package, Path(scratch) / f"home-batching-{workers}", workers) as port:
+                    for clients in CLIENTS:
+                        name = f"adaptive batching in {workers}, {clients} clients"
+                        note(name, load(port, clients, options.seconds, pictures, cold=True))
             for batch in options.batches:
                 home = Path(scratch) / f"home-{batch}"
                 settings = {"EOLGUL_MAX_BATCH": str(batch), "EOLGUL_QUEUE": "128"}
