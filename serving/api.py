@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Query, Request, Security
@@ -49,6 +49,7 @@ from serving.schemas import (
 )
 from serving.settings import Settings
 
+T = TypeVar("T")
 TWO = Wanted({"image1": 1, "image2": 1})
 ONE = Wanted({"image": 1})
 router = APIRouter(prefix="/v1")
@@ -72,6 +73,7 @@ class State:
 class Call:
     """One request being answered: the model it is answered with from begin to end, and where its time goes."""
 
+    request: Request
     state: State
     model: ServedModel
     caller: Caller
@@ -80,7 +82,8 @@ class Call:
 
     async def analyse(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool] | RejectionError]:
         """Each (field, encoded image)'s analysis, from the cache (True) or the model, or what is wrong with it."""
-        ended = await asyncio.gather(*(self._one(data) for _, data in pictures), return_exceptions=True)
+        jobs = asyncio.gather(*(self._one(data) for _, data in pictures), return_exceptions=True)
+        ended = await self.while_present(jobs)
         answers: list[tuple[Analysis, bool] | RejectionError] = []
         for (name, _), result in zip(pictures, ended, strict=True):
             if isinstance(result, InputError):
@@ -94,8 +97,9 @@ class Call:
     async def analyse_uncached(self, pictures: Sequence[tuple[str, bytes]]) -> list[Analysis]:
         """What enrolment uses: nothing of the images is left in the cache. Raises what is wrong with the first bad one."""
         jobs = (self.state.engine.analyse(self.model, data) for _, data in pictures)
+        ended = await self.while_present(asyncio.gather(*jobs, return_exceptions=True))
         found = []
-        for (name, _), result in zip(pictures, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
+        for (name, _), result in zip(pictures, ended, strict=True):
             if isinstance(result, InputError):
                 raise RejectionError(str(result), result.code, name)
             if isinstance(result, BaseException):
@@ -103,6 +107,25 @@ class Call:
             self.spent(result[1])
             found.append(result[0])
         return found
+
+    async def while_present(self, work: Awaitable[T]) -> T:
+        """What the networks' `work` gives; it is cancelled when the client goes away, so that what has not had its turn
+        never gets it: clients that lose patience and ask again would else have all their questions answered, in vain.
+        To be used once the body is read. ClientDisconnect."""
+        task = asyncio.ensure_future(work)
+        gone = asyncio.create_task(self._gone())
+        try:
+            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ClientDisconnect
+            return task.result()
+        finally:
+            gone.cancel()
+            task.cancel()
+
+    async def _gone(self) -> None:
+        while (await self.request.receive())["type"] != "http.disconnect":
+            pass
 
     def key(self, data: bytes) -> CacheKey:
         return CacheKey.of(self.caller.tenant, self.model.digest, self.model.contract_digest, data)
@@ -165,7 +188,7 @@ async def call(request: Request, *scopes: str) -> AsyncIterator[Call]:
     with state.engine.admitted():
         try:
             async with asyncio.timeout(state.settings.deadline_s):
-                yield Call(state, state.loader.model, caller, start)
+                yield Call(request, state, state.loader.model, caller, start)
         except TimeoutError as error:
             raise RejectionError(f"no answer within {state.settings.deadline_s:g} s", "timeout") from error
         except ClientDisconnect as error:
@@ -279,7 +302,7 @@ async def detect(
     async with call(request, "detect") as asked:
         body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
         try:
-            found, timings = await asked.state.engine.detect(asked.model, body.one("image"))
+            found, timings = await asked.while_present(asked.state.engine.detect(asked.model, body.one("image")))
         except InputError as error:
             raise RejectionError(str(error), error.code, "image") from error
         asked.spent(timings)
