@@ -13,7 +13,7 @@ import bentoml
 
 from eolgul.errors import InputError
 from eolgul.processes import end_with_parent
-from serving import api, metrics, pages, untimed
+from serving import api, heads, metrics, pages, untimed
 from serving.audit import Audit
 from serving.cache import EmbeddingCache
 from serving.drain import Drain
@@ -39,6 +39,7 @@ def _workers(settings: Settings) -> int:
 
 
 untimed.install()
+heads.install()
 APP = api.application()
 pages.add_to(APP)
 
