@@ -6,6 +6,8 @@ import asyncio
 import http.server
 import io
 import threading
+import time
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,6 +30,23 @@ def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(many_scans: by
     with pytest.raises(InputError, match="64 scans") as caught:
         images.decode(many_scans, max_pixels=16_000_000)
     assert caught.value.code == "too_large"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_cut_into_splinters_is_refused_before_they_are_walked(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, kind)
+    data = buffer.getvalue()
+    head, piece = (
+        (2, b"\xff\xfe\0\2")
+        if kind == "JPEG"
+        else (33, b"\0\0\0\3tEXta\0b" + zlib.crc32(b"tEXta\0b").to_bytes(4, "big"))
+    )
+    assert images.decode(data[:head] + piece * 500 + data[head:], max_pixels=10_000).shape == (48, 64, 3)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="pieces") as caught:
+        images.decode(data[:head] + piece * (10_000_000 // len(piece)) + data[head:], max_pixels=10_000)
+    assert caught.value.code == "too_large" and time.perf_counter() - start < 1
 
 
 def _jpeg(**options: object) -> bytes:
