@@ -234,7 +234,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model package with calibration.json")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--batches", type=int, nargs="*", default=[1, 4], help="max_batch settings to compare")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--batches", type=int, nargs="*", default=[4], help="max_batch settings to compare")
+    parser.add_argument("--workers", type=int, nargs="*", default=sorted({1, cores}), help="numbers of our processes")
     parser.add_argument("--memory", type=int, default=0, help="requests over which memory must stay flat")
     options = parser.parse_args()
     from serving import launch
@@ -242,6 +244,10 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores", file=sys.stderr)
     pictures = photos()
     rows: dict[str, dict[str, list[float]]] = {}
+    kinds = [(workers, batch) for workers in options.workers for batch in options.batches]
+
+    def own(workers: int, batch: int) -> str:
+        return f"eolgul in {workers}, batch {batch}"
 
     def note(name: str, figures: dict[str, float]) -> None:
         for key, value in figures.items():
@@ -262,14 +268,19 @@ def main() -> None:
             with peer(package) as port:
                 for clients in CLIENTS:
                     note(f"peer, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
-            for workers in sorted({1, os.cpu_count() or 1}):
+            for workers in sorted({1, cores}):
                 with batching(package, Path(scratch) / f"home-batching-{workers}", workers) as port:
                     for clients in CLIENTS:
                         name = f"adaptive batching in {workers}, {clients} clients"
                         note(name, load(port, clients, options.seconds, pictures, cold=True))
-            for batch in options.batches:
-                home = Path(scratch) / f"home-{batch}"
-                settings = {"EOLGUL_MAX_BATCH": str(batch), "EOLGUL_QUEUE": "128"}
+            for workers, batch in kinds:
+                home = Path(scratch) / f"home-{workers}-{batch}"
+                settings = {
+                    "EOLGUL_MAX_BATCH": str(batch),
+                    "EOLGUL_QUEUE": "128",
+                    "EOLGUL_WORKERS": str(workers),
+                    "EOLGUL_CONCURRENCY": str(max(1, cores // workers)),
+                }
                 port = free_port()
                 given = {
                     "model": package,
@@ -281,7 +292,7 @@ def main() -> None:
                     key = "".join(f"{name}: {value}\r\n" for name, value in url.headers.items())
                     for clients in CLIENTS:
                         for cold in (True, False):
-                            name = f"eolgul batch {batch}, {'cold' if cold else 'cached'}, {clients} clients"
+                            name = f"{own(workers, batch)}, {'cold' if cold else 'cached'}, {clients} clients"
                             note(name, load(port, clients, options.seconds, pictures, cold=cold, headers=key))
         if options.memory:
             home, port = Path(scratch) / "home-memory", free_port()
@@ -296,17 +307,16 @@ def main() -> None:
     medians = {
         name: {key: round(statistics.median(values), 2) for key, values in row.items()} for name, row in rows.items()
     }
-    best = max(options.batches, key=lambda batch: medians[f"eolgul batch {batch}, cold, 64 clients"]["req/s"])
+    best = max((own(*kind) for kind in kinds), key=lambda name: medians[f"{name}, cold, 64 clients"]["req/s"])
     ratios = {
         f"{clients} clients, {kind} / peer": round(
-            medians[f"eolgul batch {best}, {kind}, {clients} clients"]["req/s"]
-            / medians[f"peer, {clients} clients"]["req/s"],
+            medians[f"{best}, {kind}, {clients} clients"]["req/s"] / medians[f"peer, {clients} clients"]["req/s"],
             2,
         )
         for clients in CLIENTS
         for kind in ("cold", "cached")
     }
-    print(json.dumps({"medians": medians, "best batch": best, "throughput over the peer": ratios}, indent=1))
+    print(json.dumps({"medians": medians, "best": best, "throughput over the peer": ratios}, indent=1))
 
 
 if __name__ == "__main__":
