@@ -29,7 +29,8 @@ class Audit:
         self, action: str, *, tenant: str, key_id: str, outcome: str, person: str | None = None, templates: int = 0,
         model: str | None = None,
     ) -> None:  # fmt: skip
-        """One action (`enroll`, `delete`, `export`), `person` by pseudonym only. OSError when the disk is full: the
+        """One action (`enroll`, `delete`, `delete_template`; `export` as it begins, `export_end` with how many templates
+        left), `person` by pseudonym only. OSError when the disk is full: the
         caller decides whether an action without a trace may stand."""
         record = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

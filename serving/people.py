@@ -214,21 +214,28 @@ async def export(request: Request) -> Response:
         gallery, tenant = _gallery(asked), asked.caller.tenant
         with _audited(asked, "export"):
             await gallery.people(tenant, limit=1)  # unreachable is a problem document, not half a file
-        return _Lines(_lines(gallery, tenant))
+        return _Lines(_lines(asked, gallery))
 
 
-async def _lines(gallery: Gallery, tenant: str) -> AsyncIterator[str]:
-    async for record in gallery.export(tenant):
-        template = record.template
-        line = ExportedTemplate(
-            person=record.person,
-            template=template.id,
-            created_at=template.created_at,
-            model=template.model,
-            embedding=template.embedding.tolist(),
-            quality=template.quality,
-        )
-        yield line.model_dump_json() + "\n"
+async def _lines(asked: Call, gallery: Gallery) -> AsyncIterator[str]:
+    """The export's lines. The audit log is told at the end how many templates left, and whether that was all of them."""
+    entry, outcome = _Entry(), "cut"
+    try:
+        async for record in gallery.export(asked.caller.tenant):
+            template = record.template
+            line = ExportedTemplate(
+                person=record.person,
+                template=template.id,
+                created_at=template.created_at,
+                model=template.model,
+                embedding=template.embedding.tolist(),
+                quality=template.quality,
+            )
+            entry.templates += 1  # before it is sent: of a cut export, it is the most that left
+            yield line.model_dump_json() + "\n"
+        outcome = "ok"
+    finally:
+        _note(asked, "export_end", outcome, entry)
 
 
 async def _cleared(asked: Call, person: str, erased: Erased) -> ErasedAnswer:
@@ -269,13 +276,18 @@ def _audited(asked: Call, action: str) -> Iterator[_Entry]:
         outcome = error.code
         raise
     finally:
-        metrics.GALLERY.labels(action, outcome).inc()
-        asked.state.audit.write(
-            action,
-            tenant=asked.caller.tenant,
-            key_id=asked.caller.key_id,
-            model=asked.model.digest,
-            outcome=outcome,
-            person=entry.person,
-            templates=entry.templates,
-        )
+        _note(asked, action, outcome, entry)
+
+
+def _note(asked: Call, action: str, outcome: str, entry: _Entry) -> None:
+    """A line of the audit log, and a count of the metrics."""
+    metrics.GALLERY.labels(action, outcome).inc()
+    asked.state.audit.write(
+        action,
+        tenant=asked.caller.tenant,
+        key_id=asked.caller.key_id,
+        model=asked.model.digest,
+        outcome=outcome,
+        person=entry.person,
+        templates=entry.templates,
+    )

@@ -130,7 +130,7 @@ def test_enroll_identify_export_erase(guarded: Guarded, people: People, redis_se
     again = guarded.call("one", "POST", "/v1/verify", files={"image1": people.a1, "image2": people.a2}).json()
     assert again["cached"] == [False, False]  # erasure took what the cache kept of the person's images
     log = guarded.audit.read_text()
-    assert {json.loads(line)["action"] for line in log.splitlines()} == {"enroll", "export", "delete"}
+    assert {json.loads(line)["action"] for line in log.splitlines()} == {"enroll", "export", "export_end", "delete"}
     assert PERSON not in log and "Hong" not in log
     written = guarded.audit.with_name("service.log").read_text()
     assert "DELETE /v1/people/{person} 200" in written and "Hong" not in written

