@@ -27,7 +27,7 @@ from serving.audit import Audit
 from serving.cache import CacheKey, EmbeddingCache
 from serving.engine import Engine
 from serving.gallery import Gallery
-from serving.images import Wanted, read_body
+from serving.images import Body, Room, Share, Wanted, read_body
 from serving.keys import ApiKeys, Caller
 from serving.limits import RateLimit, RateLimitedError
 from serving.loader import Loader
@@ -67,6 +67,7 @@ class State:
     limit: RateLimit
     gallery: Gallery | None
     audit: Audit
+    room: Room = field(default_factory=Room)
 
 
 @dataclass(slots=True)
@@ -77,8 +78,13 @@ class Call:
     state: State
     model: ServedModel
     caller: Caller
+    share: Share
     start: float
     timings: dict[str, float] = field(default_factory=dict)
+
+    async def read(self, wanted: Wanted) -> Body:
+        """What the request brings, under the service's caps (`serving.images.read_body`)."""
+        return await read_body(self.request, wanted, self.share, max_image_bytes=self.state.settings.max_image_bytes)
 
     async def analyse(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool] | RejectionError]:
         """Each (field, encoded image)'s analysis, from the cache (True) or the model, or what is wrong with it."""
@@ -185,10 +191,10 @@ async def call(request: Request, *scopes: str) -> AsyncIterator[Call]:
     except RateLimitedError as error:
         request.state.allowance = error.allowance
         raise
-    with state.engine.admitted():
+    with state.engine.admitted(), state.room.share() as share:
         try:
             async with asyncio.timeout(state.settings.deadline_s):
-                yield Call(request, state, state.loader.model, caller, start)
+                yield Call(request, state, state.loader.model, caller, share, start)
         except TimeoutError as error:
             raise RejectionError(f"no answer within {state.settings.deadline_s:g} s", "timeout") from error
         except ClientDisconnect as error:
@@ -227,7 +233,7 @@ def count(verdict: Verdict) -> Verdict:
 async def verify(request: Request) -> Response:
     """Two photos → same person, different people, or undecided; and how often strangers score as high."""
     async with call(request, "verify") as asked:
-        body = await read_body(request, TWO, max_image_bytes=asked.state.settings.max_image_bytes)
+        body = await asked.read(TWO)
         found = await asked.all_of([(name, body.one(name)) for name in TWO.images])
         (left, left_cached), (right, right_cached) = found
         verdict = count(asked.model.compare(left.embedding, right.embedding))
@@ -252,7 +258,7 @@ async def verify_many(request: Request) -> Response:
     async with call(request, "verify") as asked:
         settings = asked.state.settings
         wanted = Wanted({"image": 1, "others": settings.max_comparisons})
-        body = await read_body(request, wanted, max_image_bytes=settings.max_image_bytes)
+        body = await asked.read(wanted)
         pictures = [("image", body.one("image")), *(("others", data) for data in body.images["others"])]
         first, *others = await asked.analyse(pictures)
         if isinstance(first, RejectionError):
@@ -278,7 +284,7 @@ async def verify_many(request: Request) -> Response:
 async def embed(request: Request) -> Response:
     """A photo → the unit-length embedding of its face. Compare embeddings of one model only."""
     async with call(request, "embed") as asked:
-        body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
+        body = await asked.read(ONE)
         [(analysis, cached)] = await asked.all_of([("image", body.one("image"))])
         face = FaceFound.of(analysis)
         return answer(
@@ -300,7 +306,7 @@ async def detect(
 ) -> Response:
     """A photo → every face in it, with quality; `chosen` is the one that verify would use."""
     async with call(request, "detect") as asked:
-        body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
+        body = await asked.read(ONE)
         try:
             found, timings = await asked.while_present(asked.state.engine.detect(asked.model, body.one("image")))
         except InputError as error:

@@ -11,6 +11,7 @@ import base64
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,37 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 0  # a SpooledTemporaryFile with 0 never rolls over to disk; `_capped` bounds the memory
 
 
+class Room:
+    """Memory for the bodies of all requests of this process together. Each has its own cap, but those admitted at once
+    (`EOLGUL_QUEUE`), each as large as its cap, would take 20 GB."""
+
+    def __init__(self, limit: int = 512 << 20) -> None:
+        self.limit, self.held = limit, 0  # bytes
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """What one request takes of it; all is given back at the end of the block."""
+        mine = Share(self)
+        try:
+            yield mine
+        finally:
+            self.held -= mine.held
+
+
+@dataclass(slots=True)
+class Share:
+    room: Room
+    held: int = 0
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes more. RejectionError `busy` when there is no room for them beside those of other requests."""
+        others = self.room.held - self.held
+        if others and self.room.held + size > self.room.limit:
+            raise RejectionError("other large requests are being answered; try again in a moment", "busy")
+        self.held += size
+        self.room.held += size
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a request must bring: image fields with how many images each may hold, and text fields (at most 1 kB each)."""
@@ -71,19 +103,19 @@ class Body:
         return self.images[field][0]
 
 
-async def read_body(request: Request, wanted: Wanted, *, max_image_bytes: int) -> Body:
+async def read_body(request: Request, wanted: Wanted, share: Share, *, max_image_bytes: int) -> Body:
     """Read a multipart form, a JSON object with base64 images, or (for one image) the image itself, under a cap.
 
     Raises RejectionError: `too_large`, `missing_field` (absent, empty, or of the wrong kind), `bad_request`,
-    `unsupported_format` (another content type).
+    `unsupported_format` (another content type), `busy` (no room for it).
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = await _form(request, wanted, max_image_bytes)
+        found = await _form(request, wanted, share, max_image_bytes)
     elif kind == "application/json":
-        found = await _json(request, wanted, max_image_bytes)
+        found = await _json(request, wanted, share, max_image_bytes)
     elif wanted.single and (kind.startswith("image/") or kind == "application/octet-stream"):
-        found = Body({wanted.single: [await _whole(request, max_image_bytes)]}, {})
+        found = Body({wanted.single: [await _whole(request, share, max_image_bytes)]}, {})
     elif not kind:
         raise RejectionError(
             f"send multipart/form-data with the files {_names(wanted)}", "missing_field", _first(wanted)
@@ -111,8 +143,8 @@ async def read_body(request: Request, wanted: Wanted, *, max_image_bytes: int) -
     return found
 
 
-async def _form(request: Request, wanted: Wanted, max_image_bytes: int) -> Body:
-    chunks = _capped(request, wanted.most * max_image_bytes + _OVERHEAD)
+async def _form(request: Request, wanted: Wanted, share: Share, max_image_bytes: int) -> Body:
+    chunks = _capped(request, share, wanted.most * max_image_bytes + _OVERHEAD)
     fields = wanted.most + len(wanted.texts)
     parser = _InMemoryParser(request.headers, chunks, max_files=fields, max_fields=fields, max_part_size=_OVERHEAD)
     try:
@@ -137,8 +169,8 @@ async def _form(request: Request, wanted: Wanted, max_image_bytes: int) -> Body:
         await form.close()
 
 
-async def _json(request: Request, wanted: Wanted, max_image_bytes: int) -> Body:
-    data = await _whole(request, wanted.most * (max_image_bytes * 4 // 3 + 4) + _OVERHEAD)
+async def _json(request: Request, wanted: Wanted, share: Share, max_image_bytes: int) -> Body:
+    data = await _whole(request, share, wanted.most * (max_image_bytes * 4 // 3 + 4) + _OVERHEAD)
     if sum(data.count(mark) for mark in b",[{") > _MAX_VALUES + wanted.most:  # base64 has none of them
         raise RejectionError(f"the JSON holds more than {_MAX_VALUES} values beside the images", "bad_request")
     try:
@@ -163,11 +195,11 @@ async def _json(request: Request, wanted: Wanted, max_image_bytes: int) -> Body:
     return body
 
 
-async def _whole(request: Request, limit: int) -> bytes:
-    return b"".join([chunk async for chunk in _capped(request, limit)])
+async def _whole(request: Request, share: Share, limit: int) -> bytes:
+    return b"".join([chunk async for chunk in _capped(request, share, limit)])
 
 
-async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+async def _capped(request: Request, share: Share, limit: int) -> AsyncGenerator[bytes, None]:
     """The body's chunks; `too_large` once it is, or says that it will be, longer than `limit` bytes."""
     refusal = RejectionError(f"the request body is longer than {limit} bytes", "too_large")
     announced = request.headers.get("content-length", "")
@@ -179,6 +211,7 @@ async def _capped(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
         received += len(chunk)
         too_large = too_large or received > limit
         if not too_large:
+            share.take(len(chunk))
             yield chunk
         elif received > _DRAIN * limit:
             break

@@ -14,7 +14,7 @@ from eolgul.errors import InputError
 from serving import metrics
 from serving.api import ONE, Call, answer, answers, call
 from serving.gallery import Gallery
-from serving.images import Wanted, read_body
+from serving.images import Wanted
 from serving.problems import RejectionError
 from serving.schemas import Comparison, FaceFound, ModelAnswer, Threshold, request_body
 from serving.templates import Erased, NewTemplate, Template, checked_person
@@ -101,7 +101,7 @@ async def enroll(request: Request) -> Response:
     """Add templates to a person, who is made if new. Either every image gives one or nothing is stored."""
     async with call(request, "enroll") as asked:
         gallery = _gallery(asked)
-        body = await read_body(request, ENROLL, max_image_bytes=asked.state.settings.max_image_bytes)
+        body = await asked.read(ENROLL)
         person, images = checked_person(body.texts["person"]), body.images["images"]
         found = await asked.analyse_uncached([("images", data) for data in images])
         made = [
@@ -134,7 +134,7 @@ async def identify(request: Request, k: int = Query(5, ge=1, le=100)) -> Respons
     """The `k` people most like the photo's face: an exact search over every template of the served model."""
     async with call(request, "identify") as asked:
         gallery = _gallery(asked)
-        body = await read_body(request, ONE, max_image_bytes=asked.state.settings.max_image_bytes)
+        body = await asked.read(ONE)
         [(analysis, _)] = await asked.all_of([("image", body.one("image"))])
         with metrics.stage("search", asked.timings):
             found = await gallery.identify(asked.caller.tenant, asked.model.digest, analysis.embedding, k)
