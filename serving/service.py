@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import os
 from typing import Any, cast
@@ -96,6 +98,7 @@ class FaceVerification:
         APP.state.drain.install()
         if self.state.settings.workers > 1:  # else a worker that still loads would refuse what /readyz promised
             await self.state.loader.looked()
+        self._settling = asyncio.create_task(_settle(self.state.loader))
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -104,6 +107,14 @@ class FaceVerification:
         await self.state.cache.close()
         if self.state.gallery:
             await self.state.gallery.close()
+
+
+async def _settle(loader: Loader) -> None:
+    """Keep what the start has made out of the garbage collector's sight: walking its 200,000 objects stops every request
+    for 50 ms and more, twice in 3,000 of them, and finds nothing."""
+    await loader.looked()
+    gc.collect()
+    gc.freeze()
 
 
 def _log() -> None:

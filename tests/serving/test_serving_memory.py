@@ -1,15 +1,18 @@
-"""What an answered request leaves behind in the service: nothing."""
+"""What an answered request leaves behind in the service: nothing; and what the collector has to walk meanwhile."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 from serving_world import serve
 
 from eolgul.modelpackage import ModelPackage
+from serving import launch
 
 ROUND = 10_000
 
@@ -53,3 +56,23 @@ def test_twenty_thousand_requests_leave_nothing(package: ModelPackage, tmp_path:
         assert service.metric("eolgul_requests_total", route="/livez", status="200") >= 3 * ROUND
     assert sizes[0] > 50
     assert sizes[2] - sizes[0] < 6, sizes
+
+
+def test_what_a_start_made_is_not_walked_by_the_collector(package: ModelPackage) -> None:
+    """In a process of its own, as freezing is for good."""
+    code = """
+import asyncio, gc, sys, time
+from pathlib import Path
+from serving.loader import Loader
+from serving.service import _settle
+from serving.settings import Settings
+loader = Loader(Settings(model=Path(sys.argv[1])))
+loader.start()
+asyncio.run(_settle(loader))
+assert loader.ready and gc.get_freeze_count() > 50_000, gc.get_freeze_count()
+assert len(gc.get_objects()) < 5_000, len(gc.get_objects())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(package.path)], cwd=launch.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
