@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 from eolgul import __version__
 from eolgul.errors import InputError
 
+_logger = logging.getLogger("eolgul.artifact")
 FORMAT = 1
 CARDS = {"FaceDataset": "dataset.json", "ModelPackage": "manifest.json", "Evaluation": "evaluation.json"}
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -97,6 +99,9 @@ def writing(out: Path) -> Iterator[Path]:
 def put_in_place(folder: Path, out: Path) -> None:
     """Give a finished directory its name; an artifact that has it goes. InputError when anything else would go too."""
     check_replaceable(out)
+    for kind, card in CARDS.items():
+        if (out / card).is_file():
+            _logger.warning("%s: the %s that was there, made of other inputs or in another way, is replaced", out, kind)
     swap(folder, out)
 
 

@@ -41,7 +41,7 @@ def assemble(
     pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
     """
     shares = {"test": test, "calibration": calibration, "validation": validation}
-    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
+    if not (min(shares.values()) >= 0 and sum(shares.values()) < 1):  # NaN is neither
         raise InputError(f"held-out shares {shares}: each must be 0 or more and their sum below 1")
     if not datasets:
         raise InputError("no dataset to assemble")
@@ -134,6 +134,8 @@ def _check_sources(sources: Sequence[FaceDataset], held_out: Sequence[str]) -> d
         if contents.get("aligned") is None:
             raise InputError(f"{source.path}: not aligned; run eolgul align on it first")
         source.check_whole()
+        if "splits" in contents:
+            raise InputError(f"{source.path}: is assembled already; another split would train on people held out now")
         if contents["benchmark"]:
             raise InputError(f"{source.path}: is a benchmark, and nobody trains on a benchmark")
         detector = contents.get("detector")

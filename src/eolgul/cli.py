@@ -14,16 +14,16 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from eolgul import cli_gallery, cli_keys, cli_pipeline, steps
+from eolgul import __version__, cli_gallery, cli_keys, cli_pipeline, steps
 from eolgul.cli_output import bar, say
 from eolgul.errors import InputError
 from eolgul.modelpackage import DetectorSettings
+from eolgul.train.recipe import recipe_names
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Face verification from raw data to a served verdict.",
 )
 app.add_typer(cli_pipeline.app, name="pipeline")
 app.add_typer(cli_keys.app, name="key")
@@ -32,6 +32,21 @@ app.add_typer(cli_gallery.app, name="gallery")
 
 Workers = Annotated[int, typer.Option(help="Processes or threads that do the work.", min=1)]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Face verification from raw data to a served verdict."""
 
 
 def main() -> None:
@@ -248,7 +263,9 @@ def assemble(
 def train(
     dataset: Annotated[str, typer.Argument(help="An assembled FaceDataset; path or s3://.")],
     out: Annotated[str, typer.Argument(help="Where the ModelPackage goes; path or s3://.")],
-    recipe: Annotated[str, typer.Option(help="A named recipe or a .toml file.")] = "mobilefacenet-ms1m-kface",
+    recipe: Annotated[
+        str, typer.Option(help=f"A .toml file or one of {', '.join(recipe_names())}.")
+    ] = "mobilefacenet-ms1m-kface",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: key=value.")] = None,
     checkpoints: Annotated[
         str | None, typer.Option(help="Where checkpoints are kept (default: beside OUT); path or s3://.")
@@ -316,7 +333,10 @@ def training_line(row: dict[str, Any]) -> None:
 def evaluate(
     places: Annotated[
         list[str] | None,
-        typer.Argument(help="MODEL DATASET: a ModelPackage (not with --onnx), an assembled FaceDataset.", metavar="…"),
+        typer.Argument(
+            help="MODEL DATASET: a ModelPackage (not with --onnx), an assembled FaceDataset.",
+            metavar="MODEL DATASET",
+        ),
     ] = None,
     *,
     out: Annotated[str, typer.Option(help="Where the Evaluation goes.")],

@@ -22,9 +22,12 @@ def onnx_session(path: Path, *, threads: int, providers: Sequence[str] = ("CPUEx
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # ONNX Runtime's exception classes are private
         raise InputError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+    if session.get_providers()[0] != providers[0]:  # it falls back with a line in its log, and runs at another speed
+        raise InputError(f"{path}: ONNX Runtime cannot use {providers[0]} here (driver or libraries are missing)")
+    return session
 
 
 class Recognizer:

@@ -113,9 +113,9 @@ def _telling(uri: str) -> Iterator[Any]:
     except S3Error as error:
         raise InputError(f"{uri}: {error.code}, {error.message}") from error
     except (MinioException, HTTPError) as error:
-        raise InputError(
-            f"{uri}: S3 at {_settings().endpoint} does not answer as expected ({type(error).__name__}: {error})"
-        ) from error
+        unset = "" if os.environ.get("EOLGUL_S3_ENDPOINT") else "; EOLGUL_S3_ENDPOINT is not set"
+        why = getattr(error, "reason", None) or error  # of urllib3's MaxRetryError, which repeats the whole address
+        raise InputError(f"{uri}: S3 at {_settings().endpoint} does not answer as expected ({why}{unset})") from error
     except ValueError as error:  # of the SDK, about the bucket's or the object's name
         raise InputError(f"{uri}: {error}") from error
 
@@ -220,7 +220,9 @@ def fetch(uri: str | Path) -> Path:
             try:
                 client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
             except BaseException:
-                for begun in path.parent.glob(f"{glob.escape(path.name)}.*.part.minio"):  # it would keep a full disk full
+                for begun in path.parent.glob(
+                    f"{glob.escape(path.name)}.*.part.minio"
+                ):  # it would keep a full disk full
                     begun.unlink(missing_ok=True)
                 raise
         _mark(path, item)

@@ -206,7 +206,8 @@ def test_people_with_one_image_are_not_held_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shares", [{"test": 1.0}, {"test": -0.1}, {"test": 0.5, "calibration": 0.5}, {"validation": 0.8}]
+    "shares",
+    [{"test": 1.0}, {"test": -0.1}, {"test": 0.5, "calibration": 0.5}, {"validation": 0.8}, {"test": float("nan")}],
 )
 def test_shares_that_leave_nobody(tmp_path: Path, shares: dict[str, float]) -> None:
     with pytest.raises(InputError, match="held-out shares"):
@@ -225,6 +226,8 @@ def test_sources_that_do_not_fit(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=says):
             assemble([good, bad], tmp_path / "out")
         assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="is assembled already"):
+        assemble([assemble([source(tmp_path / "once")], tmp_path / "assembled").path], tmp_path / "again")
     with pytest.raises(InputError, match="no dataset"):
         assemble([], tmp_path / "out")
 

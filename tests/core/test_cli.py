@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eolgul import storage
+from eolgul import __version__, storage
 from eolgul.artifact import open_artifact
 from eolgul.demo import data
 from eolgul.demo.options import Options
@@ -82,6 +82,18 @@ def test_extract_says_what_it_made(raw: Path, tmp_path: Path) -> None:
     shard.write_bytes(bytes(data))
     broken = command("inspect", tmp_path / "out")
     assert broken.returncode == 2 and broken.stdout == "" and "sha256 differs" in broken.stderr
+
+
+def test_what_is_replaced_is_named(raw: Path, tmp_path: Path) -> None:
+    assert "replaced" not in command("extract", raw / "photos", tmp_path / "out").stderr
+    done = command("extract", raw / "photos", tmp_path / "out", "--name", "other")
+    assert done.returncode == 0 and f"{tmp_path / 'out'}: the FaceDataset that was there" in done.stderr
+    again = command("extract", tmp_path / "out", tmp_path / "other")
+    assert again.returncode == 2 and "is a FaceDataset already" in again.stderr
+
+
+def test_the_version() -> None:
+    assert command("--version").stdout.strip() == __version__
 
 
 def test_inspect_tells_raw_sources_apart(raw: Path) -> None:

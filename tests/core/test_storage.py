@@ -361,7 +361,9 @@ def test_wrong_credentials_are_one_sentence(
         assert "not-the-right-one" not in str(caught.value)
 
 
-def test_nobody_at_the_address_is_one_sentence_soon(elsewhere: Callable[..., None]) -> None:
+def test_nobody_at_the_address_is_one_sentence_soon(
+    elsewhere: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -370,6 +372,9 @@ def test_nobody_at_the_address_is_one_sentence_soon(elsewhere: Callable[..., Non
         with pytest.raises(InputError, match=rf"^s3://bucket/x: S3 at 127\.0\.0\.1:{port} does not answer[^\n]*$"):
             storage.fetch("s3://bucket/x")
         assert time.monotonic() - started < 15
+        monkeypatch.delenv("EOLGUL_S3_ENDPOINT", raising=False)
+        with pytest.raises(InputError, match="EOLGUL_S3_ENDPOINT is not set"):
+            storage.read_bytes("s3://bucket/x")
 
 
 def test_an_address_that_is_none(elsewhere: Callable[..., None]) -> None:

@@ -8,6 +8,7 @@ not extrapolated but replaced by the finest supported one, and the file says so.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -125,14 +126,14 @@ class Calibration:
         A step function that never rises with similarity, never understates what was observed, and never returns less
         than `fmr_floor`, however high the similarity: the data says nothing beyond it. Below the table it is 1.
         """
-        row = int(np.searchsorted(np.asarray(self.table_similarity), similarity, side="right")) - 1
+        row = bisect_right(self.table_similarity, similarity) - 1
         return 1.0 if row < 0 else max(self.table_fmr[row], self.fmr_floor)
 
     def fmr_interval_at(self, similarity: float) -> tuple[float, float] | None:
         """The 95 % interval of `fmr_at`, None where the file holds none; (0, 1) below the table."""
         if not self.table_fmr_low:
             return None
-        row = int(np.searchsorted(np.asarray(self.table_similarity), similarity, side="right")) - 1
+        row = bisect_right(self.table_similarity, similarity) - 1
         return (0.0, 1.0) if row < 0 else (self.table_fmr_low[row], self.table_fmr_high[row])
 
     def summary(self) -> dict[str, Any]:

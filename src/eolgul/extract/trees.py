@@ -26,6 +26,8 @@ def plan_folders(source: Path, options: Options) -> Plan:
         elif len(found) >= options.min_images and options.wants(first):
             people.append(found[: options.max_images_per_identity])
     people = people[: options.max_identities]
+    if not people and (source / "dataset.json").is_file():
+        raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     if not people:
         raise InputError(f"{source}: no identity folder with at least {options.min_images} image(s)")
     entries = list(loose)

@@ -106,5 +106,6 @@ def check_export(network: nn.Module, onnx: Path, probe: NDArray[np.float32]) -> 
         raise InputError(f"the ONNX export gives other embeddings than torch (numbers differ by {worst:.2g})")
     if float((got @ got.T).min()) > 1 - _TOLERANCE:
         raise InputError(
-            "the model gives every face the same embedding: it has learned nothing that tells people apart"
+            "the model gives every face the same embedding: it has learned nothing that tells people apart; train for more "
+            "epochs, or with another learning_rate"
         )
