@@ -139,6 +139,7 @@ def test_the_likelihood_ratio_rises_and_is_held_beyond_what_was_seen() -> None:
         ({"llr": {"slope": 1}}, "TypeError"),
         ({"llr": 5}, "calibration"),
         ({"threshold_interval": [0.1]}, "ValueError"),
+        ({"threshold_interval": [-1.0, -0.9]}, "outside"),
         ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1]}}, "as many"),
         ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1, 0.2]}}, "never in false match rate"),
         ({"table": {"similarity": [0.2, 0.1], "fmr": [0.2, 0.1]}}, "rise in similarity"),

@@ -181,6 +181,8 @@ class Calibration:
         similarity, fmr = np.asarray(self.table_similarity), np.asarray(self.table_fmr)
         if not all(math.isfinite(number) for number in numbers):
             raise InputError("calibration: holds a number that is not finite")
+        if not self.threshold_interval[0] <= self.threshold <= self.threshold_interval[1]:
+            raise InputError("calibration: its threshold lies outside the threshold's interval")
         if self.fmr_basis not in ("requested", "finest_supported"):
             raise InputError(f"calibration: fmr_basis {self.fmr_basis!r}, expected requested or finest_supported")
         if not 0 < self.fmr_floor <= self.fmr_target <= 1:
