@@ -132,11 +132,11 @@ function askToErase(one) {
 }
 
 async function erase(one) {
-  const { problem } = await call(`/v1/people/${encodeURIComponent(one.person)}`, { method: "DELETE" });
+  const { problem, answer } = await call(`/v1/people/${encodeURIComponent(one.person)}`, { method: "DELETE" });
   if (problem) return refuse("people", problem, "enroll");
   forget();
   await list();
-  say("people", () => words().erased(one.person, state.total));
+  say("people", () => words().erased(one.person, state.total) + (answer.cache_cleared ? "" : ` ${words().cacheKept}`));
   $("#people-said").focus(); // the button that had the focus is gone
 }
 
