@@ -208,7 +208,9 @@ def _parameter(name: str, text: str, kind: str) -> Any:
 
 
 def compile_to(out: Path) -> None:
-    """Write the pipeline as YAML."""
+    """Write the pipeline as YAML. InputError for a name that KFP does not take."""
+    if out.suffix not in (".yaml", ".yml") or out.is_dir():
+        raise InputError(f"{out}: expected a file called .yaml")
     out.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(face_recognition, str(out))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from eolgul.errors import InputError
+from eolgul.storage import is_s3
 from serving import LOADING
 from serving.keyring import Keyring, new_line
 from serving.keys import SCOPES, new_key, read_keys
@@ -65,6 +66,7 @@ def command(
         env.pop("EOLGUL_REGISTRY", None)
         env.pop("EOLGUL_MODEL", None)
     env.update({name: str(value) for name, value in given.items() if value})
+    _absolute(env)
     if ipaddress.ip_address(host).is_loopback:
         env.setdefault("EOLGUL_DRAIN_S", "0")  # no load balancer is told of an address of this machine alone
     env["BENTOML_DO_NOT_TRACK"] = "True"
@@ -75,6 +77,14 @@ def command(
     env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
     arguments = ["serve", "serving.service:FaceVerification", "--working-dir", str(ROOT), "--host", host]
     return [sys.executable, "-m", "bentoml", *arguments, "--port", str(port)], env
+
+
+def _absolute(env: dict[str, str]) -> None:
+    """Places are meant from this process's folder, and the service works in another."""
+    files = [name for name, field in Settings.model_fields.items() if field.annotation in (Path, Path | None)]
+    for name in ("EOLGUL_REGISTRY", "EOLGUL_S3_CACHE", *(f"EOLGUL_{name.upper()}" for name in files)):
+        if (place := env.get(name)) and not is_s3(place):
+            env[name] = str(Path.cwd() / Path(place).expanduser())
 
 
 class Address(str):

@@ -19,9 +19,10 @@ def verify_over_http(url: str, image1: Path, image2: Path, *, api_key: str | Non
         try:
             return client.verify(image1, image2).model_dump(mode="json")
         except EolgulError as error:
-            detail = (
-                error.detail if error.status is None or error.code == "unexpected_answer" else f"{url}: {error.detail}"
-            )
+            detail = error.detail
+            if error.status is not None and error.code != "unexpected_answer":
+                which = {"image1": f"{image1}: ", "image2": f"{image2}: "}.get(error.field or "", "")
+                detail = f"{url}: {which}{detail}"
             raise InputError(f"{detail} ({error.code})", error.code) from error
 
 

@@ -39,6 +39,22 @@ def test_command_names_everything_and_keeps_the_environment(tmp_path: Path) -> N
     assert env["PYTHONPATH"].split(os.pathsep) == [str(launch.ROOT), "/x"]
 
 
+def test_places_are_meant_from_the_callers_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environment = {
+        "EOLGUL_API_KEYS_FILE": "keys.json",
+        "EOLGUL_TRUSTED_KEYS_FILE": "/etc/trusted",
+        "EOLGUL_S3_CACHE": "c",
+    }
+    _, env = launch.command(port=free_port(), registry="reg", environment=environment)
+    assert env["EOLGUL_REGISTRY"] == str(tmp_path / "reg") and env["EOLGUL_API_KEYS_FILE"] == str(
+        tmp_path / "keys.json"
+    )
+    assert env["EOLGUL_TRUSTED_KEYS_FILE"] == "/etc/trusted" and env["EOLGUL_S3_CACHE"] == str(tmp_path / "c")
+    _, env = launch.command(port=free_port(), model=Path("m"), environment={})
+    assert env["EOLGUL_MODEL"] == str(tmp_path / "m")
+
+
 def test_a_port_in_use_is_refused() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

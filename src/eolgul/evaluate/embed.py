@@ -42,7 +42,7 @@ def embed_rows(
     broken or cannot be embedded, or when different images get (nearly) one embedding.
     """
     contract = recognizer.contract
-    _check_aligned(dataset, contract)
+    check_aligned(dataset, contract)
     numbers = [int(row) for row in rows]
     if not numbers:
         raise InputError(f"{dataset.path}: not one image to embed")
@@ -68,7 +68,8 @@ def embedding_size(recognizer: Embedder) -> int:
     return int(recognizer.embed(np.full((1, side, side, 3), 128, dtype=np.uint8)).shape[1])
 
 
-def _check_aligned(dataset: FaceDataset, contract: EmbeddingContract) -> None:
+def check_aligned(dataset: FaceDataset, contract: EmbeddingContract) -> None:
+    """InputError when the dataset is one part of an alignment, or not aligned as the contract says."""
     dataset.check_whole()
     aligned = dataset.artifact.contents.get("aligned")
     if aligned != contract.template:

@@ -23,7 +23,7 @@ from eolgul.evaluate.audit import audit
 from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibration import AllPairs, Calibration, calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
-from eolgul.evaluate.embed import Progress, embed_rows, embedding_size
+from eolgul.evaluate.embed import Progress, check_aligned, embed_rows, embedding_size
 from eolgul.evaluate.everything import compare_everything, similarity_of
 from eolgul.evaluate.files import HELD_OUT, METRICS_FORMAT, read_metrics, write_scores
 from eolgul.evaluate.intervals import RESAMPLES, Subjects
@@ -92,6 +92,11 @@ def evaluate(
         return done
     names = _names(others)
     recognizer = source.recognizer(threads=threads, device=device)
+    # What would fail after hours of embedding fails now.
+    for data in measured_on:
+        check_aligned(data, recognizer.contract)
+    for other in others:
+        other.pairs()
     calibration, sets = None, []
 
     def embedder(data: FaceDataset) -> Embed:

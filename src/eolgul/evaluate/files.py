@@ -37,6 +37,8 @@ SCORES = pa.schema(
 def read_metrics(evaluation: Path) -> dict[str, Any]:
     """The figures of an Evaluation on the local disk; InputError when the file is not JSON of this format."""
     file = evaluation / "metrics.json"
+    if not file.is_file():
+        raise InputError(f"{evaluation}: holds no metrics.json, expected an Evaluation")
     try:
         value: dict[str, Any] = json.loads(file.read_bytes())
         if value["format"] != METRICS_FORMAT:
