@@ -139,6 +139,10 @@ def check_replaceable(out: Path) -> None:
             raise InputError(f"{out}: holds {name}, which is not of the artifact there and would be lost; move it away")
 
 
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "AEIO" else f"a {kind}"
+
+
 def listed_files(card: bytes) -> set[str]:
     """The names that a card lists, none when it cannot be read as one."""
     try:
@@ -201,7 +205,7 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
         raise InputError(f"{path}: holds none of {', '.join(CARDS.values())}, so it is no eolgul artifact")
     found = kinds[0]
     if kind is not None and found != kind:
-        raise InputError(f"{path}: is a {found}, expected a {kind}")
+        raise InputError(f"{path}: is {_a(found)}, expected {_a(kind)}")
     card_path = path / CARDS[found]
     data = card_path.read_bytes()
     try:

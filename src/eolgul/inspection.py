@@ -18,6 +18,7 @@ from eolgul.errors import InputError
 from eolgul.extract import SYNTHETIC_MARK, detect_kind
 from eolgul.gallery import FIRST, Gallery, of_bin, of_carray, of_dataset, of_files, of_rec
 from eolgul.headers import outline
+from eolgul.sheet import check_name, write_sheet
 
 _LOOKED_AT = 400  # images of a raw source whose header is read, evenly chosen; a dataset's manifest knows them all
 _SIZES = 5
@@ -29,6 +30,8 @@ def inspect(place: str, sheet: Path | None = None) -> dict[str, Any]:
 
     InputError when it is nothing this project knows, or has no images for a sheet.
     """
+    if sheet is not None:
+        check_name(sheet)
     production = registry.read_production(place) if not place.endswith(_RAW) else None
     if production is not None:
         facts: dict[str, Any] = {"kind": "Registry", "production": asdict(production)}
@@ -38,8 +41,6 @@ def inspect(place: str, sheet: Path | None = None) -> dict[str, Any]:
     if sheet is not None:
         if gallery is None:
             raise InputError(f"{place}: a {facts['kind']} has no images for a contact sheet")
-        from eolgul.sheet import write_sheet
-
         write_sheet(gallery, sheet, f"{facts['kind']}  {place}", synthetic=bool(facts.get("synthetic")))
         facts["sheet"] = str(sheet)
     return facts

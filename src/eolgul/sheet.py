@@ -34,6 +34,12 @@ def choose(identities: NDArray[np.int32], limit: int = LIMIT) -> list[int]:
     return [int(order[starts[one] + number]) for number, one in places]
 
 
+def check_name(out: Path) -> None:
+    """InputError for a sheet that would be no PNG; for before the work."""
+    if out.suffix.lower() != ".png":
+        raise InputError(f"sheet {out}: expected a name that ends in .png")
+
+
 def write_sheet(gallery: Gallery, out: Path, title: str, *, synthetic: bool = False) -> None:
     """Write the sheet of a collection as a PNG. InputError when it has no images or `out` cannot be written.
 

@@ -122,10 +122,11 @@ def align(
     `merge` are the places of all parts. `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside
     it); `options` are those of `eolgul.align.step.align`.
     """
-    from eolgul.align.sheet import check_name, sheets
+    from eolgul.align.sheet import sheets
     from eolgul.align.step import align as step
     from eolgul.align.step import is_aligned
     from eolgul.dataset import FaceDataset
+    from eolgul.sheet import check_name
 
     started = time.monotonic()
     if sheet:

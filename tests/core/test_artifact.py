@@ -154,7 +154,7 @@ def test_every_byte_counts(tmp_path: Path) -> None:
 
 def test_kinds(tmp_path: Path) -> None:
     make(tmp_path / "out", kind="Evaluation")
-    with pytest.raises(InputError, match="is a Evaluation, expected a FaceDataset"):
+    with pytest.raises(InputError, match="is an Evaluation, expected a FaceDataset"):
         open_artifact(tmp_path / "out", "FaceDataset")
     (tmp_path / "out" / "evaluation.json").rename(tmp_path / "out" / "dataset.json")
     with pytest.raises(InputError, match=r"dataset\.json: not a format 1 FaceDataset card"):

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images import decode
+from eolgul.sheet import check_name
 
 _COUNT, _COLUMNS = 40, 5
 _CELL, _TEXT = (168, 112), 13
@@ -35,12 +36,6 @@ def sheets(source: FaceDataset, aligned: FaceDataset, out: Path) -> list[Path]:
     other = out.with_name(f"{out.stem}-rejected.png")
     _table([_rejected(source, places[row["where"]], row) for row in _some(rejected)], _CELL[0]).save(other)
     return [out, other]
-
-
-def check_name(out: Path) -> None:
-    """InputError for a sheet that would be no PNG; for before the work."""
-    if out.suffix.lower() != ".png":
-        raise InputError(f"sheet {out}: expected a name that ends in .png")
 
 
 def _some(rows: list[Any]) -> list[Any]:
