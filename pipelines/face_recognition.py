@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import Client, compiler, dsl, local
+from kfp_server_api import ApiException
+from urllib3.exceptions import HTTPError
 
 from components.align.component import align
 from components.align.part import align_part, align_plan
@@ -229,8 +231,12 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def submit(arguments: dict[str, Any], *, host: str, experiment: str, run_name: str | None) -> dict[str, Any]:
-    """Submit the pipeline to a Kubeflow Pipelines API and return the run's id."""
-    run = Client(host=host).create_run_from_pipeline_func(
-        face_recognition, arguments=arguments, experiment_name=experiment, run_name=run_name
-    )
+    """Submit the pipeline to a Kubeflow Pipelines API and return the run's id. InputError when it does not take it."""
+    try:
+        run = Client(host=host).create_run_from_pipeline_func(
+            face_recognition, arguments=arguments, experiment_name=experiment, run_name=run_name
+        )
+    except (HTTPError, ApiException, OSError) as error:
+        reason = str(getattr(error, "reason", None) or error).strip().splitlines()[0]
+        raise InputError(f"{host}: Kubeflow Pipelines does not take the run ({reason})") from error
     return {"run_id": run.run_id}

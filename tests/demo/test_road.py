@@ -50,7 +50,9 @@ def test_a_verdict_comes_over_http_and_the_cache_answers_the_second_time(
     assert same2["cached"] == other2["cached"] == [True, True]
     for first, second in ((same1, same2), (other1, other2)):
         assert first["similarity"] == pytest.approx(second["similarity"], abs=1e-6)
-        assert first["verdict"] == ("same" if first["similarity"] >= first["threshold"] else "different")
+        low, high = first["threshold_interval"]
+        where = first["similarity"]
+        assert first["verdict"] == ("same" if where >= high else "different" if where < low else "undecided")
     assert {item["model"] for item in facts["verdicts"]} == {facts["model"]}
     assert all(item["synthetic"] for item in facts["verdicts"])
 

@@ -340,6 +340,16 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def test_a_stop_of_the_whole_process_group_ends_it(tmp_path: Path) -> None:
+    """As `timeout` and a shell's job control stop a command: the workers hear it too, and go before they are told."""
+    words = [sys.executable, "-m", "eolgul", "synth", str(tmp_path / "cut"), "--people", "50", "--workers", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not list(tmp_path.glob(".cut.*.unfinished/people/*.npz")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(20) == 128 + signal.SIGTERM
+
+
 def test_a_drawing_that_was_killed_goes_on_person_by_person(tmp_path: Path) -> None:
     """With any number of workers, killed or not, a drawing is the same bytes, its truth and its card included."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

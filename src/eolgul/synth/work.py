@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.synchronize import Event
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from eolgul.errors import InputError
@@ -25,8 +25,10 @@ def work(task: Callable[[Any], T], jobs: Iterable[Any], workers: int) -> Iterato
         return
     with _one_thread_each():
         context = multiprocessing.get_context("spawn")
-        stop = context.Event()
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(stop,))
+        # Workers leave when the other end is closed, by us or with us. An Event would not do: setting it waits for all who
+        # wait, and a signal to the whole process group may have ended them already.
+        here, there = context.Pipe(duplex=False)
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(here,))
         waiting: list[Future[T]] = []
         rest = iter(jobs)
         try:
@@ -40,24 +42,22 @@ def work(task: Callable[[Any], T], jobs: Iterable[Any], workers: int) -> Iterato
             raise InputError("a drawing process was killed (out of memory?); try fewer workers") from error
         except BaseException:
             # Pictures in the making are of no use to anybody: do not wait for them.
-            stop.set()
+            there.close()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            there.close()
+            here.close()
 
 
-def _start_worker(stop: Event) -> None:
-    # The parent decides about interrupts; a parent that was killed outright takes its workers along.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
+def _start_worker(parent: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides about interrupts
 
-    def leave_after(wait: Callable[[], object]) -> None:
-        wait()
+    def leave() -> None:
+        parent.poll(None)
         os._exit(1)
 
-    threading.Thread(target=leave_after, args=(stop.wait,), daemon=True).start()
-    if parent is not None:
-        threading.Thread(target=leave_after, args=(parent.join,), daemon=True).start()
+    threading.Thread(target=leave, daemon=True).start()
 
 
 @contextmanager
