@@ -132,6 +132,8 @@ BAD: dict[str, tuple[str, ...]] = {
     "no model": ("verify", "{raw}/photos/ann/1.jpg", "{raw}/photos/ann/2.jpg", "--model", "{raw}/photos"),
     "nobody there": ("verify", "{raw}/photos/ann/1.jpg", "{raw}/photos/ann/2.jpg", "--url", "http://127.0.0.1:9"),
     "no service": ("verify", "{raw}/none.jpg", "{raw}/photos/ann/2.jpg", "--url", "http://127.0.0.1:9"),
+    "no recipe": ("demo", "--recipe", "none", "--work", "{out}"),
+    "no recipe key": ("demo", "--set", "none=1", "--work", "{out}"),
     "no s3": ("extract", "{raw}/photos", "s3://bucket/out"),
     "no s3 source": ("inspect", "s3://bucket/out"),
 }

@@ -27,6 +27,7 @@ from eolgul.errors import InputError
 from eolgul.evaluate.evaluate import read_metrics
 from eolgul.images import EXTENSIONS, decode, encode_png, probe
 from eolgul.registry import Production, download, read_production
+from eolgul.train.recipe import Recipe
 
 BUCKET = "s3://eolgul"
 _DISK_GB = 3.0
@@ -44,6 +45,7 @@ def run(options: Options) -> dict[str, Any]:
     """
     started = time.monotonic()
     say = _Narrator(started)
+    Recipe.load(options.recipe, options.overrides)  # before minutes of drawing
     embedded.check_port(options.port)
     embedded.check_disk(options.work, _DISK_GB)
     seconds: dict[str, float] = {}
