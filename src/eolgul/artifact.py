@@ -99,14 +99,12 @@ def writing(out: Path) -> Iterator[Path]:
 def put_in_place(folder: Path, out: Path) -> None:
     """Give a finished directory its name; an artifact that has it goes. InputError when anything else would go too."""
     check_replaceable(out)
-    for kind, card in CARDS.items():
-        if (out / card).is_file():
-            _logger.warning("%s: the %s that was there, made of other inputs or in another way, is replaced", out, kind)
     swap(folder, out)
 
 
 def swap(folder: Path, out: Path) -> None:
     """Give a directory the name of another, if that is there, which goes."""
+    tell_replaced(out)
     if out.exists():
         old = out.parent / f".{out.name}.{os.getpid()}.old"
         out.rename(old)
@@ -114,6 +112,12 @@ def swap(folder: Path, out: Path) -> None:
         shutil.rmtree(old)
     else:
         folder.rename(out)
+
+
+def tell_replaced(out: Path) -> None:
+    """Say so in the log (on stderr unless logging is set up) when something finished at `out` is about to go."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        _logger.warning("%s: what was there, made of other inputs or in another way, is replaced", out)
 
 
 def refuse_disk(out: Path, error: OSError) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul import __version__
-from eolgul.artifact import canonical_json, list_files, refuse_disk, sha256_file, swap
+from eolgul.artifact import canonical_json, list_files, refuse_disk, sha256_file, swap, tell_replaced
 from eolgul.dataset import SHARD_BYTES, FaceDataset
 from eolgul.dataset.shard import Shard
 from eolgul.errors import InputError
@@ -288,6 +288,7 @@ def _write_file(out: Path, head: dict[str, Any], write: Callable[[Path], dict[st
         card = head | facts | {"files": {out.name: _facts(temporary)}}
         if head["synthetic"]:
             mark.write_bytes(canonical_json({"synthetic": True}))
+        tell_replaced(out)
         temporary.replace(out)
         if not head["synthetic"]:
             mark.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from eolgul.artifact import tell_replaced
 from eolgul.errors import InputError
 from eolgul.synth.mesh import Reals
 
@@ -111,6 +112,7 @@ def once(
         write(work)
         if inside:
             (work.product / card.relative_to(out)).write_text(text, encoding="utf-8")
+        tell_replaced(out)
         remove(out)
         work.product.rename(out)
         if not inside:
