@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from eolgul.cli_output import say
 from eolgul.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="The people enrolled in the service.")
@@ -21,7 +21,7 @@ def new_key(
     """Put a new encryption key first in the file, which is made if need be. Then restart the service and `reseal`."""
     from eolgul.checkout import room
 
-    print(json.dumps({"active": room("serving.keyring").add_key(file, key_id), "file": str(file)}))
+    say({"active": room("serving.keyring").add_key(file, key_id), "file": str(file)})
 
 
 @app.command()
@@ -51,7 +51,7 @@ def reseal(
         first = error.errors()[0]
         raise InputError(f"EOLGUL_{str(first['loc'][0]).upper()}: {first['input']!r}, {first['msg']}") from error
     active, counts = room("serving.reseal").reseal(settings, tenant or ())
-    print(json.dumps({"active": active, "resealed": sum(counts.values()), "tenants": counts}))
+    say({"active": active, "resealed": sum(counts.values()), "tenants": counts})
 
 
 @app.command()
@@ -77,5 +77,5 @@ def outdated(
                 raise InputError(f"{url}: this service does not say which model made a template; it is an older one")
             if not one.comparable:
                 unfound += 1
-                print(json.dumps({"person": one.person, "templates": one.templates}, ensure_ascii=False))
-    print(json.dumps({"people": people, "outdated": unfound}))
+                say({"person": one.person, "templates": one.templates})
+    say({"people": people, "outdated": unfound})

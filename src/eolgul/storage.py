@@ -220,9 +220,8 @@ def fetch(uri: str | Path) -> Path:
             try:
                 client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
             except BaseException:
-                for begun in path.parent.glob(
-                    f"{glob.escape(path.name)}.*.part.minio"
-                ):  # it would keep a full disk full
+                # What was begun would keep a full disk full.
+                for begun in path.parent.glob(f"{glob.escape(path.name)}.*.part.minio"):
                     begun.unlink(missing_ok=True)
                 raise
         _mark(path, item)

@@ -7,9 +7,11 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_package
+from page_world import chromium
 from PIL import Image
 from serving_world import MAX_IMAGE_BYTES, People, RedisServer, Service, png, serve
 
@@ -107,3 +109,10 @@ def many_scans() -> bytes:
     data = buffer.getvalue()
     last = data.rindex(b"\xff\xda")
     return data[:-2] + data[last:-2] * 1000 + data[-2:]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    pytest.importorskip("playwright.sync_api")
+    with chromium() as browser:
+        yield browser

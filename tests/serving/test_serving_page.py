@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import tiny_package
-from page_world import CHROMIUM, address, chromium, compare, files, opened
+from page_world import CHROMIUM, address, compare, files, opened
 from serving_world import People, Service, serve
 
 from serving.keys import new_key
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (or in EOLGUL_CHROMIUM)")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    pytest.importorskip("playwright.sync_api")
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

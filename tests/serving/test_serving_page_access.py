@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_world import CHROMIUM, beside, chromium, files, opened
+from page_world import CHROMIUM, beside, files, opened
 from PIL import Image
 from serving_world import People, RedisServer, Service, png, serve
 
@@ -40,13 +40,6 @@ FOCUSED = """() => {
       || (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2 && box.width > 0 && box.right > 0),
   };
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api")
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tiny_package
-from page_world import CHROMIUM, beside, chromium, files, lying, opened
+from page_world import CHROMIUM, beside, files, lying, opened
 from PIL import Image, ImageOps
 from serving_world import People, RedisServer, Service, png, serve
 
@@ -20,13 +19,6 @@ from eolgul.align.similarity import align_face
 from eolgul.modelpackage import DetectorSettings, EmbeddingContract, ModelPackage
 
 in_a_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (or in EOLGUL_CHROMIUM)")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api")
-    with chromium() as browser:
-        yield browser
 
 
 def detect(service: Service, data: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_world import CHROMIUM, chromium, files, opened
+from page_world import CHROMIUM, files, opened
 from PIL import Image
 from serving_world import People, RedisServer, Service, png, serve
 
@@ -20,13 +20,6 @@ from serving.keys import SCOPES, new_key
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on the PATH (or in EOLGUL_CHROMIUM)")
 HOSTILE = '<img src=x onerror="window.hacked = true"><script>window.hacked = true<\\script>'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api")
-    with chromium() as browser:
-        yield browser
 
 
 def bearer(key: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_world import CHROMIUM, chromium, opened
+from page_world import CHROMIUM, opened
 from serving_world import RedisServer, Service, serve
 
 from eolgul.artifact import seal
@@ -139,13 +139,6 @@ def guarded(
     home = tmp_path_factory.mktemp("bentoml")
     for service in serve(described, redis_server.url, home, auth="on", api_keys_file=keys):
         yield service, key
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("playwright.sync_api")
-    with chromium() as browser:
-        yield browser
 
 
 def facts(page: Any, name: str) -> dict[str, str]:

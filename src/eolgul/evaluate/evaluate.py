@@ -95,8 +95,7 @@ def evaluate(
     # What would fail after hours of embedding fails now.
     for data in measured_on:
         check_aligned(data, recognizer.contract)
-    for other in others:
-        other.pairs()
+    pairs = [other.pairs() for other in others]
     calibration, sets = None, []
 
     def embedder(data: FaceDataset) -> Embed:
@@ -114,9 +113,9 @@ def evaluate(
         calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), fmr, seed, resamples)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
         sets.append(_held_out(people, embed, calibration.threshold, seed, without_anchored))
-    for name, other in zip(names, others, strict=True):
+    for name, other, asked in zip(names, others, pairs, strict=True):
         say(f"scoring {name}")
-        sets.append(_benchmark(name, other, embedder(other)))
+        sets.append(_benchmark(name, other, asked, embedder(other)))
     say("computing figures and intervals")
     synthetic = source.synthetic or any(item.artifact.synthetic for item in measured_on)
     measured = {item.name: figures.set_metrics(item, calibration, seed=seed, resamples=resamples) for item in sets}
@@ -232,8 +231,7 @@ def _held_out(dataset: FaceDataset, embed: Embed, threshold: float, seed: int, w
     return replace(scored, everything=everything, groups=tuple(source[row] for row in rows[some][first]))
 
 
-def _benchmark(name: str, dataset: FaceDataset, embed: Embed) -> ScoredSet:
-    pairs = dataset.pairs()
+def _benchmark(name: str, dataset: FaceDataset, pairs: Pairs, embed: Embed) -> ScoredSet:
     if len(pairs) == 0:
         raise InputError(f"{dataset.path}: its pairs.parquet holds no pair")
     acquisition = _acquisition(dataset.rejected(), len(dataset), dataset.artifact.contents.get("pairs_lost"))
