@@ -13,7 +13,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench browser mxnet-env deploy render images clean
+.PHONY: help install demo test digests lint format bench browser mxnet-env deploy render images clean
 
 help:  ## What there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -33,10 +33,14 @@ demo: $(STAMP)  ## The whole road on drawn people, or SOURCE=<folder of identity
 test: $(STAMP)  ## Every test that this machine can run; the others say why they are skipped
 	$(BIN)/pytest $(TEST_ARGS)
 
-lint: $(STAMP)  ## ruff, and mypy --strict on src/ and serving/
+lint: $(STAMP)  ## ruff, mypy --strict and the layer contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+digests: $(STAMP)  ## Digests of every kind of artifact, made from a small drawn set (BASE=<commit> compares)
+	@$(BIN)/python tests/digests.py $(if $(BASE),--base "$(BASE)")
 
 format: $(STAMP)  ## Let ruff put the code in order
 	$(BIN)/ruff check --fix .

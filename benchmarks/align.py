@@ -27,12 +27,12 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-from eolgul.align.mtcnn import Detector, Faces
-from eolgul.align.networks import export_onnx
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset, writing_dataset
-from eolgul.images import decode
-from eolgul.modelpackage import DetectorSettings
+from eolgul.faces.mtcnn import Detector, Faces
+from eolgul.faces.networks import export_onnx
+from eolgul.images.decode import decode
+from eolgul.model.package import DetectorSettings
 
 COUNT, ROUNDS = 64, 5
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-from eolgul.align.mtcnn import Detector, Faces
-from eolgul.align.networks import export_onnx
-from eolgul.images import decode
-from eolgul.modelpackage import DetectorSettings
+from eolgul.faces.mtcnn import Detector, Faces
+from eolgul.faces.networks import export_onnx
+from eolgul.images.decode import decode
+from eolgul.model.package import DetectorSettings
 
 SHARED = Path(os.environ.get("EOLGUL_SHARED", Path(__file__).resolve().parents[2] / "shared" / "data"))
 SETS = {"lfw-1-5": "images/*/*.jpg", "orl": "*/*.pgm"}

@@ -17,12 +17,12 @@ from tempfile import TemporaryDirectory
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
-from eolgul.align.choose import choose
-from eolgul.align.mtcnn import Detector
-from eolgul.align.networks import export_onnx
+from eolgul.faces.choose import choose
+from eolgul.faces.mtcnn import Detector
+from eolgul.faces.networks import export_onnx
 from eolgul.formats import kface
-from eolgul.images import decode
-from eolgul.modelpackage import DetectorSettings
+from eolgul.images.decode import decode
+from eolgul.model.package import DetectorSettings
 from eolgul.synth import draw_kface
 
 PEOPLE = 12

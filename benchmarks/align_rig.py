@@ -18,15 +18,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.align.mtcnn import Detector
-from eolgul.align.networks import export_onnx
-from eolgul.align.rig import LIKENESS, likeness
+from eolgul.align.rig_anchors import LIKENESS, likeness
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset
 from eolgul.extract import extract
+from eolgul.faces.mtcnn import Detector
+from eolgul.faces.networks import export_onnx
 from eolgul.formats import kface
-from eolgul.images import decode
-from eolgul.modelpackage import DetectorSettings
+from eolgul.images.decode import decode
+from eolgul.model.package import DetectorSettings
 
 PEOPLE = 12
 SELECTION = "resolutions=Middle accessories=S001,S004 lights=L1,L6,L7,L19 expressions=E01 cameras=C3-C11"

@@ -18,11 +18,12 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
-from eolgul.evaluate.calibration import calibrate
-from eolgul.evaluate.everything import compare_everything
-from eolgul.evaluate.intervals import Outcome, Subjects, intervals
+from eolgul.evaluate.all_pairs import compare_everything
+from eolgul.evaluate.calibrate import calibrate
+from eolgul.evaluate.intervals import Outcome, intervals
 from eolgul.evaluate.pairs import all_pairs
 from eolgul.evaluate.protocol import accuracy
+from eolgul.evaluation.bootstrap import Subjects
 
 
 def loop(distance: np.ndarray, same: np.ndarray, folds: int = 10) -> np.ndarray:

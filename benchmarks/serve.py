@@ -7,7 +7,7 @@ and are asked one after the other by a load generator in a process of its own; `
 
     python benchmarks/serve.py [--model PACKAGE] [--seconds 10] [--rounds 3] [--memory 20000]
 
-Without --model a tiny recognizer is used (tests/serving/tiny_package.py): then detection is nearly all of the work.
+Without --model a tiny recognizer is used (tests/support/tiny_package.py): then detection is nearly all of the work.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "serving"), str(ROOT / "src")]
+sys.path.insert(0, str(ROOT / "tests"))  # support.tiny_package
 CLIENTS = (1, 8, 64)
 
 PEER = """
@@ -39,13 +39,13 @@ from pathlib import Path
 import numpy as np
 import uvicorn
 from fastapi import FastAPI, File
-from eolgul.align.choose import choose
-from eolgul.align.mtcnn import Detector
-from eolgul.align.networks import OnnxNetworks
-from eolgul.align.similarity import align_face
-from eolgul.images import decode
-from eolgul.modelpackage import ModelPackage
-from eolgul.recognizer import Recognizer
+from eolgul.faces.choose import choose
+from eolgul.faces.mtcnn import Detector
+from eolgul.faces.networks import OnnxNetworks
+from eolgul.faces.template import align_face
+from eolgul.images.decode import decode
+from eolgul.model.package import ModelPackage
+from eolgul.model.recognizer import Recognizer
 
 package = ModelPackage.open(Path(sys.argv[1]))
 settings = package.contract.detector
@@ -161,10 +161,10 @@ def peer(package: Path):
 @contextmanager
 def batching(package: Path, home: Path, workers: int):
     """Our networks behind BentoML's adaptive batching in `workers` processes, which share the cores' threads."""
-    from serving import launch
+    from eolgul.serving import launch
 
     port = free_port()
-    own = {"MODEL": str(package), "BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    own = {"MODEL": str(package), "BENTOML_HOME": str(home)}
     own |= {"WORKERS": str(workers), "THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     quiet = {"OTEL_SDK_DISABLED": "true", "BENTOML_DO_NOT_TRACK": "True"}  # as for ours
     folder = str(ROOT / "benchmarks" / "bentoml_batching")
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="*", default=sorted({1, cores}), help="numbers of our processes")
     parser.add_argument("--memory", type=int, default=0, help="requests over which memory must stay flat")
     options = parser.parse_args()
-    from serving import launch
+    from eolgul.serving import launch
 
     print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores", file=sys.stderr)
     pictures = photos()
@@ -257,9 +257,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, redis(Path(scratch)) as address:
         package = options.model
         if package is None:
-            import tiny_package
+            from support import tiny_package
 
-            from eolgul.align.networks import export_onnx
+            from eolgul.faces.networks import export_onnx
 
             (Path(scratch) / "detector").mkdir()
             export_onnx(Path(scratch) / "detector")
@@ -288,8 +288,11 @@ def main() -> None:
                     "home": home,
                     "environment": {**os.environ, **settings},
                 }
-                with home.with_suffix(".log").open("wb") as log, launch.running(port=port, output=log, **given) as url:
-                    key = "".join(f"{name}: {value}\r\n" for name, value in url.headers.items())
+                with (
+                    home.with_suffix(".log").open("wb") as log,
+                    launch.running(port=port, output=log, **given) as running,
+                ):
+                    key = "".join(f"{name}: {value}\r\n" for name, value in running.headers.items())
                     for clients in CLIENTS:
                         for cold in (True, False):
                             name = f"{own(workers, batch)}, {'cold' if cold else 'cached'}, {clients} clients"
@@ -297,8 +300,8 @@ def main() -> None:
         if options.memory:
             home, port = Path(scratch) / "home-memory", free_port()
             given = {"model": package, "redis_url": address, "home": home}
-            with home.with_suffix(".log").open("wb") as log, launch.running(port=port, output=log, **given) as url:
-                key = "".join(f"{name}: {value}\r\n" for name, value in url.headers.items())
+            with home.with_suffix(".log").open("wb") as log, launch.running(port=port, output=log, **given) as running:
+                key = "".join(f"{name}: {value}\r\n" for name, value in running.headers.items())
                 sizes = []
                 for _ in range(10):
                     load(port, 8, 0, pictures, cold=False, headers=key, least=options.memory // 10)

@@ -91,9 +91,9 @@ def sheets(folder: Path) -> None:
 
 def detection(count: int) -> None:
     """Share of pictures in which MTCNN, as `eolgul align` runs it, finds the face, by camera, light and accessory."""
-    from eolgul.align.mtcnn import Detector
-    from eolgul.align.networks import export_onnx
-    from eolgul.modelpackage import DetectorSettings
+    from eolgul.faces.mtcnn import Detector
+    from eolgul.faces.networks import export_onnx
+    from eolgul.model.package import DetectorSettings
 
     found: dict[str, dict[str, list[bool]]] = {kind: defaultdict(list) for kind in ("camera", "light", "accessory")}
     errors: dict[str, list[float]] = defaultdict(list)

@@ -29,10 +29,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from eolgul.dataset import FaceDataset, writing_dataset
-from eolgul.modelpackage import EmbeddingContract
+from eolgul.model.package import EmbeddingContract
 from eolgul.train.backbones import build
 from eolgul.train.data import TrainingData, to_input
-from eolgul.train.heads import Head
+from eolgul.train.head import Head
 from eolgul.train.loop import _autocast_dtype, _clip
 from eolgul.train.margins import ArcFace
 from eolgul.train.optim import make_optimizer

@@ -10,6 +10,7 @@ FROM ${PYTHON_IMAGE}
 # One stage, not two: copied whole, the environment would be one new layer of gigabytes for every change of a line of ours.
 # A virtual environment, because a base made of Debian's own python refuses `pip install` outside one.
 ENV PATH=/opt/venv/bin:$PATH \
+    ORT_DISABLE_TELEMETRY=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONUNBUFFERED=1
 # The user is a number, so that Kubernetes can see that it is not root; its group is root's and may write its home, so that
@@ -37,6 +38,9 @@ RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md \
     && rm -rf build src README.md
 COPY README.md ./
 COPY src src
+COPY serving serving
+COPY components components
+COPY pipelines pipelines
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 USER 10001

@@ -27,14 +27,15 @@ RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md \
     && rm -rf build src README.md
 COPY README.md ./
 COPY src src
+COPY serving serving
+COPY components components
+COPY pipelines pipelines
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
-COPY serving serving
-
-# EOLGUL_HOME tells `eolgul serve` where serving/ is. All that it writes goes below /var/cache/eolgul (models; BentoML's
+# ONNX Runtime's telemetry is off. All that the service writes goes below /var/cache/eolgul (models; BentoML's
 # state, by XDG_CACHE_HOME) and /tmp: with these two mounted the root file system can be read-only.
 ENV BENTOML_DO_NOT_TRACK=True \
-    EOLGUL_HOME=/app \
+    ORT_DISABLE_TELEMETRY=1 \
     EOLGUL_S3_CACHE=/var/cache/eolgul/s3 \
     XDG_CACHE_HOME=/var/cache
 RUN mkdir -p /var/cache/eolgul && chown 10001:0 /var/cache/eolgul && chmod g=u /var/cache/eolgul
@@ -44,6 +45,6 @@ EXPOSE 3000
 # Healthy means that it can answer: 503 until the model is loaded. Kubernetes ignores this and has probes of its own.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=4)"]
-# `eolgul serve` replaces itself with BentoML, so SIGTERM reaches it. The rest of the settings come from EOLGUL_*.
+# `eolgul serve` starts BentoML as its child, passes SIGTERM on to it and waits for its end. The rest of the settings come from EOLGUL_*.
 ENTRYPOINT ["eolgul", "serve"]
 CMD ["--host", "0.0.0.0", "--port", "3000"]

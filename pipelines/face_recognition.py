@@ -16,13 +16,13 @@ from kfp import Client, compiler, dsl, local
 from kfp_server_api import ApiException
 from urllib3.exceptions import HTTPError
 
-from components.align.component import align
-from components.align.part import align_part, align_plan
-from components.assemble.component import assemble
-from components.evaluate.component import evaluate
-from components.extract.component import extract
-from components.promote.component import promote
-from components.train.component import train
+from eolgul.components.align.component import align
+from eolgul.components.align.part import align_part, align_plan
+from eolgul.components.assemble.component import assemble
+from eolgul.components.evaluate.component import evaluate
+from eolgul.components.extract.component import extract
+from eolgul.components.promote.component import promote
+from eolgul.components.train.component import train
 from eolgul.errors import InputError
 
 # Names that `k8s/kubeflow` creates in the namespace where pipelines run.
@@ -42,7 +42,7 @@ def _on_cluster(task: dsl.PipelineTask) -> None:
     from kfp import kubernetes
 
     task.set_caching_options(False)
-
+    task.set_env_variable("ORT_DISABLE_TELEMETRY", "1")
     kubernetes.use_config_map_as_env(task, S3_CONFIG, {key: key for key in _CONFIG_KEYS})
     kubernetes.use_secret_as_env(task, S3_SECRET, {key: key for key in _SECRET_KEYS})
 
@@ -198,7 +198,12 @@ def _parameter(name: str, text: str, kind: str) -> Any:
     """A parameter's value of the kind that the pipeline declares; InputError when the text is none."""
     if kind == "String":
         return text
-    expected = {"List": list, "Integer": int, "Float": (int, float), "Boolean": bool}
+    expected: dict[str, type | tuple[type, ...]] = {
+        "List": list,
+        "Integer": int,
+        "Float": (int, float),
+        "Boolean": bool,
+    }
     names = {"List": 'a JSON list such as ["a", "b"]', "Integer": "a whole number", "Float": "a number"}
     try:
         value = json.loads(text)
@@ -206,7 +211,7 @@ def _parameter(name: str, text: str, kind: str) -> Any:
         value = None
     if not isinstance(value, expected.get(kind, object)) or (isinstance(value, bool) and kind != "Boolean"):
         raise InputError(f"parameter {name}={text}: expected {names.get(kind, kind)}")
-    return float(value) if kind == "Float" else value
+    return float(text) if kind == "Float" else value
 
 
 def compile_to(out: Path) -> None:
@@ -222,6 +227,7 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
 
     InputError when a component fails; what it said is on stderr by then.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     try:
         face_recognition(**arguments)

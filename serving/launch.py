@@ -15,18 +15,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from eolgul.errors import InputError
+from eolgul.serving import LOADING
+from eolgul.serving.access.keys import SCOPES, new_key, read_keys
+from eolgul.serving.keyring import Keyring, new_line
+from eolgul.serving.settings import Settings
 from eolgul.storage import is_s3
-from serving import LOADING
-from serving.keyring import Keyring, new_line
-from serving.keys import SCOPES, new_key, read_keys
-from serving.settings import Settings
 
 _LOCAL_RATE = 1_000_000  # a minute: the limit is for strangers
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(
@@ -73,10 +73,12 @@ def command(
     # BentoML opens a trace for every request, whoever looks at it: a third of the throughput and kilobytes each.
     env.setdefault("OTEL_SDK_DISABLED", "true")
     env["BENTOML_HOME"] = str(home)
-    env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH", "")])])
+    # Neither the interpreter nor BentoML may import from the working directory, whoever owns that: BentoML puts its
+    # `--working-dir` first on sys.path, so that is the private folder `home`, and Python's own entry is left out.
+    env["PYTHONSAFEPATH"] = "1"
     env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
-    arguments = ["serve", "serving.service:FaceVerification", "--working-dir", str(ROOT), "--host", host]
-    return [sys.executable, "-m", "bentoml", *arguments, "--port", str(port)], env
+    arguments = ["serve", "eolgul.serving.service:FaceVerification", "--working-dir", str(home), "--host", host]
+    return [sys.executable, "-P", "-m", "bentoml", *arguments, "--port", str(port)], env
 
 
 def _absolute(env: dict[str, str]) -> None:
@@ -87,25 +89,22 @@ def _absolute(env: dict[str, str]) -> None:
             env[name] = str(Path.cwd() / Path(place).expanduser())
 
 
-class Address(str):
-    """Where a service answers, `http://host:port`; `key` is the API key made for this run, None where it has others."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that answers at `url` (`http://host:port`); `key` is the API key made for this run, None where the
+    settings name a file of keys."""
 
-    __slots__ = ("key",)
-
-    def __new__(cls, url: str, key: str | None) -> Address:
-        made = super().__new__(cls, url)
-        made.key = key
-        return made
-
+    url: str
     key: str | None
 
     @property
     def page(self) -> str:
-        """The page's address; a fragment is never sent, so the key stays in the browser."""
-        return f"{self}/ui/" + (f"#key={self.key}" if self.key else "")
+        """The page's address. A browser never sends the fragment, so the key stays in it."""
+        return f"{self.url}/ui/" + (f"#key={self.key}" if self.key else "")
 
     @property
     def headers(self) -> dict[str, str]:
+        """The HTTP headers that authenticate a request."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
@@ -140,40 +139,40 @@ def _secrets(env: dict[str, str], host: str) -> str | None:
 @contextmanager
 def running(
     *, port: int, host: str = "127.0.0.1", timeout: float = 60.0, output: IO[Any] | None = None, **options: Any
-) -> Iterator[str]:
-    """Serve while the block runs; yields the address. `options` are those of `command`; `output` is the file for the
+) -> Iterator[Running]:
+    """Serve while the block runs; yields the address and key. `options` are those of `command`; `output` is the file for the
     service's log (default: standard error, so that standard output stays this process's own).
 
     Nothing is left behind however the block ends: SIGTERM is turned into SystemExit meanwhile (main thread only), and
     should this process be killed outright, the kernel ends the service. InputError when it cannot start.
     """
-    with _started(port, host, timeout, output, options) as (url, _):
-        yield url
+    with _started(port, host, timeout, output, options) as (service, _):
+        yield service
 
 
 def serve(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> int:
     """Serve until stopped by SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt); the status should the service end by
     itself. InputError, with the reason, when it cannot start. Options as for `running`."""
-    with _started(port, host, timeout, None, options) as (url, process):
-        print(f"page: {url.page}", file=sys.stderr, flush=True)
+    with _started(port, host, timeout, None, options) as (service, process):
+        print(f"page: {service.page}", file=sys.stderr, flush=True)
         return process.wait()
 
 
 @contextmanager
 def _started(
     port: int, host: str, timeout: float, output: IO[Any] | None, options: Mapping[str, Any]
-) -> Iterator[tuple[Address, subprocess.Popen[bytes]]]:
+) -> Iterator[tuple[Running, subprocess.Popen[bytes]]]:
     argv, env = command(port=port, host=host, **options)
     patience = _patience(env)
     key = _secrets(env, host)
     env["EOLGUL_END_WITH_PARENT"] = "1"
     log = output or 2  # 2: the descriptor, since sys.stderr may be no real file
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    url = Address(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", key)
+    service = Running(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", key)
     try:
         with _sigterm_exits():
-            wait_ready(url, process, timeout)
-            yield url, process
+            wait_ready(service.url, process, timeout)
+            yield service, process
     finally:
         stop(process, patience)
 
@@ -231,7 +230,7 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0
 
 def stop(process: subprocess.Popen[bytes], timeout: float = 35.0) -> None:
     """End the service: SIGTERM to the supervisor, which lets its workers finish; SIGKILL to its group after `timeout`
-    seconds. The workers end by themselves when the supervisor dies (`serving.service`)."""
+    seconds. The workers end by themselves when the supervisor dies (`eolgul.serving.service`)."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:

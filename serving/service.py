@@ -1,4 +1,4 @@
-"""The BentoML service around the API. `bentoml serve serving.service:FaceVerification`; see `serving.launch`."""
+"""The BentoML service around the API. `bentoml serve eolgul.serving.service:FaceVerification`; see `eolgul.serving.launch`."""
 
 # BentoML ships no types for its decorators.
 # mypy: disable-error-code="untyped-decorator"
@@ -15,21 +15,25 @@ import bentoml
 
 from eolgul.errors import InputError
 from eolgul.processes import end_with_parent
-from serving import api, heads, metrics, pages, untimed
-from serving.audit import Audit
-from serving.cache import EmbeddingCache
-from serving.drain import Drain
-from serving.engine import Engine
-from serving.gallery import Gallery
-from serving.keyring import Keyring
-from serving.keys import ApiKeys
-from serving.limits import RateLimit
-from serving.loader import Loader
-from serving.middleware import Edge
-from serving.redislink import RedisLink
-from serving.settings import Settings
+from eolgul.serving import metrics
+from eolgul.serving.access.audit import Audit
+from eolgul.serving.access.keys import ApiKeys
+from eolgul.serving.access.limits import RateLimit
+from eolgul.serving.app import application
+from eolgul.serving.endpoints import pages
+from eolgul.serving.endpoints.call import State
+from eolgul.serving.gallery.store import Gallery
+from eolgul.serving.inference.cache import EmbeddingCache
+from eolgul.serving.inference.engine import Engine
+from eolgul.serving.inference.loader import Loader
+from eolgul.serving.keyring import Keyring
+from eolgul.serving.redis_link import RedisLink
+from eolgul.serving.settings import Settings
+from eolgul.serving.transport import bentoml_timeout, request_heads
+from eolgul.serving.transport.drain import Drain
+from eolgul.serving.transport.middleware import Edge
 
-if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by serving.launch.running
+if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by eolgul.serving.launch.running
     end_with_parent()
 
 
@@ -40,9 +44,9 @@ def _workers(settings: Settings) -> int:
     return settings.workers
 
 
-untimed.install()
-heads.install()
-APP = api.application()
+bentoml_timeout.install()
+request_heads.install()
+APP = application()
 pages.add_to(APP)
 
 
@@ -50,16 +54,16 @@ pages.add_to(APP)
 @bentoml.service(
     name="eolgul",
     workers=_workers(Settings()),
-    traffic={"timeout": 600},  # for BentoML's own clients; see serving.untimed
-    # serving.launch switches OpenTelemetry off; what is left of it would still cost a fifteenth of each request.
+    traffic={"timeout": 600},  # for BentoML's own clients; see eolgul.serving.transport.bentoml_timeout
+    # eolgul.serving.launch switches OpenTelemetry off; what is left of it would still cost a fifteenth of each request.
     tracing={"excluded_urls": [".*"]} if os.environ.get("OTEL_SDK_DISABLED") == "true" else {},
-    # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in serving.pages.
+    # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in eolgul.serving.endpoints.pages.
     metrics={"enabled": False},
-    # Its access log holds paths, and a path of the gallery names a person. serving.middleware writes one without.
+    # Its access log holds paths, and a path of the gallery names a person. eolgul.serving.transport.middleware writes one without.
     logging={"access": {"enabled": False}},
 )
 class FaceVerification:
-    """Are two photos of one person? The endpoints are in `serving.api`; this starts and stops what they share."""
+    """Are two photos of one person? The endpoints are in `eolgul.serving.endpoints.faces`; this starts and stops what they share."""
 
     def __init__(self) -> None:
         settings = Settings()
@@ -76,7 +80,7 @@ class FaceVerification:
             link = RedisLink.of(settings, settings.redis_url, "cache", settings.redis_timeout_s)
         if settings.gallery_url:
             people = RedisLink.of(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)
-        self.state = APP.state.eolgul = api.State(
+        self.state = APP.state.eolgul = State(
             settings,
             Loader(settings),
             Engine(concurrency=settings.concurrency, waiting=settings.queue, max_batch=settings.max_batch),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.places import SHARED
 
 # A busy machine must not look like a failing test, and the same commit must give the same answer.
 settings.register_profile(
@@ -25,11 +26,9 @@ settings.load_profile("eolgul")
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The research data (LFW, ORL, InsightFace's small .bin): EOLGUL_SHARED, or `shared/data` beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("EOLGUL_SHARED", beside))
-    if not folder.is_dir():
-        pytest.skip(f"the research data is not at {folder}; EOLGUL_SHARED says where it is")
-    return folder
+    if not SHARED.is_dir():
+        pytest.skip(f"the research data is not at {SHARED}; EOLGUL_SHARED says where it is")
+    return SHARED
 
 
 @pytest.fixture(scope="session")

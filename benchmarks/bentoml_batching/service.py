@@ -17,9 +17,9 @@ import numpy as np
 from fastapi import FastAPI, File
 
 from eolgul.errors import InputError
-from eolgul.modelpackage import ModelPackage
-from serving.model import ServedModel
-from serving.settings import Settings
+from eolgul.model.package import ModelPackage
+from eolgul.serving.inference.model import ServedModel
+from eolgul.serving.settings import Settings
 
 APP = FastAPI()
 

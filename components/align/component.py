@@ -4,7 +4,7 @@ from typing import List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import compiler, dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("align"), install_kfp_package=False)
@@ -44,7 +44,7 @@ def align(
     from pathlib import Path
 
     from eolgul import steps, storage
-    from eolgul.modelpackage import DetectorSettings
+    from eolgul.model.package import DetectorSettings
 
     counted = {}
 
@@ -64,7 +64,7 @@ def align(
         counted[name] = made
         for key in ("images", "rejected"):
             facts.log_metric(f"{name} {key}", made[key])
-        return made["artifact"]
+        return str(made["artifact"])
 
     aligned = [run(dataset) for dataset in datasets]
     sets = [run(benchmark) for benchmark in benchmarks]

@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035 - KFP reads this name
 
 from kfp import dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("align"), install_kfp_package=False)
@@ -52,7 +52,7 @@ def align_part(
         The prefix under which the part of each dataset lies by its name.
     """
     from eolgul import steps, storage
-    from eolgul.modelpackage import DetectorSettings
+    from eolgul.model.package import DetectorSettings
 
     place = storage.join(workspace, "aligned-parts", part.replace("/", "-of-"))
     for dataset in [*datasets, *benchmarks]:

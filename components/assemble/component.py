@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035 - KFP reads this name
 
 from kfp import compiler, dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("assemble"), install_kfp_package=False)

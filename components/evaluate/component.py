@@ -4,7 +4,7 @@ from typing import List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import compiler, dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("evaluate"), install_kfp_package=False)

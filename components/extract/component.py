@@ -4,7 +4,7 @@ from typing import List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import compiler, dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("extract"), install_kfp_package=False)
@@ -38,12 +38,13 @@ def extract(
     """
     import json
     from pathlib import Path
+    from typing import Any
 
     from eolgul import steps, storage
 
     counted = {}
 
-    def run(source: str, **options) -> str:
+    def run(source: str, **options: Any) -> str:
         out = storage.join(workspace, "extracted", steps.source_name(source))
         made = steps.extract(source, out, workers=workers, verify=verify, **options)
         counted[steps.source_name(source)] = made

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kfp import compiler, dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("promote"), install_kfp_package=False)

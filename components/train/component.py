@@ -4,7 +4,7 @@ from typing import List  # noqa: UP035 - KFP reads this name
 
 from kfp import compiler, dsl
 
-from components import image
+from eolgul.components import image
 
 
 @dsl.component(base_image=image("train"), install_kfp_package=False)
@@ -35,13 +35,14 @@ def train(
     """
     import json
     from pathlib import Path
+    from typing import Any
 
     from eolgul import steps, storage
-    from eolgul.cli import training_line
+    from eolgul.train.journal import training_line
 
     last = {}
 
-    def report(row: dict) -> None:
+    def report(row: dict[str, Any]) -> None:
         training_line(row)
         if "validation" in row:
             last.update(
@@ -49,8 +50,16 @@ def train(
             )
 
     out = storage.join(workspace, "model")
-    options = {"checkpoints": checkpoints, "device": device, "workers": workers, "report": report}
-    made = steps.train(dataset, out, recipe=recipe, overrides=overrides, **options)
+    made = steps.train(
+        dataset,
+        out,
+        recipe=recipe,
+        overrides=overrides,
+        checkpoints=checkpoints,
+        device=device,
+        workers=workers,
+        report=report,
+    )
     for key, value in last.items():
         facts.log_metric(key, value)
     Path(facts.path).write_text(json.dumps(made | last))

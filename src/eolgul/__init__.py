@@ -1,3 +1,11 @@
-"""eolgul (얼굴): face verification from raw data to a served verdict. The rooms, in the order the data walks, are in README.md."""
+"""Face verification from raw data to a served model. README.md describes the pipeline.
 
-__version__ = "0.2.0"
+Set before any submodule can import ONNX Runtime: from 1.29 its wheels send telemetry unless this variable stops them.
+"""
+
+import os as _os
+from importlib import metadata as _metadata
+
+_os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+__version__ = _metadata.version("eolgul")

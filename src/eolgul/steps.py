@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
-from eolgul.modelpackage import DetectorSettings
+from eolgul.model.package import DetectorSettings
 
 if TYPE_CHECKING:
-    from eolgul.registry import Promotion
-    from eolgul.signing import SigningKey
+    from eolgul.promote import Promotion
+    from eolgul.registry.signing import SigningKey
 
 Facts = dict[str, Any]
 Progress = Callable[[int], None]
@@ -122,11 +122,11 @@ def align(
     `merge` are the places of all parts. `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside
     it); `options` are those of `eolgul.align.step.align`.
     """
-    from eolgul.align.sheet import sheets
     from eolgul.align.step import align as step
     from eolgul.align.step import is_aligned
     from eolgul.dataset import FaceDataset
-    from eolgul.sheet import check_name
+    from eolgul.inspection.alignment_sheet import sheets
+    from eolgul.inspection.contact_sheet import check_name
 
     started = time.monotonic()
     if sheet:
@@ -145,8 +145,8 @@ def align(
 
 
 def assemble(datasets: Sequence[str], out: str, **options: Any) -> Facts:
-    """Step 3. `options` are those of `eolgul.assemble.assemble`."""
-    from eolgul.assemble import assemble as step
+    """Step 3. `options` are those of `eolgul.assemble.step.assemble`."""
+    from eolgul.assemble.step import assemble as step
 
     started = time.monotonic()
     with storage.destination(out, datasets) as local:
@@ -187,8 +187,8 @@ def train(
 
 
 def import_weights(weights: str, out: str, *, layout: str, backbone: str | None = None) -> Facts:
-    """Published weights as a ModelPackage; `layout` and `backbone` as `eolgul.train.imported.import_weights` takes them."""
-    from eolgul.train.imported import import_weights as step
+    """Published weights as a ModelPackage; `layout` and `backbone` as `eolgul.train.import_weights.import_weights` takes them."""
+    from eolgul.train.import_weights import import_weights as step
 
     started = time.monotonic()
     with storage.destination(out, [weights]) as local:
@@ -197,9 +197,9 @@ def import_weights(weights: str, out: str, *, layout: str, backbone: str | None 
 
 
 def evaluate(model: str, dataset: str, benchmarks: Sequence[str], out: str, **options: Any) -> Facts:
-    """Step 5; `dataset` "" measures on the benchmarks alone. `options` are those of `eolgul.evaluate.evaluate.evaluate`."""
-    from eolgul.evaluate.evaluate import evaluate as step
-    from eolgul.evaluate.evaluate import read_metrics
+    """Step 5; `dataset` "" measures on the benchmarks alone. `options` are those of `eolgul.evaluate.step.evaluate`."""
+    from eolgul.evaluate.step import evaluate as step
+    from eolgul.evaluation.reader import read_metrics
 
     started = time.monotonic()
     places = [storage.fetch(item) for item in benchmarks]
@@ -213,19 +213,20 @@ def evaluate_current(
     evaluation: str, dataset: str, benchmarks: Sequence[str], registry: str, out: str, **options: Any
 ) -> str:
     """Measure production's model on a candidate's data where `promote` will need that; the place of it, or ''."""
-    from eolgul import registry as models
+    from eolgul.promote import needs_current_evaluation
+    from eolgul.registry.store import model_uri, read_production
 
-    if not models.needs_current_evaluation(storage.fetch(evaluation), registry):
+    if not needs_current_evaluation(storage.fetch(evaluation), registry):
         return ""
-    production = models.read_production(registry)
+    production = read_production(registry)
     assert production is not None
-    evaluate(models.model_uri(registry, production.digest), dataset, benchmarks, out, **options)
+    evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, **options)
     return out
 
 
 def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
     """Two Evaluations on the same data: the paired difference of every figure, and whether the first would win."""
-    from eolgul.evaluate.compare import compare as step
+    from eolgul.evaluation.compare import compare as step
 
     return step(storage.fetch(candidate), storage.fetch(current), seed=seed)
 
@@ -240,7 +241,7 @@ def promote(
     signing_key: str | None = None,
 ) -> Facts:
     """Step 6. `signing_key` is a private key's file; None takes EOLGUL_SIGNING_KEY_FILE's, so that a component signs."""
-    from eolgul.registry import promote as step
+    from eolgul.promote import promote as step
 
     started = time.monotonic()
     decided = step(
@@ -256,21 +257,21 @@ def promote(
 
 def roll_back(registry: str, digest: str, *, signing_key: str | None = None) -> Facts:
     """An earlier model into production again; `digest` may be its beginning, `signing_key` as for `promote`."""
-    from eolgul.registry import roll_back as step
+    from eolgul.promote import roll_back as step
 
     started = time.monotonic()
     return _decision(registry, step(registry, digest, signing_key=_signing_key(signing_key)), started)
 
 
 def _signing_key(file: str | None) -> SigningKey | None:
-    from eolgul.signing import SigningKey
+    from eolgul.registry.signing import SigningKey
 
     file = os.environ.get("EOLGUL_SIGNING_KEY_FILE", "") if file is None else file
     return SigningKey.read(Path(file)) if file else None
 
 
 def _decision(registry: str, decided: Promotion, started: float) -> Facts:
-    from eolgul.registry import model_uri
+    from eolgul.registry.store import model_uri
 
     return {
         "artifact": model_uri(registry, decided.digest),

@@ -13,12 +13,12 @@ import pytest
 
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
-from eolgul.assemble import assemble
+from eolgul.assemble.step import assemble
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract import extract
-from eolgul.images import encode_png
-from eolgul.modelpackage import DetectorSettings
+from eolgul.images.decode import encode_png
+from eolgul.model.package import DetectorSettings
 
 BLIND = DetectorSettings(thresholds=(0.6, 0.7, 1.0))  # no score is above 1: what there is comes from anchors
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eolgul.align.aligner import reduction
 from eolgul.align.step import align
-from eolgul.align.work import reduction
 from eolgul.dataset import FaceDataset
 from eolgul.extract import extract
-from eolgul.images import decode
-from eolgul.modelpackage import DetectorSettings
+from eolgul.images.decode import decode
+from eolgul.model.package import DetectorSettings
 
 LARGE = DetectorSettings(min_face_size=240)
 

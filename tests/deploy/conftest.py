@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from support.places import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 OVERLAYS = ("local", "production")
 Document = dict[str, Any]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from eolgul.evaluate.all_pairs import compare_everything
 from eolgul.evaluate.conditions import CAMERAS, breakdown, discards, groups
-from eolgul.evaluate.everything import compare_everything
-from eolgul.evaluate.intervals import Subjects
 from eolgul.evaluate.metrics import ScoredSet
+from eolgul.evaluation.bootstrap import Subjects
 
 
 def scored(similarity: list[float], subjects: list[int] | None = None) -> ScoredSet:

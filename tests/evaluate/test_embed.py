@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.evaluation import face, write_model, write_people
 
 from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.errors import InputError
 from eolgul.evaluate.embed import embed_rows
-from eolgul.images import decode
-from eolgul.modelpackage import ModelPackage
-from eolgul.recognizer import Recognizer
-from tests.evaluate.conftest import face, write_model, write_people
+from eolgul.images.decode import decode
+from eolgul.model.package import ModelPackage
+from eolgul.model.recognizer import Recognizer
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from support.evaluation import some_pairs
 
-from eolgul.evaluate.everything import Counts
-from eolgul.evaluate.intervals import Outcome, Subjects, all_pairs_intervals, intervals, rule_of_three
+from eolgul.evaluate.all_pairs import Counts
+from eolgul.evaluate.intervals import Outcome, all_pairs_intervals, intervals
 from eolgul.evaluate.metrics import fnmr_at_fmr
 from eolgul.evaluate.pairs import all_pairs
-from tests.evaluate.test_calibration import some_pairs
+from eolgul.evaluation.bootstrap import Subjects, rule_of_three
 
 
 def outcome(seed: int = 0, pairs: int = 160, people: int = 9) -> tuple[Outcome, Subjects]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.evaluation import write_people
 
 from eolgul.dataset import FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate import pairs as module
 from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
-from tests.evaluate.conftest import write_people
 
 
 def as_tuples(found: Pairs) -> list[tuple[int, int, bool, int]]:

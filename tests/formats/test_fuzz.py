@@ -8,18 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.places import TESTS
 
 
 def test_damaged_and_hostile_files(tmp_path: Path) -> None:
-    """In a process of its own, with 3 GB of address space and a few seconds a file; see tests/formats/fuzzing.py.
+    """In a process of its own, with 3 GB of address space and a few seconds a file; see tests/support/fuzzing.py.
 
     EOLGUL_FUZZ (seed:cases) looks elsewhere and longer.
     """
     seed, cases = os.environ.get("EOLGUL_FUZZ", "4:6000").split(":")
-    argv = [sys.executable, "-W", "error", "-m", "tests.formats.fuzzing", str(tmp_path / "f"), seed, cases]
+    argv = [sys.executable, "-W", "error", "-m", "support.fuzzing", str(tmp_path / "f"), seed, cases]
     (tmp_path / "f").mkdir()
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, env=os.environ | {"PYTHONPATH": str(TESTS)},
+                          capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, f"the process ended with {done.returncode}: {done.stderr[-3000:]}"
     found = json.loads(done.stdout)
     assert not found["wrong"], "\n".join(found["wrong"])

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.places import ROOT
 
 from eolgul import steps
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
 from eolgul.dataset import FaceDataset, writing_dataset
-from eolgul.modelpackage import DetectorSettings
+from eolgul.model.package import DetectorSettings
 from eolgul.synth import draw_kface
 
-ROOT = Path(__file__).resolve().parents[2]
 PEOPLE = 400
 # KFP's local runner needs a process of its own: it keeps its settings for good.
 RUN = """
 import json, sys
 from kfp import local
-from pipelines.face_recognition import alignment
+from eolgul.pipelines.face_recognition import alignment
 words = json.loads(sys.argv[1])
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
 outputs = alignment(**words).outputs
@@ -71,9 +71,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(words: dict[str, object], root: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, list[str]]]:
     """`alignment` by itself; what it said, and its outputs."""
     argv = [sys.executable, "-c", RUN, json.dumps(words), str(root)]
-    done = subprocess.run(
-        argv, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
     said = [line for line in done.stdout.splitlines() if line.startswith("OUTPUTS")]
     return done, json.loads(said[0].removeprefix("OUTPUTS")) if said else {}
 

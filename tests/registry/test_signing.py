@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from test_registry import evaluation, history, model
+from support.registry import evaluation, history, model
 
-from eolgul import registry, storage
+from eolgul import storage
 from eolgul.errors import InputError
-from eolgul.signing import SigningKey, TrustedKeys, public_file
+from eolgul.promote import promote, roll_back
+from eolgul.registry.signing import SigningKey, TrustedKeys, public_file
+from eolgul.registry.store import download, read_production, signature_uri
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -40,15 +42,15 @@ def trusted(key: SigningKey, tmp_path: Path) -> TrustedKeys:
 def publish(tmp_path: Path, place: str, seed: int, fnmr: float, key: SigningKey | None = None) -> str:
     made = model(tmp_path / f"m{seed}", seed)
     measured = evaluation(tmp_path / f"e{seed}", made, fnmr=fnmr)
-    decided = registry.promote(made, measured, place, signing_key=key)
+    decided = promote(made, measured, place, signing_key=key)
     assert decided.promoted, decided.reasons
     return decided.digest
 
 
 def test_a_signed_model_is_downloaded(place: str, tmp_path: Path, key: SigningKey, trusted: TrustedKeys) -> None:
     digest = publish(tmp_path, place, 1, 0.2, key)
-    assert registry.download(place, digest, trusted).digest == digest
-    document = json.loads(storage.read_bytes(registry.signature_uri(place, digest)) or b"")
+    assert download(place, digest, trusted).digest == digest
+    document = json.loads(storage.read_bytes(signature_uri(place, digest)) or b"")
     assert document.keys() == {"format", "digest", "algorithm", "key_id", "signature"}
     assert (document["digest"], document["algorithm"], document["key_id"]) == (digest, "ed25519", key.key_id)
 
@@ -58,16 +60,16 @@ def test_an_unsigned_model_is_refused_until_it_is_signed(
 ) -> None:
     digest = publish(tmp_path, place, 1, 0.2)
     with pytest.raises(InputError, match="not signed"):
-        registry.download(place, digest, trusted)
-    assert registry.download(place, digest).digest == digest  # where no key is asked for
-    again = registry.promote(tmp_path / "m1", tmp_path / "e1", place, signing_key=key)
+        download(place, digest, trusted)
+    assert download(place, digest).digest == digest  # where no key is asked for
+    again = promote(tmp_path / "m1", tmp_path / "e1", place, signing_key=key)
     assert again.reasons == ("this very model is in production already",)
-    assert registry.download(place, digest, trusted).digest == digest
+    assert download(place, digest, trusted).digest == digest
 
 
 def test_nothing_unsigned_is_fetched(tmp_path: Path, trusted: TrustedKeys) -> None:
     with pytest.raises(InputError, match="not signed"):  # not: no such file or folder
-        registry.download(str(tmp_path / "registry"), "a" * 64, trusted)
+        download(str(tmp_path / "registry"), "a" * 64, trusted)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +152,15 @@ def test_key_files(key: SigningKey, tmp_path: Path) -> None:
 
 def test_going_back(place: str, tmp_path: Path, key: SigningKey, trusted: TrustedKeys) -> None:
     first, second = publish(tmp_path, place, 1, 0.5), publish(tmp_path, place, 2, 0.1)
-    back = registry.roll_back(place, first[:10], signing_key=key)
+    back = roll_back(place, first[:10], signing_key=key)
     assert back.promoted and back.digest == first
-    production = registry.read_production(place)
+    production = read_production(place)
     assert production is not None and (production.digest, production.previous) == (first, second)
     assert history(place)[-1]["digest"] == first and history(place)[-1]["against"] == second
-    assert registry.download(place, first, trusted).digest == first
-    assert registry.roll_back(place, second).digest == second  # and forth
+    assert download(place, first, trusted).digest == first
+    assert roll_back(place, second).digest == second  # and forth
     before = len(history(place))
-    assert registry.roll_back(place, second).reasons == ("this very model is in production already",)
+    assert roll_back(place, second).reasons == ("this very model is in production already",)
     assert len(history(place)) == before
 
 
@@ -168,11 +170,11 @@ def test_going_back_to_what_was_never_there(tmp_path: Path) -> None:
     pointer = (tmp_path / "registry" / "production.json").read_bytes()
     for beginning in ("zz", ""):
         with pytest.raises(InputError, match=f"expected one of .*{first[:12]}"):
-            registry.roll_back(place, beginning)
+            roll_back(place, beginning)
     file = tmp_path / "registry" / "models" / first / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match="sha256"):
-        registry.roll_back(place, first)
+        roll_back(place, first)
     assert (tmp_path / "registry" / "production.json").read_bytes() == pointer
 
 
@@ -180,10 +182,10 @@ def test_a_candidate_that_failed_is_no_place_to_go_back_to(tmp_path: Path) -> No
     place = str(tmp_path / "registry")
     publish(tmp_path, place, 1, 0.1)
     worse = model(tmp_path / "m2", 2)
-    refused = registry.promote(worse, evaluation(tmp_path / "e2", worse, fnmr=0.5), place)
+    refused = promote(worse, evaluation(tmp_path / "e2", worse, fnmr=0.5), place)
     assert not refused.promoted
     with pytest.raises(InputError, match="0 promoted models"):
-        registry.roll_back(place, refused.digest)
+        roll_back(place, refused.digest)
 
 
 def eolgul(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -203,10 +205,10 @@ def test_the_commands(tmp_path: Path) -> None:
     )
     assert first["promoted"] and second["promoted"]
     trusted = TrustedKeys.read(Path(made["public"]))
-    assert registry.download(str(place), second["digest"], trusted).digest == second["digest"]
+    assert download(str(place), second["digest"], trusted).digest == second["digest"]
     back = eolgul("promote", "--to", first["digest"][:8], "--registry", str(place), "--signing-key", str(private))
     assert json.loads(back.stdout)["digest"] == first["digest"]
-    assert registry.download(str(place), first["digest"], trusted).digest == first["digest"]
+    assert download(str(place), first["digest"], trusted).digest == first["digest"]
     for words in (["--to", "zz"], [str(a)], [str(a), str(ea), "--to", "aa"], ["--to", "aa", "--force"]):
         wrong = eolgul("promote", *words, "--registry", str(place))
         assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and wrong.stderr.startswith("eolgul: ")

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_package
-from page_world import chromium
 from PIL import Image
-from serving_world import MAX_IMAGE_BYTES, People, RedisServer, Service, png, serve
+from support import tiny_package
+from support.page import chromium
+from support.serving import MAX_IMAGE_BYTES, People, RedisServer, Service, png, serve
 
-from eolgul.align.networks import export_onnx
-from eolgul.modelpackage import ModelPackage
+from eolgul.faces.networks import export_onnx
+from eolgul.model.package import ModelPackage
 
 PATIENT_REDIS = {"redis_timeout_s": 0.4, "redis_pause_s": 0.3}  # a busy test machine must not look like a slow Redis
 

@@ -47,7 +47,7 @@ from eolgul.synth.proportions import measures, plausible
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, camera_angles, free_camera, light
 from eolgul.synth.store import Shot, _work_folder
-from eolgul.synth.work import work
+from eolgul.workers import work
 
 SMALL = Selection.parse("resolutions=Low accessories=S001 lights=L1,L16 expressions=E01 cameras=C7,C9")
 

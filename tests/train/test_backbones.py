@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eolgul.errors import InputError
-from eolgul.modelpackage import ModelPackage
-from eolgul.recognizer import Recognizer
+from eolgul.model.package import ModelPackage
+from eolgul.model.recognizer import Recognizer
 from eolgul.train.backbones import BACKBONES, LAYOUTS, build
-from eolgul.train.imported import import_weights
+from eolgul.train.import_weights import import_weights
 
 State = Mapping[str, Tensor]
 

@@ -13,8 +13,8 @@ from PIL import Image
 from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.extract import extract
 from eolgul.formats.insightface import write_rec
-from eolgul.modelpackage import EmbeddingContract, ModelPackage
-from eolgul.recognizer import Recognizer, network_input
+from eolgul.model.package import EmbeddingContract, ModelPackage
+from eolgul.model.recognizer import Recognizer, network_input
 from eolgul.train.data import TrainingData, read_face, to_input
 from eolgul.train.loop import train
 from eolgul.train.recipe import Recipe

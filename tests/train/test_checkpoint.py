@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.places import ROOT, TESTS
 
 from eolgul import storage
 from eolgul.artifact import list_files
@@ -32,7 +33,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.train.conftest import TinyNet
+from support.training import TinyNet
 from eolgul.train import backbones
 backbones.BACKBONES["tiny"] = TinyNet
 from eolgul.train.loop import train
@@ -69,9 +70,8 @@ def tiny(*overrides: str) -> Recipe:
 
 
 def run(argv: Sequence[str], **environment: str) -> str:
-    root = str(Path(__file__).resolve().parents[2])
-    done = subprocess.run([sys.executable, *argv], check=False, capture_output=True, text=True, timeout=300, cwd=root,
-                          env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
+    done = subprocess.run([sys.executable, *argv], check=False, capture_output=True, text=True, timeout=300, cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -95,7 +95,7 @@ import json, os, socket, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.train.conftest import PlainNet
+from support.training import PlainNet
 from eolgul.train import backbones
 backbones.BACKBONES["plain"] = PlainNet
 from eolgul.train.loop import train

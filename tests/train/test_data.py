@@ -12,9 +12,9 @@ import torch
 
 from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.errors import InputError
-from eolgul.images import encode_png
-from eolgul.modelpackage import EmbeddingContract
-from eolgul.recognizer import network_input
+from eolgul.images.decode import encode_png
+from eolgul.model.package import EmbeddingContract
+from eolgul.model.recognizer import network_input
 from eolgul.train.augment import augment
 from eolgul.train.data import Batch, TrainingData, to_input
 from eolgul.train.distributed import World

@@ -13,20 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.places import TESTS
+from support.training import PlainNet, tiny
 
-from eolgul.modelpackage import ModelPackage
+from eolgul.model.package import ModelPackage
 from eolgul.train import backbones
 from eolgul.train.loop import train
-from tests.train.conftest import PlainNet
-from tests.train.test_loop import tiny
-
-ROOT = Path(__file__).resolve().parents[2]
-
 
 WITH_PLAIN = """
 from eolgul.cli import main
 from eolgul.train import backbones
-from tests.train.conftest import PlainNet
+from support.training import PlainNet
 backbones.BACKBONES["plain"] = PlainNet
 main()
 """
@@ -45,7 +42,7 @@ def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path
     options = ["--recipe", "demo", *(word for one in overrides for word in ("--set", one))]
     script = tmp_path / "eolgul_with_a_small_network.py"
     script.write_text(WITH_PLAIN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
 
     def run(launcher: list[str], out: Path) -> dict[str, object]:
         done = subprocess.run(
@@ -88,7 +85,7 @@ def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_
     started = [
         subprocess.Popen(
             [sys.executable, str(script), *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "RANK": rank,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS), "RANK": rank,
                  "WORLD_SIZE": "2", "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )

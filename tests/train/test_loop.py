@@ -11,26 +11,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.training import TinyNet, paint, tiny
 
 from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.errors import InputError
-from eolgul.images import decode, encode_png
-from eolgul.modelpackage import ModelPackage
-from eolgul.onnxexport import export
-from eolgul.recognizer import Recognizer
+from eolgul.images.decode import decode, encode_png
+from eolgul.model.onnx_export import export
+from eolgul.model.package import ModelPackage
+from eolgul.model.recognizer import Recognizer
 from eolgul.train import backbones
+from eolgul.train.journal import Journal
 from eolgul.train.loop import train
-from eolgul.train.metrics import Journal
 from eolgul.train.package import check_export
-from eolgul.train.recipe import Recipe
-from tests.train.conftest import TinyNet, paint
-
-TINY = ["backbone=tiny", "embedding_size=16", "batch_size=12", "epochs=4", "learning_rate=0.1", "scale=16.0",
-        "margin_warmup_epochs=1", "warmup_epochs=0", "precision=fp32"]  # fmt: skip
-
-
-def tiny(*more: str) -> Recipe:
-    return Recipe.load("demo", [*TINY, *more])
 
 
 def test_learns_and_packages(toy: Path, tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from typing import Any
 import cv2
 
 from eolgul import __version__
-from eolgul.align.choose import POLICIES
-from eolgul.align.mtcnn import Detector
-from eolgul.align.networks import export_onnx
-from eolgul.align.similarity import BOX_NAME, SIZE, TEMPLATE_NAME
-from eolgul.align.work import Found, Options, Result, Work
+from eolgul.align.aligner import Found, Options, Result, Work
 from eolgul.artifact import Artifact, open_artifact, reuse, sha256_bytes
 from eolgul.dataset import FACTS, Build, FaceDataset, Part, building_dataset
 from eolgul.errors import InputError
-from eolgul.modelpackage import DetectorSettings
+from eolgul.faces.choose import POLICIES
+from eolgul.faces.mtcnn import Detector
+from eolgul.faces.networks import export_onnx
+from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
+from eolgul.model.package import DetectorSettings
 
 BACKENDS = ("onnx", "torch")
 CROPS = {"similarity": TEMPLATE_NAME, "box": BOX_NAME}

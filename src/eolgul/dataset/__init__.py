@@ -6,7 +6,7 @@ dataset is a Benchmark. Images keep the very bytes they came with. The manifest 
 shard, so an image is one `pread`, from any worker, in any order.
 """
 
-from eolgul.dataset.parts import Build, Part, building_dataset
+from eolgul.dataset.build import Build, Part, building_dataset
 from eolgul.dataset.reader import FaceDataset
 from eolgul.dataset.schema import FACTS, SCHEMA, SHARD_BYTES, SPLITS, Pairs
 from eolgul.dataset.shard import member_size

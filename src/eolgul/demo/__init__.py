@@ -1,5 +1,5 @@
 """The whole road in one command: raw data → pipeline → registry → service → verdicts, on this machine."""
 
-from eolgul.demo.road import run
+from eolgul.demo.run import run
 
 __all__ = ["run"]

@@ -2,5 +2,5 @@
 
 The terms are those of ISO/IEC 19795-1: FMR (false match rate) is the share of comparisons of two different people that
 pass, FNMR (false non-match rate) the share of comparisons of one person with himself that fail. Nothing is imported
-here: serving reads `eolgul.evaluate.calibration` and must not load ONNX Runtime sessions, matplotlib or scikit-learn.
+here: serving reads `eolgul.evaluate.calibrate` and must not load ONNX Runtime sessions, matplotlib or scikit-learn.
 """

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.evaluate.everything import Counts
-from eolgul.evaluate.intervals import RESAMPLES, Subjects, percentiles, rule_of_three
+from eolgul.evaluate.all_pairs import Counts
 from eolgul.evaluate.metrics import ScoredSet, all_pairs_metrics
+from eolgul.evaluation.bootstrap import RESAMPLES, Subjects, percentiles, rule_of_three
 from eolgul.formats.kface import RESOLUTIONS
 
 # K-FACE's cameras as (yaw, pitch) in degrees: C1 to C13 in a row, seven above and below it.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.images import decode
-from eolgul.modelpackage import EmbeddingContract
+from eolgul.images.decode import decode
+from eolgul.model.package import EmbeddingContract
 
 Progress = Callable[[str], None]
 _DECODERS = 2  # decoding is cheap beside a network; more threads would only take cores away from it
@@ -22,7 +22,7 @@ _IDENTICAL = 1e-4  # 1 - cosine similarity below which two embeddings count as o
 
 
 class Embedder(Protocol):
-    """What embeds aligned faces: `eolgul.recognizer.Recognizer`, or a test's stand-in for it."""
+    """What embeds aligned faces: `eolgul.model.recognizer.Recognizer`, or a test's stand-in for it."""
 
     contract: EmbeddingContract
 

@@ -11,17 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.evaluate import likelihood, protocol
-from eolgul.evaluate.calibration import Calibration, threshold_at
-from eolgul.evaluate.everything import Counts, Everything
-from eolgul.evaluate.intervals import (
-    LEVEL,
-    Interval,
-    Outcome,
-    Subjects,
-    all_pairs_intervals,
-    intervals,
-    rule_of_three,
-)
+from eolgul.evaluate.all_pairs import Counts, Everything
+from eolgul.evaluate.calibrate import threshold_at
+from eolgul.evaluate.intervals import Outcome, all_pairs_intervals, intervals
+from eolgul.evaluation.bootstrap import LEVEL, Interval, Subjects, rule_of_three
+from eolgul.model.calibration import Calibration
 
 FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 CONDITIONS = ("source", "camera", "light", "expression", "accessory", "resolution")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset, Pairs
 from eolgul.errors import InputError
-from eolgul.evaluate.calibration import AllPairs
+from eolgul.evaluate.calibrate import AllPairs
 from eolgul.evaluate.protocol import FOLDS
 
 CAP_PER_IDENTITY = 500  # genuine pairs of one person: more of them say little more about people in general

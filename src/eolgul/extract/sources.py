@@ -215,7 +215,7 @@ def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
     """The width and height that most of the images have, looked at evenly."""
     from collections import Counter
 
-    from eolgul.headers import outline
+    from eolgul.images.header import outline
 
     seen: Counter[tuple[int, int]] = Counter()
     for image in images[:: max(1, len(images) // 200)]:
@@ -237,7 +237,7 @@ class CarrayTask:
 
     def candidates(self) -> Iterator[Candidate]:
         from eolgul.formats.carrays import read_carray
-        from eolgul.images import encode_png
+        from eolgul.images.decode import encode_png
 
         carray = read_carray(self.folder)
         for number, pixels in enumerate(carray.images(self.begin, self.end), self.begin):

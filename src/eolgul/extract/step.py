@@ -14,7 +14,7 @@ from eolgul.dataset import SHARD_BYTES, Build, building_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.sources import KINDS, SYNTHETIC_MARK, Options, Plan, detect_kind
-from eolgul.extract.work import Progress, digest, work
+from eolgul.extract.worker import Progress, digest, work
 from eolgul.formats import kface, lfw
 
 _PLANS: dict[str, Callable[[Path, Options], Plan]] = {

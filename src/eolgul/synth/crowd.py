@@ -20,7 +20,7 @@ from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
 from eolgul.synth.store import CARD, TRUTH, Shot, Work, once, write_truth
 from eolgul.synth.wild import photographs
-from eolgul.synth.work import work
+from eolgul.workers import work
 
 Progress = Callable[[int, int], None]
 

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.images import decode
-from eolgul.modelpackage import EmbeddingContract
+from eolgul.images.decode import decode
+from eolgul.model.package import EmbeddingContract
 from eolgul.train.augment import augment
 from eolgul.train.distributed import World
 from eolgul.train.recipe import Recipe
@@ -172,7 +172,7 @@ def read_face(dataset: FaceDataset, row: int) -> NDArray[np.uint8]:
 def to_input(faces: Tensor, contract: EmbeddingContract) -> Tensor:
     """uint8 N x H x W x 3 RGB → the network's float32 N x 3 x H x W in channels-last order, on the faces' device.
 
-    Bit-equal to `eolgul.recognizer.network_input`, which evaluation and serving use; a quarter of the bytes travel.
+    Bit-equal to `eolgul.model.recognizer.network_input`, which evaluation and serving use; a quarter of the bytes travel.
     """
     ordered = faces if contract.color == "RGB" else faces.flip(3)
     return ((ordered.float() - contract.mean) / contract.std).permute(0, 3, 1, 2)

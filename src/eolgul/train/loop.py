@@ -20,14 +20,14 @@ from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact, recipe_digest, reuse
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.modelpackage import DetectorSettings, EmbeddingContract
+from eolgul.model.package import DetectorSettings, EmbeddingContract
 from eolgul.train.backbones import build
 from eolgul.train.checkpoint import Checkpoints
 from eolgul.train.data import TrainingData, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
-from eolgul.train.heads import Head
+from eolgul.train.head import Head
+from eolgul.train.journal import Clock, Journal
 from eolgul.train.margins import make_margin
-from eolgul.train.metrics import Clock, Journal
 from eolgul.train.optim import Average, LossScale, learning_rate, make_optimizer
 from eolgul.train.package import write_package
 from eolgul.train.recipe import Recipe

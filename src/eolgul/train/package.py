@@ -13,14 +13,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from eolgul.align.networks import export_onnx
 from eolgul.artifact import Artifact, canonical_json, open_artifact, seal, writing
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.modelpackage import EmbeddingContract
-from eolgul.onnxexport import OPSET, export
-from eolgul.recognizer import onnx_session
-from eolgul.train.card import card
+from eolgul.faces.networks import export_onnx
+from eolgul.model.onnx_export import OPSET, export
+from eolgul.model.package import EmbeddingContract
+from eolgul.model.recognizer import onnx_session
+from eolgul.train.model_card import card
 from eolgul.train.recipe import Recipe
 from eolgul.train.validate import Validation
 from eolgul.train.variants import write_variants

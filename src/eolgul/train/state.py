@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 from eolgul.train.distributed import World
-from eolgul.train.heads import Head
+from eolgul.train.head import Head
 from eolgul.train.optim import Average
 
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.modelpackage import EmbeddingContract
-from eolgul.recognizer import network_input
+from eolgul.model.package import EmbeddingContract
+from eolgul.model.recognizer import network_input
 from eolgul.train.data import read_face
 
 _BATCH = 64

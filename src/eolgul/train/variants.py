@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.recognizer import onnx_session
+from eolgul.model.recognizer import onnx_session
 from eolgul.train.validate import Validation
 
 VARIANTS = ("fp16", "int8")

@@ -1,0 +1,1 @@
+"""The HTTP endpoints and the shapes of their requests and answers."""

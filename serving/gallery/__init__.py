@@ -1,0 +1,1 @@
+"""Enrolled people: encrypted templates in Redis and the search index."""

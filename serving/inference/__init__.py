@@ -1,0 +1,1 @@
+"""The served model: loading, admission, inference and the embedding cache."""

@@ -1,0 +1,40 @@
+"""Print a command's facts and progress, and name the extra that a command needs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from eolgul.errors import InputError
+
+
+def say(facts: dict[str, Any]) -> None:
+    """Print facts on stdout as one JSON line."""
+    print(json.dumps(facts, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def bar(what: str, unit: str = "img") -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on stderr when that is a terminal; yields a function that adds to the count."""
+    with tqdm(desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as shown:
+
+        def advance(count: int) -> None:
+            shown.update(count)
+
+        yield advance
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Turn a missing package of an optional extra into an InputError that names the extra to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.partition(".")[0] == "eolgul":
+            raise
+        raise InputError(f"this command needs the package {error.name!r}: pip install 'eolgul[{name}]'") from error

@@ -1,0 +1,56 @@
+"""The commands about the Kubeflow pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eolgul.cli.output import extra, say
+
+app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six steps.")
+
+
+@app.command("compile")
+def pipeline_compile(
+    out: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("face-recognition.yaml"),
+) -> None:
+    """Compile the pipeline to the YAML that Kubeflow takes."""
+    with extra("pipeline"):
+        from eolgul.pipelines import face_recognition
+
+    face_recognition.compile_to(out)
+    say({"artifact": str(out)})
+
+
+Parameters = Annotated[
+    list[str] | None, typer.Option("--param", help="A pipeline parameter: name=value, JSON for lists.")
+]
+
+
+@app.command("run")
+def pipeline_run(
+    param: Parameters = None,
+    root: Annotated[Path, typer.Option(help="Where KFP's local runner keeps its outputs.")] = Path("local_outputs"),
+) -> None:
+    """Run the pipeline here, with KFP's local runner."""
+    with extra("pipeline"):
+        from eolgul.pipelines import face_recognition
+
+    say(face_recognition.run_local(face_recognition.parameters(param or []), root))
+
+
+@app.command("submit")
+def pipeline_submit(
+    host: Annotated[str, typer.Option(envvar="KFP_HOST", help="Address of the Kubeflow Pipelines API.")],
+    param: Parameters = None,
+    experiment: str = "eolgul",
+    run_name: str | None = None,
+) -> None:
+    """Submit the pipeline to a Kubeflow cluster."""
+    with extra("pipeline"):
+        from eolgul.pipelines import face_recognition
+
+    arguments = face_recognition.parameters(param or [])
+    say(face_recognition.submit(arguments, host=host, experiment=experiment, run_name=run_name))

@@ -1,0 +1,76 @@
+"""What is evaluated: a ModelPackage, or any ONNX recognizer whose embedding contract is told beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from eolgul.artifact import canonical_json, sha256_bytes, sha256_file
+from eolgul.errors import InputError
+from eolgul.model.package import EmbeddingContract, ModelPackage
+from eolgul.model.recognizer import Recognizer
+
+# The contracts of the field's public recognizers: aligned 112 x 112 faces, (pixel - 127.5) / 127.5, mirror image added.
+CONTRACTS = {"insightface": EmbeddingContract(), "insightface-bgr": EmbeddingContract(color="BGR")}
+PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A recognizer with its identity: `digest` names the bytes and the contract, so equal digests give equal embeddings."""
+
+    digest: str
+    backbone: str
+    kind: str
+    synthetic: bool
+    onnx: Path
+    contract: EmbeddingContract
+
+    @property
+    def reference(self) -> dict[str, str]:
+        """How a card names it among its inputs."""
+        return {"kind": self.kind, "digest": self.digest}
+
+    def recognizer(self, *, threads: int, device: str = "cpu") -> Recognizer:
+        """Load the network on `device`, "cpu" or "cuda"; InputError when this ONNX Runtime has no such device."""
+        import onnxruntime
+
+        if device not in PROVIDERS:
+            raise InputError(f"device {device!r}: expected {' or '.join(PROVIDERS)}")
+        if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
+            raise InputError(f"device {device}: this ONNX Runtime has no {PROVIDERS[device][0]}")
+        return Recognizer(self.onnx, self.contract, threads=threads, providers=PROVIDERS[device])
+
+
+def open_source(model: Path, contract: str | None = None) -> Source:
+    """Open a ModelPackage folder, or, with a `contract`, an ONNX file.
+
+    `contract` is a name of `CONTRACTS` or a JSON file with keys of `EmbeddingContract` (those left out keep their
+    defaults). Raises InputError when the model or the contract is not there or not what it should be.
+    """
+    if contract is None:
+        package = ModelPackage.open(model)
+        return Source(
+            package.digest,
+            package.backbone,
+            "ModelPackage",
+            package.artifact.synthetic,
+            package.path / "model.onnx",
+            package.contract,
+        )
+    if not model.is_file():
+        raise InputError(f"{model}: no such ONNX file")
+    known = CONTRACTS.get(contract) or _read_contract(Path(contract))
+    digest = sha256_bytes(canonical_json({"onnx": sha256_file(model), "contract": known.to_json()}))
+    return Source(digest, model.stem, "OnnxRecognizer", False, model, known)
+
+
+def _read_contract(file: Path) -> EmbeddingContract:
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: neither a JSON contract nor one of {', '.join(CONTRACTS)}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: expected a JSON object with an embedding contract")
+    return EmbeddingContract.from_json({**EmbeddingContract().to_json(), **value}, str(file))

@@ -1,0 +1,262 @@
+"""The report's plots as inline SVG: no script, no clock, one ink colour that follows the page (light, dark, print)."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.model.calibration import Calibration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_NO_ERROR = ": no error to draw"
+_BAND, _RESAMPLES = 60, 1000  # points of a band, resamples behind it
+_POINTS = 4000  # a curve with more would only make the file larger
+_INK = "#010203"  # stands for `currentColor`, which matplotlib cannot say
+GENUINE, IMPOSTOR, MARK = "#2f7fd1", "#d9772b", "#8a4fbf"
+# What the plots say, in Korean. Their numbers and the names of sets are the same in both languages.
+_KOREAN = {
+    "cosine similarity": "코사인 유사도",
+    "density": "밀도",
+    "impostor pairs": "타인 쌍",
+    "genuine pairs": "본인 쌍",
+    "threshold": "임계값",
+    "false match rate (FMR)": "타인 오수락률(FMR)",
+    "false non-match rate (FNMR)": "본인 오거부율(FNMR)",
+    "yaw (degrees)": "좌우 각도(yaw, 도)",
+    "pitch (degrees)": "상하 각도(pitch, 도)",
+    "genuine pairs left out (%)": "제외한 본인 쌍(%)",
+    "FNMR of the rest (%)": "나머지의 FNMR(%)",
+    "FMR on the calibration people": "보정용 대상자의 FMR",
+    "finest rate the data supports": "이 데이터로 확인 가능한 최저 비율",
+    "95 % interval": "95 % 신뢰구간",
+    "sharpness": "선명도",
+    "brightness": "밝기",
+    "contrast": "대비",
+    "yaw": "좌우 각도(yaw)",
+    "eye distance": "눈 사이 거리",
+    "detection score": "검출 점수",
+    "Score histograms of genuine and impostor pairs": "본인·타인 쌍의 점수 히스토그램",
+    "Detection error trade-off: false non-match rate against false match rate": "검출 오류 상충: FMR에 대한 FNMR",
+    "False non-match rate by camera yaw and pitch": "카메라 각도별 본인 오거부율",
+    "Error versus discard by image quality": "이미지 품질별 제외 비율과 오류",
+    "False match rate by similarity on the calibration people": "보정용 대상자의 유사도별 타인 오수락률",
+}
+_SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b59a1d", "#3aa6b9")
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """A set's genuine and impostor similarities, how many independent impostor comparisons are behind them, and whose
+    each genuine one is (int; None where the set does not say). Weights (int) say how many comparisons have each score."""
+
+    genuine: NDArray[Any]
+    impostor: NDArray[Any]
+    independent: int
+    person: NDArray[Any] | None = None
+    genuine_weight: NDArray[Any] | None = None
+    impostor_weight: NDArray[Any] | None = None
+
+
+def histogram(curves: Curves, threshold: float | None) -> str:
+    """Genuine and impostor scores of one set, each as density, and where the verdict falls."""
+    figure, axes = _figure("cosine similarity", "density")
+    both = np.concatenate([curves.genuine, curves.impostor])
+    ends = np.append(both, [] if threshold is None else threshold)
+    edges = np.linspace(ends.min() - 0.02, ends.max() + 0.02, 61).tolist()
+    kinds = (
+        (curves.impostor, curves.impostor_weight, IMPOSTOR, "impostor pairs"),
+        (curves.genuine, curves.genuine_weight, GENUINE, "genuine pairs"),
+    )
+    for scores, weight, colour, label in kinds:
+        if len(scores):
+            axes.hist(scores, bins=edges, weights=weight, density=True, color=colour, alpha=0.6, label=label)
+    if threshold is not None:
+        axes.axvline(threshold, color=MARK, linewidth=1.5, label="threshold")
+    _legend(axes)
+    return _svg(figure, "Score histograms of genuine and impostor pairs")
+
+
+def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
+    """FNMR against FMR of every set, log-log, a dot where the one threshold lies.
+
+    Bands: the 95 % interval of the FNMR over people (over pairs where those are unknown), at the threshold of each
+    point. No curve goes below one in the number of independent impostor comparisons, nor is an FNMR of zero drawn; a set
+    without an error in that range says so in the legend.
+    """
+    figure, axes = _figure("false match rate (FMR)", "false non-match rate (FNMR)")
+    lowest = 0.05
+    for number, (name, curves) in enumerate(sets.items()):
+        if not len(curves.genuine) or not len(curves.impostor):
+            continue
+        floor = 1 / max(1, curves.independent)
+        thresholds = np.unique(np.concatenate([curves.genuine, curves.impostor]))
+        if len(thresholds) > _POINTS:
+            thresholds = thresholds[np.linspace(0, len(thresholds) - 1, _POINTS).round().astype(np.int64)]
+        fmr = 1 - _share_below(curves.impostor, curves.impostor_weight, thresholds)
+        fnmr = _share_below(curves.genuine, curves.genuine_weight, thresholds)
+        inside = (fmr >= floor) & (fnmr > 0)
+        colour = _SERIES[number % len(_SERIES)]
+        label = name if inside.any() else name + _NO_ERROR
+        axes.plot(fmr[inside], fnmr[inside], color=colour, linewidth=1.6, label=label, drawstyle="steps-post")
+        if inside.any():
+            grid = np.flatnonzero(inside)
+            grid = grid[np.unique(np.linspace(0, len(grid) - 1, _BAND).round().astype(np.int64))]
+            low, high = _band(curves, thresholds[grid])
+            axes.fill_between(fmr[grid], np.maximum(low, 1e-9), high, color=colour, alpha=0.15, linewidth=0)
+        if threshold is not None:
+            at = np.asarray([threshold])
+            here = (
+                1 - float(_share_below(curves.impostor, curves.impostor_weight, at)[0]),
+                float(_share_below(curves.genuine, curves.genuine_weight, at)[0]),
+            )
+            if here[0] >= floor and here[1] > 0:
+                axes.plot(*here, "o", color=colour, markersize=6)
+        lowest = min([lowest, *fmr[inside], *fnmr[inside]])
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(lowest / 1.5, 1.2)
+    axes.set_ylim(lowest / 1.5, 1.2)
+    axes.grid(True, which="major", color=_INK, alpha=0.12)
+    _legend(axes)
+    return _svg(figure, "Detection error trade-off: false non-match rate against false match rate")
+
+
+def _share_below(scores: NDArray[Any], weight: NDArray[Any] | None, thresholds: NDArray[Any]) -> NDArray[np.float64]:
+    """The share of comparisons with a score below each threshold."""
+    order = np.argsort(scores, kind="stable")
+    counts = np.ones(len(scores)) if weight is None else weight[order]
+    below = np.concatenate([[0], np.cumsum(counts)])
+    return np.asarray(below[np.searchsorted(scores[order], thresholds, side="left")] / below[-1])
+
+
+def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The 95 % bootstrap interval of the FNMR at each threshold."""
+    person = (
+        np.arange(len(curves.genuine)) if curves.person is None else np.unique(curves.person, return_inverse=True)[1]
+    )
+    order = np.argsort(curves.genuine, kind="stable")
+    whose, people = person[order], int(person.max()) + 1
+    times = np.ones(len(order)) if curves.genuine_weight is None else curves.genuine_weight[order]
+    refused = np.searchsorted(curves.genuine[order], thresholds, side="left")
+    missed = np.stack([np.bincount(whose[:n], weights=times[:n], minlength=people) for n in refused], axis=1)
+    random = np.random.default_rng(0)
+    weight = random.multinomial(people, np.full(people, 1 / people), size=_RESAMPLES).astype(np.float64)
+    made = weight @ np.bincount(whose, weights=times)
+    low, high = np.quantile(weight @ missed / made[:, None], [0.025, 0.975], axis=0)
+    return low, high
+
+
+def cameras(rows: Sequence[Mapping[str, Any]]) -> str:
+    """By the camera's yaw and pitch: FNMR, its interval (per cent) and genuine pairs, darker where it fails."""
+    from matplotlib.patches import Rectangle
+
+    placed = [row for row in rows if "yaw" in row]
+    yaws = sorted({row["yaw"] for row in placed}, reverse=True)
+    pitches = sorted({row["pitch"] for row in placed}, reverse=True)
+    figure, axes = _figure("yaw (degrees)", "pitch (degrees)")
+    worst = max([row["fnmr"] for row in placed] + [1e-9])
+    for row in placed:
+        x, y = yaws.index(row["yaw"]), pitches.index(row["pitch"])
+        axes.add_patch(
+            Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=IMPOSTOR, alpha=0.06 + 0.6 * row["fnmr"] / worst)
+        )
+        ends = "" if row["interval"] is None else "–".join(f"{100 * end:.2g}" for end in row["interval"])
+        text = f"{100 * row['fnmr']:.3g} %\n{ends}\nn {row['genuine']}"
+        size = min(8.0, 60 / len(yaws))
+        axes.text(x, y, text, ha="center", va="center", fontsize=size, color=_INK)
+    axes.set_xlim(-0.6, len(yaws) - 0.4)
+    axes.set_ylim(len(pitches) - 0.4, -0.6)
+    axes.set_xticks(range(len(yaws)), [f"{yaw:+d}" for yaw in yaws])
+    axes.set_yticks(range(len(pitches)), [f"{pitch:+d}" for pitch in pitches])
+    return _svg(figure, "False non-match rate by camera yaw and pitch")
+
+
+def discard(quality: Mapping[str, Mapping[str, Any]]) -> str:
+    """FNMR when the genuine pairs of least quality are left out, a line a quality figure."""
+    figure, axes = _figure("genuine pairs left out (%)", "FNMR of the rest (%)")
+    for number, (name, found) in enumerate(quality.items()):
+        x, y = ([100 * value for value in found[key]] for key in ("discarded", "fnmr"))
+        axes.plot(x, y, color=_SERIES[number % len(_SERIES)], linewidth=1.6, label=name.replace("_", " "))
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return _svg(figure, "Error versus discard by image quality")
+
+
+def calibration_curve(calibration: Calibration) -> str:
+    """The false match rate of every possible threshold, the chosen one, its interval and the floor of the data."""
+    figure, axes = _figure("cosine similarity", "false match rate (FMR)")
+    axes.step(
+        calibration.table_similarity,
+        calibration.table_fmr,
+        where="post",
+        color=IMPOSTOR,
+        linewidth=1.6,
+        label="FMR on the calibration people",
+    )
+    axes.axhline(calibration.fmr_floor, color=_INK, linewidth=1, linestyle=":", label="finest rate the data supports")
+    axes.axvspan(*calibration.threshold_interval, color=MARK, alpha=0.18, linewidth=0, label="95 % interval")
+    axes.axvline(calibration.threshold, color=MARK, linewidth=1.5, label="threshold")
+    axes.set_yscale("log")
+    axes.set_ylim(calibration.fmr_floor / 2, 1.2)
+    _legend(axes)
+    return _svg(figure, "False match rate by similarity on the calibration people")
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 3.7), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x, color=_INK)
+    axes.set_ylabel(y, color=_INK)
+    axes.tick_params(colors=_INK, which="both")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(_INK)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=_INK, fontsize=8)
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an `<svg>` element with an accessible title, the same bytes for the same data."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    # Both languages are drawn, at one place; the page shows one of the two. Names of sets and numbers have no twin.
+    text = re.sub(r"<text([^>]*)>([^<]*)</text>", _twin, text)
+    label, korean = html.escape(title), html.escape(_KOREAN[title])
+    attributes = f'role="img" aria-label="{label}" data-label-en="{label}" data-label-ko="{korean}"'
+    return text.replace("<svg", f"<svg {attributes}", 1)
+
+
+def _twin(text: re.Match[str]) -> str:
+    """A `<text>` element as its English and Korean ones, where there are words to translate."""
+    said = html.unescape(text[2])
+    korean = _KOREAN.get(said) or (
+        f"{said.removesuffix(_NO_ERROR)}: 그릴 오류 없음" if said.endswith(_NO_ERROR) else None
+    )
+    if korean is None:
+        return text[0]
+    return f'<text lang="en"{text[1]}>{text[2]}</text><text lang="ko"{text[1]}>{html.escape(korean)}</text>'

@@ -1,0 +1,1 @@
+"""The Evaluation artifact: its figures, how to read them and how to compare two of them."""

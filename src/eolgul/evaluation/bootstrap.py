@@ -1,0 +1,68 @@
+"""Bootstrap over people: 95 % intervals of figures whose comparisons share people and so are not independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 1000
+LEVEL = 0.95
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Whom the pairs compare: subject numbers (int64, N) of the left and right image, and how many subjects they are."""
+
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    count: int
+
+    @classmethod
+    def of(cls, left: list[str], right: list[str]) -> Subjects:
+        """Number the identities of paired images."""
+        names, codes = np.unique(np.asarray([*left, *right], dtype=object), return_inverse=True)
+        return cls(codes[: len(left)], codes[len(left) :], len(names))
+
+    def pairs(self, chosen: NDArray[np.bool_]) -> int:
+        """How many different pairs of subjects the chosen pairs compare."""
+        low, high = np.minimum(self.left, self.right)[chosen], np.maximum(self.left, self.right)[chosen]
+        return len(np.unique(low * self.count + high))
+
+
+def draw(
+    random: np.random.Generator,
+    size: int,
+    subjects: Subjects | None,
+    genuine: NDArray[np.int64],
+    impostor: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights of the `genuine` and `impostor` pairs (positions) in `size` bootstrap resamples: float64, size x pairs."""
+    if subjects is None:
+        return (
+            random.poisson(1.0, (size, len(genuine))).astype(np.float64),
+            random.poisson(1.0, (size, len(impostor))).astype(np.float64),
+        )
+    chance = np.full(subjects.count, 1 / subjects.count)
+    weight = random.multinomial(subjects.count, chance, size=size).astype(np.float64)
+    return weight[:, subjects.left[genuine]], weight[:, subjects.left[impostor]] * weight[:, subjects.right[impostor]]
+
+
+def percentiles(values: NDArray[np.float64]) -> Interval | None:
+    """The 95 % percentile interval of resampled values; None when none of them is finite."""
+    finite = values[np.isfinite(values)]
+    if len(finite) == 0:
+        return None
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def rule_of_three(interval: Interval | None, errors: int, independent: int) -> Interval | None:
+    """Widen an error rate's interval at zero errors: nothing seen in n independent trials means below 3/n (95 %)."""
+    if interval is None or errors or not independent:
+        return interval
+    return interval[0], max(interval[1], min(1.0, 3 / independent))

@@ -1,0 +1,1 @@
+"""Encoded images: read their headers and decode them."""

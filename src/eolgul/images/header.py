@@ -1,0 +1,101 @@
+"""What an encoded image says of itself without being decoded: format, size in pixels, and whether it is all there.
+
+Sources: ITU-T T.81 (JPEG markers), the PNG specification (chunks), RFC 9649 (WebP's RIFF container), Netpbm's PGM/PPM.
+JPEG and PNG are looked at here, because millions of small ones go through extraction; the others' headers by Pillow.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from eolgul.errors import InputError
+from eolgul.images.decode import MAX_PIXELS, ImageInfo, probe
+
+# Binary PGM and PPM: magic, width, height, largest value, one white space; comments between them.
+_PNM = re.compile(rb"P[56](?:(?:\s|#[^\n]*\n)+\d{1,9}){2}(?:\s|#[^\n]*\n)+(\d{1,9})\s")
+_PNM_HEAD = 4096  # bytes in which it must end
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_SIZE = struct.Struct(">II")
+_JPEG_END = b"\xff\xd9"
+# SOF0…SOF15 without DHT (C4), JPG (C8) and DAC (CC): the segments that state height and width.
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
+
+
+def outline(data: bytes) -> ImageInfo:
+    """Format, width and height (before EXIF rotation) of an image that is complete as far as its structure tells.
+
+    Raises InputError with code `truncated`, `undecodable`, `not_an_image`, `unsupported_format` or `too_large`.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        info = _jpeg(data)
+    elif data.startswith(_PNG):
+        info = _png(data)
+    else:
+        info = probe(data)
+        if info.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+            raise _cut(data)
+        if info.format == "PPM" and data[:2] in (b"P5", b"P6"):
+            head = _PNM.match(data, 0, _PNM_HEAD)
+            samples = info.width * info.height * (3 if data[1:2] == b"6" else 1)
+            if head is None or len(data) < head.end() + samples * (2 if int(head[1]) > 255 else 1):
+                raise _cut(data)
+    if info.width * info.height > MAX_PIXELS:
+        raise InputError(f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", "too_large")
+    return info
+
+
+def _cut(data: bytes) -> InputError:
+    return InputError(f"the image data ends after {len(data)} bytes, before its end", "truncated")
+
+
+def _jpeg(data: bytes) -> ImageInfo:
+    place, size = 2, len(data)
+    while place + 4 <= size:
+        if data[place] != 0xFF:
+            raise InputError(f"no JPEG marker at byte {place} of the image", "undecodable")
+        marker = data[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+        elif marker in _FRAMES:
+            if place + 9 > size:
+                break
+            height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
+            if not width or not height:
+                raise InputError(f"the JPEG states a size of {width}x{height}", "undecodable")
+            if data.endswith(_JPEG_END) or _has_end(data, place):
+                return ImageInfo("JPEG", width, height)
+            break
+        elif marker in _BARE:
+            place += 2
+        elif marker in (0xD9, 0xDA):
+            raise InputError("the JPEG does not state its size before its data", "undecodable")
+        else:
+            length = data[place + 2] << 8 | data[place + 3]
+            if length < 2:
+                raise InputError(f"a JPEG segment of length {length} at byte {place} of the image", "undecodable")
+            place += 2 + length
+    raise _cut(data)
+
+
+def _has_end(data: bytes, place: int) -> bool:
+    """Whether an end marker follows the scan data; what lies behind it (padding, a phone's second picture) is let be."""
+    size = len(data)
+    while place + 4 <= size and data[place] == 0xFF:
+        marker = data[place + 1]
+        place += 2 + (data[place + 2] << 8 | data[place + 3])
+        if marker == 0xDA:
+            return data.find(_JPEG_END, place) >= 0  # in scan data FF is always followed by 00 or a restart marker
+    return False
+
+
+def _png(data: bytes) -> ImageInfo:
+    if len(data) < 33:
+        raise _cut(data)
+    width, height = _PNG_SIZE.unpack_from(data, 16)
+    if data[12:16] != b"IHDR" or not width or not height:
+        raise InputError("the PNG does not begin with its size", "undecodable")
+    if data.rfind(b"IEND") < 33:
+        raise _cut(data)
+    return ImageInfo("PNG", width, height)

@@ -1,0 +1,1 @@
+"""Look into an artifact: counts, samples and contact sheets."""

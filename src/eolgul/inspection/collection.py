@@ -1,0 +1,222 @@
+"""Any collection of face images looked at as one list: a FaceDataset, a `.rec`, a `.bin`, a carray or a tree of files.
+
+What `inspect` counts and what a contact sheet shows. Opening one reads names, headers and labels, never all the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.dataset import FaceDataset
+from eolgul.errors import InputError
+from eolgul.extract import Options, sources, trees
+from eolgul.formats import carrays, insightface, kface
+from eolgul.formats.recordio import RecordReader
+from eolgul.images.decode import decode
+
+FIRST = 5  # problems that are told in full
+_FORGET = 1_000  # records after which the pages of a memory map are let go; each can bring in 64 kB
+_PLANS = {"kface": trees.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
+
+
+@dataclass
+class Gallery:
+    """Images 0…N-1, each with the number of its identity (int32 N) and its encoded size in bytes (int64 N).
+
+    `name` gives an identity's name and `pixels` an image (uint8 RGB, height x width x 3; InputError when it is broken).
+    `encoded` gives the encoded bytes where there are any. `shapes` is N x 2 (width, height) where that is known without
+    opening the images. `problems` are the first few of `rejected`, which counts by reason what is no usable image.
+    """
+
+    identities: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+    name: Callable[[int], str]
+    pixels: Callable[[int], NDArray[np.uint8]]
+    place: Callable[[int], str]
+    encoded: Callable[[int], bytes] | None = None
+    shapes: NDArray[np.int32] | None = None
+    identities_known: bool = True
+    rejected: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def refuse(self, reason: str, sentence: str) -> None:
+        """Count an input that is no usable image, and keep the sentence if it is among the first."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+        if len(self.problems) < FIRST:
+            self.problems.append(sentence)
+
+
+def of_bytes(read: Callable[[int], bytes]) -> Callable[[int], NDArray[np.uint8]]:
+    return lambda number: decode(read(number))[0]
+
+
+def of_dataset(dataset: FaceDataset) -> Gallery:
+    """A FaceDataset's images; what it has rejected comes with it."""
+    labels = dataset.numpy("label")
+    names: dict[int, str] = {}
+    for row in np.unique(labels, return_index=True)[1].tolist():
+        names[int(labels[row])] = dataset.manifest["identity"][row].as_py()
+    shapes = np.column_stack([dataset.numpy("width"), dataset.numpy("height")]).astype(np.int32)
+    contents = dataset.artifact.contents
+    gallery = Gallery(
+        labels.astype(np.int32),
+        dataset.numpy("size").astype(np.int64),
+        lambda label: names[label],
+        of_bytes(dataset.read),
+        lambda row: f"{dataset.path} image {dataset.manifest['image_id'][row].as_py()}",
+        dataset.read,
+        shapes,
+        contents.get("identities_known") is not False,
+        dict(contents.get("rejected_by_reason", {})),
+    )
+    if contents.get("rejected"):
+        first = dataset.rejected()[:FIRST]
+        gallery.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in first]
+    return gallery
+
+
+def of_rec(rec: Path) -> Gallery:
+    """A `.rec` by its index; the headers of all records are read, their images are not."""
+    index = insightface.index_rec(rec)
+    reader = RecordReader(rec)
+    usable = np.zeros(len(index), np.bool_)
+    labels = np.zeros(len(index), np.int32)
+    sizes = np.zeros(len(index), np.int64)
+    refused: list[tuple[str, str]] = []
+    for number, offset in enumerate(index.offsets):
+        reason, sentence = "", ""
+        try:
+            record = reader.image(int(offset))
+        except InputError as error:
+            reason, sentence = "bad_record", str(error)
+        else:
+            label = record.labels[0]
+            if not (0 <= label < 2**31 and float(label).is_integer()):
+                reason, sentence = "unknown_identity", f"{rec} at byte {offset}: label {label} is no identity number"
+            elif not len(record.image):
+                reason, sentence = "bad_record", f"{rec} at byte {offset}: no image behind the header"
+            elif index.repeated[number]:
+                reason, sentence = "duplicate_key", f"{rec} at byte {offset}: key {index.keys[number]} is there already"
+            else:
+                usable[number], labels[number], sizes[number] = True, int(label), len(record.image)
+        if reason:
+            refused.append((reason, sentence if len(refused) < FIRST else ""))
+        if number % _FORGET == 0:
+            reader.forget()
+    reader.forget()
+    places = index.offsets[usable]
+    del index
+
+    def read(number: int) -> bytes:
+        data = bytes(reader.image(int(places[number])).image)
+        reader.forget()  # a page brings in its neighbours, and images that are looked at lie far apart
+        return data
+
+    gallery = Gallery(
+        labels[usable],
+        sizes[usable],
+        lambda label: f"{label:06}",
+        of_bytes(read),
+        lambda n: f"{rec} at byte {places[n]}",
+        read,
+    )
+    for reason, sentence in refused:
+        gallery.refuse(reason, sentence)
+    about = rec.with_name("property")
+    if about.is_file():
+        stated = insightface.read_property(about)
+        gallery.facts["property"] = {"identities": stated.identities, "height": stated.height, "width": stated.width}
+        if stated.images is not None:
+            gallery.facts["property"]["images"] = stated.images
+    return gallery
+
+
+def of_bin(file: Path) -> Gallery:
+    """A `.bin`, which says who is alike and not who is who: a genuine pair counts as one identity."""
+    loaded = insightface.read_bin(file)
+    gallery = Gallery(
+        _of_pairs(loaded.same),
+        np.array([len(image) for image in loaded.images], np.int64),
+        lambda code: f"pair {code // 2}",
+        of_bytes(loaded.images.__getitem__),
+        lambda number: f"{file} image {number}",
+        loaded.images.__getitem__,
+        identities_known=False,
+    )
+    gallery.facts = {"pairs": len(loaded.same), "genuine": int(loaded.same.sum())}
+    return gallery
+
+
+def of_carray(folder: Path) -> Gallery:
+    """A bcolz carray: pixels, of which there are no encoded bytes."""
+    carray = carrays.read_carray(folder)
+    gallery = Gallery(
+        _of_pairs(carray.same),
+        np.zeros(0, np.int64),
+        lambda code: f"pair {code // 2}",
+        lambda number: next(carray.images(number, number + 1)),
+        lambda number: f"{folder} image {number}",
+        shapes=np.full((len(carray), 2), 112, np.int32),
+        identities_known=False,
+    )
+    gallery.facts = {"pairs": len(carray.same), "genuine": int(carray.same.sum())}
+    return gallery
+
+
+def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
+    codes = np.arange(2 * len(same), dtype=np.int32)
+    codes[1::2] -= same  # the second image of a genuine pair is the first one's person
+    return codes
+
+
+def of_files(source: Path, kind: str) -> Gallery:
+    """A tree of image files, or those that a `.lst` names, as extraction would take them: names and sizes only."""
+    plan = _PLANS[kind](source, Options())
+    entries = [entry for task in plan.tasks if isinstance(task, sources.FilesTask) for entry in task.entries]
+    root = source.parent if kind == "lst" else source
+    good = [entry for entry in entries if entry.problem is None]
+    codes: dict[str, int] = {}
+    numbers = np.array([codes.setdefault(entry.identity or "", len(codes)) for entry in good], np.int32)
+    names = list(codes)
+
+    def read(number: int) -> bytes:
+        path = root / good[number].name
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}", "unreadable") from error
+
+    gallery = Gallery(
+        numbers,
+        np.array([entry.size for entry in good], np.int64),
+        names.__getitem__,
+        of_bytes(read),
+        lambda number: sources.text(str(root / good[number].name)),
+        read,
+    )
+    for entry in entries:
+        if entry.problem is not None:
+            gallery.refuse(entry.problem[0], f"{sources.text(str(root / entry.name))}: {entry.problem[1]}")
+    if kind == "kface":
+        conditions = {entry.condition for entry in good if entry.condition is not None}
+        for name in kface.Condition.__slots__:
+            found = {getattr(condition, name) for condition in conditions}
+            gallery.facts[name] = [value for value in _order(name) if value in found]
+        gallery.facts["annotations"] = sum(entry.note is not None for entry in good)
+    return gallery
+
+
+def _order(name: str) -> Sequence[str]:
+    """A condition's names in K-FACE's order."""
+    order: Sequence[str] = getattr(kface, f"{name.upper()}S") if name != "accessory" else kface.ACCESSORIES
+    return order

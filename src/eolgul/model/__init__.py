@@ -1,0 +1,1 @@
+"""The ModelPackage artifact: reading it, running it and exporting to ONNX."""

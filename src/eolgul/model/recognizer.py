@@ -1,0 +1,81 @@
+"""From aligned faces to embeddings through ONNX Runtime: what evaluation and serving share, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.errors import InputError
+from eolgul.model.package import EmbeddingContract, ModelPackage
+
+
+def onnx_session(path: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+    """An ONNX Runtime session with its threads capped (its default takes every core a container can see)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime's exception classes are private
+        raise InputError(f"{path}: ONNX Runtime cannot load it ({error})") from error
+    if session.get_providers()[0] != providers[0]:  # it falls back with a line in its log, and runs at another speed
+        raise InputError(f"{path}: ONNX Runtime cannot use {providers[0]} here (driver or libraries are missing)")
+    return session
+
+
+class Recognizer:
+    """A recognition network and its embedding contract."""
+
+    def __init__(
+        self,
+        onnx: Path,
+        contract: EmbeddingContract,
+        *,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        self.contract = contract
+        self._session = onnx_session(onnx, threads=threads, providers=providers)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or list(inputs[0].shape[1:]) != [3, contract.size, contract.size]:
+            raise InputError(f"{onnx}: input {inputs[0].shape}, expected N x 3 x {contract.size} x {contract.size}")
+        if len(outputs) != 1 or len(outputs[0].shape) != 2:
+            raise InputError(f"{onnx}: expected one output N x embedding size")
+        self._input = inputs[0].name
+
+    @classmethod
+    def of(
+        cls, package: ModelPackage, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+    ) -> Recognizer:
+        return cls(package.path / "model.onnx", package.contract, threads=threads, providers=providers)
+
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed aligned faces: uint8 RGB, N x size x size x 3 → float32, N x embedding size, rows of length 1.
+
+        A face whose embedding has no length (a zero or non-finite vector) raises InputError: it cannot be compared.
+        """
+        batch = network_input(faces, self.contract)
+        embeddings = self._session.run(None, {self._input: batch})[0]
+        if self.contract.flip == "sum":
+            mirrored = np.ascontiguousarray(batch[..., ::-1])
+            embeddings = embeddings + self._session.run(None, {self._input: mirrored})[0]
+        norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        if not np.all(np.isfinite(norms)) or np.any(norms == 0):
+            raise InputError("the model gave a zero or non-finite embedding")
+        return np.asarray(embeddings / norms, dtype=np.float32)
+
+
+def network_input(faces: NDArray[np.uint8], contract: EmbeddingContract) -> NDArray[np.float32]:
+    """uint8 RGB, N x H x W x 3 → the network's float32 N x 3 x H x W as the contract says (ValueError on other shapes)."""
+    if faces.dtype != np.uint8 or faces.ndim != 4 or faces.shape[1:] != (contract.size, contract.size, 3):
+        raise ValueError(f"expected uint8 N x {contract.size} x {contract.size} x 3, got {faces.dtype} {faces.shape}")
+    ordered = faces if contract.color == "RGB" else faces[..., ::-1]
+    scaled = (ordered.astype(np.float32) - contract.mean) / contract.std
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))

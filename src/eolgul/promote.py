@@ -1,0 +1,228 @@
+"""Step 6: compare a candidate with the model in production, and publish it when it is better.
+
+Promotion is one atomic replacement of the registry's pointer, and so is going back to an earlier model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from eolgul import storage
+from eolgul.artifact import CARDS, Artifact, open_artifact, seal, writing
+from eolgul.errors import InputError
+from eolgul.evaluation.compare import Decision, acceptable, better
+from eolgul.evaluation.reader import read_metrics
+from eolgul.model.package import ModelPackage
+from eolgul.registry.signing import SigningKey
+from eolgul.registry.store import (
+    HISTORY,
+    Production,
+    checked_digest,
+    download,
+    model_uri,
+    point,
+    read_production,
+    remember,
+    signature_uri,
+)
+
+_EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", CARDS["Evaluation"])
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What `promote` decided. `digest` is the candidate's as published (or as it would be)."""
+
+    promoted: bool
+    digest: str
+    reasons: tuple[str, ...]
+
+
+def promote(
+    model: Path,
+    evaluation: Path,
+    registry: str,
+    *,
+    current_evaluation: Path | None = None,
+    force: bool = False,
+    signing_key: SigningKey | None = None,
+) -> Promotion:
+    """Publish `model` with its `evaluation`, and point production at it when it deserves that.
+
+    The first model must beat chance (`acceptable`); a later one must beat the model in production on the same
+    held-out data beyond doubt (`better`, a paired bootstrap): production's own evaluation is used when it was made from the same data, else
+    `current_evaluation`, which must be production's model measured on the candidate's data. A tie keeps the current
+    model. `force` promotes in spite of the comparison and says so. Every decision goes to `history.jsonl`.
+    With `signing_key` the published model is signed before the pointer changes, and so is one that is there already.
+    Raises InputError when the evaluation is of another model, or two evaluations cannot be compared.
+    """
+    package = ModelPackage.open(model)
+    measured = open_artifact(evaluation, "Evaluation", check="sha256")
+    if package.artifact.reference not in measured.card["inputs"]:
+        raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
+    if "calibration.json" not in measured.card["files"]:
+        raise InputError(f"{evaluation}: has no calibration.json; evaluate with the dataset the model learned from")
+    learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
+    if any(item not in measured.card["inputs"] for item in learned_from):
+        raise InputError(
+            f"{evaluation}: made from another dataset than the model learned from, whose test people it may have seen"
+        )
+    production = read_production(registry)
+    with TemporaryDirectory() as scratch:
+        final = _with_evaluation(package, measured, Path(scratch) / "model")
+        if production is not None and production.digest == final.digest:
+            _sign(registry, final.digest, signing_key)
+            return Promotion(True, final.digest, ("this very model is in production already",))
+        try:
+            decision = _decide(measured, registry, production, current_evaluation)
+        except InputError as error:
+            if not force:
+                raise
+            decision = Decision(False, [str(error)])
+        reasons = tuple(decision.reasons)
+        if force and not decision.promote:
+            reasons += ("promoted by force, against the comparison",)
+        promoted = decision.promote or force
+        if promoted:
+            _publish(final, model_uri(registry, final.digest))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    if promoted and read_production(registry) != production and not force:
+        raise InputError(f"{registry}: another model was promoted meanwhile; promote again to compare with that one")
+    if promoted:
+        _sign(registry, final.digest, signing_key)
+        point(registry, Production(final.digest, now, production.digest if production else None, reasons))
+    remember(registry, {"time": now, "promoted": promoted, "digest": final.digest, "reasons": list(reasons),
+                         "against": production.digest if production else None})  # fmt: skip
+    return Promotion(promoted, final.digest, reasons)
+
+
+def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = None) -> Promotion:
+    """Point production at an earlier model again, without a comparison. `digest` is its digest or the beginning of it.
+
+    The model is fetched and every file checked first. With `signing_key` it is signed, which an unsigned one needs
+    where serving trusts only signed ones. Goes to `history.jsonl`. InputError when no such model was ever promoted
+    here, several begin so, or its files are no longer whole.
+    """
+    production = read_production(registry)
+    found = _promoted_as(registry, digest)
+    if production is not None and production.digest == found:
+        return Promotion(True, found, ("this very model is in production already",))
+    download(registry, found)
+    _sign(registry, found, signing_key)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    against = production.digest if production else None
+    reasons = (f"rolled back from {against[:12]}" if against else "rolled back",)
+    point(registry, Production(found, now, against, reasons))
+    remember(registry, {"time": now, "promoted": True, "digest": found, "reasons": list(reasons), "against": against})
+    return Promotion(True, found, reasons)
+
+
+def _promoted_as(registry: str, beginning: str) -> str:
+    """The one digest among those ever promoted that begins so."""
+    where = storage.join(registry, HISTORY)
+    try:
+        entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
+        digests = {checked_digest(entry["digest"]) for entry in entries if entry["promoted"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: expected a line of JSON with digest and promoted a decision ({error})") from error
+    found = sorted(digest for digest in digests if beginning and digest.startswith(beginning))
+    if len(found) != 1:
+        known = ", ".join(digest[:12] for digest in sorted(digests)) or "none"
+        raise InputError(
+            f"{registry}: {len(found)} promoted models have a digest that begins with {beginning!r}, expected one of {known}"
+        )
+    return found[0]
+
+
+def _sign(registry: str, digest: str, key: SigningKey | None) -> None:
+    if key is not None:
+        storage.write_bytes(signature_uri(registry, digest), key.sign(digest))
+
+
+def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> Artifact:
+    """The package that is served: the trained one plus its calibration and evaluation, under a digest of its own."""
+    card = package.artifact.card
+    with writing(out) as folder:
+        for name in card["files"]:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(package.path / name, folder / name)
+        shutil.copyfile(evaluation.path / "calibration.json", folder / "calibration.json")
+        (folder / "evaluation").mkdir(exist_ok=True)
+        for name in _EVALUATION_FILES:
+            shutil.copyfile(evaluation.path / name, folder / "evaluation" / name)
+        sealed = seal(
+            folder,
+            "ModelPackage",
+            step="promote",
+            recipe=card["recipe"],
+            inputs=[package.artifact.reference, evaluation.reference],
+            contents=package.artifact.contents,
+            synthetic=package.artifact.synthetic or evaluation.synthetic,
+        )
+    return Artifact(out, sealed.kind, sealed.card, sealed.digest)
+
+
+def _decide(
+    candidate: Artifact, registry: str, production: Production | None, current_evaluation: Path | None
+) -> Decision:
+    if production is None:
+        return acceptable(read_metrics(candidate.path))
+    current = download(registry, production.digest)
+    own = current.path / "evaluation"
+    if _comparable(own, candidate.card):
+        return better(candidate.path, own)
+    if current_evaluation is None:
+        raise InputError(
+            f"the model in production ({production.digest[:12]}) was evaluated on other data, or by an older version; "
+            "evaluate it on the candidate's data and give that as the current evaluation"
+        )
+    other = open_artifact(current_evaluation, "Evaluation")
+    if current.artifact.reference not in other.card["inputs"]:
+        raise InputError(f"{current_evaluation}: evaluates another model than production's {production.digest[:12]}")
+    if _data(other.card) != _data(candidate.card):
+        raise InputError(f"{current_evaluation}: made from other data than {candidate.path}")
+    return better(candidate.path, current_evaluation)
+
+
+def _open_card(evaluation: Path) -> dict[str, Any]:
+    """The card of an evaluation kept inside a package."""
+    file = evaluation / CARDS["Evaluation"]
+    try:
+        card: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: expected the card of an evaluation") from error
+    return card
+
+
+def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
+    """Whether `promote` will ask for production's model to be measured on this evaluation's data first."""
+    production = read_production(registry)
+    if production is None:
+        return False
+    own = download(registry, production.digest).path / "evaluation"
+    return not _comparable(own, open_artifact(evaluation, "Evaluation").card)
+
+
+def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
+    """Whether production's own evaluation is of the candidate's data, and still has its scores (older ones have not)."""
+    return (own / "scores.parquet").is_file() and _data(_open_card(own)) == _data(candidate)
+
+
+def _data(card: Mapping[str, Any]) -> list[Any]:
+    """What an evaluation was made from and with, the model aside."""
+    return [[item for item in card["inputs"] if item["kind"] != "ModelPackage"], card["recipe"]]
+
+
+def _publish(model: Artifact, uri: str) -> None:
+    if storage.is_s3(uri):
+        storage.publish(model.path, uri)
+        return
+    with writing(Path(uri)) as folder:
+        shutil.copytree(model.path, folder, dirs_exist_ok=True)

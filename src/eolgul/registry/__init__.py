@@ -1,0 +1,1 @@
+"""The model registry in a folder or a bucket: immutable models, one production pointer, signatures."""

@@ -1,0 +1,91 @@
+"""The model registry: a folder or an S3 prefix.
+
+`models/<digest>/…`, never changed once there; `production.json`, the pointer to the model that serves;
+`signatures/<digest>.json`, who published a model, where it is signed; `history.jsonl`, one line per decision.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eolgul import storage
+from eolgul.artifact import canonical_json
+from eolgul.errors import InputError
+from eolgul.model.package import ModelPackage
+from eolgul.registry.signing import TrustedKeys
+
+POINTER = "production.json"
+HISTORY = "history.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """The pointer: which model serves, since when (UTC, ISO 8601), which one served before, and why it was promoted."""
+
+    digest: str
+    promoted_at: str
+    previous: str | None
+    reasons: tuple[str, ...]
+
+
+def read_production(registry: str) -> Production | None:
+    """The registry's pointer, None when nothing was ever promoted. InputError when it is malformed."""
+    where = storage.join(registry, POINTER)
+    data = storage.read_bytes(where)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data)
+        return Production(
+            checked_digest(value["digest"]),
+            str(value["promoted_at"]),
+            value.get("previous"),
+            tuple(value.get("reasons", ())),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: expected a production pointer with a sha256 digest ({error})") from error
+
+
+def model_uri(registry: str, digest: str) -> str:
+    """Return the place of a published model."""
+    return storage.join(registry, "models", digest)
+
+
+def signature_uri(registry: str, digest: str) -> str:
+    """Return the place of a published model's signature."""
+    return storage.join(registry, "signatures", f"{digest}.json")
+
+
+def download(registry: str, digest: str, trusted: TrustedKeys | None = None) -> ModelPackage:
+    """Bring a model to the local disk and check every file. InputError when it is not the model of that digest, or, with
+    `trusted`, when none of those keys signed it; that is checked first, so nothing unsigned is fetched."""
+    if trusted is not None:
+        where = signature_uri(registry, digest)
+        trusted.check(digest, storage.read_bytes(where), where)
+    package = ModelPackage.open(storage.fetch(model_uri(registry, digest)), check="sha256")
+    if package.digest != digest:
+        raise InputError(f"{model_uri(registry, digest)}: its digest is {package.digest}, the pointer says {digest}")
+    return package
+
+
+def point(registry: str, production: Production) -> None:
+    """Replace the production pointer in one atomic write."""
+    storage.write_bytes(storage.join(registry, POINTER), canonical_json(asdict(production)))
+
+
+def remember(registry: str, entry: Mapping[str, Any]) -> None:
+    """Append a decision to `history.jsonl`."""
+    where = storage.join(registry, HISTORY)
+    before = storage.read_bytes(where) or b""
+    line = json.dumps(entry, ensure_ascii=False, sort_keys=True)
+    storage.write_bytes(where, before + line.encode() + b"\n")
+
+
+def checked_digest(value: object) -> str:
+    """Return `value` when it is a sha256 digest in hexadecimal, else raise ValueError."""
+    if not isinstance(value, str) or len(value) != 64 or set(value) - set("0123456789abcdef"):
+        raise ValueError(f"{value!r} is not a sha256 digest")
+    return value

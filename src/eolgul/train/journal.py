@@ -1,0 +1,123 @@
+"""What a run says while it goes: metrics.jsonl, TensorBoard's event files, and the numbers of the progress line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class Journal:
+    """`metrics.jsonl` (a JSON object a line, with its `update` and `kind`) and TensorBoard events in one folder.
+
+    A run that goes on from update `update` takes back what an earlier one wrote after it.
+    """
+
+    def __init__(self, folder: Path, *, update: int, tensorboard: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "metrics.jsonl"
+        kept = [line for line in file.read_text().splitlines() if _update(line) <= update] if file.is_file() else []
+        file.write_text("".join(f"{line}\n" for line in kept))
+        self._file: TextIO = file.open("a", encoding="utf-8")
+        self._board: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder), purge_step=update + 1)
+
+    def write(self, kind: str, update: int, values: Mapping[str, Any]) -> None:
+        """`kind` is "step" or "epoch"; nested figures become `kind/outer/inner` in TensorBoard."""
+        print(json.dumps({"kind": kind, "update": update, **values}), file=self._file, flush=True)
+        if self._board is not None:
+            for name, value in _flat(kind, values):
+                self._board.add_scalar(name, value, update)
+            self._board.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _update(line: str) -> float:
+    """The update a line is about; a line that was cut off is after everything."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return float(json.loads(line)["update"])
+    return float("inf")
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _flat(f"{prefix}/{name}", value)
+        elif isinstance(value, int | float):
+            found.append((f"{prefix}/{name}", float(value)))
+    return found
+
+
+class Clock:
+    """Images a second, the share of time spent waiting for data, and the time left, over the updates of this call."""
+
+    def __init__(self, images: int, left: int) -> None:
+        self._images, self._left = images, left  # of an update; updates to the run's end
+        self._begun = self._lap = time.monotonic()
+        self._updates = self._lap_updates = 0
+        self._waited = self._lap_waited = 0.0
+
+    def tick(self, waited: float) -> None:
+        """One update is done, `waited` seconds of it for its batch."""
+        self._updates += 1
+        self._lap_updates += 1
+        self._waited += waited
+        self._lap_waited += waited
+
+    def pause(self, seconds: float) -> None:
+        """Leave out time that was not training (validation)."""
+        self._begun += seconds
+        self._lap += seconds
+
+    def lap(self) -> dict[str, float]:
+        """images_per_second and data_wait (share) since the last lap; seconds_left by the whole call's mean."""
+        now = time.monotonic()
+        took = max(now - self._lap, 1e-9)
+        each = (now - self._begun) / max(self._updates, 1)
+        row = {
+            "images_per_second": self._images * self._lap_updates / took,
+            "data_wait": min(1.0, self._lap_waited / took),
+            "seconds_left": each * (self._left - self._updates),
+        }
+        self._lap, self._lap_updates, self._lap_waited = now, 0, 0.0
+        return row
+
+    @property
+    def waited(self) -> float:
+        """The whole call's share of time spent waiting for data."""
+        return min(1.0, self._waited / max(time.monotonic() - self._begun, 1e-9))
+
+
+def training_line(row: dict[str, Any]) -> None:
+    """Print a training report on stderr: every epoch and warning, and on a terminal the running step too."""
+    if "warning" in row:
+        print(f"warning: {row['warning']}", file=sys.stderr, flush=True)
+    elif "validation" in row:
+        held = row["validation"]
+        print(
+            f"epoch {row['epoch']}: loss {row['train_loss']:.3f}; people it does not train on: "
+            f"AUC {held['auc']:.4f}, TAR@FMR 1% {held['tar_at_fmr_1e-2']:.3f}, loss {held['loss']:.3f}",
+            file=sys.stderr,
+            flush=True,
+        )
+    elif sys.stderr.isatty():
+        print(
+            f"\repoch {row['epoch']}/{row['epochs']} step {row['step']}/{row['steps']} loss {row['loss']:.3f} "
+            f"lr {row['lr']:.4f} {row['images_per_second']:.0f} img/s, waiting for data {100 * row['data_wait']:.0f} %, "
+            f"{row['seconds_left'] / 60:.0f} min left ",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,105 @@
+"""CARD.md: what a trained package is, for people who think of using it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from eolgul.dataset import FaceDataset
+from eolgul.model.onnx_export import OPSET
+from eolgul.model.package import EmbeddingContract
+from eolgul.train.recipe import Recipe
+
+_LICENCES = """The weights were learned from the images above: what the licence of each source allows (many face sets, MS1M-ArcFace
+and AI Hub's K-FACE among them, are for research only and may not be passed on) bounds what may be done with this model.
+The code that made it is Apache-2.0."""
+
+
+def card(recipe: Recipe, contract: EmbeddingContract, training: Mapping[str, Any], dataset: FaceDataset) -> str:
+    """The Markdown text. `training` is training.json's content."""
+    best = training["curve"][training["best_epoch"] - 1]
+    warning = (
+        "\n> **Synthetic.** Trained on drawn people who do not exist. It shows that the pipeline works; it is not fit to\n"
+        "> recognise real people.\n"
+        if dataset.artifact.synthetic
+        else ""
+    )
+    contents = dataset.artifact.contents
+    sources = ", ".join(contents.get("sources") or sorted(set(dataset.column("source"))))
+    return f"""# {recipe.backbone}, {recipe.embedding_size}-d face embedding
+{warning}
+Trained on {training["images"]} images of {training["identities"]} identities, {len(training["curve"])} epochs, head {recipe.head}
+(scale {recipe.scale:g}, margin {recipe.margin:g}). Epoch {training["best_epoch"]} was chosen on held-out validation
+identities (AUC {best["validation"]["auc"]:.4f}); no benchmark took part in any choice.
+
+The classification head is not in this package: its classes are the training people, and recognition compares embeddings
+of people it never saw.
+
+## Input and output
+RGB faces, {contract.size}x{contract.size}, aligned to `{contract.template}`, `(pixel - {contract.mean:g}) / {contract.std:g}`;
+ONNX opset {OPSET}, any batch size.
+The embedding of the image plus that of its mirror image (flip: {contract.flip}), L2-normalised. Compare by cosine.
+{_variants(training)}
+## Data
+Sources: {sources}. Dataset digest `{training["dataset"]["digest"]}`.
+
+| split | identities | images |
+|---|---|---|
+{_splits(contents.get("splits") or {})}
+{_corrupt(training)}
+## Curves
+Validation is on people the network does not train on: all pairs of their images, and a closed-set loss against
+prototypes (the mean embedding of each person's first half of images; the other half is classified, no margin).
+
+| epoch | training loss | validation loss | AUC | TAR@FMR 1% | TAR@FMR 0.1% |
+|---|---|---|---|---|---|
+{_curves(training)}
+
+## Intended use and limits
+One-to-one verification of cooperative people in aligned pictures, with the threshold that `eolgul evaluate` calibrates.
+Not for identifying people in crowds, nor for guessing age, sex, origin or mood. Error rates differ between groups of
+people and kinds of cameras that the sources show unequally: measure on your own people before you decide anything by
+it, and leave a person in the decision. It does not tell a face from a photograph of one (no liveness).
+
+## Licence
+{_LICENCES}
+
+## Recipe
+```json
+{json.dumps(training["recipe"], indent=1)}
+```
+"""
+
+
+def _splits(splits: Mapping[str, Mapping[str, int]]) -> str:
+    return "\n".join(f"| {name} | {facts['identities']} | {facts['images']} |" for name, facts in splits.items())
+
+
+def _curves(training: Mapping[str, Any]) -> str:
+    lines = []
+    for row in training["curve"]:
+        held = row["validation"]
+        fine = f"{held['tar_at_fmr_1e-3']:.3f}" if "tar_at_fmr_1e-3" in held else ""
+        lines.append(
+            f"| {row['epoch']} | {row['train_loss']:.3f} | {held['loss']:.3f} | {held['auc']:.4f} "
+            f"| {held['tar_at_fmr_1e-2']:.3f} | {fine} |"
+        )
+    return "\n".join(lines)
+
+
+def _variants(training: Mapping[str, Any]) -> str:
+    lines = [
+        f"`{facts['file']}` ({facts['bytes'] / 1e6:.1f} MB): cosine to model.onnx {facts['mean_cosine']:.5f} on average, "
+        f"{facts['least_cosine']:.5f} at least; validation AUC {facts['validation']['auc']:.4f} "
+        f"(model.onnx {facts['validation_fp32']['auc']:.4f})."
+        for facts in training["variants"].values()
+    ]
+    return "".join(f"\n{line}\n" for line in lines)
+
+
+def _corrupt(training: Mapping[str, Any]) -> str:
+    unreadable = training["unreadable"]
+    if not unreadable["images"]:
+        return "\nEvery training image could be read.\n"
+    return f"\n{unreadable['images']} training images could not be read and were left out (training.json names them).\n"

@@ -1,0 +1,244 @@
+"""Assembly: nobody in two splits, whatever the sources are called and however people repeat in them."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, split_identities
+from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.errors import InputError
+from eolgul.images.decode import encode_png
+
+ALIGNED = "arcface-112-v1"
+SHARES = {"test": 0.15, "calibration": 0.15, "validation": 0.05}
+FEWEST = {"test": 4, "calibration": 3, "validation": 2}
+
+
+def picture(*seed: int) -> bytes:
+    return encode_png(np.random.default_rng(seed).integers(0, 255, (4, 4, 3), np.uint8))
+
+
+def source(
+    out: Path,
+    *,
+    people: int = 20,
+    images: int = 3,
+    number: int = 0,
+    extra: Mapping[str, bytes] | None = None,
+    pairs: bool = False,
+    synthetic: bool = False,
+    **facts: Any,
+) -> Path:
+    """An aligned FaceDataset named as its folder; `extra` gives people one more image."""
+    with writing_dataset(out, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
+        for person in range(people):
+            name = f"p{person:02}"
+            for image in range(images):
+                data = picture(number, person, image)
+                writer.add(
+                    f"{name}/{image}", name, data, extension="png", size=(4, 4), source=out.name, facts={"camera": "C7"}
+                )
+        for name, data in (extra or {}).items():
+            writer.add(f"{name}/extra", name, data, extension="png", size=(4, 4), source=out.name)
+        writer.reject("p00/9", source=out.name, identity="p00", reason="no_face", detail="no face was found")
+        if pairs:
+            writer.pairs([0], [1], [True], [0])
+        writer.describe(**({"name": out.name, "aligned": ALIGNED} | facts))
+    return out
+
+
+def splits_of(dataset: FaceDataset) -> dict[str, str]:
+    """The split of each identity; the assertion is the point of it all."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for identity, split in zip(dataset.column("identity"), dataset.column("split"), strict=True):
+        found[identity].add(split)
+    assert all(len(splits) == 1 for splits in found.values())
+    return {identity: splits.pop() for identity, splits in found.items()}
+
+
+def test_the_minimums_are_what_evaluation_needs() -> None:
+    assert dict(HELD_OUT) == FEWEST
+
+
+groups = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), min_size=1, max_size=40)
+
+
+@given(
+    people=st.dictionaries(st.sampled_from(["a", "b", "c"]), groups, min_size=1),
+    shares=st.fixed_dictionaries({split: st.sampled_from([0.0, 0.05, 0.2, 0.3]) for split in FEWEST}),
+    seed=st.integers(0, 9),
+)
+def test_nobody_is_in_two_splits(people: dict[str, list[list[int]]], shares: dict[str, float], seed: int) -> None:
+    asked = {
+        f"{name}.{number}.0": {f"{name}.{number}.{member}": count for member, count in enumerate(group)}
+        for name, found in people.items()
+        for number, group in enumerate(found)
+    }
+    try:
+        splits = split_identities(asked, shares, seed=seed)
+    except InputError:
+        assume(False)
+    assert set(splits) == {identity for group in asked.values() for identity in group}
+    for group in asked.values():
+        assert len({splits[identity] for identity in group}) == 1
+        if len(group) > 1:
+            assert splits[min(group)] == "train"
+    for name, found in people.items():
+        counts = Counter(split for identity, split in splits.items() if identity.startswith(f"{name}."))
+        assert counts["train"] > 0
+        for split, share in shares.items():
+            assert counts[split] == (max(FEWEST[split], round(share * len(found))) if share else 0)
+    for identity, split in splits.items():
+        if split != "train":
+            assert asked[identity][identity] >= 2
+    assert splits == split_identities(dict(reversed(asked.items())), shares, seed=seed)
+
+
+def test_another_seed_takes_other_people() -> None:
+    asked = {f"a.{number}": {f"a.{number}": 2} for number in range(60)}
+    tested = [
+        frozenset(k for k, v in split_identities(asked, SHARES, seed=seed).items() if v == "test") for seed in range(5)
+    ]
+    assert len(set(tested)) == 5
+
+
+def test_a_newcomer_moves_nobody_between_held_out_and_training_wholesale() -> None:
+    """The order is by hash of seed and name: one person more shifts at most one across each border."""
+    asked = {f"a.{number}": {f"a.{number}": 2} for number in range(60)}
+    before = split_identities(asked, SHARES, seed=0)
+    after = split_identities(asked | {"a.new": {"a.new": 2}}, SHARES, seed=0)
+    assert sum(before[name] != after[name] for name in before) <= 3
+
+
+def test_assembled(tmp_path: Path) -> None:
+    one, two = source(tmp_path / "one"), source(tmp_path / "two", number=1, people=30, synthetic=True)
+    made = FaceDataset(assemble([one, two], tmp_path / "out").path, check="sha256")
+    splits = splits_of(made)
+    assert set(splits) == {f"one.p{n:02}" for n in range(20)} | {f"two.p{n:02}" for n in range(30)}
+    for name, count in (("one", 20), ("two", 30)):
+        found = Counter(split for identity, split in splits.items() if identity.startswith(name))
+        assert found["test"] == max(4, round(0.15 * count)) and found["calibration"] == max(3, round(0.15 * count))
+        assert found["validation"] == 2
+    counted = {split: {"identities": 0, "images": 0} for split in ("train", "validation", "calibration", "test")}
+    for split in splits.values():
+        counted[split]["identities"] += 1
+        counted[split]["images"] += 3
+    contents = made.artifact.contents
+    assert contents["splits"] == counted
+    assert (contents["images"], contents["identities"], contents["rejected"]) == (150, 50, 2)
+    assert contents["sources"] == ["one", "two"] and made.artifact.synthetic
+    assert {row["identity"] for row in made.rejected()} == {"one.p00", "two.p00"}
+    assert Counter(made.column("source")) == {"one": 60, "two": 90}
+    original = FaceDataset(one)
+    for row in range(60):
+        assert made.read(row) == original.read(row)
+        assert made.column("image_id")[row] == f"one.{original.column('image_id')[row]}"
+    assert set(made.column("camera")) == {"C7"}
+    assert sorted(set(made.column("label"))) == list(range(50))
+
+
+def test_the_same_again_is_kept_and_another_seed_is_not(tmp_path: Path) -> None:
+    one = source(tmp_path / "one")
+    first = assemble([one], tmp_path / "out")
+    stamp = (first.path / "dataset.json").stat().st_mtime_ns
+    assert assemble([one], tmp_path / "out").digest == first.digest
+    assert (first.path / "dataset.json").stat().st_mtime_ns == stamp
+    assert assemble([one], tmp_path / "other").digest == first.digest
+    assert assemble([one], tmp_path / "out", seed=1).digest != first.digest
+
+
+def test_one_name_in_two_sources_is_two_people(tmp_path: Path) -> None:
+    sources = [source(tmp_path / name, number=number) for number, name in enumerate(("one", "two"))]
+    made = FaceDataset(assemble(sources, tmp_path / "out").path)
+    assert made.artifact.contents["identities"] == 40
+    assert made.artifact.contents["identities_sharing_images"] == 0
+    labels = dict(zip(made.column("identity"), made.column("label"), strict=True))
+    assert labels["one.p03"] != labels["two.p03"]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_people_who_share_an_image_stay_together_in_training(tmp_path: Path, seed: int) -> None:
+    """p01 and p02 of one source; and a chain: one's p05 = two's p07 by one image, two's p07 = two's p08 by another."""
+    shared = picture(100)
+    extra = {"p01": picture(101), "p02": picture(101), "p05": shared}
+    one = source(tmp_path / "one", extra=extra)
+    two = source(tmp_path / "two", number=1, extra={"p07": shared, "p08": picture(1, 7, 0)})
+    for order in ([one, two], [two, one]):
+        made = FaceDataset(assemble(order, tmp_path / "out", seed=seed).path)
+        splits = splits_of(made)
+        assert [splits[name] for name in ("one.p01", "one.p02", "one.p05", "two.p07", "two.p08")] == ["train"] * 5
+        assert made.artifact.contents["identities_sharing_images"] == 5
+        digests: dict[str, set[str]] = defaultdict(set)
+        for digest, split in zip(made.column("sha256"), made.column("split"), strict=True):
+            digests[digest].add(split)
+        assert all(len(found) == 1 for found in digests.values())
+
+
+def test_only_the_named_sources_are_held_back(tmp_path: Path) -> None:
+    sources = [source(tmp_path / name, number=number) for number, name in enumerate(("one", "two"))]
+    splits = splits_of(FaceDataset(assemble(sources, tmp_path / "out", held_out_sources=["two"]).path))
+    assert {split for name, split in splits.items() if name.startswith("one.")} == {"train"}
+    assert {split for name, split in splits.items() if name.startswith("two.")} == {*FEWEST, "train"}
+    with pytest.raises(InputError, match=r"held_out_sources \['tow'\]: the datasets are one, two"):
+        assemble(sources, tmp_path / "out", held_out_sources=["tow"])
+
+
+def test_too_few_people_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"source one: 9 of 9 identities .* too few to hold back 9 .*'test': 4"):
+        assemble([source(tmp_path / "one", people=9)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert (
+        assemble([source(tmp_path / "one", people=10)], tmp_path / "out").contents["splits"]["train"]["identities"] == 1
+    )
+
+
+def test_people_with_one_image_are_not_held_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="source one: 0 of 40 identities"):
+        assemble([source(tmp_path / "one", people=40, images=1)], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [{"test": 1.0}, {"test": -0.1}, {"test": 0.5, "calibration": 0.5}, {"validation": 0.8}, {"test": float("nan")}],
+)
+def test_shares_that_leave_nobody(tmp_path: Path, shares: dict[str, float]) -> None:
+    with pytest.raises(InputError, match="held-out shares"):
+        assemble([source(tmp_path / "one")], tmp_path / "out", **shares)
+
+
+def test_sources_that_do_not_fit(tmp_path: Path) -> None:
+    good = source(tmp_path / "good", detector={"name": "mtcnn", "min_face_size": 20})
+    for bad, says in (
+        (source(tmp_path / "raw", aligned=None), "raw: not aligned"),
+        (source(tmp_path / "bench", pairs=True), "bench: is a benchmark"),
+        (source(tmp_path / "other", detector={"name": "mtcnn", "min_face_size": 40}), "different detector settings"),
+        (source(tmp_path / "again" / "good"), "two datasets are called 'good'"),
+        (tmp_path / "none", "no such artifact"),
+    ):
+        with pytest.raises(InputError, match=says):
+            assemble([good, bad], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="is assembled already"):
+        assemble([assemble([source(tmp_path / "once")], tmp_path / "assembled").path], tmp_path / "again")
+    with pytest.raises(InputError, match="no dataset"):
+        assemble([], tmp_path / "out")
+
+
+def test_the_detector_travels(tmp_path: Path) -> None:
+    detector = {"name": "mtcnn", "min_face_size": 20}
+    sources = [source(tmp_path / "found", detector=detector), source(tmp_path / "came_aligned", number=1)]
+    assert assemble(sources, tmp_path / "out").contents["detector"] == detector
+
+
+def test_the_audit_refuses_one_person_in_two_splits() -> None:
+    audit_splits({"train": {"a", "b"}, "test": {"c"}, "validation": set()})
+    with pytest.raises(InputError, match="identity b is in both test and train"):
+        audit_splits({"train": {"a", "b"}, "test": {"b", "c"}})

@@ -1,0 +1,383 @@
+"""What runs inside the cluster's pods, run here: the Redis start script with a real Redis, the MinIO set-up with the real SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fnmatch
+import importlib.util
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+import pytest
+from support.places import ROOT
+
+BIN = Path(sys.executable).parent
+PASSWORD = "correct-horse"
+
+
+# ---- Redis
+
+
+class StartedRedis:
+    """What redis-start.sh starts for a role, `cache` or `gallery`."""
+
+    def __init__(self, role: str, work: Path) -> None:
+        self._role, self._work = role, work
+        (work / "data").mkdir()
+        (work / "password").write_text(PASSWORD + "\n")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            ["sh", ROOT / "k8s" / "base" / "redis-start.sh", self._role, "--bind", "127.0.0.1"],
+            env={
+                "PATH": f"{BIN}:/usr/bin:/bin",
+                "PORT": str(self.port),
+                "PASSWORD_FILE": f"{self._work}/password",
+                "ACL_FILE": f"{self._work}/acl",
+                "DATA_DIR": f"{self._work}/data",
+            },
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            assert self.process.poll() is None, "redis-start.sh ended"
+            time.sleep(0.05)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    @property
+    def acl(self) -> Path:
+        return self._work / "acl"
+
+
+@contextlib.contextmanager
+def _started(role: str, tmp_path_factory):
+    if not (BIN / "redis-server").is_file() and not shutil.which("redis-server"):
+        pytest.skip("no redis-server here (extra `embedded`)")
+    server = StartedRedis(role, tmp_path_factory.mktemp(role))
+    server.start()
+    try:
+        yield server
+        assert PASSWORD not in server.acl.read_text()
+        assert server.acl.stat().st_mode & 0o077 == 0
+    finally:
+        server.end()
+
+
+@pytest.fixture(scope="module")
+def cache_redis(tmp_path_factory):
+    with _started("cache", tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gallery_redis(tmp_path_factory):
+    with _started("gallery", tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(params=["cache", "gallery"])
+def redis_port(request):
+    return request.getfixturevalue(f"{request.param}_redis").port
+
+
+def _client(port: int, **options: Any):
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    once = Retry(NoBackoff(), 0)  # the client's own retries of a refused login take seconds
+    return redis.Redis(port=port, **({"username": "eolgul", "password": PASSWORD, "retry": once} | options))
+
+
+def test_cache_works_as_its_user(cache_redis):
+    """The very cache and rate limit of the service, so that what the ACL admits is what they need."""
+    from eolgul.serving.access.keys import Caller
+    from eolgul.serving.access.limits import RateLimit, RateLimitedError
+    from eolgul.serving.inference.cache import CacheKey, EmbeddingCache
+    from eolgul.serving.inference.model import Analysis, Face
+    from eolgul.serving.keyring import Keyring
+    from eolgul.serving.redis_link import RedisLink
+
+    face = Face((1.0, 2.0, 30.0, 40.0), 0.99, tuple((float(i), float(i)) for i in range(5)))
+    key = CacheKey.of("tenant", "a" * 64, "b" * 64, b"image")
+    analysis = Analysis(np.ones(4, np.float32) / 2, face, 1, 64, 64)
+    caller = Caller("tenant", "key", frozenset(), 2)
+
+    async def round_trip():
+        url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{cache_redis.port}/0"
+        link = RedisLink(url, name="cache", timeout_s=2.0, pause_s=0.0)
+        cache, alone = EmbeddingCache(link, Keyring.ephemeral(), ttl_s=60), []
+        limits = [RateLimit(link, 0, fallback=lambda: alone.append(1)) for _ in range(3)]  # as many workers
+        try:
+            await cache.put(key, analysis)
+            found = await cache.get([key])
+            assert await cache.forget("tenant", [key.image])
+            for limit in limits[:2]:
+                await limit.check(caller)
+            with pytest.raises(RateLimitedError):
+                await limits[2].check(caller)
+            return found, await cache.get([key]), alone
+        finally:
+            await cache.close()
+
+    [found], [gone], alone = asyncio.run(round_trip())
+    assert found is not None and np.array_equal(found.embedding, analysis.embedding)
+    assert gone is None and not alone
+
+
+def test_gallery_works_as_its_user_and_outlives_a_kill(gallery_redis):
+    """The very gallery of the service, all of it; what was answered is there after SIGKILL, what was erased is not."""
+    from eolgul.serving.gallery.store import Gallery
+    from eolgul.serving.gallery.templates import NewTemplate
+    from eolgul.serving.keyring import Keyring
+    from eolgul.serving.problems import RejectionError
+    from eolgul.serving.redis_link import RedisLink
+
+    old, new = Keyring({"old": bytes(32)}), Keyring({"new": b"n" * 32, "old": bytes(32)})
+    templates = [
+        NewTemplate("m" * 64, "c" * 64, np.eye(4, dtype=np.float32)[row], f"{row}" * 64, {"sharpness": 1.0})
+        for row in range(3)
+    ]
+
+    def with_gallery(keyring, use):
+        async def run():
+            url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{gallery_redis.port}/0"
+            gallery = Gallery(RedisLink(url, name="gallery", timeout_s=5.0, pause_s=0.0), keyring)
+            try:
+                return await use(gallery)
+            finally:
+                await gallery.close()
+
+        return asyncio.run(run())
+
+    async def fill(gallery):
+        await gallery.enroll("t", "stays", templates[:2])
+        await gallery.enroll("t", "goes", templates[2:])
+        await gallery.enroll("t", "goes again", templates[2:])
+        first = (await gallery.identify("t", "m" * 64, templates[0].embedding, 1)).matches[0]
+        await gallery.delete_template("t", "stays", first.template)
+        await gallery.delete_person("t", "goes")
+        await gallery.delete_person("t", "goes again")
+        with pytest.raises(RejectionError, match="no such person"):
+            await gallery.delete_person("t", "goes")
+
+    async def read(gallery):
+        resealed = await gallery.reseal("t")
+        found = await gallery.identify("t", "m" * 64, templates[1].embedding, 5)
+        return resealed, [one.person for one in found.matches], [one.person async for one in gallery.export("t")]
+
+    with_gallery(old, fill)
+    gallery_redis.end()
+    gallery_redis.start()
+    assert with_gallery(new, read) == (2, ["stays"], ["stays"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["FLUSHALL"],
+        ["FLUSHDB"],
+        ["KEYS", "*"],
+        ["SCAN", "0"],
+        ["CONFIG", "GET", "*"],
+        ["ACL", "LIST"],
+        ["DEBUG", "SLEEP", "0"],
+        ["EVAL", "return 1", "0"],
+        ["DEL", "another:key"],
+        ["SHUTDOWN", "NOSAVE"],
+        ["REPLICAOF", "127.0.0.1", "1"],
+        ["MIGRATE", "127.0.0.1", "1", "eolgul:embedding:x", "0", "1"],
+        ["GET", "another:key"],
+        ["SET", "another:key", "1"],
+        ["SUBSCRIBE", "channel"],
+    ],
+    ids=" ".join,
+)
+def test_its_user_may_nothing_else(redis_port, command):
+    from redis.exceptions import NoPermissionError
+
+    with _client(redis_port) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command)
+
+
+@pytest.mark.parametrize(
+    "options", [{"username": None, "password": None}, {"password": "wrong"}, {"username": "default"}]
+)
+def test_nobody_else_gets_in(redis_port, options):
+    from redis.exceptions import AuthenticationError, NoPermissionError
+
+    with _client(redis_port, **options) as client, pytest.raises((AuthenticationError, NoPermissionError)):
+        client.ping()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["cache"], "empty"), (["gallery"], "empty"), ([], "expected"), (["--port"], "expected")]
+)
+def test_a_bad_start_is_said(root, tmp_path, arguments, words):
+    (tmp_path / "password").write_text("")
+    done = subprocess.run(
+        ["sh", root / "k8s" / "base" / "redis-start.sh", *arguments],
+        env={"PATH": "/usr/bin:/bin", "PASSWORD_FILE": f"{tmp_path}/password", "ACL_FILE": f"{tmp_path}/acl"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and words in done.stderr and not (tmp_path / "acl").exists()
+
+
+# ---- MinIO
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("minio_setup", ROOT / "k8s" / "base" / "minio_setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class FakeMinio(BaseHTTPRequestHandler):
+    """Remembers what the SDK sends: buckets, and the admin calls with their queries and bodies."""
+
+    buckets: set[str]
+    calls: list[tuple[str, dict[str, str], bytes]]
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        name, status = url.path.strip("/"), 200
+        if name.startswith("minio/admin/v3/"):
+            query = {key: values[0] for key, values in parse_qs(url.query).items()}
+            self.calls.append((name.removeprefix("minio/admin/v3/"), query, body))
+        elif self.command == "PUT":
+            status = 200 if name not in self.buckets else 409
+            self.buckets.add(name)
+        else:
+            status = 200 if name in self.buckets else 404
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD = do_PUT = _answer  # noqa: N815 - http.server's names
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def minio():
+    FakeMinio.buckets, FakeMinio.calls = set(), []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeMinio)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def job(rendered, minio, monkeypatch):
+    """The environment of the rendered Job, but for where MinIO is and for passwords that differ."""
+    manifests = rendered("local")
+    environment = manifests.environment(manifests.container("Job", "minio-setup"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, f"{name.lower()}-value" if value == "change-me" else value)
+    monkeypatch.setenv("EOLGUL_S3_ENDPOINT", f"127.0.0.1:{minio.server_port}")
+
+
+def test_bucket_and_accounts_are_made(setup, job, minio, capsys):
+    from minio.crypto import decrypt
+    from urllib3.response import HTTPResponse
+
+    setup.main()
+    registry = os.environ["EOLGUL_REGISTRY"]
+    assert FakeMinio.buckets == {"eolgul"}
+    policies = {query["name"]: json.loads(body) for call, query, body in FakeMinio.calls if call == "add-canned-policy"}
+    assert policies == {
+        "eolgul-serving": setup.policy(registry, write=False),
+        "eolgul-pipeline": setup.policy(registry, write=True),
+    }
+    given = {
+        query["userOrGroup"]: query["policyName"] for call, query, _ in FakeMinio.calls if call.startswith("set-user")
+    }
+    assert given == {"serving_s3_access_key-value": "eolgul-serving", "pipeline_s3_access_key-value": "eolgul-pipeline"}
+    for call, query, body in FakeMinio.calls:
+        if call == "add-user":
+            plain = decrypt(HTTPResponse(io.BytesIO(body), preload_content=False), "minio_root_password-value")
+            assert json.loads(plain)["secretKey"] == query["accessKey"].replace("access", "secret")
+    said = capsys.readouterr()
+    assert "-value" not in said.out + said.err, "a secret was printed"
+
+
+def test_it_may_run_again(setup, job, minio):
+    setup.main()
+    setup.main()
+    assert FakeMinio.buckets == {"eolgul"}
+
+
+def test_accounts_that_are_one_are_refused(setup, job, minio, monkeypatch):
+    monkeypatch.setenv("PIPELINE_S3_ACCESS_KEY", "serving_s3_access_key-value")
+    with pytest.raises(SystemExit, match="differ"):
+        setup.main()
+    assert not FakeMinio.calls
+
+
+def _may(policy: dict[str, Any], action: str, resource: str) -> bool:
+    return any(
+        statement["Effect"] == "Allow"
+        and action in statement["Action"]
+        and any(fnmatch.fnmatchcase(f"arn:aws:s3:::{resource}", pattern) for pattern in statement["Resource"])
+        for statement in policy["Statement"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("registry", "below"), [("s3://eolgul", "eolgul"), ("s3://eolgul/registry/", "eolgul/registry")]
+)
+def test_service_may_only_read_models(setup, registry, below):
+    policy = setup.policy(registry, write=False)
+    assert _may(policy, "s3:GetObject", f"{below}/production.json")
+    assert _may(policy, "s3:GetObject", f"{below}/models/abc/model.onnx")
+    assert _may(policy, "s3:ListBucket", "eolgul")
+    for key in ("datasets/kface/shards/00000.tar", "runs/1/x", "history.jsonl"):
+        assert not _may(policy, "s3:GetObject", f"{below}/{key}"), key
+    for action in ("s3:PutObject", "s3:DeleteObject"):
+        assert not _may(policy, action, f"{below}/production.json")
+    assert not _may(policy, "s3:GetObject", "other/models/abc")
+
+
+def test_pipeline_may_write_the_bucket_and_no_other(setup):
+    policy = setup.policy("s3://eolgul", write=True)
+    for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
+        assert _may(policy, action, "eolgul/datasets/x") and not _may(policy, action, "other/x")
+    assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
+
+
+def test_the_keys_are_the_registrys(setup):
+    from eolgul.registry.store import POINTER, model_uri
+
+    objects = setup.policy("s3://eolgul", write=False)["Statement"][1]["Resource"]
+    assert f"arn:aws:s3:::eolgul/{POINTER}" in objects
+    assert model_uri("s3://eolgul", "*").replace("s3://", "arn:aws:s3:::") in objects

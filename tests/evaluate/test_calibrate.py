@@ -1,0 +1,174 @@
+"""The threshold keeps its promise, never promises more than the people allow, and survives the file."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.evaluation import some_pairs
+
+from eolgul.errors import InputError
+from eolgul.evaluate.calibrate import AllPairs, calibrate
+from eolgul.model.calibration import Calibration
+
+
+def shares(pairs: AllPairs, threshold: float) -> tuple[float, float]:
+    impostor, genuine = pairs.impostor.astype(np.float64), pairs.genuine.astype(np.float64)
+    return float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    people=st.integers(3, 25),
+    images=st.integers(2, 6),
+    fmr=st.sampled_from([0.2, 0.01, 1e-6]),
+)
+def test_the_threshold_is_the_smallest_that_keeps_the_target(seed: int, people: int, images: int, fmr: float) -> None:
+    pairs = some_pairs(seed, people, images)
+    found = calibrate(pairs, fmr, seed=seed, resamples=50)
+    observed, missed = shares(pairs, found.threshold)
+    assert observed == pytest.approx(found.fmr_observed, abs=1e-12)
+    assert missed == pytest.approx(found.fnmr_observed, abs=1e-12)
+    assert observed <= found.fmr_target + 1e-12
+    lower = np.sort(pairs.impostor.astype(np.float64))
+    below = lower[lower < found.threshold]
+    assert len(below) == 0 or shares(pairs, float(below[-1]))[0] > found.fmr_target  # one score lower breaks it
+    assert found.fmr_target == max(fmr, 2 / (people * (people - 1)))
+    assert found.fmr_basis == ("requested" if found.fmr_target == fmr else "finest_supported")
+    low, high = found.threshold_interval
+    assert low <= found.threshold <= high
+    assert found.fmr_upper >= min(1.0, max(found.fmr_observed, 3 / found.subject_pairs)) - 1e-12
+
+
+def test_equal_scores_go_together() -> None:
+    """Ties at the threshold are all refused: accepting them would break the target."""
+    pairs = some_pairs(1)
+    rounded = replace(pairs, impostor=np.round(pairs.impostor, 1), genuine=np.round(pairs.genuine, 1))
+    found = calibrate(rounded, 0.01, resamples=20)
+    assert shares(rounded, found.threshold)[0] <= 0.01
+
+
+def test_separated_scores_put_the_threshold_between_them() -> None:
+    pairs = some_pairs(2)
+    apart = replace(pairs, impostor=np.clip(pairs.impostor, -1, 0.2), genuine=np.full_like(pairs.genuine, 0.8))
+    found = calibrate(apart, 1e-6, resamples=20)
+    assert found.fnmr_observed == 0
+    assert found.fmr_observed <= found.fmr_target
+
+
+def test_the_table_never_understates() -> None:
+    pairs = some_pairs(3)
+    found = calibrate(pairs, 0.01, resamples=20)
+    assert len(found.table_similarity) <= 2000
+    assert np.all(np.diff(found.table_fmr) <= 0)
+    grid = np.linspace(-1.1, 1.1, 500)
+    rates = [found.fmr_at(value) for value in grid]
+    assert rates[0] == 1
+    assert all(one >= other for one, other in itertools.pairwise(rates))
+    for value, rate in zip(grid, rates, strict=True):
+        assert rate >= shares(pairs, value)[0] - 1e-12
+        assert rate >= found.fmr_floor
+    assert found.fmr_at(1.0) == found.fmr_floor == 1 / 190
+
+
+def test_the_same_seed_gives_the_same_calibration() -> None:
+    pairs = some_pairs(4)
+    assert calibrate(pairs, seed=3, resamples=200) == calibrate(pairs, seed=3, resamples=200)
+    assert calibrate(pairs, seed=3, resamples=200) != calibrate(pairs, seed=4, resamples=200)
+
+
+def test_the_interval_covers_what_other_people_would_have_given() -> None:
+    """Nineteen in twenty intervals should hold the population's threshold; on twelve draws most must."""
+    population = calibrate(some_pairs(99, people=300, images=3), 0.02, resamples=20).threshold
+    held = 0
+    for seed in range(12):
+        low, high = calibrate(some_pairs(seed, people=40, images=3), 0.02, seed=seed, resamples=300).threshold_interval
+        held += low <= population <= high
+    assert held >= 9
+
+
+def test_a_thousand_resamples_of_many_pairs_take_seconds() -> None:
+    pairs = some_pairs(5, people=80, images=30)
+    start = time.monotonic()
+    calibrate(pairs)
+    assert len(pairs.impostor) == 2_844_000
+    assert time.monotonic() - start < 20
+
+
+def test_the_file_brings_it_back() -> None:
+    found = calibrate(some_pairs(6), resamples=50)
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+    older = found.to_json()
+    del older["llr"]
+    assert Calibration.from_json(older) == replace(found, llr=None)
+
+
+def test_the_likelihood_ratio_rises_and_is_held_beyond_what_was_seen() -> None:
+    pairs = some_pairs(6)
+    ratio = calibrate(pairs, resamples=20).llr
+    assert ratio is not None and ratio.slope > 0
+    assert 0 <= ratio.min_cllr <= ratio.cllr < 1
+    assert ratio.at(2.0) == ratio.at(ratio.highest) and ratio.highest >= float(pairs.genuine.max())
+    assert ratio.at(-2.0) == ratio.at(ratio.lowest) < 0 < ratio.at(float(np.median(pairs.genuine)))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"threshold": None}, "TypeError"),
+        ({"threshold": float("nan")}, "not finite"),
+        ({"fmr_basis": "wish"}, "fmr_basis"),
+        ({"fmr_floor": 0.0}, "fmr_floor"),
+        ({"llr": {"slope": 1}}, "TypeError"),
+        ({"llr": 5}, "calibration"),
+        ({"threshold_interval": [0.1]}, "ValueError"),
+        ({"threshold_interval": [-1.0, -0.9]}, "outside"),
+        ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1]}}, "as many"),
+        ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1, 0.2]}}, "never in false match rate"),
+        ({"table": {"similarity": [0.2, 0.1], "fmr": [0.2, 0.1]}}, "rise in similarity"),
+        ({"table": {"similarity": [], "fmr": []}}, "at least one"),
+        ({"table": 3}, "TypeError"),
+    ],
+)
+def test_a_malformed_file_is_refused(change: dict[str, object], match: str) -> None:
+    value = calibrate(some_pairs(7), resamples=20).to_json() | change
+    with pytest.raises(InputError, match=match):
+        Calibration.from_json(value)
+
+
+def test_missing_fields_are_named() -> None:
+    value = calibrate(some_pairs(7), resamples=20).to_json()
+    del value["fmr_target"]
+    with pytest.raises(InputError, match="fmr_target"):
+        Calibration.from_json(value)
+    with pytest.raises(InputError, match="calibration"):
+        Calibration.from_json([])  # type: ignore[arg-type]
+
+
+def test_too_little_data_is_refused() -> None:
+    with pytest.raises(InputError, match="2 calibration people"):
+        calibrate(some_pairs(8, people=2))
+    with pytest.raises(InputError, match="two images"):
+        calibrate(some_pairs(8, people=5, images=1))
+    for rate in (0.0, 1.0, float("nan")):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            calibrate(some_pairs(8), rate)
+
+
+def test_serving_and_the_registry_read_without_heavy_libraries() -> None:
+    code = (
+        "import sys, eolgul.evaluate.calibrate, eolgul.evaluation.compare, eolgul.evaluate.step;"
+        "print([m for m in ('torch', 'onnxruntime', 'matplotlib', 'sklearn', 'scipy', 'jinja2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

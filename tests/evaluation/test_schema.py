@@ -1,0 +1,102 @@
+"""`metrics.json` keeps its published schema, and the schema is tight enough to refuse what is not an evaluation."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from support.evaluation import write_benchmark
+
+from eolgul.evaluate.step import evaluate
+from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.schema import FILE, json_schema
+
+VALIDATOR = jsonschema.Draft202012Validator(json.loads(FILE.read_bytes()))
+
+
+def test_the_published_file_is_what_the_models_say() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert json.loads(FILE.read_bytes()) == json_schema()
+    for name, part in json_schema()["$defs"].items():
+        assert part["additionalProperties"] is False, name
+
+
+def test_evaluations_are_valid(evaluation: Path, tmp_path: Path, model: Path) -> None:
+    VALIDATOR.validate(read_metrics(evaluation))
+    alone = evaluate(model, None, [write_benchmark(tmp_path / "lfw")], tmp_path / "alone", resamples=20, threads=1)
+    VALIDATOR.validate(read_metrics(alone.path))
+
+
+def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(metrics: dict[str, Any]) -> None:
+        *steps, last = path.split(".")
+        place: Any = metrics
+        for step in steps:
+            place = place[int(step) if isinstance(place, list) else step]
+        assert last in place or value == "new"
+        place[last] = value
+
+    return change
+
+
+CHANGES = {
+    "a rate above 1": _set("sets.held-out.all_pairs.fmr", 1.5),
+    "a negative count": _set("sets.lfw.pairs", -1),
+    "a text for a number": _set("sets.lfw.auc", "0.9"),
+    "a count with a fraction": _set("calibration.subjects", 2.5),
+    "an interval of one number": _set("calibration.threshold_interval", [0.1]),
+    "a new key": _set("sets.lfw.at_threshold.extra", "new"),
+    "a new key at the top": _set("extra", "new"),
+    "an unknown condition": _set("breakdown.weather", "new"),
+    "a digest of another kind": _set("model.digest", "sha256:0"),
+    "another format": _set("format", 2),
+    "a missing figure": lambda metrics: metrics["sets"]["held-out"].pop("eer"),
+    "no set": _set("sets", {}),
+    "a missing audit": lambda metrics: metrics.pop("audit"),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_changed_file_is_refused(evaluation: Path, how: str) -> None:
+    changed = copy.deepcopy(read_metrics(evaluation))
+    CHANGES[how](changed)
+    with pytest.raises(jsonschema.ValidationError):
+        VALIDATOR.validate(changed)
+
+
+def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, model: Path, people: Path) -> None:
+    found = read_metrics(evaluation)["audit"]["sets"]
+    assert found["held-out"] == {"images": 84, "images_in_training": 0, "people_in_training": 0}
+    assert found["lfw"] == {"images": 120, "images_in_training": 0, "people_in_training": None}
+    assert found["own"]["people_in_training"] == 0
+    # The same people again as a benchmark: 4 of them, with 6 pictures each, were trained on.
+    from eolgul.dataset import FaceDataset, writing_dataset
+
+    source = FaceDataset(people)
+    with writing_dataset(tmp_path / "leaky", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+        for row in range(len(source)):
+            writer.add(
+                f"x{row:03}",
+                source.column("identity")[row],
+                source.read(row),
+                extension="png",
+                size=(112, 112),
+                source="x",
+            )
+        same = [n // 2 % 2 == 0 for n in range(40)]
+        left = [6 * (n % 14) for n in range(40)]
+        writer.pairs(
+            left,
+            [at + (1 if kind else 6) for at, kind in zip(left, same, strict=True)],
+            same,
+            [n // 4 for n in range(40)],
+        )
+        writer.describe(aligned="arcface-112-v1", name="leaky", identities_known=True, pairs=40, pairs_lost=0)
+    out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", resamples=20, threads=1)
+    leaky = read_metrics(out.path)["audit"]["sets"]["leaky"]
+    assert leaky == {"images": 168, "images_in_training": 24, "people_in_training": 4}

@@ -1,0 +1,157 @@
+"""The compiled pipeline, its parameters, and the thin shells it is made of."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.places import ROOT
+
+from eolgul.errors import InputError
+from eolgul.pipelines import face_recognition
+
+STEPS = ("extract", "align", "assemble", "train", "evaluate", "promote")
+
+
+def step_of(executor: str) -> str:
+    """The step that an executor belongs to: alignment has three."""
+    return executor.removeprefix("exec-").partition("-")[0]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    path = tmp_path_factory.mktemp("pipeline") / "face-recognition.yaml"
+    face_recognition.compile_to(path)
+    spec, platform = yaml.safe_load_all(path.read_text())
+    return spec, platform
+
+
+def test_the_six_steps_in_order(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    tasks = compiled[0]["root"]["dag"]["tasks"]
+    assert set(tasks) == set(STEPS)
+    for before, after in itertools.pairwise(STEPS):
+        assert before in tasks[after]["dependentTasks"]
+
+
+def test_each_step_runs_in_its_own_image_and_installs_nothing(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
+        step = step_of(name)
+        assert executor["container"]["image"].startswith(f"eolgul/{step}:")
+        assert "pip install" not in json.dumps(executor["container"]["command"])
+        assert (ROOT / "docker" / f"{step}.Dockerfile").is_file()
+
+
+def test_each_step_gets_the_address_and_the_keys_of_s3(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    executors = compiled[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(executors) == set(compiled[0]["deploymentSpec"]["executors"])
+    assert {step_of(name) for name in executors} == set(STEPS)
+    for executor in executors.values():
+        names = {
+            item["envVar"]
+            for part in ("configMapAsEnv", "secretAsEnv")
+            for one in executor[part]
+            for item in one["keyToEnv"]
+        }
+        assert {"EOLGUL_S3_ENDPOINT", "EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY"} <= names
+
+
+def test_kfps_own_cache_is_off(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """It knows places, not what lies there: with it, new photos at an old address would be skipped."""
+    graphs = [compiled[0]["root"], *(one for one in compiled[0]["components"].values() if "dag" in one)]
+    tasks = [task for graph in graphs for task in graph["dag"]["tasks"].values()]
+    assert len(tasks) >= 10  # six steps, and what alignment is made of
+    assert not any(task.get("cachingOptions", {}).get("enableCache", False) for task in tasks)
+
+
+def test_alignment_is_a_loop_over_parts_and_their_merge(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    spec = compiled[0]
+    tasks = spec["components"][spec["root"]["dag"]["tasks"]["align"]["componentRef"]["name"]]["dag"]["tasks"]
+    (loop,) = (name for name, task in tasks.items() if "parameterIterator" in task)
+    assert tasks[loop]["dependentTasks"] == ["align-plan"]
+    assert loop in tasks["align"]["dependentTasks"]
+    assert spec["root"]["inputDefinitions"]["parameters"]["align_parts"]["defaultValue"] == 2
+
+
+def test_training_asks_for_a_gpu_and_nobody_else_does(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
+        assert ("accelerator" in executor["container"].get("resources", {})) == (name == "exec-train")
+
+
+def test_no_secret_is_in_the_compiled_file(
+    compiled: tuple[dict[str, Any], dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EOLGUL_S3_SECRET_KEY", "hush-hush")
+    face_recognition.compile_to(tmp_path / "p.yaml")
+    assert "hush-hush" not in (tmp_path / "p.yaml").read_text()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_is_a_thin_shell_whose_docstring_names_everything(step: str) -> None:
+    module = importlib.import_module(f"eolgul.components.{step}.component")
+    source = inspect.getsource(module)
+    assert len(source.splitlines()) < 100
+    component = getattr(module, step)
+    text = inspect.getdoc(component.python_func) or ""
+    for name in inspect.signature(component.python_func).parameters:
+        assert f"{name}:" in text, f"{step}: the docstring does not name {name}"
+
+
+@pytest.mark.parametrize("name", ["align_plan", "align_part"])
+def test_what_runs_in_the_loop_says_what_it_takes(name: str) -> None:
+    function = getattr(importlib.import_module("eolgul.components.align.part"), name).python_func
+    for parameter in inspect.signature(function).parameters:
+        assert f"{parameter}:" in (inspect.getdoc(function) or "")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_component_compiles_by_itself(step: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", f"eolgul.components.{step}.component"], cwd=tmp_path, check=True,
+                   env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)})  # fmt: skip
+    assert (tmp_path / f"{step}.yaml").is_file()
+
+
+def test_parameters_are_read_as_json_or_text() -> None:
+    got = face_recognition.parameters(
+        ["workspace=s3://b/runs/1", 'sources=["a", "b"]', "fmr=0.001", "recipe=demo", "selection="]
+    )
+    assert got == {"workspace": "s3://b/runs/1", "sources": ["a", "b"], "fmr": 0.001, "recipe": "demo", "selection": ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["workspce=x"], "workspce"),
+        (["workspace=w", "sources=/nope"], "JSON list"),
+        (["workspace=w", "fmr=tiny"], "a number"),
+        (["fmr"], "name=value"),
+        (["fmr=1"], "workspace is missing"),
+    ],
+)
+def test_unknown_parameters_are_refused(words: list[str], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        face_recognition.parameters(words)
+
+
+def test_a_failing_step_fails_the_command_with_its_sentence(tmp_path: Path) -> None:
+    words = {"workspace": str(tmp_path / "w"), "sources": json.dumps([str(tmp_path / "nowhere")]), "benchmarks": "[]"}
+    argv = [word for name, value in words.items() for word in ("--param", f"{name}={value}")]
+    done = subprocess.run([sys.executable, "-m", "eolgul", "pipeline", "run", "--root", str(tmp_path / "kfp"), *argv],
+                          cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode != 0
+    assert "nowhere: no such file or folder" in done.stdout + done.stderr
+    assert not (tmp_path / "w" / "aligned").exists()
+
+
+def test_what_kubeflow_does_not_take_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a file called \.yaml"):
+        face_recognition.compile_to(tmp_path / "pipeline.txt")
+    with pytest.raises(InputError, match="Kubeflow Pipelines does not take the run"):
+        face_recognition.submit({"workspace": "s3://a/b"}, host="http://127.0.0.1:9", experiment="x", run_name=None)

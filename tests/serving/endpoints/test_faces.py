@@ -1,0 +1,169 @@
+"""The real service over HTTP: verdicts, embeddings, cache, metrics, pages."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+from support.serving import People, Service, png
+
+from eolgul.faces.template import align_face
+from eolgul.model.package import ModelPackage
+
+Fresh = Callable[[bytes], bytes]
+
+
+def test_verify_answers_with_everything_it_promises(service: Service, people: People, package: ModelPackage) -> None:
+    response = service.verify(people.a1, people.a1)
+    answer = response.json()
+    assert response.status_code == 200, answer
+    assert answer["verdict"] == "same"
+    assert answer["similarity"] == pytest.approx(1.0, abs=1e-5)
+    assert answer["model"] == package.digest
+    assert answer["synthetic"] is True
+    assert answer["threshold"] == 0.9
+    assert answer["false_match_rate"] == answer["false_match_rate_floor"] == pytest.approx(1 / 1225)
+    assert answer["cached"] in ([False, False], [True, True])
+    assert set(answer["timings_ms"]) >= {"cache", "total"}
+    width, height = Image.open(io.BytesIO(people.a1)).size
+    for face in answer["faces"]:
+        assert face["size"] == [width, height]
+        assert face["box"][0] < face["box"][2] and face["box"][1] < face["box"][3]
+        assert len(face["landmarks"]) == 5 and 0.5 < face["detection_score"] <= 1
+
+
+def test_similarity_is_the_cosine_of_the_embeddings_and_decides(service: Service, people: People) -> None:
+    answer = service.verify(people.a1, people.b1).json()
+    left, right = (np.array(service.embed(image).json()["embedding"]) for image in (people.a1, people.b1))
+    assert np.linalg.norm(left) == pytest.approx(1.0, abs=1e-5)
+    assert answer["similarity"] == pytest.approx(float(left @ right), abs=1e-5)
+    assert answer["similarity"] < 0.999  # an embedding that ignores its input would give 1
+    assert answer["verdict"] == ("same" if answer["similarity"] >= answer["threshold"] else "different")
+
+
+def independent_embedding(image: bytes, landmarks: object, package: ModelPackage) -> np.ndarray:
+    """The embedding by hand: PIL pixels, RGB, (p - 127.5) / 127.5, mirror added, and ONNX Runtime with no help."""
+    pixels = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))
+    face = align_face(pixels, np.array(landmarks, np.float32))
+    tensor = (face.astype(np.float32).transpose(2, 0, 1)[np.newaxis] - 127.5) / 127.5
+    session = onnxruntime.InferenceSession(str(package.path / "model.onnx"))
+    total = sum(session.run(None, {"faces": np.ascontiguousarray(view)})[0][0] for view in (tensor, tensor[..., ::-1]))
+    return np.asarray(total / np.linalg.norm(total))
+
+
+def test_channel_order_from_file_to_embedding(service: Service, people: People, package: ModelPackage) -> None:
+    swapped = png(Image.merge("RGB", Image.open(io.BytesIO(people.a1)).convert("RGB").split()[::-1]))
+    answers = [service.embed(image).json() for image in (people.a1, swapped)]
+    for image, answer in zip((people.a1, swapped), answers, strict=True):
+        expected = independent_embedding(image, answer["landmarks"], package)
+        np.testing.assert_allclose(answer["embedding"], expected, atol=1e-5)
+    right_way, wrong_way = (np.array(answer["embedding"]) for answer in answers)
+    by_hand_swapped = independent_embedding(swapped, answers[0]["landmarks"], package)
+    assert right_way @ by_hand_swapped < 0.995  # so a swap anywhere on the way would be seen
+    assert right_way @ wrong_way < 0.995
+
+
+def test_second_time_comes_from_the_cache_and_the_metrics_say_so(
+    service: Service, people: People, fresh: Fresh
+) -> None:
+    left, right = fresh(people.a1), fresh(people.a2)
+    before = {outcome: service.metric("eolgul_cache_total", outcome=outcome) for outcome in ("hit", "miss")}
+    verdicts = service.metric("eolgul_similarity_count")
+    embeds = service.metric("eolgul_stage_seconds_count", stage="embed")
+    first, second = service.verify(left, right).json(), service.verify(left, right).json()
+    assert first["cached"] == [False, False] and second["cached"] == [True, True]
+    for answer in (first, second):
+        for measured in ("cached", "timings_ms"):
+            del answer[measured]
+    assert first == second
+    assert service.metric("eolgul_cache_total", outcome="hit") == before["hit"] + 2
+    assert service.metric("eolgul_cache_total", outcome="miss") == before["miss"] + 2
+    assert service.metric("eolgul_stage_seconds_count", stage="embed") == embeds + 2
+    assert service.metric("eolgul_similarity_count") == verdicts + 2
+    assert service.metric("eolgul_requests_total", route="/v1/verify", status="200") >= 2
+    assert service.metric("eolgul_request_seconds_count", route="/v1/verify") >= 2
+
+
+def test_model_info(service: Service, package: ModelPackage) -> None:
+    answer = service.client.get("/v1/models/current").json()
+    assert answer["digest"] == package.digest and answer["backbone"] == "patches" and answer["synthetic"] is True
+    assert service.metric("eolgul_model_info", digest=package.digest, backbone="patches", synthetic="true") == 1
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz"])
+def test_health(service: Service, path: str) -> None:
+    assert service.client.get(path).status_code == 200
+
+
+def test_unknown_paths_do_not_grow_the_metrics(service: Service) -> None:
+    for number in range(5):
+        assert service.client.get(f"/nowhere/{number}").json()["code"] == "not_found"
+    text = service.client.get("/metrics").text
+    assert "nowhere" not in text and 'route="other"' in text
+
+
+def test_pages(service: Service) -> None:
+    assert service.client.get("/").headers["location"] == "/ui/"
+    page = service.client.get("/ui/")
+    assert page.status_code == 200 and "Content-Security-Policy" in page.headers
+    assert "the report of the test" in service.client.get("/ui/report.html").text
+    assert service.client.get("/report", follow_redirects=True).status_code == 200
+    assert service.client.get("/ui/../../etc/passwd").status_code == 404
+
+
+def test_openapi_describes_the_forms(service: Service) -> None:
+    document = service.client.get("/docs.json").json()
+    form = document["paths"]["/v1/verify"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["image1", "image2"]
+    assert form["properties"]["image1"]["format"] == "binary"
+    answer = document["paths"]["/v1/verify"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert "false_match_rate" in document["components"]["schemas"][answer["$ref"].rpartition("/")[2]]["properties"]
+    refusal = document["paths"]["/v1/verify"]["post"]["responses"]["422"]["content"]["application/problem+json"]
+    assert refusal["schema"]["$ref"].rpartition("/")[2] in document["components"]["schemas"]
+
+
+def test_a_jpeg_turned_by_exif_is_seen_upright(service: Service, people: People) -> None:
+    upright = Image.open(io.BytesIO(people.a1)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways: turn by 90 degrees clockwise to see it
+    buffer = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(buffer, "JPEG", quality=95, exif=exif)
+    answer = service.verify(people.a1, buffer.getvalue()).json()
+    assert answer["faces"][1]["size"] == list(upright.size)
+    assert answer["verdict"] == "same"
+
+
+def test_raw_body_and_base64_are_the_same_picture(service: Service, people: People) -> None:
+    form = service.embed(people.a1).json()["embedding"]
+    raw = service.client.post("/v1/embed", content=people.a1, headers={"content-type": "image/png"}).json()
+    text = service.client.post("/v1/embed", json={"image": base64.b64encode(people.a1).decode()}).json()
+    assert raw["embedding"] == text["embedding"] == form
+
+
+def test_one_against_many(service: Service, people: People) -> None:
+    files = [("image", people.a1), *(("others", data) for data in (people.a1, b"no picture", people.b1))]
+    answer = service.client.post("/v1/verify/many", files=files).json()
+    same, broken, other = answer["results"]
+    assert same["comparison"]["verdict"] == "same" and broken["problem"]["code"] == "not_an_image"
+    assert other["comparison"]["similarity"] == pytest.approx(service.verify(people.a1, people.b1).json()["similarity"])
+    assert [one["index"] for one in answer["results"]] == [0, 1, 2]
+    crowd = [("image", people.a1), *[("others", people.b1)] * 33]
+    assert service.client.post("/v1/verify/many", files=crowd).status_code in (400, 413)
+
+
+def test_detect_shows_every_face_and_the_chosen_one(service: Service, people: People) -> None:
+    left, right = (Image.open(io.BytesIO(data)).convert("RGB") for data in (people.a1, people.b1))
+    both = Image.new("RGB", (left.width + right.width, left.height))
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width, 0))
+    answer = service.client.post("/v1/detect", files={"image": png(both)}).json()
+    assert len(answer["faces"]) == 2 and sum(face["chosen"] for face in answer["faces"]) == 1
+    for face in answer["faces"]:
+        assert face["quality"]["inter_eye_distance"] > 20 and abs(face["quality"]["yaw"]) < 30
+    empty = service.client.post("/v1/detect", files={"image": png(Image.new("RGB", (200, 200)))})
+    assert (empty.status_code, empty.json()["faces"]) == (200, [])

@@ -1,0 +1,300 @@
+"""The gallery: exact, seen by every replica at once, encrypted, and erased when it says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+import redis
+from numpy.typing import NDArray
+from support.serving import RedisServer
+
+from eolgul.serving.access.audit import Audit
+from eolgul.serving.gallery.store import Gallery
+from eolgul.serving.gallery.templates import NewTemplate
+from eolgul.serving.keyring import Keyring
+from eolgul.serving.problems import RejectionError
+from eolgul.serving.redis_link import RedisLink
+
+T = TypeVar("T")
+RING = Keyring({"one": b"1" * 32})
+RNG = np.random.default_rng(0)
+
+
+def unit(*shape: int) -> NDArray[np.float32]:
+    values = RNG.normal(size=shape).astype(np.float32)
+    return np.asarray(values / np.linalg.norm(values, axis=-1, keepdims=True), np.float32)
+
+
+def new(embedding: NDArray[np.float32] | None = None, model: str = "m", image: str | None = None) -> NewTemplate:
+    vector = unit(64) if embedding is None else embedding
+    return NewTemplate(model, "c", vector, image or RNG.bytes(32).hex(), {"sharpness": 1.0})
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    redis.Redis.from_url(redis_server.url).flushall()
+    return redis_server.url
+
+
+def run(url: str, use: Callable[..., Awaitable[T]], replicas: int = 1, ring: Keyring = RING, **options: Any) -> T:
+    async def inside() -> T:
+        links = [RedisLink(url, name="gallery", timeout_s=2, pause_s=0.1) for _ in range(replicas)]
+        galleries = [Gallery(link, ring, **options) for link in links]
+        try:
+            return await use(*galleries)
+        finally:
+            for gallery in galleries:
+                await gallery.close()
+
+    return asyncio.run(inside())
+
+
+def refused(code: str) -> Any:
+    return pytest.raises(RejectionError, check=lambda error: error.code == code)
+
+
+def dump(url: str) -> dict[bytes, Any]:
+    """Everything in Redis, each key with all that it holds."""
+    client = redis.Redis.from_url(url)
+    readers = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"stream": client.xrange,
+    }
+    return {key: readers[client.type(key)](key) for key in client.scan_iter()}
+
+
+def blobs(value: Any) -> list[bytes]:
+    if isinstance(value, bytes):
+        return [value]
+    if isinstance(value, dict):
+        return [blob for pair in value.items() for one in pair for blob in blobs(one)]
+    return [blob for one in value or () for blob in blobs(one)]
+
+
+def test_erasure_leaves_nothing_and_the_other_replica_knows_at_once(url: str) -> None:
+    template, other = new(), new()
+
+    async def use(here: Gallery, there: Gallery) -> list[str]:
+        await here.enroll("t", "kim-jisu-77", [template])
+        await here.enroll("t", "other", [other])
+        before = await there.identify("t", "m", template.embedding, 1)
+        assert before.matches[0].person == "kim-jisu-77" and before.matches[0].similarity > 0.9999
+        erased = await here.delete_person("t", "kim-jisu-77")
+        assert (erased.templates, erased.images) == (1, [template.image])
+        after = await there.identify("t", "m", template.embedding, 5)
+        assert [match.person for match in after.matches] == ["other"] and after.templates == 1
+        with refused("person_not_found"):
+            await there.delete_person("t", "kim-jisu-77")
+        return [erased.pseudonym, (await here.enroll("t", "other", [other])).pseudonym]
+
+    pseudonyms = run(url, use, replicas=2)
+    everything = blobs(dump(url))
+    names = [blob.decode("ascii", "replace") for blob in everything]  # template ids and `id` are among them
+    bounds = {f"gallery\0t\0{pseudonym}\0{name}".encode() for pseudonym in pseudonyms for name in names}
+    bounds.add(b"index secret")
+    opened = [plain for blob in everything for bound in bounds if (plain := RING.open(blob, bound)) is not None]
+    assert len(opened) == 3  # the secret, the other person's id and template: the search does find what is there
+    assert any(other.image.encode() in plain for plain in opened)
+    for blob in everything + opened:
+        assert b"kim-jisu" not in blob
+        assert template.image.encode() not in blob and bytes.fromhex(template.image) not in blob
+        assert template.embedding.tobytes() not in blob
+
+
+def test_nothing_is_in_the_clear(url: str) -> None:
+    template = new()
+    run(url, lambda gallery: gallery.enroll("t", "김지수", [template]))
+    everything = b"".join(dump(url)) + b"".join(blob for value in dump(url).values() for blob in blobs(value))
+    assert "김지수".encode() not in everything and template.image.encode() not in everything
+    assert template.embedding.tobytes() not in everything
+
+
+def test_exact_at_20000_templates(url: str) -> None:
+    people, each = 2_000, 10
+    embeddings = unit(people, each, 64)
+
+    async def use(writer: Gallery, reader: Gallery) -> None:
+        for number in range(people):
+            await writer.enroll("t", f"p{number}", [new(one) for one in embeddings[number]])
+        for probe in unit(20, 64):
+            best = (embeddings.reshape(-1, 64) @ probe).reshape(people, each).max(axis=1)
+            expected = np.argsort(-best)[:10]
+            found = await reader.identify("t", "m", probe, 10)
+            assert [match.person for match in found.matches] == [f"p{number}" for number in expected]
+            np.testing.assert_allclose([match.similarity for match in found.matches], best[expected], atol=1e-6)
+            assert (found.people, found.templates, found.other_models) == (people, people * each, 0)
+        await writer.enroll("t", "late", [new(probe)])
+        assert (await reader.identify("t", "m", probe, 1)).matches[0].person == "late"
+        await writer.delete_person("t", "p7")
+        assert all(match.person != "p7" for match in (await reader.identify("t", "m", embeddings[7, 0], 50)).matches)
+
+    run(url, use, replicas=2)
+
+
+def test_other_models_are_counted_and_never_compared(url: str) -> None:
+    mine, theirs = new(), new(model="n")
+
+    async def use(gallery: Gallery) -> None:
+        await gallery.enroll("t", "a", [mine, theirs])
+        found = await gallery.identify("t", "m", theirs.embedding, 5)
+        assert [match.similarity for match in found.matches] == [
+            pytest.approx(mine.embedding @ theirs.embedding, abs=1e-6)
+        ]
+        assert found.other_models == 1
+        assert not (await gallery.identify("t", "unknown", theirs.embedding, 5)).matches
+        assert not (await gallery.identify("u", "m", mine.embedding, 5)).matches  # another tenant
+
+    run(url, use)
+
+
+def test_concurrent_enrolments_of_two_replicas_keep_the_limits(url: str) -> None:
+    async def use(here: Gallery, there: Gallery) -> None:
+        jobs = [gallery.enroll("t", "a", [new()]) for _ in range(15) for gallery in (here, there)]
+        ended = await asyncio.gather(*jobs, return_exceptions=True)
+        codes = [one.code for one in ended if isinstance(one, RejectionError)]
+        assert codes == ["gallery_full"] * 10 and sum(not isinstance(one, BaseException) for one in ended) == 20
+        jobs = [
+            gallery.enroll("t", f"p{number}{at}", [new()])
+            for number in range(5)
+            for at, gallery in enumerate((here, there))
+        ]
+        ended = await asyncio.gather(*jobs, return_exceptions=True)
+        assert sum(not isinstance(one, BaseException) for one in ended) == 3  # and `a` make four
+        page = await here.people("t")
+        assert page.total == len(page.people) == 4 and {one.person: one.templates for one in page.people}["a"] == 20
+        assert (await there.identify("t", "m", unit(64), 9)).templates == 23
+
+    run(url, use, replicas=2, max_people=4)
+
+
+def test_a_repeated_enrolment_adds_nothing_and_one_template_can_go(url: str) -> None:
+    first, second = new(), new()
+
+    async def use(gallery: Gallery) -> None:
+        one = await gallery.enroll("t", "a", [first])
+        again = await gallery.enroll("t", "a", [first, second])
+        assert again.added == 1 and again.templates[0].id == one.templates[0].id
+        with refused("template_not_found"):
+            await gallery.delete_template("t", "a", "id")
+        assert (await gallery.delete_template("t", "a", one.templates[0].id)).images == [first.image]
+        await gallery.delete_template("t", "a", again.templates[1].id)
+        assert (await gallery.people("t")).total == 0
+        with refused("person_not_found"):
+            await gallery.delete_person("t", "a")
+
+    run(url, use)
+
+
+def test_paging_and_export(url: str) -> None:
+    templates = {f"p{number}": new() for number in range(7)}
+
+    async def use(gallery: Gallery) -> None:
+        for person, template in templates.items():
+            await gallery.enroll("t", person, [template])
+        seen: list[str] = []
+        after: str | None = ""
+        while after is not None:
+            page = await gallery.people("t", after=after, limit=3)
+            seen += [one.person for one in page.people]
+            after = page.next
+        assert sorted(seen) == sorted(templates)
+        records = {record.person: record.template async for record in gallery.export("t")}
+        assert records.keys() == templates.keys()
+        for person, template in templates.items():
+            np.testing.assert_array_equal(records[person].embedding, template.embedding)
+            assert records[person].image == template.image
+
+    run(url, use)
+
+
+@pytest.mark.parametrize("person", ["", " a", "a\n", "x" * 129])
+def test_impossible_ids_are_refused(url: str, person: str) -> None:
+    with refused("bad_request"):
+        run(url, lambda gallery: gallery.enroll("t", person, [new()]))
+
+
+def test_rotation_keeps_everyone_and_the_old_key_can_go(url: str) -> None:
+    template = new()
+    run(url, lambda gallery: gallery.enroll("t", "a", [template]))
+    assert run(url, lambda gallery: gallery.reseal("t"), ring=Keyring({"two": b"2" * 32, "one": b"1" * 32})) == 2
+
+    async def use(gallery: Gallery) -> None:
+        assert not (await gallery.enroll("t", "a", [replace(template)])).added
+        assert (await gallery.identify("t", "m", template.embedding, 1)).matches[0].person == "a"
+
+    # reseal alone must have moved the secret too
+    run(url, use, ring=Keyring({"two": b"2" * 32}))
+    with refused("gallery_unavailable"):
+        run(url, use, ring=Keyring({"one": b"1" * 32}))
+
+
+def test_garbage_is_no_partial_answer_and_can_be_erased(url: str) -> None:
+    client = redis.Redis.from_url(url)
+
+    async def use(gallery: Gallery) -> None:
+        pseudonym = (await gallery.enroll("t", "a", [new()])).pseudonym
+        await gallery.enroll("t", "b", [new()])
+        client.hset(f"eolgul:gallery:1:{{t}}:person:{pseudonym}", "bad", b"garbage")
+        with refused("gallery_unavailable"):
+            await gallery.identify("t", "m", unit(64), 1)
+        assert (await gallery.delete_person("t", "a")).templates == 2
+        assert [match.person for match in (await gallery.identify("t", "m", unit(64), 5)).matches] == ["b"]
+
+    run(url, use)
+
+
+def test_flushed_and_trimmed_logs_are_noticed(url: str) -> None:
+    client = redis.Redis.from_url(url)
+    template = new()
+
+    async def use(gallery: Gallery) -> None:
+        await gallery.enroll("t", "a", [template])
+        assert (await gallery.identify("t", "m", template.embedding, 1)).matches
+        for number in range(3):
+            await gallery.enroll("t", f"b{number}", [new()])
+        client.xtrim("eolgul:gallery:1:{t}:changes", maxlen=1, approximate=False)
+        assert (await gallery.identify("t", "m", template.embedding, 1)).people == 4
+        client.flushall()
+        assert not (await gallery.identify("t", "m", template.embedding, 1)).matches
+
+    run(url, use)
+
+
+def test_a_restricted_user_is_enough(url: str) -> None:
+    client = redis.Redis.from_url(url)
+    rules = ["reset", "on", ">pw", "~eolgul:*", "+@read", "+@write", "+@transaction", "+@connection", "-@dangerous"]
+    client.execute_command("ACL", "SETUSER", "limited", *rules)
+    template = new()
+
+    async def use(gallery: Gallery) -> None:
+        await gallery.enroll("t", "a", [template])
+        assert (await gallery.identify("t", "m", template.embedding, 1)).matches
+        assert (await gallery.people("t")).total == 1
+        await gallery.reseal("t")
+        await gallery.delete_person("t", "a")
+
+    run(url.replace("://", "://limited:pw@"), use)
+
+
+def test_a_dead_redis_is_unavailable() -> None:
+    with refused("gallery_unavailable"):
+        run("redis://127.0.0.1:1/0", lambda gallery: gallery.identify("t", "m", unit(64), 1))
+
+
+def test_the_audit_log_appends_a_line_an_action(tmp_path: Path) -> None:
+    for outcome in ("ok", "gallery_full"):
+        Audit(tmp_path / "audit.jsonl").write(
+            "enroll", tenant="t", key_id="k", person="p", templates=2, outcome=outcome
+        )
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [line["outcome"] for line in lines] == ["ok", "gallery_full"]
+    assert lines[0].keys() == {"time", "tenant", "key_id", "action", "person", "templates", "model", "outcome"}

@@ -1,0 +1,96 @@
+"""The pipeline in this process: policies, thresholds, what is refused before a network runs."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import tiny_package
+from support.serving import People, png
+
+from eolgul.errors import InputError
+from eolgul.model.package import DetectorSettings, EmbeddingContract, ModelPackage
+from eolgul.serving.inference.model import ServedModel
+from eolgul.serving.settings import Settings
+
+Build = Callable[..., ServedModel]
+
+
+@pytest.fixture
+def build(tmp_path: Path, detector_folder: Path) -> Build:
+    def make(**options: object) -> ServedModel:
+        package = tiny_package.write(tmp_path / str(len(list(tmp_path.iterdir()))), detector_folder, **options)
+        return ServedModel(package, Settings(model=package.path))
+
+    return make
+
+
+@pytest.fixture
+def crowd(people: People) -> bytes:
+    """Person A large, person B half as large, in one picture."""
+    left, right = (Image.open(io.BytesIO(data)).convert("RGB") for data in (people.a1, people.b1))
+    picture = Image.new("RGB", (left.width + right.width, left.height), "white")
+    picture.paste(left, (right.width // 2, 0))
+    picture.paste(right.resize((right.width // 2, right.height // 2)), (0, 0))
+    return png(picture)
+
+
+def test_the_largest_face_is_used(build: Build, people: People, crowd: bytes) -> None:
+    model = build()
+    alone, among = model.analyse(people.a1)[0], model.analyse(crowd)[0]
+    assert (alone.faces, among.faces) == (1, 2)
+    assert model.compare(alone.embedding, among.embedding).similarity > 0.97
+
+
+def test_policy_single_refuses_several(build: Build, people: People, crowd: bytes) -> None:
+    model = build(contract=EmbeddingContract(detector=DetectorSettings(which="single")))
+    assert model.analyse(people.a1)[0].faces == 1
+    with pytest.raises(InputError) as refusal:
+        model.analyse(crowd)
+    assert refusal.value.code == "several_faces"
+
+
+def test_the_threshold_of_the_calibration_decides(build: Build, people: People) -> None:
+    strict, lax = build(threshold=1.1), build(threshold=-1.0)
+    for model, word in ((strict, "different"), (lax, "same")):
+        verdict = model.compare(model.analyse(people.a1)[0].embedding, model.analyse(people.a2)[0].embedding)
+        assert verdict.word == word and verdict.same_at_threshold is (word == "same")
+        assert verdict.false_match_rate == model.calibration.fmr_at(verdict.similarity)
+
+
+def test_the_contract_is_honoured(build: Build, people: People) -> None:
+    plain = build().analyse(people.a1)[0].embedding
+    bgr = build(contract=EmbeddingContract(color="BGR")).analyse(people.a1)[0].embedding
+    assert plain @ bgr < 0.995
+
+
+def test_stages_are_timed(build: Build, people: People) -> None:
+    assert set(build().analyse(people.a1)[1]) == {"decode", "detect", "embed"}
+
+
+def test_a_config_that_contradicts_the_network_is_refused(tmp_path: Path, package: ModelPackage) -> None:
+    wrong = ModelPackage(package.artifact, package.backbone, 128, package.contract)
+    with pytest.raises(InputError, match="128 numbers"):
+        ServedModel(wrong, Settings(model=package.path))
+
+
+@pytest.mark.parametrize("size", [(41, 6000), (6000, 41), (53, 53)])
+def test_odd_sizes_have_no_face_and_do_no_harm(build: Build, size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    with pytest.raises(InputError) as refusal:
+        build().analyse(png(Image.fromarray(noise)))
+    assert refusal.value.code == "no_face"
+
+
+def test_inside_the_interval_of_the_threshold_nothing_is_decided(build: Build) -> None:
+    model = build(threshold=0.5)
+    low, high = model.calibration.threshold_interval
+    words = [model.judge(value).word for value in (low - 1e-6, low, 0.5, high - 1e-6, high)]
+    assert words == ["different", "undecided", "undecided", "undecided", "same"]
+    assert [model.judge(value).same_at_threshold for value in (0.4999, 0.5)] == [False, True]
+    below, above = model.judge(0.6).false_match_rate_interval or (None, None)
+    assert below is not None and above is not None and below <= model.judge(0.6).false_match_rate <= above

@@ -1,0 +1,67 @@
+"""A link to Redis ends in time, is left alone after a failure, comes back by itself, and tells no password."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from support.serving import RedisServer
+
+from eolgul.errors import InputError
+from eolgul.serving.redis_link import UNREACHABLE, RedisLink
+
+
+def test_a_paused_redis_costs_one_timeout_and_it_recovers(redis_server: RedisServer) -> None:
+    async def use() -> None:
+        link = RedisLink(redis_server.url, name="cache", timeout_s=0.2, pause_s=0.3)
+        try:
+            assert await link.run("ping", lambda client: client.ping()) is True
+            os.kill(redis_server.process.pid, signal.SIGSTOP)
+            try:
+                start = time.perf_counter()
+                assert [await link.run("ping", lambda client: client.ping()) for _ in range(20)] == [UNREACHABLE] * 20
+                assert time.perf_counter() - start < 1.5
+            finally:
+                os.kill(redis_server.process.pid, signal.SIGCONT)
+            await asyncio.sleep(0.4)
+            assert await link.run("ping", lambda client: client.ping()) is True
+        finally:
+            await link.close()
+
+    asyncio.run(use())
+
+
+def test_user_and_password_file(redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    client = redis.Redis.from_url(redis_server.url)
+    client.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">right-secret", "~*", "+@all")
+    file = tmp_path / "password"
+
+    async def ping() -> object:
+        link = RedisLink(
+            redis_server.url, name="cache", timeout_s=0.5, pause_s=0, username="reader", password_file=file
+        )
+        try:
+            return await link.run("whoami", lambda client: client.acl_whoami())
+        finally:
+            await link.close()
+
+    file.write_text("right-secret\n")
+    assert asyncio.run(ping()) == "reader"
+    file.write_text("wrong-secret\n")
+    assert asyncio.run(ping()) is UNREACHABLE
+    assert caplog.records and "secret" not in caplog.text
+
+
+def test_bad_settings_are_said_without_the_password(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        RedisLink("redis://h:1", name="cache", password_file=tmp_path / "none")
+    with pytest.raises(InputError, match="leave one out"):
+        RedisLink("redis://u:p@h:1", name="cache", username="x")
+    with pytest.raises(InputError, match="expected redis://") as caught:
+        RedisLink("http://u:hidden@h:1", name="cache")
+    assert "hidden" not in str(caught.value)

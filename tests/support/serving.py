@@ -1,0 +1,116 @@
+"""What the tests of serving share: pictures, a real Redis, a running service."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from eolgul.model.package import ModelPackage
+from eolgul.serving import launch
+
+MAX_IMAGE_BYTES = 1 << 20  # small, so that the tests of the cap are quick
+
+
+@dataclass(frozen=True)
+class People:
+    """Encoded pictures, PNG: person A twice, person B once."""
+
+    a1: bytes
+    a2: bytes
+    b1: bytes
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class RedisServer:
+    """A real Redis on a port of its own that can be killed, paused and started again."""
+
+    def __init__(self, executable: str) -> None:
+        self._executable, self.port = executable, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.process = subprocess.Popen([self._executable, *options], stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise RuntimeError("redis did not start")
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Service:
+    """A running service: an HTTP client and its metrics."""
+
+    client: httpx.Client
+
+    def verify(self, left: bytes, right: bytes) -> httpx.Response:
+        return self.client.post("/v1/verify", files={"image1": ("x", left), "image2": ("y", right)})
+
+    def embed(self, image: bytes) -> httpx.Response:
+        return self.client.post("/v1/embed", files={"image": ("x", image)})
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of one sample, 0 where there is none yet."""
+        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0.0
+
+
+def serve(
+    package: ModelPackage, redis_url: str, folder: Path, *, output: IO[bytes] | None = None, **settings: object
+) -> Iterator[Service]:
+    environment = (
+        dict(os.environ)
+        | {"EOLGUL_AUTH": "off", "EOLGUL_REQUESTS_PER_MINUTE": "0"}
+        | {f"EOLGUL_{name.upper()}": str(value) for name, value in settings.items()}
+    )
+    options = {
+        "model": package.path,
+        "redis_url": redis_url,
+        "home": folder,
+        "environment": environment,
+        "output": output,
+    }
+    with (
+        launch.running(port=free_port(), **options) as running,
+        httpx.Client(base_url=running.url, timeout=30) as client,
+    ):
+        yield Service(client)

@@ -1,0 +1,153 @@
+"""Promotion: the better model wins, a worse one or a tie does not, and what is published is what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.registry import OTHER_DATA, evaluation, history, model
+
+from eolgul.errors import InputError
+from eolgul.model.package import ModelPackage
+from eolgul.promote import needs_current_evaluation, promote
+from eolgul.registry.store import download, model_uri, read_production
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path / "registry")
+    return f"{request.getfixturevalue('s3')}/registry-{tmp_path.name}"
+
+
+def test_first_better_worse_tie(place: str, tmp_path: Path) -> None:
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    assert first.promoted
+    served = download(place, first.digest)
+    assert (served.path / "calibration.json").read_text() == json.dumps({"threshold": 0.4, "for": "ea"})
+    assert (served.path / "model.onnx").read_bytes() == (a / "model.onnx").read_bytes()
+    assert served.artifact.synthetic  # the evaluation was made on drawn people, and the package says so
+
+    for fnmr in (0.3, 0.2):  # worse, and a tie
+        kept = promote(b, evaluation(tmp_path / f"eb{fnmr}", b, fnmr=fnmr), place)
+        assert not kept.promoted
+        assert any("not lower" in reason for reason in kept.reasons)
+        production = read_production(place)
+        assert production is not None and production.digest == first.digest
+
+    second = promote(b, evaluation(tmp_path / "eb", b, fnmr=0.1), place)
+    production = read_production(place)
+    assert second.promoted and production is not None
+    assert (production.digest, production.previous) == (second.digest, first.digest)
+    assert download(place, first.digest).digest == first.digest  # the old one stays, to roll back to
+    assert [entry["promoted"] for entry in history(place)] == [True, False, False, True]
+
+
+def test_a_model_no_better_than_chance_is_not_even_the_first(tmp_path: Path) -> None:
+    a = model(tmp_path / "a", 1)
+    kept = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.9, auc_low=0.48), str(tmp_path / "registry"))
+    assert not kept.promoted
+    assert read_production(str(tmp_path / "registry")) is None
+    forced = promote(a, tmp_path / "ea", str(tmp_path / "registry"), force=True)
+    assert forced.promoted and "force" in forced.reasons[-1]
+
+
+def test_figures_of_another_model_promote_nothing(tmp_path: Path) -> None:
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    with pytest.raises(InputError, match="evaluates another model"):
+        promote(b, evaluation(tmp_path / "ea", a, fnmr=0.1), str(tmp_path / "registry"))
+    assert not (tmp_path / "registry").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_an_evaluation_without_a_threshold_promotes_nothing(tmp_path: Path, force: bool) -> None:
+    """Benchmarks alone give no calibration, and serving would have no verdict to give: not even force helps."""
+    a = model(tmp_path / "a", 1)
+    place, measured = str(tmp_path / "registry"), evaluation(tmp_path / "ea", a, fnmr=0.1)
+    (measured / "calibration.json").unlink()
+    card = json.loads((measured / "evaluation.json").read_bytes())
+    del card["files"]["calibration.json"]
+    (measured / "evaluation.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"has no calibration\.json; evaluate with the dataset"):
+        promote(a, measured, place, force=force)
+    assert not (tmp_path / "registry").exists()
+
+
+def test_figures_from_other_data_are_not_compared(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2, OTHER_DATA)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    candidate = evaluation(tmp_path / "eb", b, fnmr=0.1, data=OTHER_DATA)
+    assert needs_current_evaluation(candidate, place)
+    with pytest.raises(InputError, match="evaluated on other data"):
+        promote(b, candidate, place)
+    production = download(place, first.digest).path
+    with pytest.raises(InputError, match="other data than"):
+        wrong = evaluation(tmp_path / "wrong", production, fnmr=0.2)
+        promote(b, candidate, place, current_evaluation=wrong)
+    with pytest.raises(InputError, match="another model than production"):
+        promote(b, candidate, place, current_evaluation=candidate)
+    current = evaluation(tmp_path / "current", production, fnmr=0.05, data=OTHER_DATA)
+    assert not promote(b, candidate, place, current_evaluation=current).promoted
+    current = evaluation(tmp_path / "current2", production, fnmr=0.15, data=OTHER_DATA)
+    assert promote(b, candidate, place, current_evaluation=current).promoted
+
+
+def test_the_same_model_again_changes_nothing(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a = model(tmp_path / "a", 1)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    again = promote(a, tmp_path / "ea", place)
+    assert again.promoted and again.digest == first.digest
+    assert len(history(place)) == 1
+
+
+def test_a_model_that_was_changed_after_its_promotion_is_not_loaded(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a = model(tmp_path / "a", 1)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    weights = Path(model_uri(place, first.digest)) / "model.onnx"
+    data = bytearray(weights.read_bytes())
+    data[200] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.onnx.*sha256"):
+        download(place, first.digest)
+
+
+@pytest.mark.parametrize("pointer", [b"{", b"[]", b'{"digest": "../../etc"}', b'{"digest": 5, "promoted_at": ""}'])
+def test_a_malformed_pointer_is_said(tmp_path: Path, pointer: bytes) -> None:
+    (tmp_path / "production.json").write_bytes(pointer)
+    with pytest.raises(InputError, match=r"production\.json"):
+        read_production(str(tmp_path))
+
+
+def test_the_served_package_opens_and_its_digest_is_its_manifests(tmp_path: Path) -> None:
+    import hashlib
+
+    place = str(tmp_path / "registry")
+    a = model(tmp_path / "a", 1)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    folder = Path(model_uri(place, first.digest))
+    assert hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() == first.digest
+    assert ModelPackage.open(folder).digest == first.digest
+
+
+def test_a_model_measured_on_other_people_than_it_was_held_back_from_is_refused(tmp_path: Path) -> None:
+    """Another split of the same people: its test people may be this model's training people."""
+    a = model(tmp_path / "a", 1)
+    with pytest.raises(InputError, match="another dataset than the model learned from"):
+        promote(a, evaluation(tmp_path / "ea", a, fnmr=0.1, data=OTHER_DATA), str(tmp_path / "registry"))
+    assert not (tmp_path / "registry").exists()
+
+
+def test_force_gets_past_a_broken_production_model(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    (Path(model_uri(place, first.digest)) / "model.onnx").unlink()
+    candidate = evaluation(tmp_path / "eb", b, fnmr=0.3)
+    with pytest.raises(InputError, match=r"model\.onnx"):
+        promote(b, candidate, place)
+    assert promote(b, candidate, place, force=True).promoted

@@ -1,0 +1,116 @@
+"""Steps at the places where artifacts lie: from S3 and to S3 they make what they make on the disk."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eolgul import steps, storage
+from eolgul.artifact import open_artifact
+from eolgul.errors import InputError
+from eolgul.formats.insightface import write_bin, write_rec
+from eolgul.model.package import DetectorSettings
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    raw = tmp_path_factory.mktemp("raw")
+    write_rec(raw / "faces", [(number // 2, picture(number)) for number in range(6)], height=8, width=8)
+    (raw / "faces" / "synthetic.json").write_text(json.dumps({"synthetic": True}))
+    write_bin(raw / "lfw.bin", [picture(number) for number in range(4)], [True, False])
+    (raw / "lfw.bin.synthetic.json").write_text(json.dumps({"synthetic": True}))
+    for number in range(3):
+        (raw / "photos" / f"p{number}").mkdir(parents=True)
+        (raw / "photos" / f"p{number}" / "1.png").write_bytes(picture(number))
+    return raw
+
+
+@pytest.mark.parametrize("name", ["faces", "faces/train.rec", "lfw.bin", "photos"])
+def test_s3_and_disk_give_one_digest(s3: str, raw: Path, tmp_path: Path, name: str) -> None:
+    """What lies beside a `.rec` or a `.bin` (index, property, synthetic mark) counts there as it does here."""
+    place = f"{s3}/steps/{name.replace('/', '-')}"
+    storage.publish(raw, f"{place}/raw")
+    here = steps.extract(str(raw / name), str(tmp_path / "out"))
+    there = steps.extract(f"{place}/raw/{name}", f"{place}/out")
+    assert there["digest"] == here["digest"] and there["artifact"] == f"{place}/out"
+    assert there["synthetic"] is (name != "photos")
+    assert {key: there[key] for key in ("images", "identities", "rejected")} == {
+        key: here[key] for key in ("images", "identities", "rejected")
+    }
+    assert open_artifact(storage.fetch(f"{place}/out"), check="sha256").digest == here["digest"]
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_no_step_writes_over_its_input(s3: str, raw: Path, tmp_path: Path, where: str) -> None:
+    base = str(tmp_path) if where == "disk" else f"{s3}/over"
+    place, beside = f"{base}/x", f"{base}/beside"
+    digest = steps.extract(str(raw / "photos"), place)["digest"]
+    settings = DetectorSettings()
+    for step in (
+        lambda: steps.align(place, f"{place}/", settings=settings),
+        lambda: steps.align(place, base, settings=settings),
+        lambda: steps.assemble([beside, place], place),
+        lambda: steps.train(place, place, recipe="demo"),
+        lambda: steps.evaluate(place, beside, [], place),
+        lambda: steps.evaluate(beside, place, [], place),
+        lambda: steps.evaluate(beside, beside, [place], place),
+        lambda: steps.extract(place, place),
+    ):
+        with pytest.raises(InputError, match=rf"^{base}\S* is to be written but holds the input {place}; "):
+            step()
+    assert open_artifact(storage.fetch(place), check="sha256").digest == digest
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [("faces/train.rec", ["faces/train.idx", "faces/property", "faces/synthetic.json"]), ("lfw.bin", ["lfw.bin.synthetic.json"])],
+)  # fmt: skip
+def test_what_is_gone_from_beside_a_source_is_not_used(s3: str, raw: Path, name: str, others: list[str]) -> None:
+    place = f"{s3}/beside/{name}"
+    storage.publish(raw, place)
+    local = steps._raw(f"{place}/{name}")
+    root = local.parents[len(Path(name).parts) - 1]
+    assert all((root / other).is_file() for other in others if (raw / other).is_file())
+    assert (root / others[-1]).is_file()
+    bucket, _, key = place.removeprefix("s3://").partition("/")
+    for other in others:
+        storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/{other}")
+    assert steps._raw(f"{place}/{name}") == local and local.is_file()
+    assert not any((root / other).exists() for other in others)
+    if name == "lfw.bin":
+        assert steps.extract(f"{place}/{name}", f"{place}-out")["synthetic"] is False
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("s3://bucket/raw/faces/train.rec", "faces"),
+        ("s3://bucket/raw/faces/", "faces"),
+        ("/data/lfw.bin", "lfw"),
+        ("/data/my.photos", "my_photos"),
+        ("other.rec", "other"),
+        (".", "source"),
+    ],
+)
+def test_names_of_sources(source: str, name: str) -> None:
+    assert steps.source_name(source) == name
+
+
+def test_sources_of_one_name_are_refused() -> None:
+    steps.check_names(["/a/x", "/a/y"])
+    with pytest.raises(InputError, match=r"/a/x and /b/x are both called 'x'"):
+        steps.check_names(["/a/x", "/b/x"])
+    with pytest.raises(InputError, match="both called"):
+        steps.check_names(["/a/faces/train.rec", "s3://bucket/faces"])
