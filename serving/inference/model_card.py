@@ -16,7 +16,10 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from pydantic import BaseModel, ValidationError
 
-from eolgul.evaluation.schema import AtThreshold, Metrics
+from eolgul.errors import InputError
+from eolgul.evaluation.bootstrap import Interval
+from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.schema import AtThreshold
 
 _BELOW = 2  # the card's first heading stands below the page's own h1 and h2
 
@@ -33,7 +36,7 @@ class Training(BaseModel):
 
 
 class Figures(BaseModel):
-    """What a model scores on one set, as metrics.json has it but for its details (`eolgul.evaluation.schema.Set`)."""
+    """What a model scores on one set, as metrics.json has it but for its details (`eolgul.evaluation.schema.SetFigures`)."""
 
     name: str
     kind: str
@@ -41,9 +44,9 @@ class Figures(BaseModel):
     pairs: int
     accuracy: float
     accuracy_std: float
-    accuracy_interval: list[float] | None
+    accuracy_interval: Interval | None
     auc: float | None
-    auc_interval: list[float] | None
+    auc_interval: Interval | None
     eer: float | None
     at_threshold: AtThreshold | None
 
@@ -70,18 +73,18 @@ def training(package: Path, digest: str) -> Training | None:
 def figures(package: Path, digest: str) -> tuple[Figures, ...]:
     """From metrics.json, a set each; empty for a model that was not evaluated, or in other terms."""
     try:
-        metrics = Metrics.model_validate(_read(package / "evaluation" / "metrics.json"))
-    except ValidationError:
+        metrics = read_metrics(package / "evaluation")
+    except InputError:
         return ()
     return tuple(
         Figures(
-            **one.model_dump(include={"name", "kind", "synthetic", "pairs", "auc", "auc_interval", "eer"}),
-            accuracy=one.accuracy.mean,
-            accuracy_std=one.accuracy.std,
-            accuracy_interval=one.accuracy.interval,
-            at_threshold=one.at_threshold,
+            **item.model_dump(include={"name", "kind", "synthetic", "pairs", "auc", "auc_interval", "eer"}),
+            accuracy=item.accuracy.mean,
+            accuracy_std=item.accuracy.std,
+            accuracy_interval=item.accuracy.interval,
+            at_threshold=item.at_threshold,
         )
-        for one in metrics.sets.values()
+        for item in metrics.sets.values()
     )
 
 

@@ -197,7 +197,10 @@ def import_weights(weights: str, out: str, *, layout: str, backbone: str | None 
 
 
 def evaluate(model: str, dataset: str, benchmarks: Sequence[str], out: str, **options: Any) -> Facts:
-    """Step 5; `dataset` "" measures on the benchmarks alone. `options` are those of `eolgul.evaluate.step.evaluate`."""
+    """Step 5; `dataset` "" measures on the benchmarks alone. `options` are those of `eolgul.evaluate.step.evaluate`.
+
+    The facts include `metrics`, the figures (`eolgul.evaluation.schema.Metrics`).
+    """
     from eolgul.evaluate.step import evaluate as step
     from eolgul.evaluation.reader import read_metrics
 
@@ -228,7 +231,7 @@ def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
     """Two Evaluations on the same data: the paired difference of every figure, and whether the first would win."""
     from eolgul.evaluation.compare import compare as step
 
-    return step(storage.fetch(candidate), storage.fetch(current), seed=seed)
+    return step(storage.fetch(candidate), storage.fetch(current), seed=seed).to_json()
 
 
 def promote(

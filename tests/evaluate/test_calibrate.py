@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from support.evaluation import some_pairs
 
 from eolgul.errors import InputError
-from eolgul.evaluate.calibrate import AllPairs, calibrate
+from eolgul.evaluate.calibrate import AllPairScores, calibrate
 from eolgul.model.calibration import Calibration
 
 
-def shares(pairs: AllPairs, threshold: float) -> tuple[float, float]:
+def shares(pairs: AllPairScores, threshold: float) -> tuple[float, float]:
     impostor, genuine = pairs.impostor.astype(np.float64), pairs.genuine.astype(np.float64)
     return float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
 
@@ -134,8 +134,8 @@ def test_the_likelihood_ratio_rises_and_is_held_beyond_what_was_seen() -> None:
         ({"threshold_interval": [0.1]}, "ValueError"),
         ({"threshold_interval": [-1.0, -0.9]}, "outside"),
         ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1]}}, "as many"),
-        ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1, 0.2]}}, "never in false match rate"),
-        ({"table": {"similarity": [0.2, 0.1], "fmr": [0.2, 0.1]}}, "rise in similarity"),
+        ({"table": {"similarity": [0.1, 0.2], "fmr": [0.1, 0.2]}}, "no rising false match rate"),
+        ({"table": {"similarity": [0.2, 0.1], "fmr": [0.2, 0.1]}}, "rising similarity"),
         ({"table": {"similarity": [], "fmr": []}}, "at least one"),
         ({"table": 3}, "TypeError"),
     ],

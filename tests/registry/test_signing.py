@@ -63,7 +63,7 @@ def test_an_unsigned_model_is_refused_until_it_is_signed(
         download(place, digest, trusted)
     assert download(place, digest).digest == digest  # where no key is asked for
     again = promote(tmp_path / "m1", tmp_path / "e1", place, signing_key=key)
-    assert again.reasons == ("this very model is in production already",)
+    assert again.reasons == ("this model is in production already",)
     assert download(place, digest, trusted).digest == digest
 
 
@@ -160,7 +160,7 @@ def test_going_back(place: str, tmp_path: Path, key: SigningKey, trusted: Truste
     assert download(place, first, trusted).digest == first
     assert roll_back(place, second).digest == second  # and forth
     before = len(history(place))
-    assert roll_back(place, second).reasons == ("this very model is in production already",)
+    assert roll_back(place, second).reasons == ("this model is in production already",)
     assert len(history(place)) == before
 
 

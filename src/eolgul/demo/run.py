@@ -23,7 +23,8 @@ from eolgul.dataset import FaceDataset
 from eolgul.demo import data, embedded
 from eolgul.demo.options import Options
 from eolgul.errors import InputError
-from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.reader import HELD_OUT, read_metrics
+from eolgul.evaluation.schema import Metrics, SetFigures
 from eolgul.images.decode import EXTENSIONS, decode, encode_png, probe
 from eolgul.registry.store import Production, download, read_production
 from eolgul.train.recipe import Recipe
@@ -111,8 +112,8 @@ def _road(
             "model": production.digest,
             "verdicts": verdicts,
             "metrics_moved": moved,
-            "held_out": _headline(metrics["sets"]["held-out"]),
-            "threshold": metrics["calibration"]["threshold"],
+            "held_out": _headline(metrics.sets[HELD_OUT]),
+            "threshold": None if metrics.calibration is None else metrics.calibration.threshold,
             "report": str(report),
             "page": service.page,
             "data": str(raw.local),
@@ -221,19 +222,26 @@ def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {"accuracy": figures["accuracy"], "auc": figures["auc"], "eer": figures["eer"], "pairs": figures["pairs"]}
+def _headline(figures: SetFigures) -> dict[str, Any]:
+    return figures.model_dump(mode="json", include={"accuracy", "auc", "eer", "pairs"})
 
 
-def _tell_figures(metrics: Mapping[str, Any], say: _Narrator) -> None:
-    kind = "drawn people (synthetic)" if metrics["synthetic"] else "people"
-    for name, figures in metrics["sets"].items():
-        at = figures["at_threshold"]
+def _tell_figures(metrics: Metrics, say: _Narrator) -> None:
+    kind = "drawn people (synthetic)" if metrics.synthetic else "people"
+    for name, figures in metrics.sets.items():
+        threshold = figures.at_threshold
+        if threshold is None:  # the demo always calibrates one
+            continue
         say(
-            f"  {name}: {figures['pairs']} pairs of {kind} it never saw: accuracy {100 * figures['accuracy']['mean']:.2f} ± "
-            f"{100 * figures['accuracy']['std']:.2f} %, AUC {figures['auc']:.4f}, EER {100 * figures['eer']:.2f} %; "
-            f"at the one threshold FMR {100 * at['fmr']:.2f} %, FNMR {100 * at['fnmr']:.2f} %"
+            f"  {name}: {figures.pairs} pairs of {kind} the model never saw: accuracy "
+            f"{_percent(figures.accuracy.mean)} ± {_percent(figures.accuracy.std)}, AUC {figures.auc:.4f}, "
+            f"EER {_percent(figures.eer)}; at the one threshold FMR {_percent(threshold.fmr)}, "
+            f"FNMR {_percent(threshold.fnmr)}"
         )
+
+
+def _percent(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{100 * rate:.2f} %"
 
 
 def _verify(

@@ -1,6 +1,6 @@
 """The calibration of a model: its threshold, and the false match rate of a threshold at any similarity.
 
-Step 5 makes it (`eolgul.evaluate.calibrate`); serving gives verdicts with it, so only numpy is imported here.
+Evaluation computes it (`eolgul.evaluate.calibrate`) and serving gives verdicts with it, so this module needs only numpy.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 
@@ -29,10 +30,10 @@ _COUNTS = ("subjects", "genuine_pairs", "impostor_pairs", "subject_pairs", "resa
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodMap:
-    """From similarity to log-likelihood ratio (natural logarithm): `slope` * similarity + `offset`.
+    """From cosine similarity to log-likelihood ratio (natural logarithm): `slope` * similarity + `offset`.
 
-    `cllr` and `min_cllr` (bits) say on the calibration people what the ratios cost, and what the best monotone map
-    would. Beyond `lowest` and `highest`, the scores seen, the ratio is held: nothing is extrapolated.
+    Nothing is extrapolated: below `lowest` and above `highest`, the extreme scores of the calibration people, the ratio
+    stays constant. `cllr` is the cost of the ratios on those people in bits, `min_cllr` that of the best monotone map.
     """
 
     slope: float
@@ -43,8 +44,13 @@ class LikelihoodMap:
     min_cllr: float
 
     def at(self, similarity: float) -> float:
-        """How much this similarity speaks for one person (above 0) or for two (below 0)."""
+        """How strongly a similarity supports one person (above 0) or two (below 0)."""
         return self.slope * min(max(similarity, self.lowest), self.highest) + self.offset
+
+    def ratios(self, similarity: NDArray[Any]) -> NDArray[np.float64]:
+        """The same for an array of similarities: float64, N."""
+        limited = np.clip(similarity.astype(np.float64), self.lowest, self.highest)
+        return np.asarray(self.slope * limited + self.offset, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Calibration:
     `fmr_target` is the rate the threshold was chosen for: `fmr_requested`, or `fmr_floor` = 1 / `subject_pairs` where
     the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
     95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
-    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold put there, `llr` to a
+    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold at it, `llr` to a
     log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % bootstrap
     interval over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; the histograms count the scores
     in bins of equal width from -1 to 1 (all four are empty in files of older versions).
@@ -83,27 +89,27 @@ class Calibration:
     histogram_impostor: tuple[int, ...] = ()
 
     def same(self, similarity: float) -> bool:
-        """The verdict on a cosine similarity."""
+        """Whether a cosine similarity means one person."""
         return similarity >= self.threshold
 
     def fmr_at(self, similarity: float) -> float:
-        """The false match rate of a threshold put at `similarity`: how often strangers look at least this alike.
+        """The false match rate of a threshold at `similarity`: how often strangers are at least this similar.
 
-        A step function that never rises with similarity, never understates what was observed, and never returns less
-        than `fmr_floor`, however high the similarity: the data says nothing beyond it. Below the table it is 1.
+        A step function that never rises with similarity, never understates the observed rate, and never returns less
+        than `fmr_floor`, however high the similarity: the data supports no finer rate. Below the table it is 1.
         """
         row = bisect_right(self.table_similarity, similarity) - 1
         return 1.0 if row < 0 else max(self.table_fmr[row], self.fmr_floor)
 
     def fmr_interval_at(self, similarity: float) -> tuple[float, float] | None:
-        """The 95 % interval of `fmr_at`, None where the file holds none; (0, 1) below the table."""
+        """The 95 % interval of `fmr_at`; (0, 1) below the table, None where the calibration has no intervals."""
         if not self.table_fmr_low:
             return None
         row = bisect_right(self.table_similarity, similarity) - 1
         return (0.0, 1.0) if row < 0 else (self.table_fmr_low[row], self.table_fmr_high[row])
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the table, as JSON values."""
+        """Everything except the table, as JSON values."""
         value = asdict(self)
         for name in _TABLE.values():
             del value[name]
@@ -112,13 +118,17 @@ class Calibration:
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """The value `calibration.json` holds."""
+        """The value that `calibration.json` contains."""
         table = {key: list(getattr(self, name)) for key, name in _TABLE.items() if getattr(self, name)}
         return {"format": FORMAT, **self.summary(), "table": table}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote. InputError names what is missing, of a wrong type or contradicts itself."""
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: Something is missing, has a wrong type or contradicts another value.
+        """
         try:
             if value["format"] != FORMAT:
                 raise InputError(f"calibration: format {value['format']!r}, expected {FORMAT}")
@@ -128,7 +138,7 @@ class Calibration:
             table = dict(value["table"])
             tables: dict[str, Any] = {name: tuple(map(float, table.get(key, ()))) for key, name in _TABLE.items()}
             histograms: dict[str, Any] = {name: tuple(map(int, value.get(name, ()))) for name in _HISTOGRAMS}
-            made = cls(
+            calibration = cls(
                 **numbers,
                 **counts,
                 threshold_interval=(float(low), float(high)),
@@ -138,34 +148,36 @@ class Calibration:
                 llr=_likelihood(value.get("llr")),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"calibration: {type(error).__name__} at {error}; expected what step 5 writes") from error
-        made._check()
-        return made
+            raise InputError(
+                f"calibration: {type(error).__name__} at {error}; expected what evaluate writes"
+            ) from error
+        calibration._check()
+        return calibration
 
     def _check(self) -> None:
         numbers = [getattr(self, name) for name in _NUMBERS] + [*self.threshold_interval]
         similarity, fmr = np.asarray(self.table_similarity), np.asarray(self.table_fmr)
         if not all(math.isfinite(number) for number in numbers):
-            raise InputError("calibration: holds a number that is not finite")
+            raise InputError("calibration: contains a number that is not finite")
         if not self.threshold_interval[0] <= self.threshold <= self.threshold_interval[1]:
-            raise InputError("calibration: its threshold lies outside the threshold's interval")
+            raise InputError("calibration: its threshold lies outside its threshold_interval")
         if self.fmr_basis not in ("requested", "finest_supported"):
             raise InputError(f"calibration: fmr_basis {self.fmr_basis!r}, expected requested or finest_supported")
         if not 0 < self.fmr_floor <= self.fmr_target <= 1:
             raise InputError("calibration: expected 0 < fmr_floor <= fmr_target <= 1")
         if len(similarity) == 0 or similarity.shape != fmr.shape or not np.all(np.isfinite(similarity)):
-            raise InputError("calibration: its table needs as many finite similarities as rates, at least one")
+            raise InputError("calibration: expected as many finite similarities as rates in its table, at least one")
         if np.any(np.diff(similarity) <= 0) or np.any(np.diff(fmr) > 0) or not np.all((fmr >= 0) & (fmr <= 1)):
-            raise InputError("calibration: its table must rise in similarity and never in false match rate")
+            raise InputError("calibration: expected a table with rising similarity and no rising false match rate")
         ends = [np.asarray(values) for values in (self.table_fmr_low, self.table_fmr_high)]
         if len(ends[0]) and not (
             ends[0].shape == ends[1].shape == fmr.shape and np.all((ends[0] <= fmr) & (fmr <= ends[1]) & (ends[0] >= 0))
         ):
-            raise InputError("calibration: its table's intervals must hold their rates, one each")
+            raise InputError("calibration: expected one interval around each rate of its table")
         if any(count < 0 for name in _HISTOGRAMS for count in getattr(self, name)):
-            raise InputError("calibration: a histogram holds a negative count")
+            raise InputError("calibration: a histogram contains a negative count")
         if self.llr is not None and not all(math.isfinite(number) for number in asdict(self.llr).values()):
-            raise InputError("calibration: holds a number that is not finite")
+            raise InputError("calibration: contains a number that is not finite")
 
 
 def _likelihood(value: dict[str, Any] | None) -> LikelihoodMap | None:
