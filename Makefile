@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 
 install: $(STAMP)  ## Make .venv and install pinned versions (a second call installs nothing)
 
-demo: $(STAMP)  ## The whole road on drawn people, or SOURCE=<folder of identity/image files>
+demo: $(STAMP)  ## Everything on this machine, on drawn people, or SOURCE=<folder of identity/image files>
 	@$(BIN)/eolgul demo $(DEMO_OPTIONS)
 
 test: $(STAMP)  ## Every test that this machine can run; the others say why they are skipped
