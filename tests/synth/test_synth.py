@@ -40,9 +40,9 @@ from eolgul.synth import (
     population,
 )
 from eolgul.synth.crop import TEMPLATE, similarity
-from eolgul.synth.crowd import Faces
 from eolgul.synth.mesh import load_base, shape_parameters, subdivision, vertex_normals
 from eolgul.synth.person import head
+from eolgul.synth.plans import Faces
 from eolgul.synth.proportions import measures, plausible
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, camera_angles, free_camera, light
@@ -104,10 +104,10 @@ def test_nobody_resembles_anybody_before_them(monkeypatch: pytest.MonkeyPatch) -
     # A stricter rule is kept too, which shows that it is the rule that keeps people apart.
     strict = 2 * nearest(150)
     monkeypatch.setattr(population, "_NEAR", strict)
-    population._crowd.cache_clear()
+    population._block.cache_clear()
     assert nearest(60) >= strict
     monkeypatch.undo()
-    population._crowd.cache_clear()
+    population._block.cache_clear()
     # Who person 40 is does not depend on who was asked for, nor in which order.
     assert [p.index for p in people(3, 39, 3)] == [39, 40, 41]
     assert draw_person(3, 40) == alone
@@ -389,7 +389,7 @@ def test_two_processes_do_not_draw_the_same_output(tmp_path: Path) -> None:
 
 def test_foreign_folders_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(InputError, match="not synthetic"):
+    with pytest.raises(InputError, match="was not drawn by"):
         draw_kface(tmp_path, people=1, selection=SMALL, workers=1)
     assert (tmp_path / "mine.txt").read_text() == "precious"
 
