@@ -1,14 +1,108 @@
-"""The two ways a step can end badly without being a bug: bad input, and a place that is not there."""
+"""The error that every step raises for bad input, and the reasons why a single input does not become an image."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
+
 
 class InputError(Exception):
-    """Bad input, said in one sentence that names the file, the place in it and what was expected.
+    """Bad input, described in one sentence: the file, the place in it, what is wrong and what was expected.
 
-    The command line prints the sentence and exits with 2; serving turns `code` into a problem document.
+    The command line prints the sentence and exits with status 2; serving turns `code` into a problem document.
     """
 
     def __init__(self, message: str, code: str = "bad_input") -> None:
+        """`code` is a stable name of the kind of error for programs; a `Reason` where one image is at fault."""
         super().__init__(message)
         self.code = code
+
+
+class Reason(StrEnum):
+    """Every reason code of a FaceDataset's `rejected.parquet`. Each value is stored as it is written here."""
+
+    # The face: alignment got pixels but no usable face from them.
+    NO_FACE = "no_face"
+    """No face was detected, or none at the annotated place."""
+    SEVERAL_FACES = "several_faces"
+    """More than one face was detected and the policy `single` accepts only one."""
+    TOO_SMALL = "too_small"
+    """The image or the distance between the eyes is below the smallest usable size."""
+
+    # The image file: its bytes are there but give no usable pixels.
+    NOT_AN_IMAGE = "not_an_image"
+    """The bytes are not an image, or their decoding fails."""
+    UNDECODABLE = "undecodable"
+    """The header names an image format, but the data breaks its rules."""
+    TRUNCATED = "truncated"
+    """The image data ends before its end marker or stated length."""
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    """An image of a format that is not accepted (GIF, TIFF, BMP, HEIF, AVIF)."""
+    TOO_LARGE = "too_large"
+    """More pixels than the decoder accepts."""
+
+    # The source: the container, the file system or the data about the image is at fault.
+    UNREADABLE = "unreadable"
+    """The file system does not give the file's bytes."""
+    BAD_RECORD = "bad_record"
+    """A RecordIO record is damaged or holds no image."""
+    WRONG_SIZE = "wrong_size"
+    """The image does not have the width and height that the source states for it."""
+    BAD_ANNOTATION = "bad_annotation"
+    """The annotation file beside the image cannot be read."""
+    BAD_NAME = "bad_name"
+    """The file's name cannot be stored or leads out of the source."""
+    DUPLICATE_KEY = "duplicate_key"
+    """An earlier image of the source has the same key."""
+    NO_IDENTITY = "no_identity"
+    """The image does not lie in an identity's folder."""
+    UNKNOWN_IDENTITY = "unknown_identity"
+    """The label is not an identity number, or not one of those that the source states."""
+    UNKNOWN_CONDITION = "unknown_condition"
+    """The path does not have the form of K-FACE's tree with its names."""
+
+    @property
+    def is_acquisition_failure(self) -> bool:
+        """Whether this counts for the failure-to-acquire rate (ISO/IEC 19795-1).
+
+        True where an image was presented and no usable face sample came of it; false where the source's bookkeeping or
+        storage is at fault, which says nothing about faces.
+        """
+        return self in _ACQUISITION_FAILURES
+
+
+_ACQUISITION_FAILURES = frozenset(
+    {
+        Reason.NO_FACE,  # the sample could not be located
+        Reason.SEVERAL_FACES,  # the sample could not be told from others
+        Reason.TOO_SMALL,  # the sample is below the quality that the system asks for
+        Reason.NOT_AN_IMAGE,  # an image was presented; its pixels cannot be had
+        Reason.UNDECODABLE,  # likewise
+        Reason.TRUNCATED,  # likewise: what a broken capture or transfer leaves
+        Reason.UNSUPPORTED_FORMAT,  # likewise: the system refuses the image as presented
+        Reason.TOO_LARGE,  # likewise
+    }
+)
+# Not failures to acquire: `unreadable` and `bad_record` are faults of storage, before any image was presented;
+# `wrong_size`, `bad_annotation`, `bad_name`, `no_identity`, `unknown_identity` and `unknown_condition` are faults of the
+# source's description; a `duplicate_key` is an image that is counted already or whose name is taken.
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one input does not become an image: a code for programs and a sentence for people."""
+
+    code: Reason
+    detail: str
+
+    @classmethod
+    def from_error(cls, error: InputError) -> Rejection:
+        """The rejection that an error about one image describes; an error about something else is raised again.
+
+        Raises:
+            InputError: `error` itself, when its code is not a `Reason`.
+        """
+        try:
+            return cls(Reason(error.code), str(error))
+        except ValueError:
+            raise error from None

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eolgul import storage
-from eolgul.artifact import sha256_file
 from eolgul.demo.options import DemoOptions
 from eolgul.errors import InputError
+from eolgul.files import sha256_file
 from eolgul.steps import source_name
 
 Say = Callable[[str], None]

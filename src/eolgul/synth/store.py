@@ -6,24 +6,20 @@ records when it is called again, and ends with the same bytes as one that was no
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import importlib.metadata
 import json
-import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eolgul.artifact import tell_replaced
 from eolgul.errors import InputError
+from eolgul.files import atomic_file, empty_folder, remove, replace_folder, warn_replaced, work_folder, write_atomic
 from eolgul.synth.mesh import Reals
 
 # Raised whenever the same seed gives other pixels.
@@ -60,6 +56,10 @@ class WorkFolder:
         self.path, self.product, self._records = path, path / "product", path / "people"
         self._records.mkdir(parents=True, exist_ok=True)
 
+    def has_any(self) -> bool:
+        """Whether any person is finished."""
+        return self._records.is_dir() and any(self._records.iterdir())
+
     def has(self, number: int) -> bool:
         """Whether person `number` has a complete record."""
         path = self._path(number)
@@ -67,9 +67,7 @@ class WorkFolder:
 
     def write(self, number: int, shots: Sequence[Shot]) -> None:
         """Write the record of a finished person; it appears when it is complete."""
-        path = self._path(number)
-        partial = path.with_suffix(".new")
-        with partial.open("wb") as file:
+        with atomic_file(self._path(number)) as new, new.open("wb") as file:
             np.savez(
                 file,
                 names=np.array([shot.name for shot in shots]),
@@ -77,7 +75,6 @@ class WorkFolder:
                 sizes=np.array([len(shot.data) for shot in shots], np.int64),
                 data=np.frombuffer(b"".join(shot.data for shot in shots), np.uint8),
             )
-        partial.replace(path)
 
     def read(self, number: int) -> list[Shot]:
         """Read the record of a person."""
@@ -122,56 +119,24 @@ def produce_once(
         raise InputError(f"{out} exists and was not drawn by `eolgul synth`; choose another place")
     inside = card.is_relative_to(out)
     text = json.dumps(facts | counts | {"digest": digest}, indent=2) + "\n"
-    with _work_folder(out, digest) as work:
-        write(work)
-        if inside:
-            (work.product / card.relative_to(out)).write_text(text, encoding="utf-8")
-        tell_replaced(out)
-        remove(out)
-        work.product.rename(out)
-        if not inside:
-            (work.path / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
-            card.write_text(text, encoding="utf-8")
-        remove(work.path)
-    return answer | {"seconds": time.monotonic() - began, "cached": False}
-
-
-@contextmanager
-def _work_folder(out: Path, digest: str) -> Iterator[WorkFolder]:
-    """The locked work folder of this recipe, new or as a killed process left it."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = out.absolute().with_name(f".{out.name}.{digest[:12]}.unfinished")
-        # Unfinished folders of other recipes are not used again.
-        for other in out.absolute().parent.glob(f".{glob.escape(out.name)}.*.unfinished"):
-            if other != folder and not _in_use(other):
-                remove(other)
-        work = WorkFolder(folder)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written there ({error.strerror}: {error.filename})") from error
-    with (folder / "lock").open("w") as lock:
+    with work_folder(out.absolute(), digest) as path:
+        folder = WorkFolder(path)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"{out}: another process is drawing it; wait until it ends, or choose another place"
-            ) from error
-        try:
-            yield work
+            write(folder)
+            if inside:
+                (folder.product / card.relative_to(out)).write_text(text, encoding="utf-8")
+                replace_folder(path, folder.product, out)
+            else:
+                warn_replaced(out)
+                remove(out)
+                folder.product.rename(out)
+                (path / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
+                write_atomic(card, text.encode())
+            empty_folder(path)
         finally:
-            if folder.exists() and not any((folder / "people").iterdir()):
-                remove(folder)  # no person is finished: there is nothing to continue from
-
-
-def _in_use(folder: Path) -> bool:
-    try:
-        with (folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+            if not folder.has_any():
+                empty_folder(path)  # no person is finished: there is nothing to continue from
+    return answer | {"seconds": time.monotonic() - began, "cached": False}
 
 
 def write_truth(path: Path, shots: Sequence[tuple[str, Reals]]) -> None:
@@ -203,11 +168,3 @@ def _read_card(card: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder; `path` may be missing."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
