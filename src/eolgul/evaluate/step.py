@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.artifact import Artifact, canonical_json, reuse, seal, sha256_bytes, writing
+from eolgul.artifact import Artifact, canonical_json, reuse, seal, writing
 from eolgul.dataset import SPLITS, FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate.acquisition import acquisition
@@ -51,6 +51,7 @@ from eolgul.evaluation.schema import (
     SplitSizes,
     Worst,
 )
+from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 
 
