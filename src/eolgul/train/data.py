@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from eolgul.dataset import FaceDataset
@@ -19,10 +18,11 @@ from eolgul.errors import InputError
 from eolgul.images.decode import decode
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.augment import augment
-from eolgul.train.distributed import World
+from eolgul.train.distributed import World, processes_here
+from eolgul.train.loader import STALL_SECONDS, Progress, check_shared_memory, share, watched
 from eolgul.train.recipe import Recipe
 
-_AHEAD = 3  # batches that each worker prepares while the network works
+_FACE_BYTES = 112 * 112 * 3
 _TRIES = 100  # neighbours looked at for one that can be read; a hundred broken ones in a row are no accident
 
 
@@ -50,6 +50,7 @@ class TrainingData:
         recipe: Recipe,
         *,
         workers: int,
+        stall_seconds: float = STALL_SECONDS,
         world: World = World(),  # noqa: B008 - immutable
         pin: bool = False,
     ) -> None:
@@ -69,7 +70,10 @@ class TrainingData:
         self.labels = labels.astype(np.int64)
         self._weights = _weights(dataset, self.rows, recipe.source_weights)
         self._dataset, self._recipe, self._world = dataset, recipe, world
-        self._workers, self._pin = workers, pin
+        self._workers, self._stall_seconds, self._pin = workers, stall_seconds, pin
+        check_shared_memory(
+            recipe.batch_size // world.size * _FACE_BYTES, min(workers, self.steps), processes_here(world)
+        )
 
     @property
     def steps(self) -> int:
@@ -94,21 +98,12 @@ class TrainingData:
         """The epoch's batches from step `start` on, prepared ahead by worker processes with file handles of their own."""
         order = self.order(epoch)
         parts = [self.part(epoch, step, order) for step in range(start, self.steps)]
-        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts)
-        loader: DataLoader[Any] = DataLoader(
-            source,
-            batch_size=None,
-            shuffle=False,
-            num_workers=min(self._workers, len(parts)),
-            prefetch_factor=_AHEAD if parts and self._workers else None,
-            worker_init_fn=_own_handles,
-            pin_memory=self._pin,
-        )
-        try:
-            for faces, labels, rows, unreadable in loader:
-                yield Batch(faces, labels, rows, unreadable)
-        except InputError as error:  # a worker's comes with its whole traceback before the sentence
-            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+        workers = min(self._workers, len(parts))
+        progress = Progress(workers)
+        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts, progress)
+        items = watched(source, progress, workers=workers, stall_seconds=self._stall_seconds, pin=self._pin)
+        for faces, labels, rows, unreadable in items:
+            yield Batch(faces, labels, rows, unreadable)
 
 
 class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
@@ -122,12 +117,18 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         labels: NDArray[np.int64],
         epoch: int,
         parts: list[NDArray[np.int64]],
+        progress: Progress,
     ) -> None:
-        self.dataset = dataset
-        self._recipe, self._rows, self._labels, self._epoch, self._parts = recipe, rows, labels, epoch, parts
+        self._dataset, self._recipe, self._rows, self._labels = dataset, recipe, rows, labels
+        self._epoch, self._parts, self._progress = epoch, parts, progress
 
     def __len__(self) -> int:
         return len(self._parts)
+
+    def start_worker(self, _: int) -> None:
+        """Open the shards anew in a worker process, which must not share the file handles of others."""
+        info: Any = torch.utils.data.get_worker_info()
+        info.dataset._dataset = copy.copy(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
         positions = self._parts[index].copy()
@@ -137,26 +138,25 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
             face, positions[place] = self._readable(int(position), unreadable)
             seed = [self._recipe.seed, self._epoch, int(positions[place])]
             faces[place] = augment(face, self._recipe, seed)
-        labels, rows = self._labels[positions], self._rows[positions]
-        return torch.from_numpy(faces), torch.from_numpy(labels), torch.from_numpy(rows), unreadable
+            self._progress.count()
+        shown = [torch.from_numpy(values) for values in (faces, self._labels[positions], self._rows[positions])]
+        share(shown)
+        return shown[0], shown[1], shown[2], unreadable
 
     def _readable(self, position: int, unreadable: dict[int, str]) -> tuple[NDArray[np.uint8], int]:
         """The face at a position, or at the next one that can be read."""
         for _ in range(_TRIES):
             row = int(self._rows[position])
             try:
-                return read_face(self.dataset, row), position
+                return read_face(self._dataset, row), position
             except InputError as error:
                 unreadable[row] = str(error)
                 position = (position + 1) % len(self._rows)
+            except OSError as error:
+                raise InputError(f"{self._dataset.path} row {row}: {error.strerror}") from error
         raise InputError(
-            f"{self.dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
+            f"{self._dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
         )
-
-
-def _own_handles(_: int) -> None:
-    info: Any = torch.utils.data.get_worker_info()
-    info.dataset.dataset = copy.copy(info.dataset.dataset)  # a copy opens the shards for itself
 
 
 def read_face(dataset: FaceDataset, row: int) -> NDArray[np.uint8]:

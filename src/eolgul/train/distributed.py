@@ -116,6 +116,11 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def processes_here(world: World) -> int:
+    """The processes of this run on this machine, which share its memory (torchrun's LOCAL_WORLD_SIZE)."""
+    return min(world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def connection_lost(error: BaseException) -> bool:
     """Whether a collective failed because another process is gone (gloo raises plain RuntimeErrors)."""
     said = str(error)

@@ -27,6 +27,7 @@ from eolgul.train.data import TrainingData, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
 from eolgul.train.head import Head
 from eolgul.train.journal import Clock, Journal
+from eolgul.train.loader import STALL_SECONDS, ended_worker
 from eolgul.train.margins import make_margin
 from eolgul.train.optim import Average, LossScale, learning_rate, make_optimizer
 from eolgul.train.package import write_package
@@ -49,6 +50,7 @@ def train(
     keep: int = 2,
     device: str = "auto",
     workers: int = 2,
+    stall_seconds: float = STALL_SECONDS,
     max_steps: int | None = None,
     report: Report | None = None,
     tensorboard: bool = False,
@@ -59,7 +61,8 @@ def train(
     newest checkpoints, written every `checkpoint_seconds` and at every epoch's end, and `logs/` (metrics.jsonl, and
     TensorBoard's events when `tensorboard`). A run that finds them goes on, with the result of a run that was never
     stopped: to the bit on the same kind of machine with as many processes, and with the same images in the same steps
-    with any number. `workers` processes decode. Under `torchrun` every process calls this and the first one packages.
+    with any number. `workers` processes decode (0: this one does); when a batch is missing and none of them reads an image
+    for `stall_seconds`, the run ends. Under `torchrun` every process calls this and the first one packages.
 
     `max_steps` ends the run after so many steps in this call, with a checkpoint and without a package (None is
     returned): how tests interrupt it. `report` gets a dict a second while training, one after each epoch, and
@@ -79,9 +82,11 @@ def train(
     with joined(target) as world:
         saved = Checkpoints(place, recipe=digest, keep=keep, world=world)
         try:
-            return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, max_steps,
-                        report or (lambda row: None), tensorboard, world)  # fmt: skip
+            return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, stall_seconds,
+                        max_steps, report or (lambda row: None), tensorboard, world)  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and (ended := ended_worker(error)) is not None:
+                raise ended from error
             if world.size > 1 and connection_lost(error):
                 raise InputError(
                     f"process {world.rank} of {world.size}: another process of this run ended; its own message says why"
@@ -104,13 +109,15 @@ def _run(
     checkpoint_seconds: float,
     target: torch.device,
     workers: int,
+    stall_seconds: float,
     max_steps: int | None,
     report: Report,
     tensorboard: bool,
     world: World,
 ) -> Artifact | None:
     contract = EmbeddingContract(detector=_detector_settings(data))
-    training = TrainingData(data, recipe, workers=workers, world=world, pin=target.type == "cuda")
+    training = TrainingData(data, recipe, workers=workers, stall_seconds=stall_seconds, world=world,
+                            pin=target.type == "cuda")  # fmt: skip
     validation = Validation(data, contract)
 
     torch.manual_seed(recipe.seed)
