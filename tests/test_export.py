@@ -18,11 +18,11 @@ import pytest
 from PIL import Image
 
 from eolgul import steps, storage
-from eolgul.artifact import sha256_bytes, sha256_file
 from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.errors import InputError
 from eolgul.export import export
 from eolgul.extract import extract
+from eolgul.files import sha256_bytes, sha256_file
 from eolgul.formats import insightface, lfw
 from eolgul.formats.lst import read_lst
 

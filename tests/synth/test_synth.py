@@ -21,6 +21,7 @@ from PIL import Image
 pytest.importorskip("embreex")
 
 from eolgul.errors import InputError
+from eolgul.files import work_folder
 from eolgul.formats.insightface import iter_rec, read_bin, read_property
 from eolgul.formats.kface import Selection, parse_path, read_annotation, visible_boxes
 from eolgul.synth import (
@@ -46,8 +47,8 @@ from eolgul.synth.person import head
 from eolgul.synth.proportions import measures, plausible
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, camera_angles, free_camera, light
-from eolgul.synth.store import Shot, _work_folder
-from eolgul.workers import work
+from eolgul.synth.store import Shot
+from eolgul.workers import map_in_order
 
 SMALL = Selection.parse("resolutions=Low accessories=S001 lights=L1,L16 expressions=E01 cameras=C7,C9")
 
@@ -344,7 +345,7 @@ def test_a_stop_of_the_whole_process_group_ends_it(tmp_path: Path) -> None:
     """As `timeout` and a shell's job control stop a command: the workers hear it too, and go before they are told."""
     words = [sys.executable, "-m", "eolgul", "synth", str(tmp_path / "cut"), "--people", "50", "--workers", "2"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while process.poll() is None and not list(tmp_path.glob(".cut.*.unfinished/people/*.npz")):
+    while process.poll() is None and not list(tmp_path.glob(".cut.partial/people/*.npz")):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(20) == 128 + signal.SIGTERM
@@ -357,12 +358,12 @@ def test_a_drawing_that_was_killed_goes_on_person_by_person(tmp_path: Path) -> N
     text = " ".join(f"{field}={','.join(names)}" for field, names in asdict(SMALL).items())
     words = [sys.executable, "-m", "eolgul", "synth", str(cut), "--people", "4", "--selection", text, "--workers", "2"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    while process.poll() is None and not list(tmp_path.glob(".cut.*.unfinished/people/*.npz")):
+    while process.poll() is None and not list(tmp_path.glob(".cut.partial/people/*.npz")):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)  # the workers too: one could finish a person while they are counted
     process.wait()
     time.sleep(0.3)
-    (unfinished,) = tmp_path.glob(".cut.*.unfinished")
+    (unfinished,) = tmp_path.glob(".cut.partial")
     kept = {p: p.stat().st_mtime_ns for p in (unfinished / "people").glob("*.npz")}
     assert not cut.exists() and 1 <= len(kept) <= 4
     # A record that was cut off in the middle is no record.
@@ -379,9 +380,9 @@ def test_a_drawing_that_was_killed_goes_on_person_by_person(tmp_path: Path) -> N
 
 def test_two_processes_do_not_draw_the_same_output(tmp_path: Path) -> None:
     with (
-        _work_folder(tmp_path / "out", "0" * 64),
+        work_folder(tmp_path / "out", "0" * 64),
         pytest.raises(InputError, match="another process"),
-        _work_folder(tmp_path / "out", "0" * 64),
+        work_folder(tmp_path / "out", "0" * 64),
     ):
         pass
     assert list(tmp_path.iterdir()) == []  # nobody was drawn, nothing is kept
@@ -486,7 +487,7 @@ def test_folds_share_nobody_when_there_are_people_enough() -> None:
 
 
 def test_workers_lose_no_job_and_keep_their_order() -> None:
-    assert list(work(abs, range(-20, 0), 2)) == list(range(20, 0, -1))
+    assert list(map_in_order(abs, range(-20, 0), 2)) == list(range(20, 0, -1))
 
 
 def test_no_torch_is_loaded() -> None:

@@ -15,13 +15,14 @@ import cv2
 
 from eolgul import __version__
 from eolgul.align.aligner import Found, Options, Result, Work
-from eolgul.artifact import Artifact, open_artifact, reuse, sha256_bytes
+from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FACTS, Build, FaceDataset, Part, building_dataset
 from eolgul.errors import InputError
 from eolgul.faces.choose import POLICIES
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
 from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
+from eolgul.files import sha256_bytes
 from eolgul.model.package import DetectorSettings
 
 BACKENDS = ("onnx", "torch")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eolgul import storage
-from eolgul.artifact import sha256_file
 from eolgul.demo.options import Options
 from eolgul.errors import InputError
+from eolgul.files import sha256_file
 from eolgul.steps import source_name
 
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eolgul.errors import InputError
-from eolgul.processes import end_with_parent
+from eolgul.workers import end_with_parent
 
 HOST = "127.0.0.1"
 _START_S, _STOP_S = 60.0, 25.0  # SeaweedFS takes 15 s to stop

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from eolgul import __version__
-from eolgul.artifact import Artifact, open_artifact, reuse, sha256_file
+from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import SHARD_BYTES, Build, building_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.sources import KINDS, SYNTHETIC_MARK, Options, Plan, detect_kind
 from eolgul.extract.worker import Progress, digest, work
+from eolgul.files import sha256_file
 from eolgul.formats import kface, lfw
 
 _PLANS: dict[str, Callable[[Path, Options], Plan]] = {

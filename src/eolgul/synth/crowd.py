@@ -20,7 +20,7 @@ from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
 from eolgul.synth.store import CARD, TRUTH, Shot, Work, once, write_truth
 from eolgul.synth.wild import photographs
-from eolgul.workers import work
+from eolgul.workers import map_in_order
 
 Progress = Callable[[int, int], None]
 
@@ -158,7 +158,7 @@ class Crowd:
                 if number in wanted:
                     yield _Job(drawing.folder, number, person, plans[number])
 
-        for count in work(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
+        for count in map_in_order(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
             done += count
             if self.progress:
                 self.progress(done, total)

@@ -6,24 +6,20 @@ from there when it is called again, and ends with the same bytes as one that was
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import importlib.metadata
 import json
-import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eolgul.artifact import tell_replaced
 from eolgul.errors import InputError
+from eolgul.files import atomic_file, empty_folder, remove, replace_folder, warn_replaced, work_folder, write_atomic
 from eolgul.synth.mesh import Reals
 
 # Another number where the same seed gives other pixels.
@@ -53,6 +49,10 @@ class Work:
         self.folder, self.product, self._records = folder, folder / "product", folder / "people"
         self._records.mkdir(parents=True, exist_ok=True)
 
+    def has_any(self) -> bool:
+        """Whether any person is finished."""
+        return self._records.is_dir() and any(self._records.iterdir())
+
     def has(self, number: int) -> bool:
         """Whether the record of person ``number`` is there and whole."""
         path = self._path(number)
@@ -60,9 +60,7 @@ class Work:
 
     def write(self, number: int, shots: Sequence[Shot]) -> None:
         """Keeps a finished person; until the last byte is written there is no record of them."""
-        path = self._path(number)
-        partial = path.with_suffix(".new")
-        with partial.open("wb") as file:
+        with atomic_file(self._path(number)) as new, new.open("wb") as file:
             np.savez(
                 file,
                 names=np.array([shot.name for shot in shots]),
@@ -70,7 +68,6 @@ class Work:
                 sizes=np.array([len(shot.data) for shot in shots], np.int64),
                 data=np.frombuffer(b"".join(shot.data for shot in shots), np.uint8),
             )
-        partial.replace(path)
 
     def read(self, number: int) -> list[Shot]:
         with np.load(self._path(number), allow_pickle=False) as record:
@@ -108,54 +105,24 @@ def once(
         raise InputError(f"{out} exists and is not synthetic data of this generator: choose another place")
     inside = card.is_relative_to(out)
     text = json.dumps(facts | counts | {"digest": digest}, indent=2) + "\n"
-    with _work_folder(out, digest) as work:
-        write(work)
-        if inside:
-            (work.product / card.relative_to(out)).write_text(text, encoding="utf-8")
-        tell_replaced(out)
-        remove(out)
-        work.product.rename(out)
-        if not inside:
-            (work.folder / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
-            card.write_text(text, encoding="utf-8")
-        remove(work.folder)
-    return answer | {"seconds": time.monotonic() - began, "cached": False}
-
-
-@contextmanager
-def _work_folder(out: Path, digest: str) -> Iterator[Work]:
-    """The work folder of this recipe, new or as a killed process left it, for this process alone."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = out.absolute().with_name(f".{out.name}.{digest[:12]}.unfinished")
-        # What another recipe left unfinished here will not be asked for again.
-        for other in out.absolute().parent.glob(f".{glob.escape(out.name)}.*.unfinished"):
-            if other != folder and not _in_use(other):
-                remove(other)
+    with work_folder(out.absolute(), digest) as folder:
         work = Work(folder)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written there ({error.strerror}: {error.filename})") from error
-    with (folder / "lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{out}: another process is drawing it; wait for it, or choose another place") from error
-        try:
-            yield work
+            write(work)
+            if inside:
+                (work.product / card.relative_to(out)).write_text(text, encoding="utf-8")
+                replace_folder(folder, work.product, out)
+            else:
+                warn_replaced(out)
+                remove(out)
+                work.product.rename(out)
+                (work.folder / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
+                write_atomic(card, text.encode())
+            empty_folder(folder)
         finally:
-            if folder.exists() and not any((folder / "people").iterdir()):
-                remove(folder)  # nobody was finished: there is nothing to go on from
-
-
-def _in_use(folder: Path) -> bool:
-    try:
-        with (folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+            if not work.has_any():
+                empty_folder(folder)  # no person was finished: there is nothing to go on from
+    return answer | {"seconds": time.monotonic() - began, "cached": False}
 
 
 def write_truth(path: Path, shots: Sequence[tuple[str, Reals]]) -> None:
@@ -187,11 +154,3 @@ def _read_card(card: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder, whichever is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
