@@ -239,7 +239,7 @@ def test_published_weights_become_a_package(tmp_path: Path, layout: str, name: s
     x = torch.from_numpy(faces[..., ::-1].copy() if color == "BGR" else faces).float()
     x = ((x - 127.5) / 127.5).permute(0, 3, 1, 2)
     expected = F.normalize(REFERENCES[name](state, x) + REFERENCES[name](state, x.flip(3)))
-    np.testing.assert_allclose(Recognizer.of(package).embed(faces), expected.numpy(), atol=2e-5)
+    np.testing.assert_allclose(Recognizer.from_package(package).embed(faces), expected.numpy(), atol=2e-5)
     save_file(kept, tmp_path / "published.safetensors")
     other = import_weights(tmp_path / "published.safetensors", tmp_path / "other", layout=layout)
     assert (other.path / "model.onnx").read_bytes() == (made.path / "model.onnx").read_bytes()

@@ -38,7 +38,7 @@ def test_learns_and_packages(toy: Path, tmp_path: Path) -> None:
     assert "Synthetic" in (package.path / "CARD.md").read_text()
     dataset = FaceDataset(toy)
     faces = np.stack([decode(dataset.read(row))[0] for row in range(0, 108, 6)])
-    similarity = Recognizer.of(package).embed(faces) @ Recognizer.of(package).embed(faces).T
+    similarity = Recognizer.from_package(package).embed(faces) @ Recognizer.from_package(package).embed(faces).T
     labels = dataset.numpy("label")[0:108:6]
     same = labels[:, None] == labels
     assert similarity[same].mean() > similarity[~same].mean() + 0.2
@@ -249,7 +249,7 @@ def test_more_onnx_files_come_with_what_they_cost(toy: Path, tmp_path: Path) -> 
     facts = json.loads((package.path / "training.json").read_text())["variants"]
     dataset = FaceDataset(toy)
     faces = np.stack([decode(dataset.read(row))[0] for row in range(0, 108, 9)])
-    exact = Recognizer.of(package).embed(faces)
+    exact = Recognizer.from_package(package).embed(faces)
     for name, least in (("fp16", 0.9999), ("int8", 0.9)):
         file = package.path / facts[name]["file"]
         assert facts[name]["bytes"] == file.stat().st_size

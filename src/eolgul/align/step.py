@@ -21,9 +21,9 @@ from eolgul.errors import InputError
 from eolgul.faces.choose import POLICIES
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
-from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
+from eolgul.faces.template import BOX_NAME, SIZE
 from eolgul.files import sha256_bytes
-from eolgul.model.package import DetectorSettings
+from eolgul.model.package import TEMPLATE_NAME, DetectorSettings
 
 BACKENDS = ("onnx", "torch")
 CROPS = {"similarity": TEMPLATE_NAME, "box": BOX_NAME}

@@ -11,6 +11,7 @@ from eolgul import storage
 from eolgul.demo.options import Options
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
+from eolgul.formats.synthetic import mark_of
 from eolgul.steps import source_name
 
 Say = Callable[[str], None]
@@ -61,7 +62,7 @@ def drawn(options: Options, bucket: str, say: Say) -> Raw:
     for what, made in (("K-FACE tree", kface), ("train.rec", rec), (".bin", pairs)):
         how = "as drawn before" if made.get("cached") else f"drawn in {made['seconds']:.0f} s"
         say(f"  {what}: {made['images']} images of {made['identities']} people, {how}")
-    for name in ("kface", "faces_drawn", "drawn_pairs.bin", "drawn_pairs.bin.synthetic.json"):
+    for name in ("kface", "faces_drawn", "drawn_pairs.bin", mark_of(raw / "drawn_pairs.bin").name):
         _upload(raw / name, f"{bucket}/raw/{name}")
     say(f"  uploaded to {bucket}/raw/")
     return Raw(

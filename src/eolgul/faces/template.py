@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 
-TEMPLATE_NAME = "arcface-112-v1"
 BOX_NAME = "box-112-v1"
 SIZE = 112
 # Left eye, right eye, nose, left and right mouth corner (as seen in the image), x y in pixels of a 112x112 picture.

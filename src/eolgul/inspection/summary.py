@@ -15,7 +15,8 @@ from eolgul import storage
 from eolgul.artifact import CARDS, open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import SYNTHETIC_MARK, detect_kind
+from eolgul.extract import detect_kind
+from eolgul.formats.synthetic import mark_of
 from eolgul.images.header import outline
 from eolgul.inspection.collection import FIRST, Gallery, of_bin, of_carray, of_dataset, of_files, of_rec
 from eolgul.inspection.contact_sheet import check_name, write_sheet
@@ -65,9 +66,7 @@ def _look(path: Path) -> tuple[dict[str, Any], Gallery | None]:
         gallery = of_carray(path)
     else:
         gallery = of_files(path, kind)
-    beside = path.with_name(f"{path.name}.{SYNTHETIC_MARK}")
-    mark = beside if kind == "bin" else (path if path.is_dir() else path.parent) / SYNTHETIC_MARK
-    facts = {"kind": f"raw:{kind}", "synthetic": mark.is_file()}
+    facts = {"kind": f"raw:{kind}", "synthetic": mark_of(path).is_file()}
     return facts | gallery.facts | outline_of(gallery), gallery
 
 

@@ -14,8 +14,10 @@ from typing import Any, Self
 
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
+from eolgul.model.calibration import Calibration
 
 FLIPS = ("sum", "none")
+TEMPLATE_NAME = "arcface-112-v1"  # the alignment whose points are in eolgul.faces.template
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class EmbeddingContract:
     size: int = 112
     mean: float = 127.5
     std: float = 127.5
-    template: str = "arcface-112-v1"
+    template: str = TEMPLATE_NAME
     flip: str = "sum"
     detector: DetectorSettings = DetectorSettings()
 
@@ -98,7 +100,16 @@ class ModelPackage:
     def digest(self) -> str:
         return self.artifact.digest
 
-    def calibration(self) -> dict[str, Any] | None:
-        """`calibration.json` as step 5 wrote it, None before promotion."""
+    def calibration(self) -> Calibration | None:
+        """Read `calibration.json`; None before promotion.
+
+        Raises:
+            InputError: The file is not what `eolgul evaluate` writes.
+        """
         file = self.path / "calibration.json"
-        return json.loads(file.read_bytes()) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return Calibration.from_json(json.loads(file.read_bytes()))
+        except (InputError, ValueError) as error:
+            raise InputError(f"{file}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +51,10 @@ class Recognizer:
         self._input = inputs[0].name
 
     @classmethod
-    def of(
+    def from_package(
         cls, package: ModelPackage, *, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
-    ) -> Recognizer:
+    ) -> Self:
+        """Load the network of a package. InputError when ONNX Runtime cannot load it."""
         return cls(package.path / "model.onnx", package.contract, threads=threads, providers=providers)
 
     def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

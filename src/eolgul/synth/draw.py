@@ -18,13 +18,14 @@ from PIL import Image
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, Selection
+from eolgul.formats.synthetic import mark_beside
 from eolgul.synth.crowd import Crowd, Faces, Photographs, Progress, Session
 from eolgul.synth.person import IDENTITIES, generator
 from eolgul.synth.population import DEFAULT_ORIGINS, Origins, draw_person, parse_origins
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
-from eolgul.synth.store import CARD, TRUTH, Work, once, write_truth
+from eolgul.synth.store import TRUTH, Work, once, write_truth
 
 _REC_STREAM, _BIN_STREAM = 10, 11
 _FOLDS = 10
@@ -163,7 +164,7 @@ def draw_bin(
         write_bin(drawing.product, [shot.data for shot in shots], same)
         write_truth(drawing.folder / TRUTH, [(shot.name, shot.truth) for shot in shots])
 
-    card = out.with_name(f"{out.name}.{CARD}")
+    card = mark_beside(out)
     return once(out, card, recipe, {"images": len(plan), "identities": len(set(plan))}, write)
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.images.decode import decode
+from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.augment import augment
 from eolgul.train.distributed import World, processes_here
@@ -157,16 +157,6 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         raise InputError(
             f"{self._dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
         )
-
-
-def read_face(dataset: FaceDataset, row: int) -> NDArray[np.uint8]:
-    """One aligned face, uint8 RGB 112 x 112 x 3. InputError when it is broken or has another size."""
-    face, _ = decode(dataset.read(row))
-    if face.shape != (112, 112, 3):
-        raise InputError(
-            f"{dataset.path} row {row}: {face.shape[1]}x{face.shape[0]} pixels, expected an aligned 112x112 face"
-        )
-    return face
 
 
 def to_input(faces: Tensor, contract: EmbeddingContract) -> Tensor:

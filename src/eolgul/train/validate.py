@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
+from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
 from eolgul.model.recognizer import network_input
-from eolgul.train.data import read_face
 
 _BATCH = 64
 _MOST_IMAGES = 4000  # all pairs of them are 8 million: seconds, however many people a source holds back
@@ -31,7 +31,7 @@ class Validation:
         identities, counts = np.unique(self._labels, return_counts=True)
         if len(identities) < 2 or counts.max() < 2:
             raise InputError(f"{dataset.path}: the validation split needs two identities, one with two images")
-        self._dataset, self._contract = dataset, contract
+        self._dataset, self.contract = dataset, contract
 
     def embed(self, network: nn.Module, device: torch.device) -> NDArray[np.float32]:
         """Embeddings of the split, float32 N x D with rows of length 1 (no mirror image added)."""
@@ -43,8 +43,13 @@ class Validation:
                 parts.append(F.normalize(network(batch.to(device)).float()).cpu().numpy())
         return np.concatenate(parts)
 
+    def faces(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The aligned faces at these manifest rows: uint8 RGB, N x 112 x 112 x 3."""
+        return np.stack([read_face(self._dataset, int(row)) for row in rows])
+
     def inputs(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return network_input(np.stack([read_face(self._dataset, int(row)) for row in rows]), self._contract)
+        """The same as network input: float32 N x 3 x 112 x 112, as the contract says."""
+        return network_input(self.faces(rows), self.contract)
 
     def measure(self, embeddings: NDArray[np.float32], scale: float) -> dict[str, float]:
         """auc and the true accept rates at three false match rates over all pairs of images; loss and accuracy against

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.model.recognizer import onnx_session
+from eolgul.model.recognizer import Recognizer
 from eolgul.train.validate import Validation
 
 VARIANTS = ("fp16", "int8")
@@ -48,15 +49,15 @@ def write_variants(folder: Path, names: Sequence[str], validation: Validation, s
 
 
 def _embed(file: Path, validation: Validation) -> NDArray[np.float32]:
-    session = onnx_session(file, threads=1)
-    parts = [session.run(None, {"images": batch})[0] for batch in _batches(validation, validation.rows)]
-    embeddings = np.concatenate(parts).astype(np.float32)
-    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True), np.float32)
+    """Embeddings of the validation images through ONNX Runtime, without their mirror images: N x D, rows of length 1."""
+    recognizer = Recognizer(file, replace(validation.contract, flip="none"))
+    slices = _slices(validation.rows)
+    return np.concatenate([recognizer.embed(validation.faces(rows)) for rows in slices])
 
 
-def _batches(validation: Validation, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+def _slices(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     for begin in range(0, len(rows), _BATCH):
-        yield validation.inputs(rows[begin : begin + _BATCH])
+        yield rows[begin : begin + _BATCH]
 
 
 def _to_fp16(source: Path, target: Path, validation: Validation) -> None:
@@ -75,7 +76,7 @@ def _to_int8(source: Path, target: Path, validation: Validation) -> None:
         """ONNX Runtime's calibration asks for one feed after another, and for None at the end."""
 
         def __init__(self) -> None:
-            self._feeds = ({"images": batch} for batch in _batches(validation, chosen))
+            self._feeds = ({"images": validation.inputs(rows)} for rows in _slices(chosen))
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self._feeds, None)
