@@ -131,7 +131,7 @@ def test_a_label_that_is_no_number_of_a_person(tmp_path: Path, label: float | li
     labels[place] = label
     records = list(iter_rec(im2rec(tmp_path, labels)))
     assert [one.label for one in records] == [None if key == place else key for key in range(3)]
-    assert "no identity number" in str(records[place].problem)
+    assert "not an identity number" in str(records[place].problem)
 
 
 @pytest.mark.parametrize("labels", [[float("nan"), 3.0], [float("inf"), 3.0], [-2.0, 3.0]])

@@ -263,7 +263,7 @@ def test_wrong_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
         {key: value for key, value in good.items() if key != "bn.bias"},
         r"nearest is mobilefacenet, but bn\.bias is missing",
     )
-    attempt({**good, "kernel": torch.zeros(2)}, r"but kernel is not of it")
+    attempt({**good, "kernel": torch.zeros(2)}, r"but kernel does not belong to it")
     attempt({**good, "bn.bias": torch.full((64,), float("nan"))}, r"bn\.bias holds numbers that are not finite")
     attempt([1, 2], r"expected a state dict")
     attempt(Path("/"), r"not a file of plain tensors")  # a pickled object: never built

@@ -214,12 +214,12 @@ def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
     """The width and height that most of the images have, looked at evenly."""
     from collections import Counter
 
-    from eolgul.images.header import outline
+    from eolgul.images.header import read_header
 
     seen: Counter[tuple[int, int]] = Counter()
     for image in images[:: max(1, len(images) // 200)]:
         try:
-            info = outline(image)
+            info = read_header(image)
         except InputError:
             continue
         seen[info.width, info.height] += 1

@@ -23,13 +23,19 @@ from eolgul.train.loader import STALL_SECONDS, Progress, check_shared_memory, sh
 from eolgul.train.recipe import Recipe
 
 _FACE_BYTES = 112 * 112 * 3
-_TRIES = 100  # neighbours looked at for one that can be read; a hundred broken ones in a row are no accident
+_TRIES = 100  # rows tried in search of a readable image; a hundred broken ones in a row mean a damaged dataset
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """This rank's part of a step: faces uint8 N x 112 x 112 x 3 RGB, labels int64 N, the manifest rows shown (int64 N)
-    and {manifest row: why} of those that could not be read, for which others are shown."""
+    """This rank's part of a step.
+
+    Attributes:
+        faces: uint8 RGB, N x 112 x 112 x 3.
+        labels: int64, N.
+        rows: The manifest rows that are shown, int64, N.
+        unreadable: {manifest row: reason} of images that cannot be read; others are shown in their place.
+    """
 
     faces: Tensor
     labels: Tensor
@@ -41,7 +47,7 @@ class TrainingData:
     """The `train` split of an assembled FaceDataset, with labels dense over its own identities.
 
     A step is `recipe.batch_size` images of the epoch's order, whatever the number of ranks; each rank takes its
-    consecutive part of it. So a run that goes on with other ranks sees the same images in the same steps.
+    consecutive part of it. A run that continues with another number of ranks sees the same images in the same steps.
     """
 
     def __init__(
@@ -77,11 +83,11 @@ class TrainingData:
 
     @property
     def steps(self) -> int:
-        """Steps an epoch: the last, incomplete batch is left out (its images change with every epoch's order)."""
+        """Steps per epoch: the last, incomplete batch is left out (its images change with every epoch's order)."""
         return len(self.rows) // self._recipe.batch_size
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's positions in `rows`, as many as there are: each once, or by the sources' weights."""
+        """The epoch's order: as many positions in `rows` as there are rows, each once or by the weight of its source."""
         rng = np.random.default_rng([self._recipe.seed, epoch])
         if self._weights is None:
             return rng.permutation(len(self.rows))
@@ -95,7 +101,11 @@ class TrainingData:
         return order[begin : begin + size]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from step `start` on, prepared ahead by worker processes with file handles of their own."""
+        """The epoch's batches from step `start` on, prepared ahead by worker processes with their own file handles.
+
+        Raises:
+            InputError: Too many images in a row cannot be read, or the workers lose a batch (see `eolgul.train.loader`).
+        """
         order = self.order(epoch)
         parts = [self.part(epoch, step, order) for step in range(start, self.steps)]
         workers = min(self._workers, len(parts))
@@ -107,7 +117,7 @@ class TrainingData:
 
 
 class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
-    """What a worker process needs: item i is the i-th batch."""
+    """The dataset of a worker process: item i is the i-th batch."""
 
     def __init__(
         self,
@@ -144,7 +154,7 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         return shown[0], shown[1], shown[2], unreadable
 
     def _readable(self, position: int, unreadable: dict[int, str]) -> tuple[NDArray[np.uint8], int]:
-        """The face at a position, or at the next one that can be read."""
+        """The face at a position, or the next one that can be read, with its position."""
         for _ in range(_TRIES):
             row = int(self._rows[position])
             try:
@@ -160,23 +170,30 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
 
 
 def to_input(faces: Tensor, contract: EmbeddingContract) -> Tensor:
-    """uint8 N x H x W x 3 RGB → the network's float32 N x 3 x H x W in channels-last order, on the faces' device.
+    """Turn faces into network input on their device, where a quarter of the bytes have to be copied.
 
-    Bit-equal to `eolgul.model.recognizer.network_input`, which evaluation and serving use; a quarter of the bytes travel.
+    The result is bit-equal to that of `eolgul.model.recognizer.network_input`, which evaluation and serving use.
+
+    Args:
+        faces: uint8 RGB, N x H x W x 3.
+        contract: Colour order and scaling.
+
+    Returns:
+        float32 N x 3 x H x W in channels-last order.
     """
     ordered = faces if contract.color == "RGB" else faces.flip(3)
     return ((ordered.float() - contract.mean) / contract.std).permute(0, 3, 1, 2)
 
 
 def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str, float]) -> NDArray[np.float64] | None:
-    """How often each row is shown in relation to the others; None when all are alike."""
+    """The relative frequency of each row; None if all are shown equally often."""
     if not weights:
         return None
     sources = np.asarray(dataset.column("source"))[rows]
     there = sorted(set(sources.tolist()))
     unknown = sorted(set(weights) - set(there))
     if unknown:
-        raise InputError(f"source_weights names {', '.join(unknown)}; the training images are of {', '.join(there)}")
+        raise InputError(f"source_weights names {', '.join(unknown)}, expected some of the sources {', '.join(there)}")
     each = np.array([weights.get(source, 1.0) for source in there])
     if each.sum() <= 0:
         raise InputError("source_weights leaves no source with a weight above 0")
@@ -184,8 +201,10 @@ def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str
 
 
 def _weighted(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """As many positions as there are weights, each as often as its weight says on average: every image floor or ceil
-    times, by systematic sampling over a random order."""
+    """Draw as many positions as there are weights, each in proportion to its weight.
+
+    Systematic sampling over a random order: a position whose expected count is x occurs floor(x) or ceil(x) times.
+    """
     order = rng.permutation(len(weights))
     edges = np.cumsum(weights[order])
     marks = (np.arange(len(weights)) + rng.random()) * edges[-1] / len(weights)
