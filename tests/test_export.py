@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.datasets import make_dataset
 
 from eolgul import steps, storage
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.export import export
 from eolgul.extract import extract
@@ -45,7 +46,7 @@ def make(
     synthetic: bool = False,
 ) -> Path:
     """A FaceDataset of (image id, identity, encoded image)."""
-    with writing_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
+    with make_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
         for row, (image_id, identity, data) in enumerate(images):
             facts = {"split": splits[row] if splits else None, "landmarks": [float(n) for n in range(10)]}
             writer.add(image_id, identity, data, extension="jpg", size=(size, size), source="src", facts=facts)
@@ -249,7 +250,7 @@ def test_twice_is_the_same_and_the_mark_of_drawn_people_stays(to: str, tmp_path:
 
 
 def test_what_the_formats_cannot_say(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with writing_dataset(tmp_path / "mixed", step="t", recipe={}, inputs=[], synthetic=False) as writer:
+    with make_dataset(tmp_path / "mixed", step="t", recipe={}, inputs=[], synthetic=False) as writer:
         for n in (1, 2):
             writer.add(f"a/{n}", "a", picture(n, size=8 * n), extension="jpg", size=(8 * n, 8 * n), source="s")
     with pytest.raises(InputError, match="from 8x8 to 16x16"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eolgul.align.rig_anchors import LIKENESS, Anchors, Place, face_box, likeness
 from eolgul.dataset import FaceDataset
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.quality import estimated_yaw, eye_distance, picture_quality
@@ -25,7 +25,6 @@ from eolgul.images.decode import decode, encode_png
 CHUNK = 32
 # Decoded pixels that a thread holds at a time: about 32 of LFW's, 4 of K-FACE's largest, one photo of a phone.
 _PIXELS = 1 << 21
-NO_FACE = "no_face"
 # Faces of this many pixels have more between the eyes (47) than the aligned 112 x 112 face (35): nothing smaller is decoded.
 _ENOUGH = 112
 
@@ -37,14 +36,7 @@ class Found(NamedTuple):
     facts: dict[str, Any]
 
 
-class Problem(NamedTuple):
-    """Why there is none: a reason code and a sentence."""
-
-    reason: str
-    detail: str
-
-
-Result = Found | Problem
+Result = Found | Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +70,7 @@ def reduction(min_face_size: int) -> int:
     return next(by for by in (8, 4, 2, 1) if by == 1 or min_face_size >= by * _ENOUGH)
 
 
-class Work:
+class Aligner:
     """Rows of one dataset, one detector, one way to cut."""
 
     def __init__(self, source: FaceDataset, detector: Detector, options: Options) -> None:
@@ -101,7 +93,9 @@ class Work:
         if self._options.anchor:
             anchors = self._known(rows, results)
             missing = [
-                at for at, result in enumerate(results) if isinstance(result, Problem) and result.reason == NO_FACE
+                at
+                for at, result in enumerate(results)
+                if isinstance(result, Rejection) and result.code is Reason.NO_FACE
             ]
             again = pool.map(lambda at: self._anchored(rows[at], anchors), missing)
             for at, result in zip(missing, again, strict=True):
@@ -125,7 +119,7 @@ class Work:
             try:
                 photo = self._decode(row)
             except InputError as error:
-                results[row] = Problem(error.code, str(error))
+                results[row] = Rejection.from_error(error)
                 continue
             size = photo.pixels.size // 3
             if group and (pixels + size > _PIXELS or photo.reduced != group[0][1].reduced):
@@ -150,18 +144,20 @@ class Work:
     def _chosen(self, row: int, photo: Photo, faces: Faces) -> Result:
         settings = self._detector.settings
         if min(photo.height, photo.width) < settings.min_face_size:
-            return Problem("too_small", f"{photo.width}x{photo.height} pixels hold no face of {settings.min_face_size}")
+            return Rejection(
+                Reason.TOO_SMALL, f"{photo.width}x{photo.height} pixels hold no face of {settings.min_face_size}"
+            )
         annotation = self._annotations[row] if settings.which == "annotated" else None
         where = None if annotation is None else photo.here(annotation)
         height, width = photo.pixels.shape[:2]
         try:
             best = choose(faces, settings.which, (width, height), where)
         except InputError as error:
-            return Problem(error.code, str(error))
+            return Rejection.from_error(error)
         if best is None and len(faces):
-            return Problem(NO_FACE, f"none of the {len(faces)} faces found is where the annotation says")
+            return Rejection(Reason.NO_FACE, f"none of the {len(faces)} faces found is where the annotation says")
         if best is None:
-            return Problem(NO_FACE, f"no face of at least {settings.min_face_size} pixels found")
+            return Rejection(Reason.NO_FACE, f"no face of at least {settings.min_face_size} pixels found")
         policy = "largest" if settings.which == "annotated" and annotation is None else settings.which
         facts = {"faces_found": len(faces), "face_choice": policy, "landmark_source": "detected"}
         return self._cut(photo, faces.boxes[best], faces.landmarks[best], float(faces.scores[best]), facts)
@@ -177,11 +173,13 @@ class Work:
         """The face at the landmarks (of `photo.pixels`) as PNG, with its figures (of the whole image)."""
         between = eye_distance(landmarks) * photo.reduced
         if between < self._options.min_eyes:
-            return Problem("too_small", f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}")
+            return Rejection(
+                Reason.TOO_SMALL, f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}"
+            )
         try:
             face = crop_box(photo.pixels, box) if self._options.crop == "box" else align_face(photo.pixels, landmarks)
         except InputError as error:
-            return Problem(error.code, str(error))
+            return Rejection.from_error(error)
         figures = {
             "box": photo.whole(box).tolist(),
             "landmarks": photo.whole(landmarks).ravel().tolist(),
@@ -214,7 +212,9 @@ class Work:
         score = likeness(self._detector, image, landmarks)
         origin = "annotated" if own is not None else "anchored"
         if score < LIKENESS:
-            return Problem(NO_FACE, f"no face found, and none at the {origin} landmarks (likeness {score:.2f})")
+            return Rejection(
+                Reason.NO_FACE, f"no face found, and none at the {origin} landmarks (likeness {score:.2f})"
+            )
         facts = {"faces_found": 0, "face_choice": origin, "landmark_source": origin}
         photo = Photo(image, 1, image.shape[1], image.shape[0])
         return self._cut(photo, face_box(landmarks), np.asarray(landmarks, np.float32), score, facts)

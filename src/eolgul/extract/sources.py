@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.dataset import SHARD_BYTES, member_size
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.files import sha256_file
 from eolgul.formats import insightface, kface
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
@@ -60,7 +60,7 @@ class Candidate(NamedTuple):
     data: bytes | Path
     name: bytes
     facts: Mapping[str, Any] | None = None
-    problem: tuple[str, str] | None = None
+    rejection: Rejection | None = None
     beside: tuple[bytes, Path] | None = None
     size: tuple[int, int] | None = None  # the width and height that it must have
 
@@ -140,20 +140,23 @@ class RecTask:
             records = read_images_mxnet(self.rec, self.keys, self.offsets, self.python)
         file, parent = self.rec.name, f"{self.rec.parent}/"
         for record, repeated in zip(records, self.repeated.tolist(), strict=True):
-            key, offset, label, image, problem, reason = record
+            key, offset, label, image, rejection = record
             where = f"{file} record {key} at byte {offset}"
-            if problem is not None or label is None:
-                detail = (problem or "no label").removeprefix(parent)  # no machine's path in an artifact
-                yield Candidate(where, "", None, image, b"%d" % key, None, (reason, detail))
+            if rejection is not None:
+                # No machine's path in an artifact.
+                rejection = Rejection(rejection.code, rejection.detail.removeprefix(parent))
+                yield Candidate(where, "", None, image, b"%d" % key, rejection=rejection)
                 continue
             identity = f"{label:06}"
-            failed = None
             if repeated:
-                failed = ("duplicate_key", f"the .idx has given the key {key} to an earlier record")
+                detail = f"the .idx has given the key {key} to an earlier record"
+                rejection = Rejection(Reason.DUPLICATE_KEY, detail)
             elif self.identities is not None and label >= self.identities:
-                failed = ("unknown_identity", f"label {label}, but property says {self.identities} identities")
+                detail = f"label {label}, but property says {self.identities} identities"
+                rejection = Rejection(Reason.UNKNOWN_IDENTITY, detail)
             name = b"%d %d" % (key, label)
-            yield Candidate(where, f"{identity}/{key:08}", identity, image, name, None, failed, None, self.size)
+            image_id = f"{identity}/{key:08}"
+            yield Candidate(where, image_id, identity, image, name, rejection=rejection, size=self.size)
 
 
 def plan_rec(rec: Path, options: Options) -> Plan:
@@ -270,7 +273,7 @@ class Entry(NamedTuple):
     identity: str | None = None
     condition: kface.Condition | None = None
     facts: Mapping[str, Any] | None = None
-    problem: tuple[str, str] | None = None
+    rejection: Rejection | None = None
     note: Entry | None = None
 
 
@@ -284,7 +287,7 @@ class FilesTask:
 
     def candidates(self) -> Iterator[Candidate]:
         for entry in self.entries:
-            path, problem, size = self.root / entry.name, entry.problem, None
+            path, rejection, size = self.root / entry.name, entry.rejection, None
             where = text(entry.name)
             facts = dict(entry.facts) if entry.facts else None
             if entry.condition is not None:
@@ -297,21 +300,22 @@ class FilesTask:
                 try:
                     landmarks = kface.read_annotation(note).landmarks
                 except InputError as error:
-                    problem = problem or ("bad_annotation", str(error).removeprefix(f"{self.root}/"))
+                    detail = str(error).removeprefix(f"{self.root}/")
+                    rejection = rejection or Rejection(Reason.BAD_ANNOTATION, detail)
                 else:
                     assert facts is not None
                     facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
             name = os.fsencode(entry.name)
-            yield Candidate(where, entry.image_id, entry.identity, path, name, facts, problem, beside, size)
+            yield Candidate(where, entry.image_id, entry.identity, path, name, facts, rejection, beside, size)
 
 
 def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
     """A plan over files of a tree; of several with one id all but the first are rejected."""
     seen: set[str] = set()
     for place, entry in enumerate(entries):
-        if entry.problem is None and entry.image_id in seen:
-            problem = ("duplicate_key", f"an image with the id {entry.image_id} is already there")
-            entries[place] = entry._replace(problem=problem)
+        if entry.rejection is None and entry.image_id in seen:
+            detail = f"an image with the id {entry.image_id} is already there"
+            entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
         seen.add(entry.image_id)
     sizes = np.array([entry.size for entry in entries], np.int64)
     cuts = shares(sizes, options.shard_bytes)

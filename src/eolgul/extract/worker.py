@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from eolgul.dataset import Build, Part
-from eolgul.errors import InputError
+from eolgul.dataset import DatasetBuild, ShardWriter
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_nothing
 from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode
@@ -24,17 +24,17 @@ _REPORT = 512
 
 
 class Checked(NamedTuple):
-    """A candidate with its bytes: what it is, or the reason and the sentence why it is not taken."""
+    """A candidate with its bytes and their SHA-256: its header, or why it is rejected."""
 
     candidate: Candidate
     data: bytes
     sha256: str
     info: ImageInfo | None
-    problem: tuple[str, str] | None
+    rejection: Rejection | None
 
 
 def work(
-    build: Build,
+    build: DatasetBuild,
     plan: Plan,
     name: str,
     *,
@@ -46,13 +46,13 @@ def work(
     """Write the parts that are missing and merge all; the rows of the wanted ids, and the digest of the source."""
     missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
     if plan.portable and workers > 1 and len(missing) > 1:
-        jobs = (_Job(build.folder, number, plan.tasks[number], name, verify) for number in missing)
+        jobs = (_Job(build, number, plan.tasks[number], name, verify) for number in missing)
         for _ in map_in_order(_write_in_worker, jobs, min(workers, len(missing)), progress):
             pass
     else:
         for number in missing:
-            _write(build.folder, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
-    return build.merge(len(plan.tasks), wanted, _also(plan))
+            _write(build, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
+    return build.finish(range(len(plan.tasks)), wanted, _also(plan))
 
 
 def digest(plan: Plan, workers: int) -> str:
@@ -78,33 +78,36 @@ def _lines(checked: Checked) -> bytes:
     return lines
 
 
-def _write(folder: Path, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress) -> None:
-    part = Part(folder, number, name)
-    try:
-        waiting = 0
+def _write(
+    build: DatasetBuild, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress
+) -> None:
+    waiting = 0
+    with build.shard(number, name) as shard:
         for checked in _checked(task.candidates(), _decode if verify else _look, threads):
-            _keep(part, checked)
+            _keep(shard, checked)
             waiting += 1
             if waiting == _REPORT:
                 progress(waiting)
                 waiting = 0
-    except BaseException:
-        part.give_up()
-        raise
-    part.close()
     progress(waiting)
 
 
-def _keep(part: Part, checked: Checked) -> None:
-    candidate, data, sha256, info, problem = checked
-    part.note_read(_lines(checked))
-    if problem is not None:
-        reason, detail = problem
-        part.reject(candidate.where, identity=candidate.identity, reason=reason, detail=detail)
+def _keep(shard: ShardWriter, checked: Checked) -> None:
+    candidate, data, sha256, info, rejection = checked
+    shard.note_read(_lines(checked))
+    if rejection is not None:
+        shard.reject(candidate.where, rejection, identity=candidate.identity)
         return
     assert info is not None and candidate.identity is not None
-    extension = EXTENSIONS[info.format]
-    part.add(candidate.image_id, candidate.identity, data, extension, info.width, info.height, sha256, candidate.facts)
+    shard.add(
+        candidate.image_id,
+        candidate.identity,
+        data,
+        extension=EXTENSIONS[info.format],
+        size=(info.width, info.height),
+        sha256=sha256,
+        facts=candidate.facts,
+    )
 
 
 def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Checked], threads: int) -> Iterator[Checked]:
@@ -137,16 +140,16 @@ def _read(candidate: Candidate) -> Checked:
         try:
             data = data.read_bytes()
         except OSError as error:
-            problem = candidate.problem or ("unreadable", error.strerror or str(error))
-            return Checked(candidate, b"", "unreadable", None, problem)
-    return Checked(candidate, data, sha256_bytes(data), None, candidate.problem)
+            rejection = candidate.rejection or Rejection(Reason.UNREADABLE, error.strerror or str(error))
+            return Checked(candidate, b"", "unreadable", None, rejection)
+    return Checked(candidate, data, sha256_bytes(data), None, candidate.rejection)
 
 
 def _look(candidate: Candidate) -> Checked:
     """As `_read`, and whether the image's structure and size are as they should be."""
-    if isinstance(candidate.data, Path) or candidate.problem is not None:
+    if isinstance(candidate.data, Path) or candidate.rejection is not None:
         read = _read(candidate)
-        if read.problem is not None:
+        if read.rejection is not None:
             return read
         data, sha256 = read.data, read.sha256
     else:
@@ -155,30 +158,32 @@ def _look(candidate: Candidate) -> Checked:
     try:
         info = outline(data)
     except InputError as error:
-        return Checked(candidate, b"", sha256, None, (error.code, str(error)))
+        return Checked(candidate, b"", sha256, None, Rejection.from_error(error))
     if candidate.size is not None and (info.width, info.height) != candidate.size:
         width, height = candidate.size
-        problem = ("wrong_size", f"{info.width}x{info.height} pixels, expected {width}x{height}")
-        return Checked(candidate, b"", sha256, None, problem)
+        detail = f"{info.width}x{info.height} pixels, expected {width}x{height}"
+        return Checked(candidate, b"", sha256, None, Rejection(Reason.WRONG_SIZE, detail))
     return Checked(candidate, data, sha256, info, None)
 
 
 def _decode(candidate: Candidate) -> Checked:
     """As `_look`, and whether the image can be decoded."""
     looked = _look(candidate)
-    if looked.problem is None:
+    if looked.rejection is None:
         try:
             decode(looked.data)
         except InputError as error:
-            code = "undecodable" if error.code == "not_an_image" else error.code
-            return Checked(candidate, b"", looked.sha256, None, (code, str(error)))
+            rejection = Rejection.from_error(error)
+            if rejection.code == Reason.NOT_AN_IMAGE:  # it looked like one
+                rejection = Rejection(Reason.UNDECODABLE, rejection.detail)
+            return Checked(candidate, b"", looked.sha256, None, rejection)
     return looked
 
 
 class _Job(NamedTuple):
     """One part to write, as a worker process gets it."""
 
-    folder: Path
+    build: DatasetBuild
     number: int
     task: Task
     name: str
