@@ -68,8 +68,8 @@ def assemble(
                 report(sum(len(rows) for _, rows in pieces))
                 continue
             with build.shard(number, "") as shard:
-                for source, rows in pieces:
-                    _copy(shard, sources[source], rows, splits, report)
+                for place, rows in pieces:
+                    _copy(shard, sources[place], rows, splits, report)
         with build.shard(len(shards), "") as shard:
             for source in sources:
                 _carry_rejected(shard, source)

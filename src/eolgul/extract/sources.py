@@ -147,6 +147,7 @@ class RecTask:
                 rejection = Rejection(rejection.code, rejection.detail.removeprefix(parent))
                 yield Candidate(where, "", None, image, b"%d" % key, rejection=rejection)
                 continue
+            assert label is not None
             identity = f"{label:06}"
             if repeated:
                 detail = f"the .idx has given the key {key} to an earlier record"
