@@ -173,7 +173,7 @@ def step_speed(images: list[np.ndarray], repeats: int = 8) -> None:
                     shard.add(f"p/{number}", "p", data, extension="jpg", size=size)
             build.finish(range(1))
             facts = {"name": "pictures", "identities_known": False, "aligned": None}
-            build.seal(step="benchmark", recipe={}, inputs=[], synthetic=False, facts=facts)
+            build.seal(step="benchmark", version=1, recipe={}, inputs=[], synthetic=False, facts=facts)
         count = len(FaceDataset(source))
         speed = {}
         for workers in (1, 2):

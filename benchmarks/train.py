@@ -60,7 +60,7 @@ def draw(folder: Path, images: int) -> Path:
         dataset.finish(range(1))
         contents = {"name": "assembled", "identities_known": True, "aligned": "arcface-112-v1", "detector": None,
                     "splits": {}}  # fmt: skip
-        dataset.seal(step="assemble", recipe={}, inputs=[], synthetic=True, facts=contents)
+        dataset.seal(step="assemble", version=1, recipe={}, inputs=[], synthetic=True, facts=contents)
     return folder
 
 

@@ -56,7 +56,7 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
 def artifact(out: Path, data: bytes = b"pixels", names: tuple[str, ...] = ("shards/0.tar", "shards/1.tar")) -> Path:
     with writing(out) as folder:
         fill(folder, dict.fromkeys(names, data))
-        seal(folder, "FaceDataset", step="test", recipe={}, inputs=[], contents={}, synthetic=False)
+        seal(folder, "FaceDataset", step="test", version=1, recipe={}, inputs=[], contents={}, synthetic=False)
     return out
 
 
@@ -188,7 +188,7 @@ def test_what_is_not_the_artifacts_is_never_removed(place: str, tmp_path: Path, 
         storage.publish(artifact(tmp_path / "one"), place)
     storage.publish(fill(tmp_path / "raw", {"x/photo": b"precious"}), f"{place}/raw")
     before = names(place)
-    with pytest.raises(InputError, match=rf"^{place}: holds \S+/raw/x/photo, which is not of an artifact there"):
+    with pytest.raises(InputError, match=rf"^{place}: holds \S+/raw/x/photo, which does not belong to an artifact there"):
         storage.publish(artifact(tmp_path / "new", names=("other",)), place)
     with pytest.raises(InputError, match="raw/x/photo"), storage.destination(place) as out:
         artifact(out, b"new")
@@ -214,7 +214,7 @@ def test_an_upload_that_was_cut_off_may_be_followed_by_any_other(
 def test_a_damaged_artifact_is_made_whole_again(place: str, tmp_path: Path, damage: str) -> None:
     def step() -> None:
         with storage.destination(place) as out:
-            if reuse(out, "FaceDataset", step="test", recipe={}, inputs=[]) is None:
+            if reuse(out, "FaceDataset", step="test", version=1, recipe={}, inputs=[]) is None:
                 artifact(out)
 
     step()
@@ -281,7 +281,7 @@ def test_a_destination_is_made_once(place: str, monkeypatch: pytest.MonkeyPatch)
 
     def step(data: bytes) -> None:
         with storage.destination(place) as out:
-            if reuse(out, "FaceDataset", step="test", recipe={"data": data.hex()}, inputs=[]) is None:
+            if reuse(out, "FaceDataset", step="test", version=1, recipe={"data": data.hex()}, inputs=[]) is None:
                 made.append(data)
                 with writing(out) as folder:
                     (folder / "x").write_bytes(data)
@@ -289,6 +289,7 @@ def test_a_destination_is_made_once(place: str, monkeypatch: pytest.MonkeyPatch)
                         folder,
                         "FaceDataset",
                         step="test",
+                        version=1,
                         recipe={"data": data.hex()},
                         inputs=[],
                         contents={},

@@ -1,7 +1,7 @@
-"""S3 (MinIO and any other) and local paths behind one small interface.
+"""Local paths and S3 (MinIO and others) behind one small interface.
 
-Steps are functions of local paths. `source` brings an `s3://bucket/key` folder to the local disk before a step and
-`destination` publishes what the step made after it, the card last: an S3 prefix that has its card is whole.
+Steps are functions of local paths. `fetch` copies an `s3://bucket/key` folder to the local disk before a step, and
+`destination` publishes the artifact that the step made, the card last: an S3 prefix that has its card is whole.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from eolgul.errors import InputError
 from eolgul.files import is_unfinished, write_atomic
 
 _THREADS = 8
-_RETRIES = 5  # with waits of 0.3, 0.6, 1.2 … seconds between them
-_DIGEST = "sha256"  # the user metadata that says what an uploaded file's bytes are
-_UNFINISHED = ".unfinished.json"  # what was an artifact's below a prefix whose card is gone, while another replaces it
+_RETRIES = 5  # with waits of 0.3, 0.6, 1.2 … seconds
+_DIGEST = "sha256"  # the user metadata with the SHA-256 of an uploaded file
+_UNFINISHED = ".unfinished.json"  # lists an artifact's files below a prefix whose card is removed while it is replaced
 
 
 class S3Settings(BaseSettings):
-    """Where S3 is, from the environment: EOLGUL_S3_ENDPOINT (host:port), …_ACCESS_KEY, …_SECRET_KEY, …; see README."""
+    """The S3 server and its credentials, from EOLGUL_S3_ENDPOINT (host:port), …_ACCESS_KEY, …_SECRET_KEY, …; see README."""
 
     model_config = SettingsConfigDict(env_prefix="EOLGUL_S3_")
 
@@ -48,11 +48,12 @@ class S3Settings(BaseSettings):
 
 
 def is_s3(uri: str | Path) -> bool:
+    """Whether a place is in S3."""
     return str(uri).startswith("s3://")
 
 
 def join(uri: str, *parts: str) -> str:
-    """A place below another, for `s3://` and local paths alike."""
+    """The place `parts` below another, an `s3://` address or a local path."""
     if is_s3(uri):
         return "/".join([uri.rstrip("/"), *parts])
     return str(Path(uri).joinpath(*parts))
@@ -73,7 +74,7 @@ def _client() -> Any:
     from minio import Minio
 
     settings = _settings()
-    # Every verb may be tried again: objects are put whole, and the POSTs begin or end an upload of one.
+    # Every request may be repeated: objects are written whole, and a POST begins or ends the upload of one.
     retries = urllib3.Retry(
         total=_RETRIES,
         backoff_factor=0.3,
@@ -93,14 +94,14 @@ def _client() -> Any:
 
 
 def forget_settings() -> None:
-    """Read the environment again at the next use (the demo starts its own S3 and then points here)."""
+    """Read the environment again at the next use (the demo starts its own S3 server and then names it there)."""
     _settings.cache_clear()
     _client.cache_clear()
 
 
 @contextmanager
-def _telling(uri: str) -> Iterator[Any]:
-    """Turn S3's own errors into one sentence that names the place."""
+def _s3(uri: str) -> Iterator[Any]:
+    """Yield the client; its errors become an InputError of one sentence that names the place."""
     from minio.error import MinioException, S3Error
     from urllib3.exceptions import HTTPError
 
@@ -128,22 +129,22 @@ def _split(uri: str) -> tuple[str, str]:
 
 
 def make_bucket(uri: str) -> None:
-    """Create the bucket of `uri` unless it is there."""
+    """Create the bucket of `uri` unless it exists."""
     bucket, _ = _split(uri)
-    with _telling(uri) as client:
+    with _s3(uri) as client:
         if not client.bucket_exists(bucket_name=bucket):
             client.make_bucket(bucket_name=bucket)
 
 
 def read_bytes(uri: str) -> bytes | None:
-    """The bytes of one small object or file, None when there is none."""
+    """The bytes of one small object or file; None when it does not exist."""
     if not is_s3(uri):
         path = Path(uri)
         return path.read_bytes() if path.is_file() else None
     from minio.error import S3Error
 
     bucket, key = _split(uri)
-    with _telling(uri) as client:
+    with _s3(uri) as client:
         try:
             response = client.get_object(bucket_name=bucket, object_name=key)
         except S3Error as error:
@@ -157,10 +158,10 @@ def read_bytes(uri: str) -> bytes | None:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Replace one object or file with these bytes in one step: a reader sees the old ones or the new ones."""
+    """Replace one object or file in one step: a reader sees the old bytes or the new ones."""
     if is_s3(uri):
         bucket, key = _split(uri)
-        with _telling(uri) as client:
+        with _s3(uri) as client:
             client.put_object(bucket_name=bucket, object_name=key, data=io.BytesIO(data), length=len(data))
         return
     write_atomic(Path(uri), data)
@@ -168,7 +169,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 def _objects(uri: str) -> list[Any]:
     bucket, key = _split(uri)
-    with _telling(uri) as client:
+    with _s3(uri) as client:
         found = [
             item for item in client.list_objects(bucket_name=bucket, prefix=key, recursive=True) if not item.is_dir
         ]
@@ -177,15 +178,18 @@ def _objects(uri: str) -> list[Any]:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file, folder, object or prefix is there."""
+    """Whether a file, folder, object or prefix exists."""
     return bool(_objects(uri)) if is_s3(uri) else Path(uri).exists()
 
 
 def fetch(uri: str | Path) -> Path:
     """The local path of `uri`: itself when local, else a copy in the cache that is brought up to date.
 
-    An object or a whole prefix may be named. What is on disk in the very version that S3 has is not fetched again, and
-    what S3 no longer has goes. InputError when nothing is there.
+    `uri` may be an object or a whole prefix. Files that the cache has in S3's version are not fetched again; files that S3
+    no longer has are removed.
+
+    Raises:
+        InputError: when there is nothing at `uri`, or S3 does not answer.
     """
     if not is_s3(uri):
         path = Path(uri)
@@ -209,17 +213,17 @@ def fetch(uri: str | Path) -> Path:
         if path.is_file() and path.stat().st_size == item.size and path.stat().st_mtime_ns == _stamp(item):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _telling(f"s3://{bucket}/{item.object_name}") as client:
+        with _s3(f"s3://{bucket}/{item.object_name}") as client:
             try:
                 client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
             except BaseException:
-                # What was begun would keep a full disk full.
+                # A half-written file would keep a full disk full.
                 for begun in path.parent.glob(f"{glob.escape(path.name)}.*.part.minio"):
                     begun.unlink(missing_ok=True)
                 raise
         _mark(path, item)
 
-    with _alone(bucket):
+    with _locked_cache(bucket):
         for path in target.rglob("*") if target.is_dir() else ():
             unfinished = any(map(is_unfinished, path.relative_to(root).parts))  # of a running step
             if path.is_file() and path not in wanted and not unfinished:
@@ -230,8 +234,10 @@ def fetch(uri: str | Path) -> Path:
 
 
 def _stamp(item: Any) -> int:
-    """The modification time (ns) of an object's copy: its microseconds come from the etag, since S3 gives seconds and
-    two versions of one size may be as old as each other."""
+    """The modification time (ns) of an object's copy, with microseconds from the etag.
+
+    S3 gives seconds, and two versions of one size can be equally old.
+    """
     return int(item.last_modified.timestamp()) * 10**9 + zlib.crc32(str(item.etag).strip('"').encode()) % 10**6 * 1000
 
 
@@ -240,8 +246,8 @@ def _mark(path: Path, item: Any) -> None:
 
 
 @contextmanager
-def _alone(bucket: str) -> Iterator[None]:
-    """One process at a time brings a bucket's part of the cache up to date."""
+def _locked_cache(bucket: str) -> Iterator[None]:
+    """Lock a bucket's part of the cache: one process at a time brings it up to date."""
     cache = _settings().cache
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f".{bucket}.lock").open("w") as lock:
@@ -250,17 +256,24 @@ def _alone(bucket: str) -> Iterator[None]:
 
 
 def publish(path: Path, uri: str, *, replace: bool = False) -> None:
-    """Upload a file or a folder to `uri`; an artifact's card goes last and stale objects of an earlier one go first.
+    """Upload a file or a folder to `uri`: objects of an earlier artifact are removed first, the new card goes last.
 
-    Large files go up in parts, each with a checksum that S3 verifies, and what fails is tried again with growing waits.
-    Files of an artifact that an earlier, interrupted upload has left there whole are not sent again: their sha256 tells.
-    InputError when anything else lies below `uri`: it would go too. With `replace` only artifacts are spared there.
+    Large files go up in parts, each with a checksum that S3 verifies; failures are repeated with growing waits. Files that
+    an earlier, interrupted upload of the artifact left there whole (equal SHA-256) are not sent again.
+
+    Args:
+        path: a local file or folder.
+        uri: the `s3://` place.
+        replace: remove everything else below `uri`, except artifacts.
+
+    Raises:
+        InputError: when anything else than an artifact lies below `uri`, or S3 does not answer.
     """
     _publish(path, uri, replace)
 
 
 def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Path, str]]:
-    """As `publish`; the file and the etag of each object."""
+    """As `publish`; returns the file and the etag of each object."""
     bucket, key = _split(uri)
     done: dict[str, tuple[Path, str]] = {}
 
@@ -269,7 +282,7 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
 
     def put(file: Path, name: str) -> None:
         sha256 = digests.get(file.relative_to(path).as_posix()) if path.is_dir() else None
-        with _telling(f"s3://{bucket}/{name}") as client:
+        with _s3(f"s3://{bucket}/{name}") as client:
             if sha256 is not None and there.get(name) == file.stat().st_size:
                 found = client.stat_object(bucket_name=bucket, object_name=name)
                 if (found.metadata or {}).get(f"x-amz-meta-{_DIGEST}") == sha256:
@@ -294,13 +307,13 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
     stale = [name for name in there if name not in files or name in cards]
     _check_foreign(uri, stale, replace)
     unfinished = f"{below}{_UNFINISHED}"
-    if cards and not replace:  # until the new card is there, only this tells that what lies there is an artifact's
+    if cards and not replace:  # until the new card is there, only this list says that the objects belong to an artifact
         names = [name.removeprefix(below) for name in (*stale, *files)]
         write_bytes(f"s3://{bucket}/{unfinished}", json.dumps({"files": names}).encode())
         stale = [name for name in stale if name != unfinished]
 
     def remove(name: str) -> None:
-        with _telling(uri) as client:
+        with _s3(uri) as client:
             client.remove_object(bucket_name=bucket, object_name=name)
 
     for name in sorted(stale, key=lambda name: PurePosixPath(name).name not in CARDS.values()):
@@ -315,7 +328,7 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
 
 
 def _card_digests(folder: Path) -> dict[str, str]:
-    """The sha256 of each file of a local artifact, as its card says; nothing for another folder."""
+    """The SHA-256 of each file of a local artifact, from its card; empty for another folder."""
     for name in CARDS.values():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             files = json.loads((folder / name).read_bytes())["files"]
@@ -324,7 +337,7 @@ def _card_digests(folder: Path) -> dict[str, str]:
 
 
 def _check_foreign(uri: str, stale: Collection[str], replace: bool = False) -> None:
-    """Refuse to remove objects below `uri` that the artifact there does not list; with `replace`, only others' cards."""
+    """Refuse to remove objects below `uri` that the artifact there does not list; with `replace`, only other cards."""
     _, key = _split(uri)
     below = f"{key}/" if key else ""
     own = {*CARDS.values(), _UNFINISHED}
@@ -340,16 +353,23 @@ def _check_foreign(uri: str, stale: Collection[str], replace: bool = False) -> N
             )
     if foreign and not replace:
         raise InputError(
-            f"{uri}: holds {foreign[0]}, which is not of an artifact there and would be removed; choose another place"
+            f"{uri}: holds {foreign[0]}, which does not belong to an artifact there and would be removed; choose another place"
         )
 
 
 @contextmanager
 def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
-    """A local path to write an artifact to: `uri` itself, or a place in the cache that is published when the block ends well.
+    """Yield a local path to write an artifact to: `uri` itself, or a place in the cache that is published at the end.
 
-    What an earlier run left at an `s3://` place is fetched first, so that a step can see that its work is already done.
-    InputError, before any work, when one of `inputs` or anything else than an artifact would be lost there.
+    It is published when the block ends well. An artifact at an `s3://` place is fetched first, so that a step can see that
+    its work is done already.
+
+    Args:
+        uri: a local path or an `s3://` place.
+        inputs: places that the step reads; none of them may lie in `uri`.
+
+    Raises:
+        InputError: before any work, when an input or anything else than an artifact would be lost.
     """
     for item in inputs:
         if _lies_in(item, uri):
@@ -367,11 +387,11 @@ def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[
     if before is not None:
         _check_foreign(uri, there)
         fetch(uri)
-    else:  # perhaps an unfinished upload; that is known when the artifact is made
+    else:  # perhaps an unfinished upload: `publish` checks that when the artifact is made
         _check_foreign(uri, there, replace=True)
     try:
         check_replaceable(local)
-    except InputError:  # copies only, of what S3 no longer has or has as something else
+    except InputError:  # copies of objects that S3 no longer has, or has as something else
         local.unlink() if local.is_file() else shutil.rmtree(local)
     yield local
     if before is None or _local_card(local) != before or not _is_whole(local, uri):
@@ -393,7 +413,7 @@ def _lies_in(item: str | Path, uri: str | Path) -> bool:
 
 
 def _is_whole(local: Path, uri: str) -> bool:
-    """Whether S3 has every file of a local artifact, as long as it is here."""
+    """Whether S3 has every file of a local artifact, with equal length."""
     _, key = _split(uri)
     sizes = {item.object_name.removeprefix(f"{key}/" if key else ""): item.size for item in _objects(uri)}
     return all(

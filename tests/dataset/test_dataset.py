@@ -133,7 +133,7 @@ def test_a_benchmarks_pairs(tmp_path: Path) -> None:
 
 def test_without_pairs_it_is_no_benchmark(dataset: FaceDataset) -> None:
     assert dataset.artifact.contents["benchmark"] is False
-    with pytest.raises(InputError, match="no benchmark"):
+    with pytest.raises(InputError, match="not a benchmark"):
         dataset.pairs()
 
 
@@ -190,6 +190,6 @@ def test_a_manifest_of_other_rows_is_refused(tmp_path: Path) -> None:
     made = write(tmp_path / "out")
     (made.path / "dataset.json").unlink()
     contents = made.artifact.contents | {"images": 23}
-    seal(made.path, "FaceDataset", step="t", recipe={}, inputs=[], contents=contents, synthetic=False)
+    seal(made.path, "FaceDataset", step="t", version=1, recipe={}, inputs=[], contents=contents, synthetic=False)
     with pytest.raises(InputError, match="24 rows, the card says 23"):
         FaceDataset(made.path)

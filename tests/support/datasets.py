@@ -52,7 +52,7 @@ class DatasetMaker:
         self._build.finish(range(self._shards))
         if self.pair_columns is not None:
             self._build.write_pairs(*self.pair_columns)
-        self._build.seal(facts=self.facts, **card)
+        self._build.seal(version=1, facts=self.facts, **card)
 
     def give_up(self, error: BaseException) -> None:
         """Let go of the shard that is being written."""

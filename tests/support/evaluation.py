@@ -63,7 +63,7 @@ def write_model(folder: Path, *, blind: bool = False, seed: int = 0) -> Path:
         (out / "detector").mkdir()
         for name in ("pnet", "rnet", "onet"):
             (out / "detector" / f"{name}.onnx").write_bytes(b"a stand-in; evaluation never detects")
-        seal(out, "ModelPackage", step="test", recipe={}, inputs=[], contents={}, synthetic=False)
+        seal(out, "ModelPackage", step="test", version=1, recipe={}, inputs=[], contents={}, synthetic=False)
     return folder
 
 

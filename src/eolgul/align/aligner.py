@@ -1,6 +1,6 @@
-"""The work of an alignment: rows of a dataset → faces or reasons, in chunks for any number of threads.
+"""Detect, choose and cut out one face per row of a dataset, in chunks for any number of threads.
 
-What a chunk holds depends on the rows alone, so the result does not depend on who computes what when.
+The division into chunks depends on the rows alone, so the result does not depend on which thread computes what when.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from eolgul.faces.template import align_face, crop_box
 from eolgul.images.decode import decode, encode_png
 
 CHUNK = 32
-# Decoded pixels that a thread holds at a time: about 32 of LFW's, 4 of K-FACE's largest, one photo of a phone.
+# Decoded pixels that a thread holds at a time: about 32 images of LFW, 4 of K-FACE's largest, 1 photo of a phone.
 _PIXELS = 1 << 21
 # Faces of this many pixels have more between the eyes (47) than the aligned 112 x 112 face (35): nothing smaller is decoded.
 _ENOUGH = 112
 
 
 class Found(NamedTuple):
-    """A face as PNG, and what the manifest says of it."""
+    """A face as PNG, and its columns of the manifest."""
 
     png: bytes
     facts: dict[str, Any]
@@ -49,7 +49,10 @@ class Options:
 
 
 class Photo(NamedTuple):
-    """A decoded image, uint8 RGB, its sides divided by `reduced`; `width` and `height` are the whole image's."""
+    """A decoded image (height x width x 3, uint8 RGB), its sides divided by `reduced`.
+
+    `width` and `height` are those of the whole image.
+    """
 
     pixels: NDArray[np.uint8]
     reduced: int
@@ -57,23 +60,24 @@ class Photo(NamedTuple):
     height: int
 
     def whole(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """MTCNN's coordinates (from the image's edge) in the whole image for those in `pixels`."""
+        """Convert coordinates in `pixels` (from the image's edge, as MTCNN's) to those in the whole image."""
         return points * self.reduced
 
     def here(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The inverse of `whole`."""
+        """Convert coordinates in the whole image to those in `pixels`."""
         return points / self.reduced
 
 
 def reduction(min_face_size: int) -> int:
-    """How far a JPEG may be decoded smaller (1, 2, 4 or 8) where no face below `min_face_size` pixels is looked for."""
+    """The factor (1, 2, 4 or 8) by which a JPEG may be reduced when faces below `min_face_size` pixels do not count."""
     return next(by for by in (8, 4, 2, 1) if by == 1 or min_face_size >= by * _ENOUGH)
 
 
 class Aligner:
-    """Rows of one dataset, one detector, one way to cut."""
+    """Align rows of one dataset with one detector."""
 
     def __init__(self, source: FaceDataset, detector: Detector, options: Options) -> None:
+        """`source` is the dataset of pictures; `detector` is shared by the threads."""
         self._source, self._detector, self._options = source, detector, options
         self._reduce = reduction(detector.settings.min_face_size)
         self._reduced = detector.looking_for(detector.settings.min_face_size // self._reduce)
@@ -84,7 +88,10 @@ class Aligner:
         self._places = [None if None in row else Place(*row) for row in zip(*columns, strict=True)]
 
     def align(self, rows: Sequence[int], pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> list[Result]:
-        """One result a row, in order. `tell` hears of each chunk's number of rows."""
+        """Align rows in the threads of `pool`; return one result per row, in order.
+
+        `tell` is called with the number of rows of each finished chunk.
+        """
         chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
         results: list[Result] = []
         for chunk, found in zip(chunks, pool.map(self._detect, chunks), strict=True):
@@ -112,7 +119,7 @@ class Aligner:
         return [results[row] for row in rows]
 
     def _groups(self, rows: Sequence[int], results: dict[int, Result]) -> Iterator[list[tuple[int, Photo]]]:
-        """Decoded images in groups of bounded size, equally reduced; what cannot be decoded is a result already."""
+        """Yield decoded images in groups of bounded size and equal reduction; put rejections into `results`."""
         group: list[tuple[int, Photo]] = []
         pixels = 0
         for row in rows:
@@ -170,7 +177,7 @@ class Aligner:
         score: float,
         facts: dict[str, Any],
     ) -> Result:
-        """The face at the landmarks (of `photo.pixels`) as PNG, with its figures (of the whole image)."""
+        """Cut out the face at the landmarks (in `photo.pixels`); its figures are those in the whole image."""
         between = eye_distance(landmarks) * photo.reduced
         if between < self._options.min_eyes:
             return Rejection(
@@ -197,18 +204,21 @@ class Aligner:
             if place is None:
                 continue
             if annotation is not None:
-                anchors.annotated(place, annotation)
+                anchors.add_annotated(place, annotation)
             if isinstance(result, Found):
-                anchors.detected(place, np.array(result.facts["landmarks"]).reshape(5, 2))
+                anchors.add_detected(place, np.array(result.facts["landmarks"]).reshape(5, 2))
         return anchors
 
     def _anchored(self, row: int, anchors: Anchors) -> Result | None:
-        """A face that the detector missed, at its own annotation or at another condition's landmarks; None without any."""
+        """The face of a row in which none was detected, at annotated landmarks or at those of other pictures of the view.
+
+        None when there are no such landmarks.
+        """
         own, place = self._annotations[row], self._places[row]
         landmarks = own if own is not None else anchors.landmarks(place) if place is not None else None
         if landmarks is None:
             return None
-        image, _ = decode(self._source.read(row))  # it could be decoded a moment ago
+        image, _ = decode(self._source.read(row))  # `_groups` decoded it before
         score = likeness(self._detector, image, landmarks)
         origin = "annotated" if own is not None else "anchored"
         if score < LIKENESS:

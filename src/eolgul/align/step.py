@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 
-from eolgul import __version__
 from eolgul.align.aligner import Aligner, Found, Options, Result
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FACTS, DatasetBuild, FaceDataset, ShardWriter, build_dataset
@@ -24,6 +23,7 @@ from eolgul.faces.networks import export_onnx
 from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
 from eolgul.model.package import DetectorSettings
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 BACKENDS = ("onnx", "torch")
 CROPS = {"similarity": TEMPLATE_NAME, "box": BOX_NAME}
 ANCHORS = ("none", "rig")
@@ -101,7 +101,7 @@ def align(
         recipe |= {"part": part}
     if merge:
         places = _in_order(merge, recipe, inputs)
-    done = reuse(out, "FaceDataset", step="align", recipe=recipe, inputs=inputs)
+    done = reuse(out, "FaceDataset", step="align", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         return done
     job = {
@@ -110,7 +110,7 @@ def align(
         "inputs": inputs,
         "device": device,
         "merge": list(places),
-        "eolgul": __version__,
+        "version": VERSION,
     }
     with build_dataset(out, job) as build:
         for name, place in places.items():
@@ -137,7 +137,14 @@ def align(
                 facts |= _carry_pairs(build, source, len(shards) + 1)
             else:
                 build.finish(range(len(shards) + 1))
-        build.seal(step="align", recipe=recipe, inputs=inputs, synthetic=source.artifact.synthetic, facts=facts)
+        build.seal(
+            step="align",
+            version=VERSION,
+            recipe=recipe,
+            inputs=inputs,
+            synthetic=source.artifact.synthetic,
+            facts=facts,
+        )
     return open_artifact(out)
 
 
@@ -210,7 +217,7 @@ def _in_order(merge: Sequence[Path], recipe: dict[str, Any], inputs: list[dict[s
     for place in merge:
         card = open_artifact(place, "FaceDataset").card
         part = str(card["recipe"].get("part"))
-        wanted = {"step": "align", "eolgul": __version__, "recipe": recipe | {"part": part}, "inputs": inputs}
+        wanted = {"step": "align", "version": VERSION, "recipe": recipe | {"part": part}, "inputs": inputs}
         if {key: card[key] for key in wanted} != wanted:
             raise InputError(f"{place}: is no part of this alignment, but of another dataset or with other options")
         if places.setdefault(part, place) != place:

@@ -273,6 +273,7 @@ class DatasetBuild:
         self,
         *,
         step: str,
+        version: int,
         recipe: Mapping[str, Any],
         inputs: Sequence[Mapping[str, str]],
         synthetic: bool,
@@ -282,6 +283,7 @@ class DatasetBuild:
 
         Args:
             step: the name of the step that makes the dataset.
+            version: the step's version, see `eolgul.artifact.seal`.
             recipe: the options that its contents depend on (JSON values).
             inputs: references to the artifacts it is made from.
             synthetic: whether any of its images was drawn.
@@ -291,6 +293,7 @@ class DatasetBuild:
             self.folder / "artifact",
             "FaceDataset",
             step=step,
+            version=version,
             recipe=recipe,
             inputs=inputs,
             contents=self._contents | dict(facts),

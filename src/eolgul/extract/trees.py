@@ -1,4 +1,4 @@
-"""Trees of image files as sources: identity folders, K-FACE, and the images that a `.lst` names."""
+"""Plan trees of image files: identity folders, K-FACE, and the images that a `.lst` names."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ _UNKNOWN_CONDITION = Rejection(
 
 
 def plan_folders(source: Path, options: Options) -> Plan:
-    """`<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, anybody's photos."""
+    """Plan identity folders, `<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, any photos.
+
+    Raises:
+        InputError: when there is no identity folder with enough images.
+    """
     loose: list[Entry] = []
     people: list[list[Entry]] = []
     pictures = (entry for entry in _files(source) if is_picture(entry.name))
     for first, group in itertools.groupby(pictures, key=lambda entry: entry.name.partition("/")[0]):
         found = list(group)
-        if found[0].name == first:  # no folder above it
+        if found[0].name == first:  # it lies in no identity folder
             loose += [entry._replace(rejection=_NO_IDENTITY) for entry in found]
         elif len(found) >= options.min_images and options.wants(first):
             people.append(found[: options.max_images_per_identity])
@@ -47,7 +51,7 @@ def plan_folders(source: Path, options: Options) -> Plan:
 
 
 def _files(source: Path) -> list[Entry]:
-    """The files of a folder of identity folders; a link to a folder counts as that folder, hidden ones do not."""
+    """The files of a folder of identity folders; links to folders are followed, hidden folders are left out."""
     entries: list[Entry] = []
     for path in sorted(source.iterdir()):
         if path.is_dir():
@@ -61,7 +65,11 @@ def _files(source: Path) -> list[Entry]:
 
 
 def plan_kface(source: Path, options: Options) -> Plan:
-    """K-FACE's tree: the images of the selection, each with its condition and, where there is one, its annotation."""
+    """Plan K-FACE's tree: the images of the selection, each with its condition and its annotation, if it has one.
+
+    Raises:
+        InputError: when no image is in the selection.
+    """
     selection = kface.Selection.parse(options.selection) if options.selection else None
     entries: list[Entry] = []
     for folder in sorted(path.name for path in source.glob("*_Resolution")):
@@ -88,7 +96,11 @@ def plan_kface(source: Path, options: Options) -> Plan:
 
 
 def plan_lst(file: Path, options: Options) -> Plan:
-    """The images that an InsightFace `.lst` names, by paths below the list's own folder."""
+    """Plan the images that an InsightFace `.lst` names, by paths below the folder of the list.
+
+    Raises:
+        InputError: when a line of the list cannot be read.
+    """
     from eolgul.formats.lst import read_lst
 
     root = file.parent

@@ -1,4 +1,4 @@
-"""The workers of an extraction: each writes whole parts, and stops between two images when it is told to."""
+"""Read and check the images of a source, and write them shard by shard, in threads or in worker processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from eolgul.dataset import DatasetBuild, ShardWriter
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_nothing
+from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_unreadable
 from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode
 from eolgul.images.header import outline
@@ -33,7 +33,7 @@ class Checked(NamedTuple):
     rejection: Rejection | None
 
 
-def work(
+def write_shards(
     build: DatasetBuild,
     plan: Plan,
     name: str,
@@ -43,7 +43,20 @@ def work(
     workers: int,
     progress: Progress | None,
 ) -> tuple[dict[str, int], str]:
-    """Write the parts that are missing and merge all; the rows of the wanted ids, and the digest of the source."""
+    """Write the shards that are missing and join all.
+
+    Args:
+        build: the dataset.
+        plan: the source.
+        name: the source's name in the manifest.
+        wanted: image ids whose manifest rows are returned.
+        verify: decode every image.
+        workers: processes, or threads where the plan has one shard or is not portable.
+        progress: called with the number of images just done.
+
+    Returns:
+        The manifest rows of the wanted ids, and the digest of the source.
+    """
     missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
     if plan.portable and workers > 1 and len(missing) > 1:
         jobs = (_Job(build, number, plan.tasks[number], name, verify) for number in missing)
@@ -56,7 +69,7 @@ def work(
 
 
 def digest(plan: Plan, workers: int) -> str:
-    """The digest of a source, as `work` gives it, without an extraction: over what its tasks read, in their order."""
+    """The digest of a source as `write_shards` returns it, without an extraction: over what the tasks read, in order."""
     total = hashlib.sha256()
     for task in plan.tasks:
         for checked in _checked(task.candidates(), _read, workers):
@@ -66,7 +79,7 @@ def digest(plan: Plan, workers: int) -> str:
 
 
 def _also(plan: Plan) -> bytes:
-    return b"".join(line(path.name.encode(), sha256_or_nothing(path)) for path in plan.also)
+    return b"".join(line(path.name.encode(), sha256_or_unreadable(path)) for path in plan.also)
 
 
 def _lines(checked: Checked) -> bytes:
@@ -74,7 +87,7 @@ def _lines(checked: Checked) -> bytes:
     lines = line(candidate.name, checked.sha256)
     if candidate.beside is not None:
         name, path = candidate.beside
-        lines += line(name, sha256_or_nothing(path))
+        lines += line(name, sha256_or_unreadable(path))
     return lines
 
 
@@ -83,7 +96,7 @@ def _write(
 ) -> None:
     waiting = 0
     with build.shard(number, name) as shard:
-        for checked in _checked(task.candidates(), _decode if verify else _look, threads):
+        for checked in _checked(task.candidates(), _decode if verify else _check_header, threads):
             _keep(shard, checked)
             waiting += 1
             if waiting == _REPORT:
@@ -111,7 +124,7 @@ def _keep(shard: ShardWriter, checked: Checked) -> None:
 
 
 def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Checked], threads: int) -> Iterator[Checked]:
-    """Check every candidate, in order; in threads where reading or decoding gives the others time to run."""
+    """Check every candidate, in order; in threads where reading or decoding releases the interpreter."""
     first = next(candidates, None)
     if first is None:
         return
@@ -134,7 +147,7 @@ def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Check
 
 
 def _read(candidate: Candidate) -> Checked:
-    """The candidate's bytes and their sha256, nothing being asked of them."""
+    """Read the candidate's bytes and their SHA-256, without a check of the image."""
     data = candidate.data
     if isinstance(data, Path):
         try:
@@ -145,8 +158,8 @@ def _read(candidate: Candidate) -> Checked:
     return Checked(candidate, data, sha256_bytes(data), None, candidate.rejection)
 
 
-def _look(candidate: Candidate) -> Checked:
-    """As `_read`, and whether the image's structure and size are as they should be."""
+def _check_header(candidate: Candidate) -> Checked:
+    """As `_read`, with a check of the image's structure and size."""
     if isinstance(candidate.data, Path) or candidate.rejection is not None:
         read = _read(candidate)
         if read.rejection is not None:
@@ -167,21 +180,21 @@ def _look(candidate: Candidate) -> Checked:
 
 
 def _decode(candidate: Candidate) -> Checked:
-    """As `_look`, and whether the image can be decoded."""
-    looked = _look(candidate)
-    if looked.rejection is None:
+    """As `_check_header`, with a check that the image can be decoded."""
+    checked = _check_header(candidate)
+    if checked.rejection is None:
         try:
-            decode(looked.data)
+            decode(checked.data)
         except InputError as error:
             rejection = Rejection.from_error(error)
-            if rejection.code == Reason.NOT_AN_IMAGE:  # it looked like one
+            if rejection.code == Reason.NOT_AN_IMAGE:  # its header is one
                 rejection = Rejection(Reason.UNDECODABLE, rejection.detail)
-            return Checked(candidate, b"", looked.sha256, None, rejection)
-    return looked
+            return Checked(candidate, b"", checked.sha256, None, rejection)
+    return checked
 
 
 class _Job(NamedTuple):
-    """One part to write, as a worker process gets it."""
+    """One shard to write, as a worker process receives it."""
 
     build: DatasetBuild
     number: int
