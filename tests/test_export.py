@@ -280,7 +280,7 @@ def test_nothing_else_is_lost(people: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("keep")
     benchmark = make(tmp_path / "b", PEOPLE, [(0, 5, True, 0)])
     for out, to in (("mine", "rec"), ("mine", "bin"), ("file", "bin"), ("file", "folders"), ("people", "rec")):
-        with pytest.raises(InputError, match=r"not made by export|is a file|is a folder|lies in the dataset"):
+        with pytest.raises(InputError, match=r"is not an export|is a file|is a folder|lies in the dataset"):
             export(people if out == "people" else benchmark, tmp_path / out, to=to)
     with pytest.raises(InputError, match="lies in the dataset"):
         export(people, people / "out", to="rec")
