@@ -25,6 +25,7 @@ def test_it_is_stored_without_outputs_and_machine_paths() -> None:
     assert not re.search(r"(/home|/root|/tmp|/work|/Users)\b", text)
 
 
+@pytest.mark.timeout(900)  # two minutes of CPU; machines that test are busy
 def test_it_runs_and_measures_people_who_are_not_in_the_training_data(tmp_path: Path) -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
