@@ -39,6 +39,7 @@ lint: $(STAMP)  ## Check style, spelling, types and the layers (ruff, codespell,
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell --toml pyproject.toml
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports --no-cache
 
 digests: $(STAMP)  ## Print the digests of artifacts made from a small drawn set; BASE=<commit> compares with that commit

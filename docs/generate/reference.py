@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import re
@@ -99,7 +100,17 @@ def python(name: str) -> str:
     lines = [f"# `eolgul.{name}`"]
     for module in modules(name):
         lines += ["", f"::: {module}"]
+        if not _defines(module):
+            lines += ["    options:", "      members: false"]
     return "\n".join(lines) + "\n"
+
+
+def _defines(module: str) -> bool:
+    """Whether a module defines a class or a function; a package's names are often those of its modules, shown there."""
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return file.name != "__init__.py" or any(isinstance(node, kinds) for node in ast.parse(file.read_text()).body)
 
 
 def _from_root(name: str) -> str:

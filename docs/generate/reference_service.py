@@ -43,12 +43,20 @@ def settings() -> str:
                 shown = f"`{str(default).replace(str(Path.home()), '~')}`"
             if type(default).__name__ == "SecretStr" or default == "":
                 shown = ""
-            kind = re.sub(r"typing\.|pathlib\.|pydantic\.types\.|<class '|'>", "", str(item.annotation))
-            rows.append((f"`{prefix}{name}`".upper(), f"`{kind}`", shown, paragraphs(item.description or "")))
+            kind = _type(str(item.annotation))
+            rows.append((f"`{prefix}{name}`".upper(), kind, shown, paragraphs(item.description or "")))
         lines += ["", f"## {title}", "", intro, "", *table(("variable", "type", "default", "meaning"), rows)]
     rows = [(f"`{name}`", text) for name, text in VARIABLES.items()]
     lines += ["", "## Other variables", "", *table(("variable", "meaning"), rows)]
     return "\n".join(lines) + "\n"
+
+
+def _type(annotation: str) -> str:
+    """A field's type in words: `Literal['on', 'off']` as `on` or `off`, `pathlib.Path | None` as `Path`."""
+    if words := re.findall(r"'(\w+)'", annotation.partition("Literal[")[2]):
+        return " or ".join(f"`{word}`" for word in words)
+    name = re.sub(r"<class '|'>", "", annotation).partition(" |")[0].rpartition(".")[2]
+    return f"`{name}`"
 
 
 def metrics() -> str:
@@ -111,11 +119,11 @@ def http() -> str:
                 rows.append((f"`{item['name']}`", item["in"], _kind(item["schema"]), paragraphs(meaning)))
             if rows:
                 lines += ["", *table(("parameter", "in", "type", "meaning"), rows)]
+            bodies: dict[str, list[str]] = {}
             for media, body in call.get("requestBody", {}).get("content", {}).items():
-                schema = body["schema"]
-                names = [f"`{name}`{'' if name in schema.get('required', []) else ' (optional)'}: {_kind(item)}"
-                         for name, item in schema.get("properties", {}).items()]  # fmt: skip
-                lines += ["", f"Body as `{media}`: {'; '.join(names) or _kind(schema)}"]
+                bodies.setdefault(_body(body["schema"]), []).append(f"`{media}`")
+            for names, media_types in bodies.items():
+                lines += ["", f"Body as {' or '.join(media_types)}: {names}"]
             shapes: dict[str, list[str]] = {}
             for status, item in sorted(call["responses"].items()):
                 contents = [
@@ -133,6 +141,14 @@ def http() -> str:
         if rows:
             lines += ["", *table(("field", "type", "", "meaning"), rows)]
     return "\n".join(lines) + "\n"
+
+
+def _body(schema: dict[str, Any]) -> str:
+    """The fields of a request's body, or its kind when it has none."""
+    required = schema.get("required", [])
+    fields = schema.get("properties", {}).items()
+    names = [f"`{name}`{'' if name in required else ' (optional)'}: {_kind(item)}" for name, item in fields]
+    return "; ".join(names) or _kind(schema)
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -14,6 +14,11 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """The lines of a Markdown table."""
 
     def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(_escape(cell).replace("\n", " ") for cell in cells) + " |"
 
     return [line(head), line(("---",) * len(head)), *map(line, rows)]
+
+
+def _escape(cell: str) -> str:
+    """Escape pipes, except in code, where Markdown takes them literally."""
+    return "`".join(text if index % 2 else text.replace("|", "\\|") for index, text in enumerate(cell.split("`")))

@@ -11,7 +11,7 @@ from typing import Any
 
 import urllib3
 from minio import Minio, MinioAdmin
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 
 
 def policy(registry: str, *, write: bool) -> dict[str, Any]:

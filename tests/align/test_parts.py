@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         (4, {"part_rows": 50}),  # one shard, so three parts have nothing to do
     ],
 )
-def test_merged_parts_are_the_whole(drawn: Path, tmp_path: Path, count: int, options: dict[str, object]) -> None:
+def test_merged_parts_are_the_whole(drawn: Path, tmp_path: Path, count: int, options: dict[str, Any]) -> None:
     whole = align(drawn, tmp_path / "whole", **options)
     places = [tmp_path / f"part{at}" for at in range(1, count + 1)]
     sizes = [
@@ -106,7 +107,8 @@ def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) ->
 
     eolgul(tmp_path / "p1", "--part", "1/2", "--anchor", "rig")
     align(drawn, tmp_path / "p2", part="2/2", anchor="rig")
-    merge = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2", "--sheet", tmp_path / "faces.png"]
+    merge: list[str | Path] = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2"]
+    merge += ["--sheet", tmp_path / "faces.png"]
     merged = eolgul(tmp_path / "out", *merge, "--anchor", "rig")
     assert merged["digest"] == align(drawn, tmp_path / "whole", anchor="rig").digest
     assert (tmp_path / "faces.png").is_file()

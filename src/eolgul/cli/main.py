@@ -473,12 +473,12 @@ def demo(
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: key=value.")] = None,
     port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
 ) -> None:
-    """The whole road in one command: data, pipeline, registry, service, verdicts."""
-    from eolgul.demo import run
-    from eolgul.demo.options import Options
+    """Run everything on this machine: raw data, pipeline, registry, service, verdicts."""
+    from eolgul.demo import DemoOptions
+    from eolgul.demo import run as run_demo
 
-    run(
-        Options(
+    run_demo(
+        DemoOptions(
             source=source,
             work=work.absolute(),
             keep=keep,

@@ -1,7 +1,7 @@
-"""Where drawings are kept: person by person while they are made, whole or not at all under the name that was asked for.
+"""Write an output whole or not at all, and continue after a kill with the people that are already drawn.
 
-A finished person leaves a record in a work folder beside the output. A drawing that was killed, by whatever, goes on
-from there when it is called again, and ends with the same bytes as one that was not.
+Each finished person has a record in a work folder beside the output. A drawing that was killed continues from these
+records when it is called again, and ends with the same bytes as one that was not killed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from eolgul.errors import InputError
 from eolgul.files import atomic_file, empty_folder, remove, replace_folder, warn_replaced, work_folder, write_atomic
 from eolgul.synth.mesh import Reals
 
-# Another number where the same seed gives other pixels.
+# Raised whenever the same seed gives other pixels.
 VERSION = 3
 CARD, TRUTH = "synthetic.json", "truth.parquet"
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture and the truth about it.
+    """One image and the truth about it.
 
     Attributes:
-        name: its path below the output, `/` between parts. data: the encoded image; empty where it lies in a file already.
-        truth: (13,) float32: five landmarks x, y in pixels (left eye as seen, right eye, nose, left and right mouth
-            corner), then yaw, pitch, roll in degrees: from where the camera sees the head, signed as the rig's cameras.
+        name: path below the output, `/` between parts.
+        data: the encoded image; empty when it is already in a file.
+        truth: (13,) float32: five landmarks x, y in pixels (the image's left eye, right eye, nose, left and right mouth
+            corner), then yaw, pitch, roll in degrees of the direction from which the camera sees the head, signed like
+            the rig's cameras.
     """
 
     name: str
@@ -42,11 +44,16 @@ class Shot:
     truth: Reals
 
 
-class Work:
-    """The work folder of one unfinished output: `product` is what it will be, `write` and `read` keep persons' records."""
+class WorkFolder:
+    """The work folder of one unfinished output.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.product, self._records = folder, folder / "product", folder / "people"
+    Attributes:
+        path: the folder.
+        product: the output so far; it gets its final name when everything is drawn.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.product, self._records = path, path / "product", path / "people"
         self._records.mkdir(parents=True, exist_ok=True)
 
     def has_any(self) -> bool:
@@ -54,12 +61,12 @@ class Work:
         return self._records.is_dir() and any(self._records.iterdir())
 
     def has(self, number: int) -> bool:
-        """Whether the record of person ``number`` is there and whole."""
+        """Whether person `number` has a complete record."""
         path = self._path(number)
         return path.is_file() and zipfile.is_zipfile(path)
 
     def write(self, number: int, shots: Sequence[Shot]) -> None:
-        """Keeps a finished person; until the last byte is written there is no record of them."""
+        """Write the record of a finished person; it appears when it is complete."""
         with atomic_file(self._path(number)) as new, new.open("wb") as file:
             np.savez(
                 file,
@@ -70,6 +77,7 @@ class Work:
             )
 
     def read(self, number: int) -> list[Shot]:
+        """Read the record of a person."""
         with np.load(self._path(number), allow_pickle=False) as record:
             names, truth, sizes, data = (record[key] for key in ("names", "truth", "sizes", "data"))
         ends = np.cumsum(sizes)
@@ -80,17 +88,23 @@ class Work:
         return self._records / f"{number:07d}.npz"
 
 
-def once(
-    out: Path, card: Path, recipe: dict[str, Any], counts: dict[str, int], write: Callable[[Work], None]
+def produce_once(
+    out: Path, card: Path, recipe: dict[str, Any], counts: dict[str, int], write: Callable[[WorkFolder], None]
 ) -> dict[str, Any]:
-    """Has ``write`` make a product and puts it at ``out``, unless one of the same recipe is there already.
+    """Have `write` make an output and put it at `out`, unless one of the same recipe is there already.
 
     Args:
-        card: where the synthetic mark goes: inside ``out``, or beside it.
-        write: makes ``work.product``, and beside products that are files ``work.folder / TRUTH``.
+        out: the folder or file to make.
+        card: where the synthetic mark goes: inside `out`, or beside it.
+        recipe: what the output depends on besides this package's code.
+        counts: numbers of images and identities for the card.
+        write: makes `product` in the work folder, and also `path / TRUTH` there when the output is a file.
+
+    Returns:
+        `counts`, `recipe` (digest), `seconds` and `cached` (nothing had to be drawn).
 
     Raises:
-        InputError: ``out`` holds something else than drawings, or another process is drawing it.
+        InputError: `out` holds other data than drawn images, or another process is drawing it.
     """
     began = time.monotonic()
     facts = {"synthetic": True, "generator": "eolgul.synth", "version": VERSION, "recipe": recipe,
@@ -102,31 +116,31 @@ def once(
     if known.get("digest") == digest and out.exists():
         return answer | {"seconds": time.monotonic() - began, "cached": True}
     if out.exists() and not known.get("synthetic") and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists and is not synthetic data of this generator: choose another place")
+        raise InputError(f"{out} exists and was not drawn by `eolgul synth`; choose another place")
     inside = card.is_relative_to(out)
     text = json.dumps(facts | counts | {"digest": digest}, indent=2) + "\n"
-    with work_folder(out.absolute(), digest) as folder:
-        work = Work(folder)
+    with work_folder(out.absolute(), digest) as path:
+        folder = WorkFolder(path)
         try:
-            write(work)
+            write(folder)
             if inside:
-                (work.product / card.relative_to(out)).write_text(text, encoding="utf-8")
-                replace_folder(folder, work.product, out)
+                (folder.product / card.relative_to(out)).write_text(text, encoding="utf-8")
+                replace_folder(path, folder.product, out)
             else:
                 warn_replaced(out)
                 remove(out)
-                work.product.rename(out)
-                (work.folder / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
+                folder.product.rename(out)
+                (path / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
                 write_atomic(card, text.encode())
-            empty_folder(folder)
+            empty_folder(path)
         finally:
-            if not work.has_any():
-                empty_folder(folder)  # no person was finished: there is nothing to go on from
+            if not folder.has_any():
+                empty_folder(path)  # no person is finished: there is nothing to continue from
     return answer | {"seconds": time.monotonic() - began, "cached": False}
 
 
 def write_truth(path: Path, shots: Sequence[tuple[str, Reals]]) -> None:
-    """Writes truth rows (name, `Shot.truth`) as Parquet, sorted by name: image, landmarks (10 float32), yaw, pitch, roll."""
+    """Write rows (name, `Shot.truth`) as Parquet, sorted by name: image, landmarks (10 float32), yaw, pitch, roll."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,7 +155,7 @@ def write_truth(path: Path, shots: Sequence[tuple[str, Reals]]) -> None:
 
 
 def _source_digest() -> str:
-    """Digest of this package's code: a changed renderer draws other pixels."""
+    """Digest of this package's code: another renderer may draw other pixels."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
