@@ -88,7 +88,9 @@ def check_replaceable(out: Path) -> None:
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         if name not in listed and (path.is_symlink() or not path.is_dir()):
-            raise InputError(f"{out}: holds {name}, which does not belong to the artifact there and would be lost; move it away")
+            raise InputError(
+                f"{out}: holds {name}, which does not belong to the artifact there and would be lost; move it away"
+            )
 
 
 def _with_article(kind: str) -> str:

@@ -70,7 +70,9 @@ def train(
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
         raise InputError(f"{dataset}: not an assembled dataset of aligned faces; run eolgul assemble first")
     target = pick_device(device)
-    done = reuse(out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=[data.artifact.reference])
+    done = reuse(
+        out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=[data.artifact.reference]
+    )
     if done is not None:
         return done
     autocast = _autocast_dtype(recipe, target)
