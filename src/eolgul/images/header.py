@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason
 from eolgul.images.decode import MAX_PIXELS, ImageInfo, probe
 
 # Binary PGM and PPM: magic, width, height, largest value, one white space; comments between them.
@@ -49,19 +49,21 @@ def read_header(data: bytes) -> ImageInfo:
             if head is None or len(data) < head.end() + samples * (2 if int(head[1]) > 255 else 1):
                 raise _cut(data)
     if info.width * info.height > MAX_PIXELS:
-        raise InputError(f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", "too_large")
+        raise InputError(
+            f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", Reason.TOO_LARGE
+        )
     return info
 
 
 def _cut(data: bytes) -> InputError:
-    return InputError(f"the image data ends after {len(data)} bytes, before its end", "truncated")
+    return InputError(f"the image data ends after {len(data)} bytes, before its end", Reason.TRUNCATED)
 
 
 def _jpeg(data: bytes) -> ImageInfo:
     position, size = 2, len(data)
     while position + 4 <= size:
         if data[position] != 0xFF:
-            raise InputError(f"no JPEG marker at byte {position} of the image", "undecodable")
+            raise InputError(f"no JPEG marker at byte {position} of the image", Reason.UNDECODABLE)
         marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
             position += 1
@@ -70,18 +72,20 @@ def _jpeg(data: bytes) -> ImageInfo:
                 break
             height, width = data[position + 5] << 8 | data[position + 6], data[position + 7] << 8 | data[position + 8]
             if not width or not height:
-                raise InputError(f"the JPEG states a size of {width}x{height}", "undecodable")
+                raise InputError(f"the JPEG states a size of {width}x{height}", Reason.UNDECODABLE)
             if data.endswith(_JPEG_END) or _has_end(data, position):
                 return ImageInfo("JPEG", width, height)
             break
         elif marker in _BARE:
             position += 2
         elif marker in (0xD9, 0xDA):
-            raise InputError("the JPEG does not state its size before its data", "undecodable")
+            raise InputError("the JPEG does not state its size before its data", Reason.UNDECODABLE)
         else:
             length = data[position + 2] << 8 | data[position + 3]
             if length < 2:
-                raise InputError(f"a JPEG segment of length {length} at byte {position} of the image", "undecodable")
+                raise InputError(
+                    f"a JPEG segment of length {length} at byte {position} of the image", Reason.UNDECODABLE
+                )
             position += 2 + length
     raise _cut(data)
 
@@ -102,7 +106,7 @@ def _png(data: bytes) -> ImageInfo:
         raise _cut(data)
     width, height = _PNG_SIZE.unpack_from(data, 16)
     if data[12:16] != b"IHDR" or not width or not height:
-        raise InputError("the PNG does not begin with its size", "undecodable")
+        raise InputError("the PNG does not begin with its size", Reason.UNDECODABLE)
     if data.rfind(b"IEND") < 33:
         raise _cut(data)
     return ImageInfo("PNG", width, height)
