@@ -81,7 +81,7 @@ def share(tensors: Iterable[Tensor]) -> None:
         return
     try:
         for tensor in tensors:
-            tensor.share_memory_()
+            tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch has no types here
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{_SHARED}: a worker cannot hand over a batch ({reason}); {_REMEDY}") from error
