@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
+from eolgul.formats.synthetic import mark_of
 from eolgul.model.package import DetectorSettings
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def _raw(source: str) -> Path:
     if storage.is_s3(source) and source.endswith((".rec", ".bin")):
         folder, _, name = source.rpartition("/")
         stem = name.rpartition(".")[0]
-        beside = [f"{stem}.idx", "property", "synthetic.json"] if name.endswith(".rec") else [f"{name}.synthetic.json"]
+        beside = [*([f"{stem}.idx", "property"] if name.endswith(".rec") else []), mark_of(Path(name)).name]
         for other in beside:
             if storage.exists(f"{folder}/{other}"):
                 storage.fetch(f"{folder}/{other}")

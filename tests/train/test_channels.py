@@ -71,7 +71,7 @@ def test_the_exported_model_answers_for_rgb_and_notices_a_swap(tmp_path: Path) -
     dataset = FaceDataset(path)
     red = read_face(dataset, dataset.column("identity").index("000000"))
     blue = read_face(dataset, dataset.column("identity").index("000001"))
-    recognizer = Recognizer.of(package)
+    recognizer = Recognizer.from_package(package)
     embeddings = recognizer.embed(np.stack([red, blue]))
     # By hand: PIL's RGB, the contract's numbers, the raw network. Nothing of ours in between.
     session = onnxruntime.InferenceSession(str(package.path / "model.onnx"), providers=["CPUExecutionProvider"])

@@ -20,8 +20,8 @@ from eolgul.errors import InputError
 from eolgul.faces.choose import POLICIES
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
-from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
-from eolgul.model.package import DetectorSettings
+from eolgul.faces.template import BOX_NAME, SIZE
+from eolgul.model.package import TEMPLATE_NAME, DetectorSettings
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 BACKENDS = ("onnx", "torch")

@@ -18,10 +18,9 @@ from eolgul.errors import InputError, Reason, Rejection
 from eolgul.files import sha256_file
 from eolgul.formats import insightface, kface
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
+from eolgul.model.package import TEMPLATE_NAME
 
 KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
-ALIGNED = "arcface-112-v1"
-SYNTHETIC_MARK = "synthetic.json"
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jfif"
 }  # fmt: skip
@@ -193,7 +192,7 @@ def plan_rec(rec: Path, options: Options) -> Plan:
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
     files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
     also = [about] if about.is_file() else []
-    return Plan(tasks, stamp_files(files), ALIGNED if aligned else None, also=also)
+    return Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also)
 
 
 @dataclass(frozen=True)
@@ -222,7 +221,7 @@ def plan_bin(file: Path, options: Options) -> Plan:
     size = None if options.any_size else _common_size(loaded.images)
     tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, options.shard_bytes)]
     pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(loaded.same)) for i, same in enumerate(loaded.same)]
-    aligned = ALIGNED if size == (112, 112) else None
+    aligned = TEMPLATE_NAME if size == (112, 112) else None
     return Plan(tasks, stamp_files([file]), aligned, False, pairs, portable=False)
 
 
@@ -230,12 +229,12 @@ def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
     """The width and height that most of the images have, judged from about 200 evenly spaced ones."""
     from collections import Counter
 
-    from eolgul.images.header import outline
+    from eolgul.images.header import read_header
 
     seen: Counter[tuple[int, int]] = Counter()
     for image in images[:: max(1, len(images) // 200)]:
         try:
-            info = outline(image)
+            info = read_header(image)
         except InputError:
             continue
         seen[info.width, info.height] += 1
@@ -273,7 +272,7 @@ def plan_carrays(folder: Path, options: Options) -> Plan:
     tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, options.shard_bytes)]
     pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(carray.same)) for i, same in enumerate(carray.same)]
     files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
-    return Plan(tasks, stamp_files(files), ALIGNED, False, pairs)
+    return Plan(tasks, stamp_files(files), TEMPLATE_NAME, False, pairs)
 
 
 class Entry(NamedTuple):

@@ -12,10 +12,11 @@ from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import SHARD_BYTES, DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
-from eolgul.extract.sources import KINDS, SYNTHETIC_MARK, Options, Plan, detect_kind
+from eolgul.extract.sources import KINDS, Options, Plan, detect_kind
 from eolgul.extract.worker import Progress, digest, write_shards
 from eolgul.files import sha256_file
 from eolgul.formats import kface, lfw
+from eolgul.formats.synthetic import mark_of
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, Options], Plan]] = {
@@ -118,7 +119,7 @@ def extract(
         "shard_bytes": shard_bytes,
     }
     plan = _PLANS[kind](source, options)
-    mark = _mark(source)
+    mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
     synthetic = mark.is_file() and _says_synthetic(mark)
@@ -199,13 +200,6 @@ def _write_pairs(build: DatasetBuild, rows: dict[str, int], wanted: list[tuple[s
     left, right, same, fold = zip(*kept, strict=True) if kept else ((), (), (), ())
     build.write_pairs(left, right, same, fold)
     return {"pairs": len(kept), "pairs_lost": len(wanted) - len(kept)}
-
-
-def _mark(source: Path) -> Path:
-    """Where `eolgul.synth` leaves its mark for a source."""
-    if source.suffix == ".bin":
-        return source.with_name(f"{source.name}.{SYNTHETIC_MARK}")
-    return (source if source.is_dir() else source.parent) / SYNTHETIC_MARK
 
 
 def _says_synthetic(mark: Path) -> bool:

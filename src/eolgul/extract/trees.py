@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract.sources import ALIGNED, Entry, Options, Plan, is_picture, plan_files, text, walk
+from eolgul.extract.sources import Entry, Options, Plan, is_picture, plan_files, text, walk
 from eolgul.formats import kface
+from eolgul.model.package import TEMPLATE_NAME
 
 _BAD_NAME = Rejection(
     Reason.BAD_NAME, "the file's name is not UTF-8; rename it, or unpack its archive with its encoding"
@@ -124,7 +125,7 @@ def plan_lst(file: Path, options: Options) -> Plan:
         entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, rejection=rejection))
     plan = plan_files(root, entries, options)
     plan.also.append(file)
-    plan.aligned = ALIGNED if aligned else None
+    plan.aligned = TEMPLATE_NAME if aligned else None
     return plan
 
 
