@@ -50,7 +50,7 @@ from eolgul.model.recognizer import Recognizer
 package = ModelPackage.open(Path(sys.argv[1]))
 settings = package.contract.detector
 detector = Detector(OnnxNetworks(package.path / "detector", threads=0), settings)
-recognizer = Recognizer.of(package, threads=0)
+recognizer = Recognizer.from_package(package, threads=0)
 app = FastAPI()
 
 

@@ -1,9 +1,9 @@
-"""Training: images/s of a whole step beside its limit and beside InsightFace_Pytorch's way, in one run.
+"""Measure the images per second of a training step, beside its limit and beside InsightFace_Pytorch's loop, in one run.
 
 A step is load, decode, augment, forward, head, backward, clip, update. The limit is the same step on one constant batch
-that is ready in memory. The peer is a loop as InsightFace_Pytorch writes it: ImageFolder, PIL, torchvision's transforms,
-float32, unfused SGD. Rounds of the three follow one another, so that what else the machine does strikes all alike; ratios
-are medians over rounds. Pictures are drawn noise in JPEG, the size of MS1M's. Options: --device cuda --batch 512 …
+in memory. The peer is a loop like InsightFace_Pytorch's: ImageFolder, PIL, torchvision's transforms, float32, unfused SGD.
+Rounds of the three alternate, so that other load on the machine affects all of them equally; ratios are medians over
+rounds. The images are noise in JPEG, of the size of MS1M's. Options: --device cuda --batch 512 …
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset, build_dataset
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.backbones import build
 from eolgul.train.data import TrainingData, to_input
@@ -45,19 +45,23 @@ PEOPLE, CONTRACT = 40, EmbeddingContract()
 def draw(folder: Path, images: int) -> Path:
     """The same pictures as a FaceDataset and as folders of files."""
     rng = np.random.default_rng(0)
-    with writing_dataset(folder / "faces", step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
-        for number in range(images):
-            small = rng.integers(0, 256, (14, 14, 3), np.uint8)
-            face = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
-            face = np.clip(face + rng.normal(0, 6, face.shape), 0, 255).astype(np.uint8)
-            buffer = BytesIO()
-            Image.fromarray(face).save(buffer, "JPEG", quality=95)
-            person = f"p{number % PEOPLE:03}"
-            (folder / "files" / person).mkdir(parents=True, exist_ok=True)
-            (folder / "files" / person / f"{number}.jpg").write_bytes(buffer.getvalue())
-            writer.add(f"{person}/{number}", person, buffer.getvalue(), extension="jpg", size=(112, 112), source="noise",
-                       facts={"split": "train"})  # fmt: skip
-        writer.describe(name="assembled", identities_known=True, aligned="arcface-112-v1", detector=None, splits={})
+    with build_dataset(folder / "faces", {"step": "benchmark"}) as dataset:
+        with dataset.shard(0, "noise") as shard:
+            for number in range(images):
+                small = rng.integers(0, 256, (14, 14, 3), np.uint8)
+                face = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
+                face = np.clip(face + rng.normal(0, 6, face.shape), 0, 255).astype(np.uint8)
+                buffer = BytesIO()
+                Image.fromarray(face).save(buffer, "JPEG", quality=95)
+                data, person = buffer.getvalue(), f"p{number % PEOPLE:03}"
+                (folder / "files" / person).mkdir(parents=True, exist_ok=True)
+                (folder / "files" / person / f"{number}.jpg").write_bytes(data)
+                facts = {"split": "train"}
+                shard.add(f"{person}/{number}", person, data, extension="jpg", size=(112, 112), facts=facts)
+        dataset.finish(range(1))
+        contents = {"name": "assembled", "identities_known": True, "aligned": "arcface-112-v1", "detector": None,
+                    "splits": {}}  # fmt: skip
+        dataset.seal(step="assemble", version=1, recipe={}, inputs=[], synthetic=True, facts=contents)
     return folder
 
 

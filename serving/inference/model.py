@@ -19,7 +19,6 @@ from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.quality import estimated_yaw, eye_distance, picture_quality
 from eolgul.faces.template import align_face
-from eolgul.model.calibration import Calibration
 from eolgul.model.package import ModelPackage
 from eolgul.model.recognizer import Recognizer
 from eolgul.registry.signing import TrustedKeys
@@ -102,13 +101,13 @@ class ServedModel:
         self.package = package
         self.digest = package.digest
         self.contract_digest = recipe_digest(package.contract.to_json())
-        self.calibration = Calibration.from_json(calibration)
+        self.calibration = calibration
         self._max_pixels = settings.max_image_pixels
         self._undecided = settings.undecided
         detector = package.contract.detector
         self._which, self._smallest = detector.which, detector.min_face_size
         self._detector = Detector.from_onnx(package.path / "detector", detector, settings.threads)
-        self._recognizer = Recognizer.of(package, threads=settings.threads, providers=settings.providers)
+        self._recognizer = Recognizer.from_package(package, threads=settings.threads, providers=settings.providers)
         self._warm_up()
 
     @property

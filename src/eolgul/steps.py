@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
+from eolgul.formats.synthetic import mark_of
 from eolgul.model.package import DetectorSettings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
                 storage.publish(beside, f"{out}{beside.name.removeprefix(made.name)}")
             storage.publish(made, out)
             storage.write_bytes(card_place(out, to), text)
-    counts = {key: value for key, value in card.items() if key not in ("kind", "eolgul", "dataset", "files")}
+    counts = {key: value for key, value in card.items() if key not in ("kind", "version", "dataset", "files")}
     return {"artifact": out, "dataset": card["dataset"], **counts, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -300,7 +301,7 @@ def _raw(source: str) -> Path:
     if storage.is_s3(source) and source.endswith((".rec", ".bin")):
         folder, _, name = source.rpartition("/")
         stem = name.rpartition(".")[0]
-        beside = [f"{stem}.idx", "property", "synthetic.json"] if name.endswith(".rec") else [f"{name}.synthetic.json"]
+        beside = [*([f"{stem}.idx", "property"] if name.endswith(".rec") else []), mark_of(Path(name)).name]
         for other in beside:
             if storage.exists(f"{folder}/{other}"):
                 storage.fetch(f"{folder}/{other}")

@@ -47,8 +47,9 @@ def test_pairs_that_a_benchmark_lost(tmp_path: Path) -> None:
     assert acquisition(FaceDataset(write_benchmark(tmp_path / "lfw", pairs=20))).pairs_lost == 3
 
 
-def test_an_unknown_reason_is_refused(tmp_path: Path) -> None:
-    dataset = FaceDataset(write_people(tmp_path / "people", images=2, rejected=["too_few"]))
+def test_an_unknown_reason_is_refused(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = FaceDataset(people)
+    monkeypatch.setattr(FaceDataset, "rejected", lambda _: [{"identity": "p20", "reason": "too_few"}])
     with pytest.raises(
         InputError, match=r"rejected\.parquet: reason 'too_few', expected one of no_face, several_faces"
     ):

@@ -113,6 +113,7 @@ def test_no_rate_finer_than_the_people_allow() -> None:
     rows = fnmr_at_fmr(genuine, impostor, 100)
     assert [row.fmr for row in rows if row.fnmr is not None] == [0.1, 0.01]
     for row in rows[:2]:
+        assert row.threshold is not None
         assert np.mean(impostor >= row.threshold) <= row.fmr
         assert row.fnmr == np.mean(genuine < row.threshold)
     assert [row.fmr for row in fnmr_at_fmr(genuine, impostor, None) if row.fnmr is not None] == [0.1, 0.01, 0.001]

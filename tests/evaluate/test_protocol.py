@@ -101,7 +101,7 @@ def test_tar_at_far_equals_the_definition(seed: int, ties: bool, target: float) 
     expected = tar_by_the_definition(distance, same, protocol.consecutive_folds(60, 5).tolist(), target)
     ours = protocol.tar_at_far(distance, same, folds=5, target=target)
     assert ours.reason is None
-    assert np.allclose((ours.tar, ours.std, ours.far), expected, rtol=0, atol=1e-12)
+    assert (ours.tar, ours.std, ours.far) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_tar_on_a_far_met_exactly() -> None:
@@ -111,7 +111,7 @@ def test_tar_on_a_far_met_exactly() -> None:
     expected = tar_by_the_definition(distance, same, protocol.consecutive_folds(10, 5).tolist(), 0.25)
     ours = protocol.tar_at_far(distance, same, folds=5, target=0.25)
     assert ours.reason is None
-    assert np.allclose((ours.tar, ours.std, ours.far), expected, rtol=0, atol=1e-12)
+    assert (ours.tar, ours.std, ours.far) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_a_far_never_reached_accepts_nothing() -> None:

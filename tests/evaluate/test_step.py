@@ -47,7 +47,7 @@ def test_figures_follow_from_the_scores(evaluation: Path) -> None:
         accepted = similarity >= calibration.threshold
         assert figures.pairs == len(same)
         at_threshold = figures.at_threshold
-        assert at_threshold is not None and figures.auc_interval is not None
+        assert at_threshold is not None and figures.auc is not None and figures.auc_interval is not None
         assert at_threshold.fmr == pytest.approx(np.mean(accepted[~same]), abs=1e-12)
         assert at_threshold.fnmr == pytest.approx(np.mean(~accepted[same]), abs=1e-12)
         assert at_threshold.accuracy == pytest.approx(np.mean(accepted == same), abs=1e-12)
@@ -143,7 +143,7 @@ def test_bad_inputs_are_refused(tmp_path: Path, model: Path, people: Path) -> No
     refuse("expected a ModelPackage", model=people)
     refuse("expected a FaceDataset", dataset=model)
     refuse("no such artifact", dataset=tmp_path / "nowhere")
-    refuse("no benchmark", benchmarks=[people])
+    refuse("not a benchmark", benchmarks=[people])
     refuse("between 0 and 1", fmr=0.0)
     one = write_benchmark(tmp_path / "one", name="x", pairs=20)
     two = write_benchmark(tmp_path / "two", name="x", pairs=20)

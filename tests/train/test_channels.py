@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from support.datasets import make_dataset
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.extract import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.model.package import EmbeddingContract, ModelPackage
@@ -36,7 +37,7 @@ def coded(tmp_path: Path) -> Path:
     )
     extract(tmp_path / "coded", tmp_path / "extracted")
     source = FaceDataset(tmp_path / "extracted")
-    with writing_dataset(tmp_path / "assembled", step="assemble", recipe={}, inputs=[], synthetic=False) as writer:
+    with make_dataset(tmp_path / "assembled", step="assemble", recipe={}, inputs=[], synthetic=False) as writer:
         for row, identity in enumerate(source.column("identity")):
             split = "validation" if int(identity) >= 5 else "train"
             writer.add(f"{identity}/{row}", identity, source.read(row), extension="jpg", size=(112, 112), source="coded",
@@ -70,7 +71,7 @@ def test_the_exported_model_answers_for_rgb_and_notices_a_swap(tmp_path: Path) -
     dataset = FaceDataset(path)
     red = read_face(dataset, dataset.column("identity").index("000000"))
     blue = read_face(dataset, dataset.column("identity").index("000001"))
-    recognizer = Recognizer.of(package)
+    recognizer = Recognizer.from_package(package)
     embeddings = recognizer.embed(np.stack([red, blue]))
     # By hand: PIL's RGB, the contract's numbers, the raw network. Nothing of ours in between.
     session = onnxruntime.InferenceSession(str(package.path / "model.onnx"), providers=["CPUExecutionProvider"])

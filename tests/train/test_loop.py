@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.datasets import make_dataset
 from support.training import TinyNet, paint, tiny
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import decode, encode_png
 from eolgul.model.onnx_export import export
@@ -38,7 +39,7 @@ def test_learns_and_packages(toy: Path, tmp_path: Path) -> None:
     assert "Synthetic" in (package.path / "CARD.md").read_text()
     dataset = FaceDataset(toy)
     faces = np.stack([decode(dataset.read(row))[0] for row in range(0, 108, 6)])
-    similarity = Recognizer.of(package).embed(faces) @ Recognizer.of(package).embed(faces).T
+    similarity = Recognizer.from_package(package).embed(faces) @ Recognizer.from_package(package).embed(faces).T
     labels = dataset.numpy("label")[0:108:6]
     same = labels[:, None] == labels
     assert similarity[same].mean() > similarity[~same].mean() + 0.2
@@ -134,7 +135,7 @@ def test_an_export_of_other_weights_is_not_packaged(tmp_path: Path) -> None:
     one, other = (torch.nn.Sequential(torch.nn.Conv2d(3, 4, 9, 9), torch.nn.Flatten()) for _ in range(2))
     export(one, probe, tmp_path / "one.onnx", ["embeddings"], {})
     check_export(one, tmp_path / "one.onnx", probe.numpy())
-    with pytest.raises(InputError, match="other embeddings than torch"):
+    with pytest.raises(InputError, match="embeddings that differ from torch"):
         check_export(other, tmp_path / "one.onnx", probe.numpy())
 
 
@@ -181,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(toy: Path, 
 def test_broken_images_are_counted_and_too_many_stop_the_run(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     people = {"red": (200, 60, 60), "blue": (60, 60, 200), "green": (60, 200, 60), "cyan": (60, 200, 200)}
-    with writing_dataset(tmp_path / "toy", step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(tmp_path / "toy", step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
         for number, (name, colour) in enumerate(people.items()):
             for image in range(12):
                 face = encode_png(paint(colour, rng))
@@ -209,7 +210,7 @@ def test_too_little_memory_suggests_settings(toy: Path, tmp_path: Path, monkeypa
             return super().forward(x)
 
     monkeypatch.setitem(backbones.BACKBONES, "hungry", Hungry)
-    with pytest.raises(InputError, match=r"^memory does not suffice on cpu[^\n]*accumulation=2[^\n]*$"):
+    with pytest.raises(InputError, match=r"^out of memory on cpu[^\n]*accumulation=2[^\n]*$"):
         train(toy, tmp_path / "model", recipe=tiny("backbone=hungry"))
 
 
@@ -249,7 +250,7 @@ def test_more_onnx_files_come_with_what_they_cost(toy: Path, tmp_path: Path) -> 
     facts = json.loads((package.path / "training.json").read_text())["variants"]
     dataset = FaceDataset(toy)
     faces = np.stack([decode(dataset.read(row))[0] for row in range(0, 108, 9)])
-    exact = Recognizer.of(package).embed(faces)
+    exact = Recognizer.from_package(package).embed(faces)
     for name, least in (("fp16", 0.9999), ("int8", 0.9)):
         file = package.path / facts[name]["file"]
         assert facts[name]["bytes"] == file.stat().st_size

@@ -274,7 +274,12 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(help="torch threads (default: one a core).", min=1)] = None,
-    workers: Annotated[int, typer.Option(help="Processes that decode images.", min=1)] = 2,
+    workers: Annotated[
+        int, typer.Option(help="Processes that decode images; 0: the training process does.", min=0)
+    ] = 2,
+    stall_seconds: Annotated[
+        float, typer.Option(help="End when a batch is missing and no worker has read an image for this long.", min=1)
+    ] = 40,
     tensorboard: Annotated[bool, typer.Option(help="TensorBoard's event files beside metrics.jsonl.")] = True,
 ) -> None:
     """Step 4: train an embedding, going on from the last checkpoint when there is one → ModelPackage.
@@ -290,6 +295,7 @@ def train(
         device=device,
         threads=threads,
         workers=workers,
+        stall_seconds=stall_seconds,
         tensorboard=tensorboard,
         report=training_line,
     )

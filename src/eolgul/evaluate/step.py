@@ -54,6 +54,8 @@ from eolgul.evaluation.schema import (
 from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+
 
 def evaluate(
     model: Path,
@@ -114,7 +116,7 @@ def evaluate(
     recipe: dict[str, Any] = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
     recipe |= {"without_anchored": True} if without_anchored else {}
     recipe |= {"language": language} if language != "auto" else {}
-    done = reuse(out, "Evaluation", step="evaluate", recipe=recipe, inputs=inputs)
+    done = reuse(out, "Evaluation", step="evaluate", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
         return done
@@ -184,6 +186,7 @@ def evaluate(
             folder,
             "Evaluation",
             step="evaluate",
+            version=VERSION,
             recipe=recipe,
             inputs=inputs,
             contents=_contents(metrics),

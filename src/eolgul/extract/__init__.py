@@ -4,7 +4,7 @@ Every encoded image keeps its bytes; what is cut off, cannot be decoded or belon
 `rejected.parquet`: inputs = images + rejected.
 """
 
-from eolgul.extract.sources import ALIGNED, KINDS, SYNTHETIC_MARK, Options, detect_kind
+from eolgul.extract.sources import KINDS, Options, detect_kind
 from eolgul.extract.step import extract
 
-__all__ = ["ALIGNED", "KINDS", "SYNTHETIC_MARK", "Options", "detect_kind", "extract"]
+__all__ = ["KINDS", "Options", "detect_kind", "extract"]

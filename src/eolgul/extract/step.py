@@ -8,16 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eolgul import __version__
 from eolgul.artifact import Artifact, open_artifact, reuse
-from eolgul.dataset import SHARD_BYTES, Build, building_dataset
+from eolgul.dataset import SHARD_BYTES, DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
-from eolgul.extract.sources import KINDS, SYNTHETIC_MARK, Options, Plan, detect_kind
-from eolgul.extract.worker import Progress, digest, work
+from eolgul.extract.sources import KINDS, Options, Plan, detect_kind
+from eolgul.extract.worker import Progress, digest, write_shards
 from eolgul.files import sha256_file
 from eolgul.formats import kface, lfw
+from eolgul.formats.synthetic import mark_of
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, Options], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -118,23 +119,32 @@ def extract(
         "shard_bytes": shard_bytes,
     }
     plan = _PLANS[kind](source, options)
-    mark = _mark(source)
+    mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
     synthetic = mark.is_file() and _says_synthetic(mark)
     if (out / "dataset.json").is_file():
-        done = reuse(out, "FaceDataset", step="extract", recipe=recipe, inputs=_inputs(kind, digest(plan, workers)))
+        done = reuse(
+            out,
+            "FaceDataset",
+            step="extract",
+            version=VERSION,
+            recipe=recipe,
+            inputs=_inputs(kind, digest(plan, workers)),
+        )
         if done is not None:
             return done
-    job = {"recipe": recipe, "reader": reader, "stamp": plan.stamp, "eolgul": __version__}
-    with building_dataset(out, job) as build:
+    job = {"step": "extract", "recipe": recipe, "reader": reader, "stamp": plan.stamp, "version": VERSION}
+    with build_dataset(out, job) as build:
         wanted = plan.pairs if wanted is None else wanted
         ids = {image for pair in wanted or () for image in pair[:2]}
-        rows, read = work(build, plan, name, wanted=ids, verify=verify, workers=workers, progress=progress)
+        rows, read = write_shards(build, plan, name, wanted=ids, verify=verify, workers=workers, progress=progress)
         facts = {"name": name, "identities_known": plan.identities_known, "aligned": plan.aligned, "verified": verify}
         if wanted is not None:
             facts |= _write_pairs(build, rows, wanted)
-        build.seal(step="extract", recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts)
+        build.seal(
+            step="extract", version=VERSION, recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts
+        )
     return open_artifact(out)
 
 
@@ -182,21 +192,14 @@ def _inputs(kind: str, digest: str) -> list[dict[str, str]]:
     return [{"kind": f"raw:{kind}", "digest": digest}]
 
 
-def _write_pairs(build: Build, rows: dict[str, int], wanted: list[tuple[str, str, bool, int]]) -> dict[str, Any]:
+def _write_pairs(build: DatasetBuild, rows: dict[str, int], wanted: list[tuple[str, str, bool, int]]) -> dict[str, Any]:
     """Pairs whose two images were kept; the others are counted as lost, never dropped silently."""
     kept = [
         (rows[left], rows[right], same, fold) for left, right, same, fold in wanted if left in rows and right in rows
     ]
     left, right, same, fold = zip(*kept, strict=True) if kept else ((), (), (), ())
-    build.pairs(left, right, same, fold)
+    build.write_pairs(left, right, same, fold)
     return {"pairs": len(kept), "pairs_lost": len(wanted) - len(kept)}
-
-
-def _mark(source: Path) -> Path:
-    """Where `eolgul.synth` leaves its mark for a source."""
-    if source.suffix == ".bin":
-        return source.with_name(f"{source.name}.{SYNTHETIC_MARK}")
-    return (source if source.is_dir() else source.parent) / SYNTHETIC_MARK
 
 
 def _says_synthetic(mark: Path) -> bool:

@@ -1,6 +1,6 @@
 """The calibration of a model: its threshold, and the false match rate of a threshold at any similarity.
 
-Evaluation computes it (`eolgul.evaluate.calibrate`) and serving gives verdicts with it, so this module needs only numpy.
+Step 5 makes it (`eolgul.evaluate.calibrate`) and serving decides with it, so that only numpy is imported here.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _COUNTS = ("subjects", "genuine_pairs", "impostor_pairs", "subject_pairs", "resa
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodMap:
-    """From cosine similarity to log-likelihood ratio (natural logarithm): `slope` * similarity + `offset`.
+    """From similarity to log-likelihood ratio (natural logarithm): `slope` * similarity + `offset`.
 
-    Nothing is extrapolated: below `lowest` and above `highest`, the extreme scores of the calibration people, the ratio
-    stays constant. `cllr` is the cost of the ratios on those people in bits, `min_cllr` that of the best monotone map.
+    `cllr` and `min_cllr` (bits) are the cost of these ratios on the calibration data and that of the best monotone map.
+    Outside `lowest` to `highest`, the range of the observed scores, the ratio is constant: nothing is extrapolated.
     """
 
     slope: float
@@ -44,7 +44,7 @@ class LikelihoodMap:
     min_cllr: float
 
     def at(self, similarity: float) -> float:
-        """How strongly a similarity supports one person (above 0) or two (below 0)."""
+        """The evidence of a similarity for one person (above 0) or for two (below 0)."""
         return self.slope * min(max(similarity, self.lowest), self.highest) + self.offset
 
     def ratios(self, similarity: NDArray[Any]) -> NDArray[np.float64]:
@@ -60,7 +60,7 @@ class Calibration:
     `fmr_target` is the rate the threshold was chosen for: `fmr_requested`, or `fmr_floor` = 1 / `subject_pairs` where
     the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
     95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
-    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold at it, `llr` to a
+    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold there, `llr` to a
     log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % bootstrap
     interval over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; the histograms count the scores
     in bins of equal width from -1 to 1 (all four are empty in files of older versions).
@@ -93,16 +93,16 @@ class Calibration:
         return similarity >= self.threshold
 
     def fmr_at(self, similarity: float) -> float:
-        """The false match rate of a threshold at `similarity`: how often strangers are at least this similar.
+        """The false match rate of a threshold at `similarity`: how often two different people are at least this similar.
 
-        A step function that never rises with similarity, never understates the observed rate, and never returns less
-        than `fmr_floor`, however high the similarity: the data supports no finer rate. Below the table it is 1.
+        A step function that never rises with similarity and never understates the observed rate. It never returns less than
+        `fmr_floor`, since the data supports no smaller rate; below the table it is 1.
         """
         row = bisect_right(self.table_similarity, similarity) - 1
         return 1.0 if row < 0 else max(self.table_fmr[row], self.fmr_floor)
 
     def fmr_interval_at(self, similarity: float) -> tuple[float, float] | None:
-        """The 95 % interval of `fmr_at`; (0, 1) below the table, None where the calibration has no intervals."""
+        """The 95 % interval of `fmr_at`, None if the file has no intervals; (0, 1) below the table."""
         if not self.table_fmr_low:
             return None
         row = bisect_right(self.table_similarity, similarity) - 1
@@ -118,16 +118,16 @@ class Calibration:
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """The value that `calibration.json` contains."""
+        """The content of `calibration.json`."""
         table = {key: list(getattr(self, name)) for key, name in _TABLE.items() if getattr(self, name)}
         return {"format": FORMAT, **self.summary(), "table": table}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote.
+        """Read what `to_json` writes.
 
         Raises:
-            InputError: Something is missing, has a wrong type or contradicts another value.
+            InputError: A value is missing, has a wrong type or contradicts another; the message names it.
         """
         try:
             if value["format"] != FORMAT:
@@ -148,9 +148,7 @@ class Calibration:
                 llr=_likelihood(value.get("llr")),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"calibration: {type(error).__name__} at {error}; expected what evaluate writes"
-            ) from error
+            raise InputError(f"calibration: {type(error).__name__} at {error}; expected what step 5 writes") from error
         calibration._check()
         return calibration
 
@@ -158,26 +156,26 @@ class Calibration:
         numbers = [getattr(self, name) for name in _NUMBERS] + [*self.threshold_interval]
         similarity, fmr = np.asarray(self.table_similarity), np.asarray(self.table_fmr)
         if not all(math.isfinite(number) for number in numbers):
-            raise InputError("calibration: contains a number that is not finite")
+            raise InputError("calibration: holds a number that is not finite")
         if not self.threshold_interval[0] <= self.threshold <= self.threshold_interval[1]:
-            raise InputError("calibration: its threshold lies outside its threshold_interval")
+            raise InputError("calibration: its threshold lies outside the threshold's interval")
         if self.fmr_basis not in ("requested", "finest_supported"):
             raise InputError(f"calibration: fmr_basis {self.fmr_basis!r}, expected requested or finest_supported")
         if not 0 < self.fmr_floor <= self.fmr_target <= 1:
             raise InputError("calibration: expected 0 < fmr_floor <= fmr_target <= 1")
         if len(similarity) == 0 or similarity.shape != fmr.shape or not np.all(np.isfinite(similarity)):
-            raise InputError("calibration: expected as many finite similarities as rates in its table, at least one")
+            raise InputError("calibration: its table needs as many finite similarities as rates, at least one")
         if np.any(np.diff(similarity) <= 0) or np.any(np.diff(fmr) > 0) or not np.all((fmr >= 0) & (fmr <= 1)):
-            raise InputError("calibration: expected a table with rising similarity and no rising false match rate")
+            raise InputError("calibration: its table must rise in similarity and never in false match rate")
         ends = [np.asarray(values) for values in (self.table_fmr_low, self.table_fmr_high)]
         if len(ends[0]) and not (
             ends[0].shape == ends[1].shape == fmr.shape and np.all((ends[0] <= fmr) & (fmr <= ends[1]) & (ends[0] >= 0))
         ):
-            raise InputError("calibration: expected one interval around each rate of its table")
+            raise InputError("calibration: its table's intervals must hold their rates, one each")
         if any(count < 0 for name in _HISTOGRAMS for count in getattr(self, name)):
-            raise InputError("calibration: a histogram contains a negative count")
+            raise InputError("calibration: a histogram holds a negative count")
         if self.llr is not None and not all(math.isfinite(number) for number in asdict(self.llr).values()):
-            raise InputError("calibration: contains a number that is not finite")
+            raise InputError("calibration: holds a number that is not finite")
 
 
 def _likelihood(value: dict[str, Any] | None) -> LikelihoodMap | None:
