@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from eolgul.dataset import FaceDataset, writing_dataset
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.recognizer import Recognizer, network_input

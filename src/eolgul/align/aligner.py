@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.rig_anchors import LIKENESS, Anchors, Place, face_box, likeness
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
@@ -47,15 +47,6 @@ class Problem(NamedTuple):
 Result = Found | Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How faces are cut out: `crop` is "similarity" or "box", `min_eyes` the least eye distance in pixels."""
-
-    crop: str
-    min_eyes: float
-    anchor: bool
-
-
 class Photo(NamedTuple):
     """A decoded image, uint8 RGB, its sides divided by `reduced`; `width` and `height` are the whole image's."""
 
@@ -81,14 +72,14 @@ def reduction(min_face_size: int) -> int:
 class Work:
     """Rows of one dataset, one detector, one way to cut."""
 
-    def __init__(self, source: FaceDataset, detector: Detector, options: Options) -> None:
-        self._source, self._detector, self._options = source, detector, options
+    def __init__(self, source: FaceDataset, detector: Detector, config: AlignConfig) -> None:
+        self._source, self._detector, self._config = source, detector, config
         self._reduce = reduction(detector.settings.min_face_size)
         self._reduced = detector.looking_for(detector.settings.min_face_size // self._reduce)
         points = source.manifest["landmarks"].to_pylist()
         self._annotations = [None if row is None else np.array(row, np.float64).reshape(5, 2) for row in points]
         names = ("identity", "resolution", "camera", "accessory", "expression")
-        columns = [source.column(name) for name in names] if options.anchor else []
+        columns = [source.column(name) for name in names] if config.anchor == "rig" else []
         self._places = [None if None in row else Place(*row) for row in zip(*columns, strict=True)]
 
     def align(self, rows: Sequence[int], pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> list[Result]:
@@ -98,7 +89,7 @@ class Work:
         for chunk, found in zip(chunks, pool.map(self._detect, chunks), strict=True):
             results += found
             tell(len(chunk))
-        if self._options.anchor:
+        if self._config.anchor == "rig":
             anchors = self._known(rows, results)
             missing = [
                 at for at, result in enumerate(results) if isinstance(result, Problem) and result.reason == NO_FACE
@@ -176,10 +167,10 @@ class Work:
     ) -> Result:
         """The face at the landmarks (of `photo.pixels`) as PNG, with its figures (of the whole image)."""
         between = eye_distance(landmarks) * photo.reduced
-        if between < self._options.min_eyes:
-            return Problem("too_small", f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}")
+        if between < self._config.min_eyes:
+            return Problem("too_small", f"{between:.1f} pixels between the eyes, expected {self._config.min_eyes:g}")
         try:
-            face = crop_box(photo.pixels, box) if self._options.crop == "box" else align_face(photo.pixels, landmarks)
+            face = crop_box(photo.pixels, box) if self._config.crop == "box" else align_face(photo.pixels, landmarks)
         except InputError as error:
             return Problem(error.code, str(error))
         figures = {

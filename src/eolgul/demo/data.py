@@ -11,7 +11,7 @@ from eolgul import storage
 from eolgul.artifact import sha256_file
 from eolgul.demo.options import Options
 from eolgul.errors import InputError
-from eolgul.steps import source_name
+from eolgul.extract.config import source_name
 
 Say = Callable[[str], None]
 

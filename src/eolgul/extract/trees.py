@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 from eolgul.errors import InputError
-from eolgul.extract.sources import ALIGNED, Entry, Options, Plan, is_picture, plan_files, text, walk
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.sources import ALIGNED, Entry, Plan, is_picture, plan_files, text, walk
 from eolgul.formats import kface
 
 _BAD_NAME = ("bad_name", "the file's name is not UTF-8; rename it, or unpack its archive with its encoding")
 
 
-def plan_folders(source: Path, options: Options) -> Plan:
+def plan_folders(source: Path, config: ExtractConfig) -> Plan:
     """`<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, anybody's photos."""
     loose: list[Entry] = []
     people: list[list[Entry]] = []
@@ -23,13 +24,13 @@ def plan_folders(source: Path, options: Options) -> Plan:
         if found[0].name == first:  # no folder above it
             problem = ("no_identity", "an image beside the identity folders, expected <identity>/<image>")
             loose += [entry._replace(problem=problem) for entry in found]
-        elif len(found) >= options.min_images and options.wants(first):
-            people.append(found[: options.max_images_per_identity])
-    people = people[: options.max_identities]
+        elif len(found) >= config.min_images and config.wants(first):
+            people.append(found[: config.max_images_per_identity])
+    people = people[: config.max_identities]
     if not people and (source / "dataset.json").is_file():
         raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     if not people:
-        raise InputError(f"{source}: no identity folder with at least {options.min_images} image(s)")
+        raise InputError(f"{source}: no identity folder with at least {config.min_images} image(s)")
     entries = list(loose)
     for entry in itertools.chain.from_iterable(people):
         identity = text(entry.name.partition("/")[0])
@@ -38,7 +39,7 @@ def plan_folders(source: Path, options: Options) -> Plan:
             entries.append(entry._replace(image_id=image_id, identity=identity))
         else:
             entries.append(entry._replace(identity=identity, problem=_BAD_NAME))
-    return plan_files(source, entries, options)
+    return plan_files(source, entries, config)
 
 
 def _files(source: Path) -> list[Entry]:
@@ -55,9 +56,9 @@ def _files(source: Path) -> list[Entry]:
     return entries
 
 
-def plan_kface(source: Path, options: Options) -> Plan:
+def plan_kface(source: Path, config: ExtractConfig) -> Plan:
     """K-FACE's tree: the images of the selection, each with its condition and, where there is one, its annotation."""
-    selection = kface.Selection.parse(options.selection) if options.selection else None
+    selection = kface.Selection.parse(config.selection) if config.selection else None
     entries: list[Entry] = []
     for folder in sorted(path.name for path in source.glob("*_Resolution")):
         notes: dict[str, Entry] = {}
@@ -74,16 +75,16 @@ def plan_kface(source: Path, options: Options) -> Plan:
                 entries.append(entry._replace(problem=problem))
                 continue
             identity, condition = parsed
-            if (selection is None or condition in selection) and options.wants(identity):
+            if (selection is None or condition in selection) and config.wants(identity):
                 image_id = kface.image_id(identity, condition)
                 note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
                 entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
     if not any(entry.identity for entry in entries):
-        raise InputError(f"{source}: no K-FACE image of the selection ({options.selection or 'all'}) in it")
-    return plan_files(source, entries, options)
+        raise InputError(f"{source}: no K-FACE image of the selection ({config.selection or 'all'}) in it")
+    return plan_files(source, entries, config)
 
 
-def plan_lst(file: Path, options: Options) -> Plan:
+def plan_lst(file: Path, config: ExtractConfig) -> Plan:
     """The images that an InsightFace `.lst` names, by paths below the list's own folder."""
     from eolgul.formats.lst import read_lst
 
@@ -106,7 +107,7 @@ def plan_lst(file: Path, options: Options) -> Plan:
             facts |= {"landmarks": list(row.landmarks), "landmark_source": "annotated"}
         entry = _entry(root, row.path)
         entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, problem=problem))
-    plan = plan_files(root, entries, options)
+    plan = plan_files(root, entries, config)
     plan.also.append(file)
     plan.aligned = ALIGNED if aligned else None
     return plan

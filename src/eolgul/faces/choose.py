@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 from eolgul.faces.mtcnn import Faces
+from eolgul.model.package import POLICIES
 
-POLICIES = ("largest", "center", "annotated", "single")
 # A detector is off by a few hundredths of the annotated points' extent, a neighbour's face by one or more.
 _FITS = 0.4
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import Options, sources, trees
+from eolgul.extract import sources, trees
+from eolgul.extract.config import ExtractConfig
 from eolgul.formats import carrays, insightface, kface
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
@@ -181,7 +182,7 @@ def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def of_files(source: Path, kind: str) -> Gallery:
     """A tree of image files, or those that a `.lst` names, as extraction would take them: names and sizes only."""
-    plan = _PLANS[kind](source, Options())
+    plan = _PLANS[kind](source, ExtractConfig())
     entries = [entry for task in plan.tasks if isinstance(task, sources.FilesTask) for entry in task.entries]
     root = source.parent if kind == "lst" else source
     good = [entry for entry in entries if entry.problem is None]

@@ -15,7 +15,7 @@ from eolgul import storage
 from eolgul.artifact import CARDS, open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import SYNTHETIC_MARK, detect_kind
+from eolgul.extract.sources import SYNTHETIC_MARK, detect_kind
 from eolgul.images.header import outline
 from eolgul.inspection.collection import FIRST, Gallery, of_bin, of_carray, of_dataset, of_files, of_rec
 from eolgul.inspection.contact_sheet import check_name, write_sheet

@@ -16,6 +16,7 @@ from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
 
 FLIPS = ("sum", "none")
+POLICIES = ("largest", "center", "annotated", "single")  # which face of several counts
 
 
 @dataclass(frozen=True, slots=True)
