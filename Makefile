@@ -1,21 +1,22 @@
-# Two commands do everything on a fresh machine, set-up included: `make demo` and `make test`.
+# `make demo` and `make test` need no set-up: every target that uses .venv makes it first.
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MXNET := .venv-mxnet
-EXTRAS := train,evaluate,synth,pipeline,serve,embedded,dev
+EXTRAS := train,evaluate,synth,pipeline,serve,embedded,dev,docs
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-# What the demo takes, by the names of `eolgul demo`'s options.
+# Variables of `make demo`, passed on as the options of `eolgul demo`.
 DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(WORK),--work "$(WORK)") \
   $(if $(PORT),--port $(PORT)) $(if $(PEOPLE),--people $(PEOPLE)) $(if $(MIN_IMAGES),--min-images $(MIN_IMAGES)) \
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test digests lint format bench browser mxnet-env deploy render images clean
+.PHONY: help install demo test digests lint format docs bench browser mxnet-env deploy render images version clean
 
-help:  ## What there is
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
 
 $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
@@ -25,35 +26,40 @@ $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements-nodeps.txt
 	@touch $@
 
-install: $(STAMP)  ## Make .venv and install pinned versions (a second call installs nothing)
+install: $(STAMP)  ## Make .venv and install the pinned versions (a second call does nothing)
 
-demo: $(STAMP)  ## The whole road on drawn people, or SOURCE=<folder of identity/image files>
+demo: $(STAMP)  ## Run everything, from data to served model, on drawn people or on SOURCE=<folder of person/image files>
 	@$(BIN)/eolgul demo $(DEMO_OPTIONS)
 
-test: $(STAMP)  ## Every test that this machine can run; the others say why they are skipped
+test: $(STAMP)  ## Run every test that this machine can run; the others are skipped with a reason
 	$(BIN)/pytest $(TEST_ARGS)
 
-lint: $(STAMP)  ## ruff, mypy --strict and the layer contract
+lint: $(STAMP)  ## Check style, spelling, types and the layers (ruff, codespell, mypy, import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell --toml pyproject.toml
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/lint-imports --no-cache
 
-digests: $(STAMP)  ## Digests of every kind of artifact, made from a small drawn set (BASE=<commit> compares)
+digests: $(STAMP)  ## Print the digests of artifacts made from a small drawn set; BASE=<commit> compares with that commit
 	@$(BIN)/python tests/digests.py $(if $(BASE),--base "$(BASE)")
 
-format: $(STAMP)  ## Let ruff put the code in order
+format: $(STAMP)  ## Format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(STAMP)  ## Speed, against peers, in one run
+docs: $(STAMP)  ## Build the documentation into site/, with every link and anchor checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: $(STAMP)  ## Measure speed against other implementations
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
-browser:  ## Install Chromium (Debian, as root), which the web page's tests use when it is there
+browser:  ## Install Chromium for the tests of the web page (Debian, as root)
 	@command -v chromium >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-noto-cjk >/dev/null; }
 
-# mxnet needs an old numpy, so it has an environment of its own, and two libraries that its wheel does not bring.
-mxnet-env: $(MXNET)/.installed  ## Make .venv-mxnet, which tests and `--reader mxnet` use when it is there
+# mxnet needs an old numpy, so it has its own environment, and two libraries that its wheel does not contain.
+mxnet-env: $(MXNET)/.installed  ## Make .venv-mxnet, for `--reader mxnet` and for the tests that compare with mxnet
 
 $(MXNET)/.installed: requirements-mxnet.txt
 	@./.ci/mxnet-libraries
@@ -62,15 +68,18 @@ $(MXNET)/.installed: requirements-mxnet.txt
 	@$(MXNET)/bin/python -c 'import mxnet'
 	@touch $@
 
-deploy: $(STAMP)  ## Deploy serving, Redis and MinIO with kustomize (OVERLAY=production)
+deploy: $(STAMP)  ## Deploy the service, Redis and MinIO with kustomize (OVERLAY=local or production)
 	@k8s/deploy.sh $(OVERLAY)
 
-render: $(STAMP)  ## Print what `make deploy` would apply
+render: $(STAMP)  ## Print the manifests that `make deploy` would apply
 	@k8s/deploy.sh --render $(OVERLAY)
 
-images:  ## Build the container images (docker or podman; IMAGE_PREFIX=, IMAGE_TAG=)
+images:  ## Build the container images (CONTAINER_TOOL=docker or podman, IMAGE_PREFIX=, IMAGE_TAG=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
-	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),0.2.0) . || exit 1; done
+	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(VERSION)) . || exit 1; done
 
-clean:  ## Remove what the demo and the tests leave (not the environments)
-	rm -rf demo local_outputs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+version:  ## Copy the version in pyproject.toml to the manifests
+	sed -i 's/newTag: "[^"]*"/newTag: "$(VERSION)"/' k8s/base/kustomization.yaml
+
+clean:  ## Remove what the demo, the tests and the documentation leave (not the environments)
+	rm -rf demo local_outputs build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

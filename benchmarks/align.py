@@ -18,8 +18,10 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
@@ -93,10 +95,11 @@ def compare(images: list[np.ndarray], smallest: int, detectors: Path) -> None:
     settings = DetectorSettings(min_face_size=smallest)
     peer = MTCNN(min_face_size=smallest, thresholds=list(settings.thresholds), keep_all=True, device="cpu")
     ours = Detector.from_onnx(detectors, settings)
-    works: dict[str, Callable[[], object]] = {
-        f"facenet {size}": lambda size=size: [peer.detect(batch, landmarks=True) for batch in batched(images, size)]
-        for size in (1, 4, 16)
-    }
+
+    def peer_in_batches(size: int) -> list[Any]:
+        return [peer.detect(batch, landmarks=True) for batch in batched(images, size)]
+
+    works: dict[str, Callable[[], object]] = {f"facenet {size}": partial(peer_in_batches, size) for size in (1, 4, 16)}
     works["eolgul 1"] = lambda: [ours.detect([image]) for image in images]
     works["eolgul 16"] = lambda: [ours.detect(batch) for batch in batched(images, 16)]
     measured = speeds(works, len(images))

@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -126,6 +127,10 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         export_onnx(Path(folder))
         detector = Detector.from_onnx(Path(folder), settings)
+
+    def alone(image: np.ndarray) -> Faces:
+        return reference(peer, [image])[0]
+
     for name, pattern in SETS.items():
         files = sorted((SHARED / name).glob(pattern))
         if not files:
@@ -141,7 +146,7 @@ def main() -> None:
             theirs = [faces for batch in batches for faces in reference(peer, batch)]
             for file, image, one, other in zip(some, images, theirs, detector.detect(images), strict=True):
                 place = file.relative_to(SHARED).as_posix()
-                tally.add(place, one, other, lambda image=image: reference(peer, [image])[0])
+                tally.add(place, one, other, partial(alone, image))
         print(json.dumps({"set": name, "min_face_size": settings.min_face_size, **tally.row()}))
         for line in (*(f"{place}: its batch differs from itself" for place in tally.itself), *tally.differences):
             print("  " + line)

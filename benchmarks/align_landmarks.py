@@ -51,7 +51,7 @@ def main() -> None:
             pictures[camera] += 1
             if best is not None:
                 apart = float(np.linalg.norm(faces.landmarks[best] - points, axis=1).mean())
-                here, front = (np.linalg.norm(eyes[1] - eyes[0]) for eyes in (points, true[identity, FRONT]))
+                here, front = (float(np.linalg.norm(eyes[1] - eyes[0])) for eyes in (points, true[identity, FRONT]))
                 errors[camera].append((apart, apart / here, apart / front))
     for camera in sorted(pictures, key=lambda name: int(name[1:])):
         row = {"camera": camera, "pictures": pictures[camera]}

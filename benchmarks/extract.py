@@ -159,6 +159,7 @@ def extracting(rec: Path, folder: Path) -> None:
                 target = folder / "files" / str(int(record.labels[0]))
                 target.mkdir(parents=True, exist_ok=True)
                 pixels = cv2.imdecode(np.frombuffer(record.image, np.uint8), cv2.IMREAD_COLOR)
+                assert pixels is not None
                 cv2.imwrite(str(target / f"{number}.jpg"), pixels)
 
     def copy() -> None:

@@ -1,6 +1,7 @@
-"""What is claimed of drawn people, measured: `python benchmarks/synth.py speed | sheets | detection | separability`.
+"""Measure the drawn people: `python benchmarks/synth.py [speed | sheets | detection | separability]`.
 
-`sheets` writes the contact sheets of docs/. `separability` needs a recognizer as ONNX, which is not part of this project.
+`speed` is the default. `sheets` writes the contact sheets of docs/. `separability` needs a recognizer as ONNX, which is not
+part of this project.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from eolgul.synth.crop import TEMPLATE, similarity
 from eolgul.synth.person import generator
 from eolgul.synth.render import jpeg, render
 
-LIMIT = 0.15  # seconds of one core for an anti-aliased picture of 346×230
+LIMIT = 0.15  # seconds of one core per anti-aliased image of 346×230
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of this process, not of the clock: other processes may run beside it."""
+    """CPU seconds of this process, which other processes do not change."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def speed(count: int) -> None:
-    """Medians a picture by size; what a person, an expression and an accessory cost is shown apart."""
-    Sitter(next(people(0, 99, 1))).scene()  # reads the mesh and its targets, once a process
+    """Print the median seconds per image by size, and separately those per person and per expression."""
+    Sitter(next(people(0, 99, 1))).scene()  # reads the mesh and its targets once per process
     sitters: list[Sitter] = []
     once = [seconds(lambda: sitters.append(Sitter(person))) for person in people(0, 0, count)]  # noqa: B023
     scenes = []
     posed = [seconds(lambda: scenes.append(sitter.scene("E02", "S002"))) for sitter in sitters]  # noqa: B023
-    facts = {"s a person": round(statistics.median(once), 3), "s an expression": round(statistics.median(posed), 3)}
+    facts = {"s per person": round(statistics.median(once), 3), "s per expression": round(statistics.median(posed), 3)}
     print(json.dumps(facts), flush=True)
     for size, limit in (("Low", None), ("Middle", LIMIT), ("High", None)):
         taken = []
@@ -56,8 +57,8 @@ def speed(count: int) -> None:
         middle = statistics.median(taken)
         row: dict[str, object] = {
             "size": f"{eye.width}x{eye.height}",
-            "pictures": len(taken),
-            "s a picture": round(middle, 4),
+            "images": len(taken),
+            "s per image": round(middle, 4),
         }
         print(
             json.dumps(row | ({"limit": limit, "share of the limit": round(middle / limit, 2)} if limit else {})),
@@ -66,7 +67,7 @@ def speed(count: int) -> None:
 
 
 def sheets(folder: Path) -> None:
-    """People, cameras, lights and accessories, as small as a page wants them."""
+    """Write contact sheets of people, cameras, lights and accessories, small enough for a page."""
     folder.mkdir(parents=True, exist_ok=True)
     front = ("S001", "L1", "E01", "C7")
     views = [("S001", "L1", "E01", name) for name in CAMERAS]
@@ -90,7 +91,7 @@ def sheets(folder: Path) -> None:
 
 
 def detection(count: int) -> None:
-    """Share of pictures in which MTCNN, as `eolgul align` runs it, finds the face, by camera, light and accessory."""
+    """Print the share of images in which MTCNN, as `eolgul align` runs it, finds the face: by camera, light and accessory."""
     from eolgul.faces.mtcnn import Detector
     from eolgul.faces.networks import export_onnx
     from eolgul.model.package import DetectorSettings
@@ -125,7 +126,7 @@ def detection(count: int) -> None:
 
 
 def separability(model: Path, count: int, images: int) -> None:
-    """How alike a recognizer (112×112 RGB, (x - 127.5) / 127.5) finds pictures of one person and of two, `original` selection."""
+    """Print how well a recognizer (112×112 RGB, (x - 127.5) / 127.5) separates people, `original` selection."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -155,7 +156,7 @@ def separability(model: Path, count: int, images: int) -> None:
     ranks = np.argsort(np.argsort(np.concatenate([genuine, impostor])))[: len(genuine)]
     area = (ranks.sum() - len(genuine) * (len(genuine) - 1) / 2) / (len(genuine) * len(impostor))
     facts = {
-        "people": count, "images a person": len(conditions), "AUC": round(float(area), 4),
+        "people": count, "images per person": len(conditions), "AUC": round(float(area), 4),
         "TAR@FMR 1%": round(float((genuine > np.quantile(impostor, 0.99)).mean()), 3),
         "TAR@FMR 0.1%": round(float((genuine > np.quantile(impostor, 0.999)).mean()), 3),
         "mean impostor similarity": round(float(impostor.mean()), 3), "mean genuine similarity": round(float(genuine.mean()), 3),
@@ -165,7 +166,7 @@ def separability(model: Path, count: int, images: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("speed", "sheets", "detection", "separability"))
+    parser.add_argument("what", nargs="?", default="speed", choices=("speed", "sheets", "detection", "separability"))
     parser.add_argument("--people", type=int, default=12)
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--model", type=Path, help="separability: the recognizer")

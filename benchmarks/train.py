@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import cv2
@@ -67,7 +68,7 @@ class Ours:
         torch.manual_seed(0)
         self.recipe, self.device = recipe, device
         self.autocast = _autocast_dtype(recipe, device)
-        self.network = build(recipe.backbone, 512).to(device, memory_format=torch.channels_last).train()
+        self.network = build(recipe.backbone, 512).to(device).to(memory_format=torch.channels_last).train()
         self.head = Head(512, PEOPLE, ArcFace(recipe.margin), sample=recipe.sample).to(device)
         trained = [*self.network.parameters(), *([self.head.weight] if recipe.sample >= 1 else [])]
         self.optimizer = make_optimizer(recipe, trained)
@@ -96,13 +97,11 @@ class Theirs:
         self.network = build(backbone, 512).to(device).train()
         self.kernel = nn.Parameter(F.normalize(torch.rand(512, PEOPLE, device=device) - 0.5, dim=0))
         own = list(self.network.parameters())
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": [*(value for value in own if value.ndim > 1), self.kernel], "weight_decay": 5e-4},
-                {"params": [value for value in own if value.ndim <= 1]},
-            ],
-            lr=0.1, momentum=0.9, foreach=False, fused=False,
-        )  # fmt: skip
+        groups: list[dict[str, Any]] = [
+            {"params": [*(value for value in own if value.ndim > 1), self.kernel], "weight_decay": 5e-4},
+            {"params": [value for value in own if value.ndim <= 1]},
+        ]
+        self.optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9, foreach=False, fused=False)
         self.margin = ArcFace(0.5)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:

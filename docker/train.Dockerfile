@@ -1,35 +1,35 @@
-# Step 4, train: FaceDataset to ModelPackage, with torch.
-#   docker build -f docker/train.Dockerfile -t eolgul/train:0.2.0 .
-# KFP embeds the component's function in the pipeline; it runs kfp and eolgul (extra `pipeline`), so both are in here.
-# The ordinary Linux wheel of torch carries CUDA: one image for CPU and GPU; the node brings the driver.
+# Step 4, train: from a FaceDataset to a ModelPackage, with torch.
+# `make images` builds it as eolgul/train, tagged with the version in pyproject.toml.
+# KFP puts the component's function into the compiled pipeline. The function needs kfp and eolgul, so both are installed.
+# The ordinary Linux wheel of torch contains CUDA: one image for CPU and GPU. The driver comes from the node.
 
-# A tag moves; for a build that never does, pin the digest that `docker buildx imagetools inspect python:3.11-slim` prints:
+# A tag can move. To fix the base image, pass the digest that `docker buildx imagetools inspect python:3.11-slim` prints:
 #   --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:…
 ARG PYTHON_IMAGE=python:3.11-slim
 FROM ${PYTHON_IMAGE}
 
-# One stage, not two: copied whole, the environment would be one new layer of gigabytes for every change of a line of ours.
-# A virtual environment, because a base made of Debian's own python refuses `pip install` outside one.
+# One stage, not two: an environment copied from a build stage would be a new layer of gigabytes after every change of source.
+# A virtual environment, because Debian's own python refuses `pip install` outside one.
 ENV PATH=/opt/venv/bin:$PATH \
     ORT_DISABLE_TELEMETRY=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONUNBUFFERED=1
-# The user is a number, so that Kubernetes can see that it is not root; its group is root's and may write its home, so that
-# a cluster that picks the number itself (OpenShift) works too.
+# The user is a number, so that Kubernetes can check that it is not root. Its group is 0 and may write the home directory,
+# so that clusters that choose the number themselves (OpenShift) work too.
 RUN python3.11 -m venv /opt/venv \
     && useradd --uid 10001 --gid 0 --create-home --home-dir /home/eolgul eolgul \
     && chmod -R g=u /home/eolgul
 WORKDIR /app
 
-# What we depend on comes first, against an empty package: this layer stays while only our source changes. The empty
-# package goes again, build/ too: setuptools takes newer files there for ours.
-# No apt packages: the wheels bring all they load, libgomp included, but for libstdc++ and zlib, which the base has.
+# Dependencies first, with an empty package in place of ours: the layer is reused while only our source changes. The empty
+# package is removed, and build/ with it, because setuptools would install newer files there instead of ours.
+# No apt packages: the wheels contain every library they load except libstdc++ and zlib, which the base image has.
 COPY pyproject.toml constraints.txt requirements-nodeps.txt ./
-RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md \
+RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md LICENSE NOTICE \
     && pip install --no-cache-dir -c constraints.txt ".[train,pipeline]" \
     && pip install --no-cache-dir --no-deps "$(grep '^facenet-pytorch==' requirements-nodeps.txt)" \
-    && rm -rf build src README.md
-COPY README.md ./
+    && rm -rf build src README.md LICENSE NOTICE
+COPY README.md LICENSE NOTICE ./
 COPY src src
 COPY serving serving
 COPY components components
@@ -37,5 +37,5 @@ COPY pipelines pipelines
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 USER 10001
-# No ENTRYPOINT: KFP's local docker runner passes its own command behind it.
+# No ENTRYPOINT: KFP's local docker runner passes its own command, which would follow it.
 CMD ["eolgul", "train", "--help"]

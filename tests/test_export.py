@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 
 from eolgul import steps, storage
-from eolgul.artifact import sha256_bytes, sha256_file
 from eolgul.dataset import FaceDataset, writing_dataset
 from eolgul.errors import InputError
 from eolgul.export import export
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.step import extract
+from eolgul.files import sha256_bytes, sha256_file
 from eolgul.formats import insightface, lfw
 from eolgul.formats.lst import read_lst
 

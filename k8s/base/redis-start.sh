@@ -1,6 +1,6 @@
 #!/bin/sh
-# Start one of the two Redis, `cache` or `gallery`, with one user who may do only what the service does there:
-# serving/cache.py and serving/limits.py, or serving/gallery.py. Runs in the redis image (busybox).
+# Start one of the two Redis instances, `cache` or `gallery`, with one user who has only the rights that the service needs:
+# serving/inference/cache.py and serving/access/limits.py, or serving/gallery/. Runs in the redis image (busybox).
 set -eu
 
 password_file=${PASSWORD_FILE:-/run/secrets/redis/password}
@@ -9,13 +9,14 @@ acl_file=${ACL_FILE:-/run/redis/users.acl}
 case ${1:-} in
     cache)
         rights="~eolgul:embedding:* ~eolgul:rate:* +hget +hset +del +get +incrby +decrby +expire"
-        # allkeys-lru: when full, the embeddings nobody asked for go first. No persistence: faces leave no trace on a disk.
+        # allkeys-lru: when memory is full, the least recently used embeddings go first. No persistence: nothing about a face is
+        # written to a disk.
         storage="--dir /tmp --maxmemory 256mb --maxmemory-policy allkeys-lru --appendonly no"
         ;;
     gallery)
         rights="~eolgul:gallery:* +get +set +hset +hdel +hgetall +del +zadd +zrem +zcard +zrange +zrangebylex +xadd +xrange +xrevrange +watch +unwatch"
-        # noeviction: a full gallery refuses people, it forgets none. On disk before it is answered, an erasure above all:
-        # nobody who was told to be gone may be back after a power cut.
+        # noeviction: a full gallery refuses enrolments and loses nobody. Every change is on disk before it is answered, so that
+        # a person who was reported as erased does not come back after a power cut.
         storage="--dir ${DATA_DIR:-/data} --maxmemory 512mb --maxmemory-policy noeviction --appendonly yes --appendfsync always"
         ;;
     *)
@@ -29,11 +30,11 @@ if [ ! -s "$password_file" ]; then
     echo "redis-start: $password_file is empty" >&2
     exit 2
 fi
-# Only the digest is written down, in memory: the file that `ACL LIST` shows gives no password away.
+# The ACL file holds only the password's digest and is in memory, so that `ACL LIST` shows no password.
 digest=$(tr -d '\r\n' <"$password_file" | sha256sum | cut -d ' ' -f 1)
 
-# The default user is off, so nothing works without a name and a password. `+@read +@write` would admit FLUSHALL and KEYS:
-# commands are named one by one, and -@dangerous stays last so that adding a category some day cannot bring those back.
+# The default user is off: every command needs a user name and a password. `+@read +@write` would allow FLUSHALL and KEYS, so
+# commands are named one by one; -@dangerous is last, so that a category added later cannot allow them again.
 umask 077
 cat >"$acl_file" <<ACL
 user default off resetpass resetkeys resetchannels -@all

@@ -7,15 +7,12 @@ randomness, which no one can enumerate; and it would cost every request its 50 m
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
 import logging
-import os
 import re
 import secrets
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,6 +25,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from eolgul.errors import InputError
+from eolgul.files import atomic_file
 from eolgul.serving.problems import RejectionError
 
 logger = logging.getLogger("eolgul.keys")
@@ -251,32 +249,13 @@ def revoke_key(path: Path, key_id: str) -> ApiKey:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[list[ApiKey]]:
-    """The file's entries, to be changed in place; written back in one step, under a lock against another such change."""
+    """Yield the file's entries, to be changed in place and written back in one step; other changes wait."""
     path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+    with atomic_file(path, mode=0o600, durable=True) as new:
         keys = list(read_keys(path)) if path.exists() else []
         yield keys
-        _write(path, keys)
-    finally:
-        os.close(folder)
-
-
-def _write(path: Path, keys: Sequence[ApiKey]) -> None:
-    value = {"format": 1, "keys": [key.model_dump(mode="json") for key in keys]}
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, ensure_ascii=False, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        value = {"format": 1, "keys": [key.model_dump(mode="json") for key in keys]}
+        new.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _by_id(keys: Sequence[ApiKey]) -> dict[str, ApiKey]:

@@ -6,12 +6,7 @@ the card's sha256 is the artifact's digest. It lists every other file of the dir
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +15,10 @@ from typing import Any
 
 from eolgul import __version__
 from eolgul.errors import InputError
+from eolgul.files import atomic_folder, sha256_bytes, sha256_file
 
-_logger = logging.getLogger("eolgul.artifact")
 FORMAT = 1
 CARDS = {"FaceDataset": "dataset.json", "ModelPackage": "manifest.json", "Evaluation": "evaluation.json"}
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +46,6 @@ class Artifact:
         return {"kind": self.kind, "digest": self.digest}
 
 
-def sha256_bytes(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def canonical_json(value: Any) -> bytes:
     """JSON with sorted keys and a newline at the end: the same value is always the same bytes. NaN is refused."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -72,59 +57,17 @@ def recipe_digest(recipe: Mapping[str, Any]) -> str:
 
 @contextmanager
 def writing(out: Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `out`; rename it to `out` when the block ends well, remove it otherwise.
+    """Yield an empty folder that replaces the artifact `out` when the block ends well, and is removed otherwise.
 
-    An existing `out` is replaced only at the very end. Raises InputError when `out` is a file, or a folder that holds
-    anything but an artifact.
+    Raises:
+        InputError: when `out` is a file or a folder with anything but an artifact in it, when another process writes it,
+            or when the disk refuses.
     """
     out = out.absolute()
     check_replaceable(out)
-    temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-    except OSError as error:
-        raise InputError(f"{out}: no directory can be made there ({error.strerror}: {error.filename})") from error
-    try:
-        yield temporary
-        put_in_place(temporary, out)
-    except OSError as error:
-        refuse_disk(out, error)
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def put_in_place(folder: Path, out: Path) -> None:
-    """Give a finished directory its name; an artifact that has it goes. InputError when anything else would go too."""
-    check_replaceable(out)
-    swap(folder, out)
-
-
-def swap(folder: Path, out: Path) -> None:
-    """Give a directory the name of another, if that is there, which goes."""
-    tell_replaced(out)
-    if out.exists():
-        old = out.parent / f".{out.name}.{os.getpid()}.old"
-        out.rename(old)
-        folder.rename(out)
-        shutil.rmtree(old)
-    else:
-        folder.rename(out)
-
-
-def tell_replaced(out: Path) -> None:
-    """Say so in the log (on stderr unless logging is set up) when something finished at `out` is about to go."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        _logger.warning("%s: what was there, made of other inputs or in another way, is replaced", out)
-
-
-def refuse_disk(out: Path, error: OSError) -> None:
-    """InputError, one sentence about what could not be written, when a full, read-only or failing disk is the reason."""
-    if error.errno in _DISK:
-        place = f": {error.filename}" if error.filename else ""
-        raise InputError(f"{out}: cannot be written ({error.strerror}{place})") from error
+    with atomic_folder(out) as folder:
+        yield folder
+        check_replaceable(out)
 
 
 def check_replaceable(out: Path) -> None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul import __version__
-from eolgul.artifact import canonical_json, list_files, refuse_disk, sha256_file, swap, tell_replaced
+from eolgul.artifact import canonical_json, list_files
 from eolgul.dataset import SHARD_BYTES, FaceDataset
 from eolgul.dataset.shard import Shard
 from eolgul.errors import InputError
+from eolgul.files import atomic_file, atomic_folder, refuse_disk, sha256_file, warn_replaced, write_atomic
 from eolgul.formats import insightface, lfw
 from eolgul.formats.lst import Row, write_lst
 
@@ -257,47 +256,37 @@ def _lfw_pairs(file: Path, pairs: list[tuple[int, int, bool, int]], paths: dict[
 
 
 def _write_folder(out: Path, head: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        facts = write(temporary)
-        if head["synthetic"]:
-            (temporary / MARK).write_bytes(canonical_json({"synthetic": True}))
-        images = (temporary / SUMS).is_file()  # those are listed there, and may be millions
-        names = [path for path in temporary.iterdir() if path.is_file()] if images else None
-        files = list_files(temporary) if names is None else {path.name: _facts(path) for path in sorted(names)}
-        card = head | facts | {"files": files}
-        (temporary / CARD).write_bytes(canonical_json(card))
-        swap(temporary, out)
+        with atomic_folder(out) as folder:
+            facts = write(folder)
+            if head["synthetic"]:
+                (folder / MARK).write_bytes(canonical_json({"synthetic": True}))
+            images = (folder / SUMS).is_file()  # it lists the images, of which there may be millions
+            names = [path for path in folder.iterdir() if path.is_file()] if images else None
+            files = list_files(folder) if names is None else {path.name: _facts(path) for path in sorted(names)}
+            card = head | facts | {"files": files}
+            (folder / CARD).write_bytes(canonical_json(card))
     except OSError as error:
-        refuse_disk(out, error)
         raise InputError(f"{out}: cannot be written ({error.strerror}: {error.filename})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return card
 
 
 def _write_file(out: Path, head: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """One file, its card and its mark beside it: the mark first, so that drawn people are never taken for real ones."""
-    temporary = out.parent / f".{out.name}.{os.getpid()}.partial"
     mark = out.with_name(f"{out.name}.{MARK}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        facts = write(temporary)
-        card = head | facts | {"files": {out.name: _facts(temporary)}}
-        if head["synthetic"]:
-            mark.write_bytes(canonical_json({"synthetic": True}))
-        tell_replaced(out)
-        temporary.replace(out)
+        with atomic_file(out) as file:
+            facts = write(file)
+            card = head | facts | {"files": {out.name: _facts(file)}}
+            if head["synthetic"]:
+                write_atomic(mark, canonical_json({"synthetic": True}))
+            warn_replaced(out)
         if not head["synthetic"]:
             mark.unlink(missing_ok=True)
-        out.with_name(f"{out.name}.{CARD}").write_bytes(canonical_json(card))
+        write_atomic(out.with_name(f"{out.name}.{CARD}"), canonical_json(card))
     except OSError as error:
         refuse_disk(out, error)
         raise InputError(f"{out}: cannot be written ({error.strerror}: {error.filename})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return card
 
 

@@ -13,7 +13,6 @@ import io
 import json
 import os
 import shutil
-import threading
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eolgul.artifact import CARDS, check_replaceable, listed_files
 from eolgul.errors import InputError
+from eolgul.files import is_unfinished, write_atomic
 
 _THREADS = 8
 _RETRIES = 5  # with waits of 0.3, 0.6, 1.2 … seconds between them
@@ -163,14 +163,7 @@ def write_bytes(uri: str, data: bytes) -> None:
         with _telling(uri) as client:
             client.put_object(bucket_name=bucket, object_name=key, data=io.BytesIO(data), length=len(data))
         return
-    path = Path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(Path(uri), data)
 
 
 def _objects(uri: str) -> list[Any]:
@@ -228,7 +221,7 @@ def fetch(uri: str | Path) -> Path:
 
     with _alone(bucket):
         for path in target.rglob("*") if target.is_dir() else ():
-            unfinished = any(part.endswith(".partial") for part in path.relative_to(root).parts)  # of a running step
+            unfinished = any(map(is_unfinished, path.relative_to(root).parts))  # of a running step
             if path.is_file() and path not in wanted and not unfinished:
                 path.unlink()
         with ThreadPoolExecutor(_THREADS) as pool:

@@ -108,7 +108,8 @@ def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) ->
 
     eolgul(tmp_path / "p1", "--part", "1/2", "--anchor", "rig")
     align(drawn, tmp_path / "p2", AlignConfig(part="2/2", anchor="rig"))
-    merge = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2", "--sheet", tmp_path / "faces.png"]
+    merge: list[str | Path] = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2"]
+    merge += ["--sheet", tmp_path / "faces.png"]
     merged = eolgul(tmp_path / "out", *merge, "--anchor", "rig")
     assert merged["digest"] == align(drawn, tmp_path / "whole", AlignConfig(anchor="rig")).digest
     assert (tmp_path / "faces.png").is_file()

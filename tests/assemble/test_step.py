@@ -210,7 +210,7 @@ def test_people_with_one_image_are_not_held_out(tmp_path: Path) -> None:
     "shares",
     [{"test": 1.0}, {"test": -0.1}, {"test": 0.5, "calibration": 0.5}, {"validation": 0.8}, {"test": float("nan")}],
 )
-def test_shares_that_leave_nobody(tmp_path: Path, shares: dict[str, float]) -> None:
+def test_shares_that_leave_nobody(tmp_path: Path, shares: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="held-out shares"):
         assemble([source(tmp_path / "one")], tmp_path / "out", AssembleConfig(**shares))
 

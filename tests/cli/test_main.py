@@ -19,7 +19,7 @@ from PIL import Image
 from eolgul import __version__, storage
 from eolgul.artifact import open_artifact
 from eolgul.demo import data
-from eolgul.demo.options import Options
+from eolgul.demo.options import DemoOptions
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
@@ -169,7 +169,7 @@ def test_the_demo_never_deletes_its_source(tmp_path: Path, where: str) -> None:
     source = photos(tmp_path / "work" / "raw" / "mine")
     (tmp_path / "work" / "link").symlink_to(source)
     before = sorted(tmp_path.rglob("*"))
-    options = Options(tmp_path / "work", tmp_path / "work" / where, min_images=1)
+    options = DemoOptions(tmp_path / "work", tmp_path / "work" / where, min_images=1)
     if where in ("raw", "."):
         photos(tmp_path / "work" / where)
         before = sorted(tmp_path.rglob("*"))
@@ -186,21 +186,21 @@ def test_a_photo_that_cannot_be_copied_is_a_sentence(tmp_path: Path, bad: str) -
     else:
         os.mkfifo(source / "p3" / "lost.jpg")
     with pytest.raises(InputError, match=r"^\S+/p3/lost\.jpg: cannot be copied") as caught:
-        data.own_photos(Options(tmp_path / "work", source), "s3://nowhere", print)
+        data.own_photos(DemoOptions(tmp_path / "work", source), "s3://nowhere", print)
     assert "\n" not in str(caught.value)
 
 
 def test_a_source_in_the_home_folder(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
-    raw = data.own_photos(Options(tmp_path / "work", Path("~/mine")), f"{s3}/home", print)
+    raw = data.own_photos(DemoOptions(tmp_path / "work", Path("~/mine")), f"{s3}/home", print)
     assert raw.sources == [f"{s3}/home/raw/mine"]
     assert storage.read_bytes(f"{s3}/home/raw/mine/p3/13.jpg") == b"photo 13"
 
 
 def test_an_upload_that_was_cut_off_is_done_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Going back to the photos of before must not find their mark on half of the others."""
-    options, place = Options(tmp_path / "work", photos(tmp_path / "mine")), f"{s3}/cut"
+    options, place = DemoOptions(tmp_path / "work", photos(tmp_path / "mine")), f"{s3}/cut"
     data.own_photos(options, place, print)
     (tmp_path / "mine" / "p3" / "13.jpg").rename(tmp_path / "mine" / "p3" / "new.jpg")
     original = storage._client().fput_object

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
@@ -122,7 +122,7 @@ class _Droppable(H11Protocol):
     def handle_events(self) -> None:
         super().handle_events()
         if self.scope is not None:
-            self.scope["drop"] = self.transport.abort
+            cast(dict[str, Any], self.scope)["drop"] = self.transport.abort
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The whole road, small: raw data drawn, six components, a registry, the service over HTTP. The same code as `make demo`."""
+"""`eolgul demo` on a small scale: drawn raw data, six components, a registry, the service over HTTP."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SMALL = ["--people", "16", "--rec-people", "24", "--set", "epochs=3", "--set", "
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    work = tmp_path_factory.mktemp("road") / "demo"
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    work = tmp_path_factory.mktemp("run") / "demo"
     (port,) = free_ports(1)
     done = subprocess.run(
         [sys.executable, "-m", "eolgul", "demo", "--work", str(work), "--port", str(port), *SMALL],
@@ -36,14 +36,14 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 
 
 def cached(work: Path, *parts: str) -> Path:
-    """Where the demo's own S3 cache keeps an artifact."""
+    """The folder of an artifact in the demo's own S3 cache."""
     return work.joinpath("cache", "eolgul", *parts)
 
 
 def test_a_verdict_comes_over_http_and_the_cache_answers_the_second_time(
-    walked: tuple[Path, dict[str, Any], str],
+    demo: tuple[Path, dict[str, Any], str],
 ) -> None:
-    _, facts, _ = walked
+    _, facts, _ = demo
     same1, same2, other1, other2 = facts["verdicts"]
     assert [item["expected"] for item in facts["verdicts"]] == ["same", "same", "different", "different"]
     assert same1["cached"] == [False, False] and other1["cached"] == [True, False]  # the first picture is in both pairs
@@ -57,15 +57,15 @@ def test_a_verdict_comes_over_http_and_the_cache_answers_the_second_time(
     assert all(item["synthetic"] for item in facts["verdicts"])
 
 
-def test_the_metrics_moved_by_what_was_asked(walked: tuple[Path, dict[str, Any], str]) -> None:
-    moved = walked[1]["metrics_moved"]
+def test_the_metrics_moved_by_what_was_asked(demo: tuple[Path, dict[str, Any], str]) -> None:
+    moved = demo[1]["metrics_moved"]
     assert moved['eolgul_cache_total{outcome="hit"}'] == 5
     assert moved['eolgul_cache_total{outcome="miss"}'] == 3
     assert sum(value for name, value in moved.items() if name.startswith("eolgul_verdicts_total")) == 4
 
 
-def test_the_people_verified_were_never_trained_on(walked: tuple[Path, dict[str, Any], str]) -> None:
-    work, _, _ = walked
+def test_the_people_verified_were_never_trained_on(demo: tuple[Path, dict[str, Any], str]) -> None:
+    work, _, _ = demo
     dataset = FaceDataset(cached(work, "runs", "kface", "assembled"))
     identities, splits = dataset.column("identity"), dataset.column("split")
     people = {name: {i for i, s in zip(identities, splits, strict=True) if s == name} for name in set(splits)}
@@ -79,8 +79,8 @@ def test_the_people_verified_were_never_trained_on(walked: tuple[Path, dict[str,
     assert {f"kface.{identity}" for identity in shown.values()} <= people["test"]
 
 
-def test_inputs_are_images_or_reasons_at_every_step(walked: tuple[Path, dict[str, Any], str]) -> None:
-    work, _, _ = walked
+def test_inputs_are_images_or_reasons_at_every_step(demo: tuple[Path, dict[str, Any], str]) -> None:
+    work, _, _ = demo
     drawn = len(list((work / "raw" / "kface").rglob("*.jpg")))
     extracted = FaceDataset(cached(work, "runs", "kface", "extracted", "kface"))
     assert len(extracted) + len(extracted.rejected()) == drawn
@@ -92,8 +92,8 @@ def test_inputs_are_images_or_reasons_at_every_step(walked: tuple[Path, dict[str
     assert len(assembled) == len(aligned) + len(rec)
 
 
-def test_the_report_is_of_this_model_and_says_synthetic(walked: tuple[Path, dict[str, Any], str]) -> None:
-    work, facts, _ = walked
+def test_the_report_is_of_this_model_and_says_synthetic(demo: tuple[Path, dict[str, Any], str]) -> None:
+    work, facts, _ = demo
     evaluation = cached(work, "runs", "kface", "evaluation")
     metrics = json.loads((evaluation / "metrics.json").read_text())
     report = (work / "report.html").read_text()
@@ -109,8 +109,29 @@ def test_the_report_is_of_this_model_and_says_synthetic(walked: tuple[Path, dict
     assert float(marked["sets.held-out.accuracy.mean"]) == metrics["sets"]["held-out"]["accuracy"]["mean"]
 
 
-def test_nothing_is_left_running(walked: tuple[Path, dict[str, Any], str]) -> None:
-    assert not still_there(walked[0])
+def test_the_progress_lines_tell_what_happens(demo: tuple[Path, dict[str, Any], str]) -> None:
+    """The lines of training and evaluation are recognized by their first words: they must not change unnoticed."""
+    work, facts, lines = demo
+    text = [line.partition("] ")[2].strip() for line in lines.splitlines()]
+    for number in range(1, 6):
+        assert any(line.startswith(f"{number}/5 ") for line in text), number
+    for step in ("extract", "align", "assemble", "train", "evaluate", "promote"):
+        assert text.count(step) == 1, step
+        assert sum(line.startswith(f"{step}: done in ") for line in text) == 1, step
+    for beginning in ("epoch 1", "calibrat", "threshold", "scoring drawn_pairs", "writing", "held-out: ", "Done in "):
+        assert any(line.startswith(beginning) for line in text), beginning
+    assert [line.split(":")[0] for line in text if " embeddings from the cache" in line] == [
+        "two photos of one person, first request",
+        "two photos of one person, repeated",
+        "photos of two people, first request",
+        "photos of two people, repeated",
+    ]
+    assert f"report    {work / 'report.html'}" in text
+    assert facts["page"] not in lines  # the page has stopped with the service
+
+
+def test_nothing_is_left_running(demo: tuple[Path, dict[str, Any], str]) -> None:
+    assert not still_there(demo[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -123,9 +144,9 @@ def test_a_stop_in_the_middle_leaves_nothing_running(tmp_path: Path, number: sig
     )
     assert process.stderr is not None
     for line in process.stderr:
-        if "raw data" in line:
+        if "Raw data" in line:
             break
-    time.sleep(2)  # the drawing processes are at work now
+    time.sleep(2)  # the drawing processes run now
     process.send_signal(number)
     rest = process.stderr.read()
     assert process.wait(60) == 128 + number
@@ -135,7 +156,7 @@ def test_a_stop_in_the_middle_leaves_nothing_running(tmp_path: Path, number: sig
 
 
 def still_there(work: Path) -> list[bytes]:
-    """Command lines of processes that name `work` in their words or environment."""
+    """Command lines of the processes that name `work` in their arguments or environment."""
     found = []
     for entry in Path("/proc").iterdir() if Path("/proc").is_dir() else ():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -149,7 +170,7 @@ def still_there(work: Path) -> list[bytes]:
     return found
 
 
-def test_a_taken_port_is_said_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_a_taken_port_is_reported_before_anything_is_drawn(tmp_path: Path) -> None:
     import socket
 
     with socket.socket() as taken:

@@ -94,7 +94,7 @@ class Manifests:
 
 def _render(overlay: str) -> Manifests:
     binary("kubectl")
-    command = [ROOT / "k8s" / "deploy.sh", "--render", overlay]
+    command = [str(ROOT / "k8s" / "deploy.sh"), "--render", overlay]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Manifests([document for document in yaml.safe_load_all(done.stdout) if document])

@@ -68,16 +68,23 @@ def test_every_component_has_one(root):
     assert {path.parent.name for path in root.glob("components/*/component.py")} == set(COMPONENTS)
 
 
-def test_components_run_in_these_images(monkeypatch):
-    """The names that the compiled pipeline asks for are those that the Dockerfiles' first lines build."""
+def test_components_run_in_these_images(monkeypatch, tmp_path):
+    """The images that the compiled pipeline names are those that `make images` builds."""
     from eolgul.components import image
 
     for name in list(os.environ):
         if name.startswith("EOLGUL_"):
             monkeypatch.delenv(name)
-    for name in COMPONENTS:
-        built = re.search(r"docker build -f docker/(\w+)\.Dockerfile -t (\S+) \.", _text(name))
-        assert built and built[1] == name and built[2] == image(name)
+    tool = tmp_path / "builder"
+    tool.write_text('#!/bin/sh\necho "$@"\n')
+    tool.chmod(0o755)
+    environment = {"PATH": os.environ["PATH"], "CONTAINER_TOOL": str(tool)}
+    done = subprocess.run(
+        ["make", "-s", "images"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    built = dict(re.findall(r"^build -f docker/(\w+)\.Dockerfile -t (\S+) \.$", done.stdout, re.M))
+    assert built.keys() == set(IMAGES)
+    assert {name: built[name] for name in COMPONENTS} == {name: image(name) for name in COMPONENTS}
 
 
 def test_hadolint(root, find_binary):
@@ -128,7 +135,7 @@ def test_dependencies_come_before_source(name):
     [dependencies] = [index for index, step in enumerate(steps) if "-c constraints.txt" in step]
     source = steps.index("COPY src src")
     assert dependencies < source < len(steps)
-    assert steps[dependencies].endswith("rm -rf build src README.md")
+    assert steps[dependencies].endswith("rm -rf build src README.md LICENSE NOTICE")
     assert [step.split()[1] for step in steps[source : source + 4]] == ["src", "serving", "components", "pipelines"]
     assert "--force-reinstall ." in steps[source + 4]
 

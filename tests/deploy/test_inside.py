@@ -108,7 +108,8 @@ def _client(port: int, **options: Any):
     from redis.retry import Retry
 
     once = Retry(NoBackoff(), 0)  # the client's own retries of a refused login take seconds
-    return redis.Redis(port=port, **({"username": "eolgul", "password": PASSWORD, "retry": once} | options))
+    settings: dict[str, Any] = {"username": "eolgul", "password": PASSWORD, "retry": once} | options
+    return redis.Redis(port=port, **settings)
 
 
 def test_cache_works_as_its_user(cache_redis):
@@ -122,7 +123,7 @@ def test_cache_works_as_its_user(cache_redis):
 
     face = Face((1.0, 2.0, 30.0, 40.0), 0.99, tuple((float(i), float(i)) for i in range(5)))
     key = CacheKey.of("tenant", "a" * 64, "b" * 64, b"image")
-    analysis = Analysis(np.ones(4, np.float32) / 2, face, 1, 64, 64)
+    analysis = Analysis(np.full(4, 0.5, np.float32), face, 1, 64, 64)
     caller = Caller("tenant", "key", frozenset(), 2)
 
     async def round_trip():

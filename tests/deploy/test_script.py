@@ -80,7 +80,7 @@ def test_without_secrets_it_says_so(deploy, overlay):
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("change-me", "still the example's"),
+        ("change-me", "still has the example's value"),
         ("", "no value"),
         ('"quoted"', "no quotes"),
         ("a@b/c:defg", "digits"),
@@ -132,7 +132,10 @@ def test_no_model_yet_is_no_failure(deploy, secrets):
 
 def test_the_words_it_waits_for_are_the_services(root):
     words = "no model has been promoted"
-    assert words in (root / "serving" / "model.py").read_text() and words in (root / "k8s" / "deploy.sh").read_text()
+    assert (
+        words in (root / "serving" / "inference" / "loader.py").read_text()
+        and words in (root / "k8s" / "deploy.sh").read_text()
+    )
 
 
 def test_a_service_that_does_not_come_up_is_a_failure(deploy, secrets):
@@ -172,7 +175,7 @@ def test_without_kubectl_it_says_so(checkout, environment, tmp_path):
     done = subprocess.run(
         [checkout / "k8s" / "deploy.sh"], env=environment(PATH=str(tools)), capture_output=True, text=True, check=False
     )
-    assert done.returncode == 2 and "kubectl is not here" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2 and "kubectl is missing" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["api-keys.json", "encryption-keys"])

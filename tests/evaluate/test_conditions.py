@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -75,7 +77,8 @@ def test_errors_fall_when_the_worst_pictures_go() -> None:
     similarity = [0.1, 0.1, 0.1] + [0.9] * 27
     sharp = [value for n in range(30) for value in (100.0 + n, 1.0 + n if n < 3 else 100.0)]
     yaw = [value for n in range(30) for value in (-60.0 if n < 3 else 10.0, 0.0)]
-    columns = {"sharpness": sharp, "yaw": yaw, "contrast": [None] * 60, "brightness": [5.0] * 60}
+    same: dict[str, Sequence[float | None]] = {"contrast": [None] * 60, "brightness": [5.0] * 60}
+    columns = {"sharpness": sharp, "yaw": yaw} | same
     found = discards(scored(similarity), columns, 0.5)
     assert set(found) == {"sharpness", "yaw"}  # unknown or the same everywhere says nothing
     for curve in found.values():

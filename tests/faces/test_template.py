@@ -80,7 +80,7 @@ def test_equals_skimage_and_its_warp_equals_opencvs() -> None:
     """The matrix within 1e-6 of scikit-image's SimilarityTransform; the picture within a grey level of a warp with it."""
     transform = pytest.importorskip("skimage.transform")
     rng = np.random.default_rng(2)
-    image = cv2.GaussianBlur(rng.integers(0, 256, (240, 320, 3), np.uint8), (0, 0), 1.5)
+    image = np.asarray(cv2.GaussianBlur(rng.integers(0, 256, (240, 320, 3), np.uint8), (0, 0), 1.5), np.uint8)
     for _ in range(40):
         scale, angle = rng.uniform(0.6, 1.8), rng.uniform(-0.6, 0.6)
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

@@ -118,7 +118,7 @@ def test_other_paths_are_none(path: str) -> None:
 @pytest.mark.parametrize("separator", [" ", "\t", ",", ";", ", ", "  ", " \t", ";,", " ; "])
 def test_the_separators_in_the_wild(tmp_path: Path, separator: str) -> None:
     points = [[number, number + 0.5] for number in range(7)]
-    boxes = [[1, 2, 30, 40]] * 5
+    boxes = [[1.0, 2.0, 30.0, 40.0]] * 5
     text = "\n".join(separator.join(str(value) for value in row) for row in [*points, *boxes])
     (tmp_path / "C7.txt").write_text(text)
     found = read_annotation(tmp_path / "C7.txt")

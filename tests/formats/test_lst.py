@@ -12,7 +12,7 @@ from eolgul.errors import InputError
 from eolgul.formats.lst import Row, read_lst, write_lst
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
-paths = st.text(st.characters(blacklist_characters="\t\r\n\0", blacklist_categories=("Cs",)), min_size=1, max_size=40)
+paths = st.text(st.characters(exclude_characters="\t\r\n\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
 numbers = [st.none() | st.tuples(*[finite] * 4), st.none() | st.tuples(*[finite] * 10)]
 rows = st.builds(
     lambda path, label, aligned, box, points: Row(path, label, aligned, box, points if box else None),

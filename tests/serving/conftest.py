@@ -18,7 +18,8 @@ from support.serving import MAX_IMAGE_BYTES, People, RedisServer, Service, png, 
 from eolgul.faces.networks import export_onnx
 from eolgul.model.package import ModelPackage
 
-PATIENT_REDIS = {"redis_timeout_s": 0.4, "redis_pause_s": 0.3}  # a busy test machine must not look like a slow Redis
+# A busy test machine must not look like a slow Redis.
+PATIENT_REDIS: dict[str, Any] = {"redis_timeout_s": 0.4, "redis_pause_s": 0.3}
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +73,7 @@ def service(
     package: ModelPackage, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("bentoml")
-    settings = {"max_image_bytes": MAX_IMAGE_BYTES, "concurrency": 2, **PATIENT_REDIS}
+    settings: dict[str, Any] = {"max_image_bytes": MAX_IMAGE_BYTES, "concurrency": 2, **PATIENT_REDIS}
     yield from serve(package, redis_server.url, home, **settings)
 
 

@@ -51,7 +51,7 @@ def world(
         "slow": new_key(file, tenant="one", scopes=("detect",), requests_per_minute=10)[0],
     }
     (folder / "encryption").write_text(new_line() + "\n")
-    settings = {
+    settings: dict[str, Any] = {
         "auth": "on",
         "api_keys_file": file,
         "encryption_keys_file": folder / "encryption",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
 from pathlib import Path
@@ -17,17 +16,20 @@ from eolgul.serving.redis_link import UNREACHABLE, RedisLink
 
 
 def test_a_paused_redis_costs_one_timeout_and_it_recovers(redis_server: RedisServer) -> None:
+    assert redis_server.process is not None
+    process = redis_server.process
+
     async def use() -> None:
         link = RedisLink(redis_server.url, name="cache", timeout_s=0.2, pause_s=0.3)
         try:
             assert await link.run("ping", lambda client: client.ping()) is True
-            os.kill(redis_server.process.pid, signal.SIGSTOP)
+            process.send_signal(signal.SIGSTOP)
             try:
                 start = time.perf_counter()
                 assert [await link.run("ping", lambda client: client.ping()) for _ in range(20)] == [UNREACHABLE] * 20
                 assert time.perf_counter() - start < 1.5
             finally:
-                os.kill(redis_server.process.pid, signal.SIGCONT)
+                process.send_signal(signal.SIGCONT)
             await asyncio.sleep(0.4)
             assert await link.run("ping", lambda client: client.ping()) is True
         finally:

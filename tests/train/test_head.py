@@ -98,6 +98,7 @@ def test_finite_where_embedding_and_centre_coincide(margin: Margin, value: float
     loss = head(embeddings, torch.tensor([0, 1]))
     loss.backward()
     assert torch.isfinite(loss)
+    assert embeddings.grad is not None and head.weight.grad is not None
     assert torch.isfinite(embeddings.grad).all() and torch.isfinite(head.weight.grad).all()
 
 
@@ -169,6 +170,7 @@ def test_sampling_keeps_the_batchs_people_and_moves_only_the_chosen() -> None:
         assert torch.equal(head.weight[others], before[others])
     again = Head(8, 50, ArcFace(0.3), sample=0.3, seed=3)
     again.choose(labels, (0, 2))
+    assert again._rows is not None and head._rows is not None
     assert torch.equal(again._rows, head._rows)
     again.choose(labels, (0, 3))
     assert not torch.equal(again._rows, head._rows)
@@ -176,7 +178,7 @@ def test_sampling_keeps_the_batchs_people_and_moves_only_the_chosen() -> None:
 
 def test_centres_begin_alike_however_they_are_cut() -> None:
     whole = Head(4, 9001, ArcFace(), seed=1).weight
-    parts = [Head(4, 9001, ArcFace(), seed=1, world=World(rank, 3)).weight for rank in range(3)]
+    parts: list[torch.Tensor] = [Head(4, 9001, ArcFace(), seed=1, world=World(rank, 3)).weight for rank in range(3)]
     assert torch.equal(torch.cat(parts), whole)
     assert whole.std().item() == pytest.approx(0.01, rel=0.02)
     assert len(torch.unique(whole[:, 0, 0])) > 8900

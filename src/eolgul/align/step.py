@@ -15,13 +15,14 @@ import cv2
 from eolgul import __version__
 from eolgul.align.aligner import Found, Result, Work
 from eolgul.align.config import AlignConfig
-from eolgul.artifact import Artifact, open_artifact, reuse, sha256_bytes
+from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress
 from eolgul.dataset import FACTS, Build, FaceDataset, Part, building_dataset
 from eolgul.errors import InputError
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
 from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
+from eolgul.files import sha256_bytes
 
 
 def align(

@@ -89,12 +89,12 @@ def demo(
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
 ) -> None:
-    """Run everything once on this machine: data, pipeline, registry, service, two verifications."""
-    from eolgul.demo import run
-    from eolgul.demo.options import Options
+    """Run everything on this machine: raw data, pipeline, registry, service, verdicts."""
+    from eolgul.demo import DemoOptions
+    from eolgul.demo import run as run_demo
 
-    run(
-        Options(
+    run_demo(
+        DemoOptions(
             source=source,
             work=work.absolute(),
             keep=keep,

@@ -6,7 +6,6 @@ goes on from its last whole shard. What the parts become depends on the job alon
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,18 +20,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from eolgul.artifact import (
-    check_replaceable,
-    open_artifact,
-    put_in_place,
-    recipe_digest,
-    refuse_disk,
-    seal,
-    sha256_file,
-)
+from eolgul.artifact import check_replaceable, open_artifact, recipe_digest, seal
 from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA
 from eolgul.dataset.shard import Shard
 from eolgul.errors import InputError
+from eolgul.files import empty_folder, refuse_disk, replace_folder, sha256_file, work_folder
 
 
 class Part:
@@ -255,29 +247,21 @@ def building_dataset(out: Path, job: Mapping[str, Any]) -> Iterator[Build]:
     """
     out = out.absolute()
     check_replaceable(out)
-    folder = out.parent / f".{out.name}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: no directory can be made there ({error.strerror}: {error.filename})") from error
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{out}: another process is writing it at this moment") from error
+    with work_folder(out, recipe_digest(job)) as folder:
         build = Build(out, folder)
         try:
-            _begin(folder, recipe_digest(job))
+            _begin(folder)
             yield build
             if not build.sealed:
                 raise RuntimeError(f"{out}: left without a card")
-            put_in_place(folder / "artifact", out)
+            check_replaceable(out)
+            replace_folder(folder, folder / "artifact", out)
         except OSError as error:
             refuse_disk(out, error)
             raise
         finally:
             if build.sealed or not build.any_finished():
-                shutil.rmtree(folder, ignore_errors=True)
+                empty_folder(folder)
 
 
 def _link(file: Path, to: Path) -> None:
@@ -289,13 +273,7 @@ def _link(file: Path, to: Path) -> None:
         shutil.copyfile(file, to)
 
 
-def _begin(folder: Path, job: str) -> None:
-    """Keep what an earlier run of the same job has left, and nothing else."""
-    about = folder / "job"
-    if not about.is_file() or about.read_text() != job:
-        shutil.rmtree(folder / "parts", ignore_errors=True)
-        shutil.rmtree(folder / "artifact", ignore_errors=True)
-        about.write_text(job)
+def _begin(folder: Path) -> None:
     (folder / "parts").mkdir(exist_ok=True)
     (folder / "artifact" / "shards").mkdir(parents=True, exist_ok=True)
     for half in (*(folder / "parts").glob("*.tmp"), *(folder / "artifact").glob("*.*")):

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from eolgul.artifact import seal, sha256_bytes, writing
+from eolgul.artifact import seal, writing
 from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA, SHARD_BYTES
 from eolgul.dataset.shard import Shard
 from eolgul.errors import InputError
+from eolgul.files import sha256_bytes
 
 _BATCH = 50_000
 

@@ -1,5 +1,6 @@
-"""The whole road in one command: raw data → pipeline → registry → service → verdicts, on this machine."""
+"""`eolgul demo`: raw data, the pipeline, a registry, the service and its verdicts, in one command on one machine."""
 
+from eolgul.demo.options import DemoOptions
 from eolgul.demo.run import run
 
-__all__ = ["run"]
+__all__ = ["DemoOptions", "run"]

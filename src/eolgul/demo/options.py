@@ -1,4 +1,4 @@
-"""What `make demo` can be told."""
+"""The options of `eolgul demo`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,26 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """See `eolgul demo --help` for each. `work` is absolute and holds everything the demo makes."""
+class DemoOptions:
+    """What the demo draws or takes, trains and serves.
+
+    Attributes:
+        work: the absolute folder that holds everything the demo makes.
+        source: a folder of one's own photos, `<identity>/<image>`; None: people are drawn.
+        keep: leave the service running at the end.
+        people: drawn people in the K-FACE tree.
+        rec_people: drawn people in `train.rec`.
+        rec_images: images per person in `train.rec`.
+        bin_people: drawn people in the verification set (`.bin`).
+        bin_pairs: pairs in the verification set, a multiple of 20.
+        min_images: `source`: take identities with at least this many images.
+        max_identities: `source`: take at most this many identities.
+        which: which face of several counts, a value of `eolgul align --which`.
+        recipe: the training recipe's name or file.
+        overrides: recipe keys that replace the recipe's own, as `key=value`.
+        port: the service's port.
+        workers: processes that draw and align.
+    """
 
     work: Path
     source: Path | None = None

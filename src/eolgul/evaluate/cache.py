@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from eolgul.files import atomic_file
 
 Embed = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # manifest rows (N) → embeddings (N x size)
 
@@ -54,8 +55,5 @@ def _load(file: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 
 
 def _store(file: Path, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("wb") as out:
+    with atomic_file(file) as new, new.open("wb") as out:
         np.savez(out, rows=rows, embeddings=vectors)
-    temporary.replace(file)

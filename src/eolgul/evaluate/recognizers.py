@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from eolgul.artifact import canonical_json, sha256_bytes, sha256_file
+from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
+from eolgul.files import sha256_bytes, sha256_file
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.recognizer import Recognizer
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.artifact import Artifact, canonical_json, reuse, seal, sha256_bytes, writing
+from eolgul.artifact import Artifact, canonical_json, reuse, seal, writing
 from eolgul.dataset import SPLITS, FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate import metrics as figures
@@ -35,6 +35,7 @@ from eolgul.evaluate.report.published import published
 from eolgul.evaluate.scores import write_scores
 from eolgul.evaluation.bootstrap import Subjects
 from eolgul.evaluation.reader import HELD_OUT, METRICS_FORMAT, read_metrics
+from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 
 __all__ = ["HELD_OUT", "check_disjoint", "evaluate", "read_metrics"]

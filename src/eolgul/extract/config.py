@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from eolgul.artifact import sha256_file
 from eolgul.config import Config, option
 from eolgul.errors import InputError
+from eolgul.files import sha256_file
 from eolgul.formats import kface
 
 KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")

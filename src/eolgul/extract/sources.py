@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.artifact import sha256_file
 from eolgul.dataset import member_size
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
+from eolgul.files import sha256_file
 from eolgul.formats import insightface, kface
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
 

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from eolgul.artifact import sha256_bytes
 from eolgul.dataset import Build, Part
 from eolgul.errors import InputError
 from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_nothing
+from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode
 from eolgul.images.header import outline
-from eolgul.processes import end_with_parent
+from eolgul.workers import map_in_order, report
 
 Progress = Callable[[int], None]
 _CHUNK = 32
 _REPORT = 512
-_POLL = 0.2  # seconds between two looks at the workers' count
-
-_stop: Event | None = None
-_count: Synchronized[int] | None = None
-
-
-class StoppedError(Exception):
-    """The extraction is over for another reason; this part need not be finished."""
 
 
 class Checked(NamedTuple):
@@ -59,7 +46,9 @@ def work(
     """Write the parts that are missing and merge all; the rows of the wanted ids, and the digest of the source."""
     missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
     if plan.portable and workers > 1 and len(missing) > 1:
-        _in_processes(build, plan, missing, name, verify, min(workers, len(missing)), progress)
+        jobs = (_Job(build.folder, number, plan.tasks[number], name, verify) for number in missing)
+        for _ in map_in_order(_write_in_worker, jobs, min(workers, len(missing)), progress):
+            pass
     else:
         for number in missing:
             _write(build.folder, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
@@ -186,49 +175,15 @@ def _decode(candidate: Candidate) -> Checked:
     return looked
 
 
-def _in_processes(
-    build: Build, plan: Plan, missing: list[int], name: str, verify: bool, workers: int, progress: Progress | None
-) -> None:
-    """Share the parts out to processes, which do not share an interpreter with this one."""
-    context = multiprocessing.get_context("spawn")
-    stop, count = context.Event(), context.Value("q", 0)
-    told = 0
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(stop, count)) as pool:
-        pending: set[Future[Any]] = set()
-        try:
-            for number in missing:
-                pending.add(pool.submit(_task, build.folder, number, plan.tasks[number], name, verify))
-            while pending:
-                done, pending = wait(pending, timeout=_POLL, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-                if progress and count.value > told:
-                    progress(count.value - told)
-                    told = count.value
-        except BrokenProcessPool as error:
-            raise InputError(f"{build.out}: a worker was killed (out of memory?); run it again to go on") from error
-        finally:
-            stop.set()
-            for future in pending:
-                future.cancel()
+class _Job(NamedTuple):
+    """One part to write, as a worker process gets it."""
+
+    folder: Path
+    number: int
+    task: Task
+    name: str
+    verify: bool
 
 
-def _begin(stop: Event, count: Synchronized[int]) -> None:
-    """In a worker: Ctrl-C is the parent's to hear; the parent's end is its own."""
-    global _stop, _count
-    _stop, _count = stop, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-
-
-def _task(folder: Path, number: int, task: Task, name: str, verify: bool) -> None:
-    assert _stop is not None and _count is not None
-    stop, count = _stop, _count
-
-    def progress(done: int) -> None:
-        if stop.is_set():
-            raise StoppedError
-        with count.get_lock():
-            count.value += done
-
-    _write(folder, number, task, name, verify, 1, progress)
+def _write_in_worker(job: _Job) -> None:
+    _write(*job, threads=1, progress=report)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from eolgul.artifact import refuse_disk
 from eolgul.errors import InputError
+from eolgul.files import refuse_disk
 from eolgul.inspection.collection import Gallery
 
 LIMIT = 60

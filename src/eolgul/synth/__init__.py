@@ -1,6 +1,6 @@
-"""A studio full of people who do not exist, in K-FACE's structure: faces for demos, tests and benchmarks.
+"""Draw photos of people who do not exist, in K-FACE's and InsightFace's formats, for demos, tests and benchmarks.
 
-Everything drawn here is synthetic and says so in the ``synthetic.json`` beside it.
+Every output has a `synthetic.json` that marks it as synthetic.
 """
 
 from eolgul.synth.draw import balanced, contact_sheet, draw_bin, draw_folders, draw_kface, draw_kind, draw_rec

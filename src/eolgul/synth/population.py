@@ -1,8 +1,8 @@
-"""The crowd: which people there are. Person n is the same whoever else is drawn, and resembles nobody before them.
+"""The population: which people exist. Person n is the same whoever else is drawn, and resembles nobody before them.
 
-A face that nobody could have, or that is too near an earlier one, is drawn again. So person n depends on the people
-before n of the same hundred thousand, which takes a millisecond each to find out, and on nothing else: not on how many
-are drawn, nor by how many processes.
+An impossible face, or one that is too near an earlier one, is drawn again. So person n depends on the earlier people of
+the same block of 100,000 (a millisecond per person), and on nothing else: not on the number of people that are drawn, nor
+on the number of processes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from eolgul.synth.person import Person, generator
 from eolgul.synth.proportions import plausible
 
 Origins = tuple[float, float, float]
-# Shares of people of mostly (East Asian, African, Caucasian) origin. K-FACE is Korean; some others keep the crowd varied.
+# Shares of people of mostly (East Asian, African, Caucasian) origin. K-FACE is Korean; a few others add variety.
 DEFAULT_ORIGINS: Origins = (0.7, 0.15, 0.15)
 _ORIGIN_NAMES = ("asian", "african", "caucasian")
-# So many people are compared with each other.
-CROWD = 100_000
+# People of a block are compared with each other.
+BLOCK = 100_000
 
 # Spread (standard deviation) of the shape parameters in units of MakeHuman's own extremes, by the start of their names;
-# the first that fits counts. A recognizer tells people apart mostly by where eyes and brows sit and by the outline of
-# chin and head: those vary most. Folds, lips' edges and nostrils say little and soon look broken: those vary least.
+# the first match counts. A recognizer distinguishes people mostly by the positions of eyes and brows and by the outline of
+# chin and head: those vary most. Folds, edges of the lips and nostrils say little and soon look wrong: those vary least.
 _SPREAD = {
     "chin/chin-cleft": 0.2, "chin/chin-triangle": 0.35, "chin/chin-prognathism": 0.34, "chin/": 0.5,
     "cheek/cheek-inner": 0.36, "cheek/": 0.42, "ears/ear-shape": 0.3, "ears/": 0.34, "eyebrows/eyebrows-angle": 0.45,
@@ -43,9 +43,9 @@ _SPREAD = {
     "nose/nose-trans": 0.54, "nose/nose-volume": 0.4, "nose/nose-hump": 0.5, "nose/nose-compression": 0.24,
     "nose/": 0.44,
 }  # fmt: skip
-# Each side of a face also goes a little its own way.
+# Asymmetry: each side of a face differs a little.
 _LEAN = 0.04
-# MakeHuman's face at rest looks grim and its forehead is high; people sitting for a picture do not.
+# Corrections of MakeHuman's mean face, which looks grim and has a high forehead.
 _MEAN = {"mouth/mouth-angles-up": 0.3, "eyebrows/eyebrows-angle-up": 0.15, "forehead/forehead-scale-vert-incr": -0.2}
 
 _MEN = ("crop", "buzz", "fringe", "swept", "parted", "tousled")
@@ -54,38 +54,38 @@ _COILED = ("coils", "buzz", "tied")
 
 
 def parse_origins(text: str) -> Origins:
-    """Reads shares such as ``asian=0.8,african=0.1,caucasian=0.1``; what is left out is 0, and their sum is made 1.
+    """Parse shares such as `asian=0.8,african=0.1,caucasian=0.1`; a missing share is 0, and the sum is scaled to 1.
 
     Raises:
-        InputError: an unknown name, a share that is no number of 0 or more, or shares that are all 0.
+        InputError: an unknown name, a share that is not a number of at least 0, or shares that are all 0.
     """
     shares = dict.fromkeys(_ORIGIN_NAMES, 0.0)
     for clause in text.split(","):
         name, _, value = clause.strip().partition("=")
         if name not in shares or not re.fullmatch(r"\d*\.?\d+|\d+\.", value):
-            raise InputError(f"origins {clause!r}: expected shares such as asian=0.8,african=0.1,caucasian=0.1")
+            raise InputError(f"origins {clause!r}, expected shares such as asian=0.8,african=0.1,caucasian=0.1")
         shares[name] = float(value)
     total = sum(shares.values())
     if not total:
-        raise InputError(f"origins {text!r}: all shares are 0")
+        raise InputError(f"origins {text!r}: all shares are 0, expected at least one above 0")
     return (shares["asian"] / total, shares["african"] / total, shares["caucasian"] / total)
 
 
 def draw_person(seed: int, index: int, origins: Origins = DEFAULT_ORIGINS) -> Person:
-    """Person ``index`` of the population ``seed``."""
+    """Draw person `index` of the population `seed`."""
     return next(people(seed, index, 1, origins))
 
 
 def people(seed: int, first: int, count: int, origins: Origins = DEFAULT_ORIGINS) -> Iterator[Person]:
-    """Persons ``first`` … ``first + count - 1`` of the population ``seed``."""
+    """Draw persons `first` … `first + count - 1` of the population `seed`."""
     for index in range(first, first + count):
-        yield _draw(seed, index, _crowd(seed, index // CROWD, origins).attempt(index % CROWD), origins)
+        yield _draw(seed, index, _block(seed, index // BLOCK, origins).attempt(index % BLOCK), origins)
 
 
 # Near twins ------------------------------------------------------------------------------------------------------------
 
-# What a step in a trait does to a face: 100 times the square root of the similarity that a public recognizer loses by a
-# change of one unit, measured with frontal pictures. Traits that are not here hardly count.
+# Effect of a trait on a face: 100 times the square root of the similarity that a public recognizer loses by a change of
+# one unit, measured with frontal images. Traits that are not listed have hardly any effect.
 _WEIGHTS = {
     "cheek/cheek-volume-incr": 19, "chin/chin-height-incr": 22, "chin/chin-prominent-incr": 15,
     "chin/chin-width-incr": 20, "eyebrows/eyebrows-angle-up": 31, "eyebrows/eyebrows-trans-forward": 41,
@@ -100,13 +100,13 @@ _WEIGHTS = {
     "brow_length": 114, "brow_thick": 40, "brow_dark": 38, "brow_tilt": 16,
 }  # fmt: skip
 _OF_ORIGIN, _OF_SEX = 42, 20
-# Nearer than this (the same measure, squared) nobody may be to anybody before them: without it, one in a hundred of the
-# first 2,000 would be, while two people taken at random are 9,400 apart.
+# Least squared distance between two people in this measure. Without it one in a hundred of the first 2,000 people would be
+# nearer than this to an earlier one, while two random people are 9,400 apart.
 _NEAR = 2600
 
 
 def descriptor(person: Person) -> I32:
-    """(D,) what the person looks like in whole steps of `_WEIGHTS`'s measure: integers, so that distances are exact."""
+    """(D,) the person's look in the measure of `_WEIGHTS`, rounded to integers so that distances are exact."""
     face = [_OF_ORIGIN * share for share in person.origin]
     face.append(_OF_SEX * person.male)
     for name, weight in _WEIGHTS.items():
@@ -115,16 +115,16 @@ def descriptor(person: Person) -> I32:
     return np.rint(face).astype(np.int32)
 
 
-class _Crowd:
-    """The people of one hundred thousand, as far as they were asked for."""
+class _Block:
+    """The people of one block, drawn as far as requested."""
 
     def __init__(self, seed: int, number: int, origins: Origins) -> None:
-        self._seed, self._begin, self._origins = seed, number * CROWD, origins
+        self._seed, self._begin, self._origins = seed, number * BLOCK, origins
         self._attempts: list[int] = []
         self._faces: I32 = np.zeros((256, 1), np.int32)
 
     def attempt(self, number: int) -> int:
-        """How often person ``number`` of this crowd was drawn again."""
+        """The number of rejected draws of person `number` of this block."""
         while len(self._attempts) <= number:
             self._add_one()
         return self._attempts[number]
@@ -141,19 +141,19 @@ class _Crowd:
         self._attempts.append(attempt)
 
     def _face(self, number: int, attempt: int) -> I32 | None:
-        """The descriptor of a draw that may stay: a face that somebody could have, and nobody had before."""
+        """The descriptor of a draw, or None for an impossible face or one that is too near an earlier one."""
         person = _draw(self._seed, self._begin + number, attempt, self._origins)
         if not plausible(person):
             return None
         face = descriptor(person)
-        # A crowd of 100,000 is far from filling the space of faces: a few more attempts always do.
+        # 100,000 people are far from filling the space of faces: a few more attempts always suffice.
         near = number and int(((self._faces[:number] - face) ** 2).sum(1).min()) < _NEAR
         return None if near else face
 
 
 @cache
-def _crowd(seed: int, number: int, origins: Origins) -> _Crowd:
-    return _Crowd(seed, number, origins)
+def _block(seed: int, number: int, origins: Origins) -> _Block:
+    return _Block(seed, number, origins)
 
 
 # One draw --------------------------------------------------------------------------------------------------------------
@@ -172,13 +172,13 @@ def _means() -> Reals:
 
 
 def _draw(seed: int, index: int, attempt: int, origins: Origins) -> Person:
-    """The ``attempt``-th draw of a person, near to whom it may be."""
+    """Draw a person for the `attempt`-th time, without comparing them with others."""
     rng = generator(seed, index, 0, attempt)
     male = bool(rng.random() < 0.5)
     age = float(rng.uniform(20, 60))
     origin = _draw_origin(rng, origins)
     spreads = _spreads()
-    # Flat in the middle, without tails: as different from each other as a normal's with half as many caricatures.
+    # Flat in the middle, without tails: as much variety as a normal distribution with half as many extreme faces.
     flat = rng.uniform(-1.6, 1.6, len(spreads)) + rng.uniform(-0.65, 0.65, len(spreads))
     values = _means() + spreads * flat
     lean = np.clip(rng.standard_normal((2, len(spreads))), -2.5, 2.5) * _LEAN * spreads / 0.38
@@ -204,7 +204,7 @@ def _draw(seed: int, index: int, attempt: int, origins: Origins) -> Person:
 
 
 def other_style(person: Person, rng: np.random.Generator) -> str:
-    """A hair style that the person might wear another year."""
+    """Draw a hair style that the person might wear at another time."""
     styles = (
         _COILED
         if person.hair_style in ("coils", "buzz") and person.origin[1] > 0.4
@@ -216,12 +216,12 @@ def other_style(person: Person, rng: np.random.Generator) -> str:
 
 
 def _draw_origin(rng: np.random.Generator, origins: Origins) -> Origins:
-    """Weights of the macro targets of somebody mostly of one origin, and a little beyond it or towards the others."""
+    """Draw the weights of the macro targets: mostly of one origin, and a little beyond it or towards the others."""
     chosen = int(np.searchsorted(np.cumsum(origins)[:-1], rng.random(), side="right"))
     main, share = float(rng.uniform(0.45, 1.25)), float(rng.random())
     others = [k for k in range(3) if k != chosen]
     if chosen == 0:
-        share = 0.3 * share  # East Asians' faces differ along this axis; their skin seldom along the other
+        share = 0.3 * share  # East Asian faces vary towards Caucasian ones more than towards African ones
     weights = [0.0, 0.0, 0.0]
     weights[chosen] = main
     weights[others[0]], weights[others[1]] = share * (1 - main), (1 - share) * (1 - main)
@@ -229,7 +229,7 @@ def _draw_origin(rng: np.random.Generator, origins: Origins) -> Origins:
 
 
 def _draw_look(rng: np.random.Generator, male: bool, age: float, origin: Origins) -> dict[str, float]:
-    """Skin, eyes, brows, hair, beard, make-up: scalars whose meaning `paint` and `hair` give them."""
+    """Draw the scalars of skin, eyes, brows, hair, beard and make-up; `paint` and `hair` define their meaning."""
     old = (age - 20) / 40
     asian, african, caucasian = (max(0.0, share) for share in origin)
     pale = caucasian * caucasian / (asian + african + caucasian)

@@ -1,7 +1,8 @@
-"""A face's proportions, straight from a person's numbers: which combinations of parameters no face has.
+"""Reject impossible proportions of a face, computed from a person's parameters without a mesh.
 
-Every shape parameter alone stays within what faces do, but several that pull the same way do not: a mouth raised under a
-lowered nose. A dozen distances between landmarks tell, and being nearly linear in the parameters they cost no mesh.
+Each shape parameter alone stays within the range of real faces, but several that act in the same direction do not, such
+as a raised mouth below a lowered nose. About twenty distances between landmarks show this; they are nearly linear in the
+parameters, so no mesh is needed.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 from eolgul.synth.mesh import MOUTH_RIGHT, NOSE, Reals, load_base, read_target, shape_parameters
 from eolgul.synth.person import Person
 
-# Base mesh vertices on the midline and on the right half of the face (the wing of the nose: on the left one).
+# Base mesh vertices on the midline and on the right half of the face (the wing of the nose: on the left half).
 _POINTS = {
     "nasion": 133, "tip": NOSE, "subnasale": 343, "upper_lip": 466, "lower_lip": 491, "chin": 5296, "upper_lid": 0,
     "lower_lid": 41, "outer_eye": 23, "inner_eye": 105, "wing": 6960, "mouth": MOUTH_RIGHT, "jaw": 894, "cheek": 866,
     "temple": 5400, "crown": 881,
 }  # fmt: skip
 _X, _Y, _Z = range(3)
-# (from, to, axis, lowest, highest): the limits of a distance along an axis, in decimetres; no ``to``: from the middle.
+# (from, to, axis, lowest, highest): the limits of a distance along an axis in decimetres; without `to`: from the midline.
 _LIMITS = (
     ("subnasale", "upper_lip", _Y, 0.062, 0.185),
     ("upper_lip", "lower_lip", _Y, 0.18, 0.285),
@@ -49,17 +50,22 @@ _LOW, _HIGH = (np.array([limit[k] for limit in _LIMITS]) for k in (3, 4))
 
 @cache
 def _tables() -> tuple[Reals, dict[tuple[bool, bool], Reals], Reals, Reals]:
-    """Distances (D,) of the base mesh; what (male, old) macro targets (3 origins, D) and parameters' ends (S, D) add."""
+    """The distances of the base mesh, and what targets add to them.
+
+    Returns:
+        (D,) distances of the base mesh; (3 origins, D) per (male, old) macro target; (S, D) of the positive and of the
+        negative ends of the shape parameters.
+    """
     base = load_base()
     rows = {name: base.index(number) for name, number in _POINTS.items()}
 
-    def distances(places: Reals) -> Reals:
-        found = []
+    def distances(points: Reals) -> Reals:
+        values = []
         for start, end, axis, _, _ in _LIMITS:
-            apart = places[rows[start], axis] - (places[rows[end], axis] if end else 0)
-            # The wing of the nose lies on the left half, everything else on the right one, where x is negative.
-            found.append(-apart if axis == _X and start != "wing" else apart)
-        return np.array(found, np.float64)
+            apart = points[rows[start], axis] - (points[rows[end], axis] if end else 0)
+            # The wing of the nose is on the left half, everything else on the right half, where x is negative.
+            values.append(-apart if axis == _X and start != "wing" else apart)
+        return np.array(values, np.float64)
 
     def added(names: tuple[str, ...]) -> Reals:
         moved = np.zeros_like(base.vertices)
@@ -71,24 +77,26 @@ def _tables() -> tuple[Reals, dict[tuple[bool, bool], Reals], Reals, Reals]:
     macros = {}
     for male, sex in ((False, "female"), (True, "male")):
         for old, age in ((False, "young"), (True, "old")):
-            of = [added((f"macrodetails/{origin}-{sex}-{age}",)) for origin in ("asian", "african", "caucasian")]
-            macros[male, old] = np.stack(of)
+            per_origin = [
+                added((f"macrodetails/{origin}-{sex}-{age}",)) for origin in ("asian", "african", "caucasian")
+            ]
+            macros[male, old] = np.stack(per_origin)
     positive = np.stack([added(parameter.positive) for parameter in shape_parameters()])
     negative = np.stack([added(parameter.negative) for parameter in shape_parameters()])
     return distances(base.vertices), macros, positive, negative
 
 
 def plausible(person: Person) -> bool:
-    """Whether all of the face's proportions lie where people's do."""
-    found = measures(person)
-    return bool(((found >= _LOW) & (found <= _HIGH)).all())
+    """Whether all proportions of the face are within the limits of real faces."""
+    distances = measures(person)
+    return bool(((distances >= _LOW) & (distances <= _HIGH)).all())
 
 
 def measures(person: Person) -> Reals:
-    """(D,) the distances that are limited, decimetres."""
+    """(D,) the limited distances of the face in decimetres."""
     base, macros, positive, negative = _tables()
     old, origin = person.years(), np.array(person.origin)
     values = np.array([person.shape[parameter.name] for parameter in shape_parameters()]).mean(1)
-    found: Reals = base + (1 - old) * origin @ macros[person.male, False] + old * origin @ macros[person.male, True]
-    found += np.maximum(values, 0) @ positive + np.maximum(-values, 0) @ negative
-    return found
+    distances: Reals = base + (1 - old) * origin @ macros[person.male, False] + old * origin @ macros[person.male, True]
+    distances += np.maximum(values, 0) @ positive + np.maximum(-values, 0) @ negative
+    return distances

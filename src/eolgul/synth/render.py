@@ -1,8 +1,8 @@
-"""Rays and light: a `Scene`, a camera and a light give a picture.
+"""Render an image of a `Scene` for a camera and a light, by ray casting.
 
-One ray a pixel, and four more where neighbours differ (edges, brows, strands): as smooth as 2×2 everywhere at a third of
-the cost. Skin is Lambert wrapped around the terminator a little further in red than in blue, which is the cheapest thing
-that looks like light under the skin; hair shines along its strands (Kajiya and Kay, 1989).
+One ray per pixel, and four more where neighbours differ (edges, brows, strands): as smooth as 2×2 rays everywhere at a
+third of the cost. Skin is Lambertian, wrapped around the terminator a little further in red than in blue, which is a cheap
+approximation of light below the skin; hair shines along its strands (Kajiya and Kay, 1989).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from eolgul.synth.surfaces import Surfaces
 
 U8 = NDArray[np.uint8]
 
-# Light from the walls, as a share of the lamp's: the front lamps fill the room, a side lamp leaves the far cheek dark.
+# Light from the walls as a share of the lamp's: front lamps light the whole studio, a side lamp leaves the far cheek dark.
 _FILL_FRONT, _FILL_SIDE = 0.27, 0.13
-# The rig's cameras follow the light only in part: a picture at 40 lux is darker than one at 1,000, not 25 times.
+# The rig's cameras adapt to the light in part: an image at 40 lux is darker than one at 1,000 lux, but not 25 times.
 _GAIN_EXPONENT = 0.62
-# What is left in the room when the lamps are off (L7), lux.
+# Light in the studio when the lamps are off (L7), lux.
 _RESIDUAL_LUX = 7.0
-# So many half-transparent surfaces behind each other are seen: two layers of hair on either side, and a lens.
+# Number of half-transparent surfaces that a ray passes: two layers of hair on either side, and a lens.
 _LAYERS = 6
 _WRAP = np.array([0.30, 0.14, 0.08], np.float32)
-# A lamp's shadow is cast by everything but lashes and clear glass.
+# By material: the share of a lamp's light that it blocks. Lashes cast no shadow.
 _CASTS_SHADOW = np.array([1, 1, 1, 0, 1, 1, 0.8, 1], np.float32)
 _SUBPIXELS = np.array([[-0.375, -0.125], [0.125, -0.375], [0.375, 0.125], [-0.125, 0.375]])
 
@@ -46,12 +46,17 @@ def render(
     noise: float = 1.0,
     backdrop: Reals | None = None,
 ) -> U8:
-    """Draws a scene.
+    """Render an image.
 
     Args:
-        rng: the sensor's noise. blur: standard deviation of an additional blur, pixels. noise: times the rig's own noise.
-        backdrop: (N, N, 3) linear colours of what stands behind instead of the studio's wall: six decimetres square at the
-            sitter's distance, mirrored beyond.
+        scene: who and what is seen.
+        camera: from where.
+        light: under which light.
+        rng: random numbers of the sensor's noise.
+        blur: standard deviation of an additional blur, pixels.
+        noise: factor of the sensor's noise.
+        backdrop: (N, N, 3) linear colours of the background instead of the studio's wall: six decimetres square at the
+            sitter's distance, mirrored outside of it.
 
     Returns:
         (height, width, 3) uint8, sRGB.
@@ -61,22 +66,22 @@ def render(
     pixels = np.stack([columns.ravel(), rows.ravel()], 1).astype(np.float64)
     painter = _Painter(scene, camera, light, backdrop)
     linear = painter.colours(pixels).reshape(height, width, 3)
-    rough = np.flatnonzero(_rough(linear).ravel())
-    if len(rough):
-        finer = painter.colours((pixels[rough][:, None] + _SUBPIXELS).reshape(-1, 2), subpixels=True).reshape(-1, 4, 3)
-        linear.reshape(-1, 3)[rough] = _mean_seen(finer)
+    edges = np.flatnonzero(_find_edges(linear).ravel())
+    if len(edges):
+        finer = painter.colours((pixels[edges][:, None] + _SUBPIXELS).reshape(-1, 2), subpixels=True).reshape(-1, 4, 3)
+        linear.reshape(-1, 3)[edges] = _average_samples(finer)
     return _develop(linear, light, rng, blur, noise)
 
 
 def jpeg(picture: U8, quality: int = 92) -> bytes:
-    """The picture as a JPEG file."""
+    """Encode an image (height, width, 3) uint8 as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def _rough(linear: Reals) -> NDArray[np.bool_]:
-    """Pixels that differ visibly from a neighbour."""
+def _find_edges(linear: Reals) -> NDArray[np.bool_]:
+    """(height, width) flags of the pixels that differ visibly from a neighbour."""
     tone = np.sqrt(np.clip(linear, 0, 1)).max(2)
     limit = 0.08 * max(0.25, float(np.quantile(tone, 0.95)))
     flags = np.zeros(tone.shape, bool)
@@ -88,19 +93,19 @@ def _rough(linear: Reals) -> NDArray[np.bool_]:
     return flags
 
 
-def _mean_seen(samples: Reals) -> Reals:
-    """Mean over samples (N, S, 3), each first limited to what a sensor can hold: a highlight must not fray its edge."""
+def _average_samples(samples: Reals) -> Reals:
+    """Mean over samples (N, S, 3), each limited to the sensor's range first, so that highlights keep smooth edges."""
     limited: Reals = np.minimum(samples, 1.6).mean(1)
     return limited
 
 
 def _develop(linear: Reals, light: Light, rng: np.random.Generator, blur: float, noise: float) -> U8:
-    """Lens, sensor and the camera's tone curve."""
+    """Apply the blur of the lens, the noise of the sensor and the camera's tone curve to linear colours."""
     side = 0.06 + 0.5 * blur
     linear = _smooth(_smooth(linear, side, 0), side, 1)
     gain = exposure(light)
     seen = 1 - np.exp(-1.35 * np.maximum(linear, 0))
-    # Dark pictures are amplified more, and so is their noise.
+    # Dark images are amplified more, and so is their noise.
     sigma = (0.0010 + 0.008 * np.sqrt(seen)) * noise * (1 + 0.8 * (1 - gain))
     seen = seen + sigma * rng.standard_normal(linear.shape, np.float32)
     seen = np.clip(seen, 0, 1)
@@ -118,13 +123,13 @@ def _smooth(image: Reals, side: float, axis: int) -> Reals:
 
 
 def exposure(light: Light) -> float:
-    """How bright a white card looks under a light, 1 at 1,000 lux."""
+    """The brightness of a white card under a light, 1 at 1,000 lux."""
     return float(((light.lux + _RESIDUAL_LUX) / (1000 + _RESIDUAL_LUX)) ** _GAIN_EXPONENT)
 
 
 @dataclass(frozen=True)
 class _Hits:
-    """Where rays met the scene: material (N,), unit normal and ray direction (N, 3), attributes (N, 10)."""
+    """Where rays hit the scene: material (N,), unit normal and ray direction (N, 3), attributes (N, 10)."""
 
     material: NDArray[np.integer]
     normal: Reals
@@ -133,7 +138,7 @@ class _Hits:
 
 
 class _Painter:
-    """Colours of pixels for one scene, camera and light."""
+    """Computes colours of pixels for one scene, camera and light."""
 
     def __init__(self, scene: Scene, camera: Camera, light: Light, backdrop: Reals | None) -> None:
         self.scene, self.camera, self.light, self.backdrop = scene, camera, light, backdrop
@@ -151,7 +156,7 @@ class _Painter:
         self.surfaces = Surfaces(scene, level, coarse=size > 0.011)
 
     def colours(self, pixels: Reals, *, subpixels: bool = False) -> Reals:
-        """Linear colours (N, 3) seen through pixels (N, 2); ``subpixels``: every four of them belong to one pixel."""
+        """Linear colours (N, 3) of pixels (N, 2); `subpixels`: each four of them belong to one pixel."""
         directions = self.camera.rays(pixels)
         origins = np.tile(self.position, (len(pixels), 1))
         colour = np.zeros((len(pixels), 3), np.float32)
@@ -177,7 +182,7 @@ class _Painter:
                 directions[met],
                 active[met] if subpixels else None,
             )
-            # Skin seen from within is the mouth or a nostril come through a thin face: what it covers is seen instead.
+            # Skin seen from inside is the mouth or a nostril that comes through a thin face: the ray continues.
             within = np.einsum("ij,ij->i", np.asarray(hits["Ng"])[met], directions[met]) > 0
             within &= self.scene.material[triangle[met]] == SKIN
             alpha[within] = 0
@@ -190,14 +195,14 @@ class _Painter:
             if not len(through):
                 break
             active = where[through]
-            # The surface that was come through lies close behind; strands are loose, and never twice the same.
+            # The next surface may be close: step a little past this one, further for loose strands than for skin.
             step = np.where(within[through], 0.0004, 0.004).astype(np.float32)[:, None]
             origins = np.ascontiguousarray(points[through] + step * directions[met][through], np.float32)
             directions = np.ascontiguousarray(directions[met][through])
         return colour
 
     def _background(self, directions: Reals) -> Reals:
-        """A grey studio wall, brighter where the lamp reaches it, or the backdrop."""
+        """Colours of the backdrop, or of a grey studio wall that is brighter where the lamp reaches it."""
         if self.backdrop is not None:
             local = directions @ self.camera.axes().T
             side = len(self.backdrop)
@@ -220,7 +225,7 @@ class _Painter:
         directions: Reals,
         subpixel: NDArray[np.integer] | None,
     ) -> tuple[Reals, Reals]:
-        """Colour (N, 3) and opacity (N,) of hits, ``weights`` (N, 3) being those of the triangles' corners."""
+        """Colour (N, 3) and opacity (N,) of hits; `weights` (N, 3) are those of the triangles' corners."""
         scene = self.scene
         corners = scene.triangles[triangle]
         facts = scene.attributes[corners[:, 0]] * weights[:, :1]
@@ -230,33 +235,35 @@ class _Painter:
         normal = facts[:, NORMAL]
         normal /= np.maximum(np.sqrt(np.einsum("ij,ij->i", normal, normal)), 1e-6)[:, None]
         facing = np.einsum("ij,ij->i", normal, directions)
-        # Thin things are lit on the side that is seen; skin at a silhouette keeps its own normal.
+        # Thin surfaces are lit on the visible side; skin at a silhouette keeps its own normal.
         turn = (facing > 0) & (material >= LASH)
         normal[turn] *= -1
         albedo, gloss, alpha = self.surfaces.paint(material, facts)
-        # Half of the loose hair is gaps: what is not there needs no light, and light costs most.
-        at = np.flatnonzero(alpha > 0)
-        seen = _Hits(material[at], normal[at], directions[at], facts[at])
-        lit = self._visible(points[at], seen.normal, seen.material, None if subpixel is None else subpixel[at])
+        # Half of the loose hair is gaps. They need no light, which is the most expensive part.
+        visible = np.flatnonzero(alpha > 0)
+        hits = _Hits(material[visible], normal[visible], directions[visible], facts[visible])
+        lit = self._visible(
+            points[visible], hits.normal, hits.material, None if subpixel is None else subpixel[visible]
+        )
         colour = np.zeros((len(points), 3), np.float32)
-        colour[at] = self._light(seen, lit, albedo[at], gloss[at])
+        colour[visible] = self._light(hits, lit, albedo[visible], gloss[visible])
         return colour, alpha
 
     def _visible(
         self, points: Reals, normal: Reals, material: NDArray[np.integer], subpixel: NDArray[np.integer] | None
     ) -> Reals:
-        """(N,) share of the lamp that each point sees; ``subpixel``: from one of its points, else from all of them."""
+        """(N,) share of the lamp that each point sees; `subpixel`: of one of the lamp's points, else of all of them."""
         lit = np.zeros(len(points), np.float32)
         if self.key <= 0 or not len(points):
             return lit
         middle = self.lamps.mean(0)
-        at = np.flatnonzero(normal @ middle > -0.3)
-        start = np.ascontiguousarray(points[at] + 0.012 * normal[at] + 0.004 * middle, np.float32)
-        # Strands are too fine for the lamp's points to matter one by one; so they are for the four samples of a pixel, which
-        # share them out, alike in every pixel: at random, the shadows' edges would be grainy.
-        strand = material[at] == HAIR
+        facing = np.flatnonzero(normal @ middle > -0.3)
+        start = np.ascontiguousarray(points[facing] + 0.012 * normal[facing] + 0.004 * middle, np.float32)
+        # Strands are too fine to show single points of the lamp: one ray suffices. The four samples of a pixel use one point
+        # each, the same in every pixel: with random points the edges of shadows would be grainy.
+        strand = material[facing] == HAIR
         if subpixel is not None:
-            casts = [(np.arange(len(at)), self.lamps[subpixel[at] % 4 % len(self.lamps)], 1.0)]
+            casts = [(np.arange(len(facing)), self.lamps[subpixel[facing] % 4 % len(self.lamps)], 1.0)]
         else:
             hairs, rest = np.flatnonzero(strand), np.flatnonzero(~strand)
             casts = [(hairs, np.tile(middle / np.linalg.norm(middle), (len(hairs), 1)).astype(np.float32), 1.0)]
@@ -268,14 +275,14 @@ class _Painter:
             blocker = np.asarray(hits["primID"])
             behind = self.scene.material[blocker]
             blocked = np.where(blocker >= 0, _CASTS_SHADOW[behind], 0)
-            # Hair is loose: within itself and at its ends it lets part of the light through.
+            # Hair is loose: it lets part of the light through, most of it to other hair.
             airy = (blocker >= 0) & (behind == HAIR)
             blocked = np.where(airy, np.where(strand[rays], 0.35, 0.8), blocked)
-            lit[at[rays]] += (1 - blocked) * share
+            lit[facing[rays]] += (1 - blocked) * share
         return lit
 
     def _light(self, hits: _Hits, lit: Reals, albedo: Reals, gloss: Reals) -> Reals:
-        """Lamp and room on all surfaces."""
+        """Linear colours (N, 3) of hits under the lamp, of which they see the share `lit` (N,), and under the room's light."""
         material, normal, directions, facts = hits.material, hits.normal, hits.directions, hits.facts
         lamp = self.lamps.mean(0)
         lamp = lamp / np.linalg.norm(lamp)
@@ -283,15 +290,15 @@ class _Painter:
         skin = (material == SKIN)[:, None]
         wrap = np.where(skin, _WRAP, 0.05)
         diffuse = np.clip((towards[:, None] + wrap) / (1 + wrap), 0, 1)
-        # Light comes through the wings of a nose and the rims of ears: no crease of the skin is black.
+        # Light passes through the wings of the nose and the rims of the ears: no crease of the skin is black.
         occlusion = facts[:, OCCLUSION].clip(0, 1)[:, None]
         occlusion = np.where(
             skin & (facts[:, MASKS.start + 1 : MASKS.start + 2] < 0.5), 0.3 + 0.7 * occlusion, occlusion
         )
-        # Light that left a crease has met skin on its way: creases are redder than they are dark.
+        # Light from a crease was reflected by skin before: creases are reddish rather than dark.
         open_sky = np.where(skin, occlusion ** np.array([0.75, 1.1, 1.2], np.float32), occlusion)
         sky = 0.72 + 0.28 * normal[:, 1:2]
-        # The lamp is large: what sees little sky sees little of it too.
+        # The lamp is large: a point that sees little sky also sees little of the lamp.
         soft = 0.45 + 0.55 * open_sky
         light = self.key * diffuse * lit[:, None] * soft + self.fill * sky * open_sky
         colour = albedo * light
@@ -318,7 +325,7 @@ class _Painter:
         return shaded
 
     def _glint(self, normal: Reals, directions: Reals, lit: Reals) -> Reals:
-        """The lamp's reflection in a wet eye: seen even where a lid's shadow softens the rest."""
+        """The lamp's reflection in a wet eye, visible even in the shadow of a lid."""
         reflected = directions - 2 * np.einsum("ij,ij->i", directions, normal)[:, None] * normal
         shine = np.zeros(len(normal), np.float32)
         for lamp, share in zip((*self.lamps, self.lamps.mean(0)), (0.3, 0.3, 0.3, 1.0), strict=True):

@@ -1,7 +1,7 @@
-"""K-FACE's studio: 20 cameras, 30 lights, three expressions; who stands where is K-FACE's published layout.
+"""K-FACE's studio: 20 cameras, 30 lights and three expressions, in K-FACE's published layout.
 
-World coordinates are the studio's: decimetres, x to the sitter's left, y up, z from the sitter to camera C7, the origin
-in the middle of the sitter's head, where all cameras look.
+World coordinates are those of the studio: decimetres, x to the sitter's left, y up, z from the sitter to camera C7. The
+origin is the middle of the sitter's head, at which all cameras look.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from eolgul.synth.person import Person
 
 # Width and height of the three resolutions, pixels.
 RESOLUTIONS = {"High": (864, 576), "Middle": (346, 230), "Low": (173, 115)}
-# What the frame shows at the sitter's distance (the head takes about two thirds of it), and that distance; decimetres.
+# Height of the frame at the sitter (the head fills about two thirds of it) and distance of the cameras, decimetres.
 _FRAME_HEIGHT, _DISTANCE = 3.5, 14.0
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera looking at the origin.
+    """A pinhole camera that looks at the origin.
 
     Attributes:
-        yaw, pitch: where it stands, degrees; yaw is positive on the sitter's left, pitch above.
+        yaw, pitch: direction of its position, degrees; yaw is positive on the sitter's left, pitch above.
+        focal: focal length in pixels.
+        width, height: image size in pixels.
         roll: degrees, counter-clockwise in the image.
-        focal: focal length in pixels. width, height: image size in pixels.
-        centre: where the optical axis meets the image, pixels. distance: from the origin, decimetres.
-        to_pixels: (2, 3) affine map from this camera's own image plane to the pixels that are drawn; the identity for a
-            picture of the rig, the alignment's similarity for an aligned crop. Pixel centres are at whole numbers.
+        distance: from the origin, decimetres.
+        centre: where the optical axis meets the image, pixels.
+        to_pixels: (2, 3) affine map from this camera's own image plane to the pixels that are drawn: the identity for an
+            image of the rig, the alignment's similarity for an aligned crop. Pixel centres are at whole numbers.
     """
 
     yaw: float
@@ -44,7 +46,7 @@ class Camera:
     to_pixels: tuple[tuple[float, float, float], tuple[float, float, float]] = ((1, 0, 0), (0, 1, 0))
 
     def axes(self) -> Reals:
-        """(3, 3) rows: image right, image down, into the image, in world coordinates."""
+        """(3, 3) unit vectors in world coordinates, in rows: right and down in the image, and into the image."""
         a, b, c = np.radians([self.yaw, self.pitch, self.roll])
         back = np.array([np.sin(a) * np.cos(b), np.sin(b), np.cos(a) * np.cos(b)])
         right = np.array([np.cos(a), 0, -np.sin(a)])
@@ -55,12 +57,12 @@ class Camera:
         return turned.astype(np.float32)
 
     def position(self) -> Reals:
-        """(3,) where the camera stands."""
+        """(3,) the camera's position in world coordinates."""
         position: Reals = (-self.distance * self.axes()[2]).astype(np.float32)
         return position
 
     def project(self, points: Reals) -> Reals:
-        """World points (N, 3) to pixels (N, 2) of the image that is drawn, float64."""
+        """Project world points (N, 3) to pixels (N, 2) float64 of the image that is drawn."""
         local = (points.astype(np.float64) - self.position()) @ self.axes().T.astype(np.float64)
         plane = local[:, :2] / local[:, 2:] * self.focal + np.array(self.centre)
         matrix = np.array(self.to_pixels, np.float64)
@@ -77,7 +79,7 @@ class Camera:
         return unit
 
     def aligned(self, matrix: Reals, size: int) -> Camera:
-        """This camera seen through a (2, 3) pixel map into a ``size`` × ``size`` crop: no image is resampled."""
+        """Compose this camera with a (2, 3) pixel map to a `size` × `size` crop: no image is resampled."""
         rows = tuple(tuple(float(x) for x in row) for row in matrix)
         return replace(self, width=size, height=size, to_pixels=rows)  # type: ignore[arg-type]
 
@@ -86,7 +88,7 @@ _HIGH_AND_LOW = {14: (45, 30), 15: (15, 30), 16: (0, 30), 17: (-15, 30), 18: (-4
 
 
 def camera_angles(name: str) -> tuple[float, float]:
-    """(yaw, pitch) in degrees of cameras C1…C20."""
+    """(yaw, pitch) in degrees of a camera C1…C20; ValueError for another name."""
     number = _number(name, "C", 20)
     if number <= 13:
         return 90.0 - 15.0 * (number - 1), 0.0
@@ -95,26 +97,26 @@ def camera_angles(name: str) -> tuple[float, float]:
 
 
 def camera(name: str, resolution: str) -> Camera:
-    """Camera ``C1``…``C20`` at resolution "High", "Middle" or "Low"."""
+    """The camera C1…C20 at resolution "High", "Middle" or "Low"; ValueError for another name."""
     yaw, pitch = camera_angles(name)
     return free_camera(yaw, pitch, *RESOLUTIONS[resolution])
 
 
 def free_camera(yaw: float, pitch: float, width: int, height: int) -> Camera:
-    """A camera of the rig's distance and field of view at any direction."""
+    """A camera in any direction, at the rig's distance and with its field of view."""
     middle = ((width - 1) / 2, (height - 1) / 2)
     return Camera(yaw, pitch, height / _FRAME_HEIGHT * _DISTANCE, width, height, centre=middle)
 
 
 @dataclass(frozen=True)
 class Light:
-    """A studio light: a soft box far away in one direction, and what the walls give back.
+    """A studio light: a distant soft box in one direction, and the light that the walls reflect.
 
     Attributes:
         yaw, pitch: its direction from the sitter, degrees, as for cameras.
         lux: illuminance at the sitter's face.
         spread: half the angle that the soft box covers, degrees.
-        fill: the room's light as a share of the lamp's; None: the studio's, which depends on where the lamp stands.
+        fill: the reflected light as a share of the lamp's; None: the studio's, which depends on the lamp's direction.
     """
 
     yaw: float
@@ -132,7 +134,10 @@ class Light:
 
 
 def light(name: str) -> Light:
-    """Lights L1…L30: seven strengths from the front, from above, from below, and five sides in three strengths."""
+    """The light L1…L30: seven strengths from the front, four from above, four from below, three from each of five sides.
+
+    ValueError for another name.
+    """
     number = _number(name, "L", 30)
     if number <= 7:
         return Light(0, 14, (1000, 400, 200, 150, 100, 40, 0)[number - 1], 16)
@@ -155,9 +160,9 @@ _UNPAIRED = ("jawOpen", "mouthShrugLower")
 
 
 def expression_actions(person: Person, name: str) -> dict[str, float]:
-    """Facial action target → weight of expression E01…E03 as this person acts it."""
+    """Target names and weights of expression E01…E03 as this person acts it; ValueError for another name."""
     if name not in _EXPRESSIONS:
-        raise ValueError(f"no such expression: {name} (E01, E02, E03)")
+        raise ValueError(f"expression {name!r}: expected E01, E02 or E03")
     actions = {}
     for (action, weight), strength in zip(_EXPRESSIONS[name].items(), person.acting, strict=False):
         for side in [""] if action in _UNPAIRED else ["Left", "Right"]:
@@ -168,5 +173,5 @@ def expression_actions(person: Person, name: str) -> dict[str, float]:
 def _number(name: str, letter: str, highest: int) -> int:
     match = re.fullmatch(rf"{letter}(\d+)", name)
     if match is None or not 1 <= int(match[1]) <= highest:
-        raise ValueError(f"no such name: {name} ({letter}1 to {letter}{highest})")
+        raise ValueError(f"{name!r}: expected {letter}1 to {letter}{highest}")
     return int(match[1])

@@ -1,7 +1,7 @@
-"""From a person, an expression and an accessory to triangles in the studio, ready for rays.
+"""Turn a person, an expression and an accessory into triangles in the studio, ready for ray casting.
 
-What is shared is made once: a `Sitter` holds what a person keeps (shape, skin, occlusion), a `Scene` what an expression and
-an accessory change; cameras and lights cost nothing here.
+Shared parts are made once: a `Sitter` holds what a person keeps (shape, skin, occlusion), a `Scene` what an expression and
+an accessory change. Cameras and lights need no work here.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ from numpy.typing import NDArray
 from eolgul.formats.kface import BOXES, visible_boxes
 from eolgul.synth import hair, mesh, paint, wear
 from eolgul.synth.mesh import CAP, FRAME, HAIR, I32, LASH, SKIN, Reals
-from eolgul.synth.person import Person, generator, head
-from eolgul.synth.person import _add as add_target
+from eolgul.synth.person import Person, add_target, generator, head
 from eolgul.synth.rig import Camera, expression_actions
 
-# Columns of a vertex's attributes. Skin, eyes and teeth use REST for the rest pose's position and MASKS for lips, inside of
-# the mouth and clothes; hair and cap use REST for strand coordinates and MASKS for the tangent.
+# Columns of a vertex's attributes. Skin, eyes and teeth: REST is the position in the rest pose, MASKS are lips, inside of
+# the mouth and clothes. Hair and cap: REST are strand coordinates, MASKS is the tangent.
 NORMAL, REST, MASKS, OCCLUSION = slice(0, 3), slice(3, 6), slice(6, 9), 9
 _COLUMNS = 10
-# The head's middle, to which cameras look, lies this far below and behind the eyes.
+# The middle of the head, at which cameras look, is this far below and behind the eyes, decimetres.
 _BELOW_EYES, _BEHIND_EYES = 0.27, 0.62
 
 
 @dataclass(frozen=True)
 class _Regions:
-    """Coarse vertices by which boxes are drawn, in K-FACE's order, and fixed tables of the fine mesh."""
+    """Coarse vertices of the annotated boxes, in K-FACE's order, and fixed tables of the fine mesh."""
 
     boxes: tuple[I32, ...]
     ears: tuple[int, int]
@@ -92,9 +91,14 @@ class Scene:
     """A person with one expression and one accessory, seated in the studio.
 
     Attributes:
-        triangles: (T, 3). material: (T,). attributes: (V, 10) as the slices of this module say.
-        embree: what rays meet. landmarks: (7, 3) in K-FACE's order: nose, right and left eye, right and left mouth corner,
-        right and left ear. parts: the points of each annotated box.
+        sitter: the person.
+        triangles: (T, 3) vertex indices.
+        material: (T,) one of the materials of `mesh`.
+        attributes: (V, 10), columns as the slices of this module.
+        embree: the geometry for ray casting.
+        landmarks: (7, 3) in K-FACE's order: nose, right and left eye, right and left mouth corner, right and left ear.
+        parts: the points (N, 3) of each annotated box.
+        accessory: S001…S006.
     """
 
     def __init__(self, sitter: Sitter, vertices: Reals, triangles: I32, material: I32, attributes: Reals) -> None:
@@ -107,25 +111,25 @@ class Scene:
         self.accessory = "S001"
 
     def cast(self, origins: Reals, directions: Reals) -> dict[str, NDArray[np.generic]]:
-        """First hits of rays: primID (-1 for none), u, v, tfar, Ng."""
+        """First hits of rays with origins and directions (N, 3): primID (-1: no hit), u, v, tfar, Ng."""
         hits: dict[str, NDArray[np.generic]] = self.embree.run(origins, directions, query="INTERSECT", output=True)
         return hits
 
     def points(self, camera: Camera) -> Reals:
-        """(7, 2) landmarks in pixels, K-FACE's order."""
+        """(7, 2) landmarks in pixels, in K-FACE's order."""
         return camera.project(self.landmarks)
 
     def five(self, camera: Camera) -> Reals:
-        """(5, 2) landmarks in the alignment template's order: eyes, nose, mouth corners, image left first."""
+        """(5, 2) landmarks in pixels, in the alignment template's order: eyes, nose, mouth corners, image left first."""
         return self.points(camera)[[1, 2, 0, 3, 4]]
 
     def pose(self, camera: Camera) -> tuple[float, float, float]:
-        """Yaw, pitch, roll in degrees: from where the camera sees the head, signed as the rig's cameras.
+        """Yaw, pitch, roll in degrees of the direction from which the camera sees the head, signed like the rig's cameras.
 
-        Unlike the camera's own angles these count how the person sits, and how the picture was turned.
+        Unlike the camera's own angles these include the person's seat and the rotation of the image.
         """
         axes = (camera.axes() @ self.sitter.rotation).astype(np.float64)
-        # One pixel to the right of the picture that is drawn, in the camera's own image plane.
+        # One pixel to the right in the drawn image, in the camera's own image plane.
         step = np.linalg.inv(np.array(camera.to_pixels, np.float64)[:, :2])[:, 0]
         right, back = step[0] * axes[0] + step[1] * axes[1], -axes[2]
         yaw, pitch = np.arctan2(back[0], back[2]), np.arcsin(np.clip(back[1], -1, 1))
@@ -138,7 +142,7 @@ class Scene:
         return np.concatenate([self.five(camera).ravel(), self.pose(camera)]).astype(np.float32)
 
     def boxes(self, camera: Camera, name: str) -> list[tuple[float, float, float, float]]:
-        """x, y, width, height of what K-FACE's annotators box in pictures of the camera called ``name``, in their order."""
+        """x, y, width, height of the boxes that K-FACE annotates in images of the camera `name`, in its order."""
         boxes = []
         visible = visible_boxes(name)
         for box, part in zip(BOXES, self.parts, strict=True):
@@ -152,9 +156,14 @@ class Sitter:
     """Everything of a person that no condition changes.
 
     Attributes:
-        neutral: (V, 3) coarse vertices. skin: the skin's texture at full, half and quarter size.
-        strands: hair brightness. hair_colour, lip_colour, iris_colour, cloth_colour, cap_colour: (3,) linear.
-        glasses: their own pair of each kind.
+        person: the person.
+        neutral: (V, 3) coarse vertices without an expression.
+        skin: the skin's texture at full, half and quarter size.
+        strands: brightness of the hair, see `hair.strand_noise`.
+        hair_colour, lip_colour, iris_colour, cloth_colour, cap_colour: (3,) linear reflectance.
+        glasses: the person's own pair per accessory.
+        occlusion: (V,) share of the sky that each vertex sees.
+        anchor, rotation, shift: the map from head to studio coordinates.
     """
 
     def __init__(self, person: Person) -> None:
@@ -174,9 +183,9 @@ class Sitter:
         grey = 0.015 + 0.25 * look["clothes"] ** 2
         hue = 2 * np.pi * (look["clothes_hue"] + np.array([0, 1 / 3, 2 / 3]))
         self.cloth_colour = (grey * (1 + 0.45 * np.cos(hue))).astype(np.float32)
-        # Props are a person's own: glasses of each kind, and a cap.
+        # Each person has glasses of each kind and a cap of their own.
         props = generator(person.seed, person.index, 5)
-        self.glasses = {name: wear.of_person(name, props) for name in wear.GLASSES}
+        self.glasses = {name: wear.draw_glasses(name, props) for name in wear.GLASSES}
         self.glasses["S006"] = self.glasses["S003"]
         hue = 2 * np.pi * (props.random() + np.array([0, 1 / 3, 2 / 3]))
         dark = float(np.exp(props.uniform(np.log(0.015), np.log(0.3))))
@@ -186,7 +195,7 @@ class Sitter:
         self.occlusion = self._bake_occlusion()
 
     def _place(self) -> None:
-        """Finds the seat: the rotation and shift from head to studio coordinates."""
+        """Compute the rotation and shift from head to studio coordinates."""
         eyes = np.stack([self.neutral[_indices(mesh.EYE_RIGHT)].mean(0), self.neutral[_indices(mesh.EYE_LEFT)].mean(0)])
         self.anchor = eyes.mean(0) - np.array([0, _BELOW_EYES, _BEHIND_EYES], np.float32)
         yaw, pitch, roll = np.radians(self.person.seat[:3])
@@ -198,23 +207,23 @@ class Sitter:
         self.shift = np.array(self.person.seat[3:], np.float32)
 
     def to_studio(self, points: Reals) -> Reals:
-        """Head coordinates (N, 3) to studio coordinates."""
+        """Transform points (N, 3) from head to studio coordinates, decimetres."""
         placed: Reals = (points - self.anchor) @ self.rotation.T + self.shift
         return placed.astype(np.float32)
 
-    def wearing(self, person: Person) -> Sitter:
-        """The same sitter with the hair of ``person``, who differs in nothing else."""
+    def with_hair_of(self, person: Person) -> Sitter:
+        """The same sitter with the hair of `person`, who differs in hair only."""
         other = copy(self)
         other.person = person
         other.strands = hair.strand_noise(person)
         return other
 
     def scene(self, expression: str = "E01", accessory: str = "S001") -> Scene:
-        """The person with expression E01…E03 and accessory S001…S006."""
+        """The person with expression E01…E03 and accessory S001…S006; ValueError for another expression."""
         return self.scene_of(expression_actions(self.person, expression), accessory)
 
     def scene_of(self, actions: dict[str, float], accessory: str = "S001") -> Scene:
-        """The person with any facial actions (target name → weight)."""
+        """The person with any facial actions (target name → weight) and accessory S001…S006."""
         regions = _regions()
         coarse = self.neutral.copy()
         for name, weight in actions.items():
@@ -224,13 +233,12 @@ class Sitter:
         skin, occlusion = np.ascontiguousarray(fine[:, :3]), fine[:, 3:]
         normals = mesh.vertex_normals(skin, regions.triangles)
         skin = skin + normals * (0.05 * regions.cloth[:, None])
-        # Closed lips hid the teeth when the sky was measured, and lids most of the eyes: a smile opens both.
+        # Occlusion was measured with closed lips over the teeth and lids over the eyes, which expressions open.
         occlusion = np.maximum(occlusion, regions.open_sky[:, None])
         masks = regions.masks.copy()
         masks[:, 2] = regions.cloth
         vertices, triangles, materials = [skin], [regions.triangles], [regions.material]
         attributes = [np.concatenate([normals, regions.rest, masks[:, :3], occlusion], 1)]
-        # Lashes have no lips; their column says upper or lower.
         count = len(skin)
 
         cap = hair.cap_edge(self.person) if accessory in wear.HATS else None
@@ -279,17 +287,19 @@ class Sitter:
         scene.accessory = accessory
 
     def _bake_occlusion(self) -> Reals:
-        """(V,) how much of the sky each vertex of face and neck sees within a hand's breadth, hair included."""
+        """(V,) share of the sky that each vertex of face and neck sees within a decimetre, hair included."""
         scene, base = self.scene_of({}), mesh.load_base()
         placed = self.to_studio(self.neutral)
-        # Shoulders and arms lie open.
+        # Shoulders and arms are open.
         near = np.flatnonzero((base.vertices[:, 1] > 5.2) & (np.abs(base.vertices[:, 0]) < 1.6))
         points = placed[near]
         normals = mesh.vertex_normals(placed, mesh.quad_triangles(base.quads))[near]
-        golden = np.pi * (3 - np.sqrt(5))
+        golden_angle = np.pi * (3 - np.sqrt(5))
         k = np.arange(20)
         up = np.sqrt(1 - (k + 0.5) / 20)
-        around = np.stack([np.sqrt(1 - up**2) * np.cos(golden * k), np.sqrt(1 - up**2) * np.sin(golden * k), up], 1)
+        around = np.stack(
+            [np.sqrt(1 - up**2) * np.cos(golden_angle * k), np.sqrt(1 - up**2) * np.sin(golden_angle * k), up], 1
+        )
         helper = np.where(np.abs(normals[:, :1]) < 0.7, np.array([[1.0, 0, 0]]), np.array([[0, 1.0, 0]]))
         a = np.cross(normals, helper)
         a /= np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-6)
@@ -304,7 +314,7 @@ class Sitter:
 
 
 def _iris_colour(look: Mapping[str, float]) -> Reals:
-    """(3,) linear reflectance: black-brown to hazel, and where it is light green, grey or blue."""
+    """(3,) linear reflectance: black-brown to hazel, and green, grey or blue for light eyes."""
     dark, hazel = np.array([0.016, 0.008, 0.005]), np.array([0.10, 0.048, 0.02])
     colour = dark + look["iris"] ** 2 * (hazel - dark)
     green, blue = np.array([0.075, 0.08, 0.035]), np.array([0.075, 0.12, 0.19])

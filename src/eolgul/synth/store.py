@@ -1,44 +1,42 @@
-"""Where drawings are kept: person by person while they are made, whole or not at all under the name that was asked for.
+"""Write an output whole or not at all, and continue after a kill with the people that are already drawn.
 
-A finished person leaves a record in a work folder beside the output. A drawing that was killed, by whatever, goes on
-from there when it is called again, and ends with the same bytes as one that was not.
+Each finished person has a record in a work folder beside the output. A drawing that was killed continues from these
+records when it is called again, and ends with the same bytes as one that was not killed.
 """
 
 from __future__ import annotations
 
-import fcntl
-import glob
 import hashlib
 import importlib.metadata
 import json
-import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eolgul.artifact import tell_replaced
 from eolgul.errors import InputError
+from eolgul.files import atomic_file, empty_folder, remove, replace_folder, warn_replaced, work_folder, write_atomic
 from eolgul.synth.mesh import Reals
 
-# Another number where the same seed gives other pixels.
+# Raised whenever the same seed gives other pixels.
 VERSION = 3
 CARD, TRUTH = "synthetic.json", "truth.parquet"
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture and the truth about it.
+    """One image and the truth about it.
 
     Attributes:
-        name: its path below the output, `/` between parts. data: the encoded image; empty where it lies in a file already.
-        truth: (13,) float32: five landmarks x, y in pixels (left eye as seen, right eye, nose, left and right mouth
-            corner), then yaw, pitch, roll in degrees: from where the camera sees the head, signed as the rig's cameras.
+        name: path below the output, `/` between parts.
+        data: the encoded image; empty when it is already in a file.
+        truth: (13,) float32: five landmarks x, y in pixels (the image's left eye, right eye, nose, left and right mouth
+            corner), then yaw, pitch, roll in degrees of the direction from which the camera sees the head, signed like
+            the rig's cameras.
     """
 
     name: str
@@ -46,23 +44,30 @@ class Shot:
     truth: Reals
 
 
-class Work:
-    """The work folder of one unfinished output: `product` is what it will be, `write` and `read` keep persons' records."""
+class WorkFolder:
+    """The work folder of one unfinished output.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.product, self._records = folder, folder / "product", folder / "people"
+    Attributes:
+        path: the folder.
+        product: the output so far; it gets its final name when everything is drawn.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.product, self._records = path, path / "product", path / "people"
         self._records.mkdir(parents=True, exist_ok=True)
 
+    def has_any(self) -> bool:
+        """Whether any person is finished."""
+        return self._records.is_dir() and any(self._records.iterdir())
+
     def has(self, number: int) -> bool:
-        """Whether the record of person ``number`` is there and whole."""
+        """Whether person `number` has a complete record."""
         path = self._path(number)
         return path.is_file() and zipfile.is_zipfile(path)
 
     def write(self, number: int, shots: Sequence[Shot]) -> None:
-        """Keeps a finished person; until the last byte is written there is no record of them."""
-        path = self._path(number)
-        partial = path.with_suffix(".new")
-        with partial.open("wb") as file:
+        """Write the record of a finished person; it appears when it is complete."""
+        with atomic_file(self._path(number)) as new, new.open("wb") as file:
             np.savez(
                 file,
                 names=np.array([shot.name for shot in shots]),
@@ -70,9 +75,9 @@ class Work:
                 sizes=np.array([len(shot.data) for shot in shots], np.int64),
                 data=np.frombuffer(b"".join(shot.data for shot in shots), np.uint8),
             )
-        partial.replace(path)
 
     def read(self, number: int) -> list[Shot]:
+        """Read the record of a person."""
         with np.load(self._path(number), allow_pickle=False) as record:
             names, truth, sizes, data = (record[key] for key in ("names", "truth", "sizes", "data"))
         ends = np.cumsum(sizes)
@@ -83,17 +88,23 @@ class Work:
         return self._records / f"{number:07d}.npz"
 
 
-def once(
-    out: Path, card: Path, recipe: dict[str, Any], counts: dict[str, int], write: Callable[[Work], None]
+def produce_once(
+    out: Path, card: Path, recipe: dict[str, Any], counts: dict[str, int], write: Callable[[WorkFolder], None]
 ) -> dict[str, Any]:
-    """Has ``write`` make a product and puts it at ``out``, unless one of the same recipe is there already.
+    """Have `write` make an output and put it at `out`, unless one of the same recipe is there already.
 
     Args:
-        card: where the synthetic mark goes: inside ``out``, or beside it.
-        write: makes ``work.product``, and beside products that are files ``work.folder / TRUTH``.
+        out: the folder or file to make.
+        card: where the synthetic mark goes: inside `out`, or beside it.
+        recipe: what the output depends on besides this package's code.
+        counts: numbers of images and identities for the card.
+        write: makes `product` in the work folder, and also `path / TRUTH` there when the output is a file.
+
+    Returns:
+        `counts`, `recipe` (digest), `seconds` and `cached` (nothing had to be drawn).
 
     Raises:
-        InputError: ``out`` holds something else than drawings, or another process is drawing it.
+        InputError: `out` holds other data than drawn images, or another process is drawing it.
     """
     began = time.monotonic()
     facts = {"synthetic": True, "generator": "eolgul.synth", "version": VERSION, "recipe": recipe,
@@ -105,61 +116,31 @@ def once(
     if known.get("digest") == digest and out.exists():
         return answer | {"seconds": time.monotonic() - began, "cached": True}
     if out.exists() and not known.get("synthetic") and not (out.is_dir() and not any(out.iterdir())):
-        raise InputError(f"{out} exists and is not synthetic data of this generator: choose another place")
+        raise InputError(f"{out} exists and was not drawn by `eolgul synth`; choose another place")
     inside = card.is_relative_to(out)
     text = json.dumps(facts | counts | {"digest": digest}, indent=2) + "\n"
-    with _work_folder(out, digest) as work:
-        write(work)
-        if inside:
-            (work.product / card.relative_to(out)).write_text(text, encoding="utf-8")
-        tell_replaced(out)
-        remove(out)
-        work.product.rename(out)
-        if not inside:
-            (work.folder / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
-            card.write_text(text, encoding="utf-8")
-        remove(work.folder)
+    with work_folder(out.absolute(), digest) as path:
+        folder = WorkFolder(path)
+        try:
+            write(folder)
+            if inside:
+                (folder.product / card.relative_to(out)).write_text(text, encoding="utf-8")
+                replace_folder(path, folder.product, out)
+            else:
+                warn_replaced(out)
+                remove(out)
+                folder.product.rename(out)
+                (path / TRUTH).replace(out.with_name(f"{out.name}.{TRUTH}"))
+                write_atomic(card, text.encode())
+            empty_folder(path)
+        finally:
+            if not folder.has_any():
+                empty_folder(path)  # no person is finished: there is nothing to continue from
     return answer | {"seconds": time.monotonic() - began, "cached": False}
 
 
-@contextmanager
-def _work_folder(out: Path, digest: str) -> Iterator[Work]:
-    """The work folder of this recipe, new or as a killed process left it, for this process alone."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = out.absolute().with_name(f".{out.name}.{digest[:12]}.unfinished")
-        # What another recipe left unfinished here will not be asked for again.
-        for other in out.absolute().parent.glob(f".{glob.escape(out.name)}.*.unfinished"):
-            if other != folder and not _in_use(other):
-                remove(other)
-        work = Work(folder)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written there ({error.strerror}: {error.filename})") from error
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{out}: another process is drawing it; wait for it, or choose another place") from error
-        try:
-            yield work
-        finally:
-            if folder.exists() and not any((folder / "people").iterdir()):
-                remove(folder)  # nobody was finished: there is nothing to go on from
-
-
-def _in_use(folder: Path) -> bool:
-    try:
-        with (folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def write_truth(path: Path, shots: Sequence[tuple[str, Reals]]) -> None:
-    """Writes truth rows (name, `Shot.truth`) as Parquet, sorted by name: image, landmarks (10 float32), yaw, pitch, roll."""
+    """Write rows (name, `Shot.truth`) as Parquet, sorted by name: image, landmarks (10 float32), yaw, pitch, roll."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -174,7 +155,7 @@ def write_truth(path: Path, shots: Sequence[tuple[str, Reals]]) -> None:
 
 
 def _source_digest() -> str:
-    """Digest of this package's code: a changed renderer draws other pixels."""
+    """Digest of this package's code: another renderer may draw other pixels."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -187,11 +168,3 @@ def _read_card(card: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def remove(path: Path) -> None:
-    """Removes a file or a folder, whichever is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

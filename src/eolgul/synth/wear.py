@@ -1,4 +1,4 @@
-"""K-FACE's glasses (S002, S003, S004, S006) as geometry fitted to a face."""
+"""K-FACE's glasses (S002, S003, S004, S006) as geometry that fits a face."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eolgul.synth.mesh import FRAME, I32, LENS, Reals
 
 @dataclass(frozen=True)
 class Piece:
-    """Triangles of one material in head coordinates: points (V, 3), triangles (T, 3)."""
+    """Triangles (T, 3) of one material over points (V, 3) in head coordinates."""
 
     points: Reals
     triangles: I32
@@ -20,7 +20,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Glasses:
-    """A pair of glasses: half sizes and tube radius of the rims in decimetres, squareness, colour, dark lenses or none."""
+    """A pair of glasses.
+
+    Attributes:
+        wide, high: half sizes of a rim, decimetres.
+        tube: radius of the rim's tube, decimetres.
+        square: exponent of the rim's superellipse: 2 is an ellipse, larger is squarer.
+        colour: linear reflectance of the frame.
+        dark: whether there are dark lenses; clear lenses are not drawn.
+    """
 
     wide: float
     high: float
@@ -37,13 +45,13 @@ GLASSES = {
     "S006": Glasses(0.285, 0.215, 0.030, 3.4, (0.012, 0.009, 0.008)),
 }
 HATS = ("S005", "S006")
-# Metal rims come in silver, gold and gunmetal, plastic ones in black to brown.
+# Colours: metal rims are silver, gold or gunmetal, plastic ones black to brown.
 _METALS = np.array([(0.20, 0.19, 0.18), (0.30, 0.20, 0.09), (0.05, 0.05, 0.055)])
 _PLASTICS = np.array([(0.012, 0.009, 0.008), (0.045, 0.022, 0.012), (0.02, 0.022, 0.035)])
 
 
-def of_person(accessory: str, rng: np.random.Generator) -> Glasses:
-    """A person's own pair of that kind: they choose size, shape and colour within it."""
+def draw_glasses(accessory: str, rng: np.random.Generator) -> Glasses:
+    """Draw a person's own pair of the accessory's kind: size, shape and colour vary."""
     kind = GLASSES[accessory]
     wide, high, tube = rng.uniform((0.92, 0.82, 0.75), (1.08, 1.12, 1.25))
     colours = _METALS if accessory == "S002" else _PLASTICS
@@ -53,10 +61,13 @@ def of_person(accessory: str, rng: np.random.Generator) -> Glasses:
 
 
 def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals, beside: float) -> list[Piece]:
-    """Glasses on a face.
+    """Fit glasses to a face.
 
     Args:
-        eyes: (2, 3) right and left eye. bridge: (3,) the nose between them. ears: (2, 3) tops of right and left ear.
+        kind: the pair.
+        eyes: (2, 3) right and left eye, decimetres.
+        bridge: (3,) the nose between the eyes.
+        ears: (2, 3) tops of the right and the left ear.
         beside: half the head's width in front of the ears: the arms pass between ear and head.
     """
     middle = eyes.mean(0)
@@ -82,7 +93,7 @@ def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals, beside: floa
         hinge[2] = plane - 0.22 * (hinge[0] - middle[0]) ** 2 - 0.01
         ear = ears[(side + 1) // 2] + np.array([0, 0.03, 0.02])
         ear[0] = side * (beside + 0.02 + kind.tube)
-        # Bent at the hinge, then straight to the ear, bowed a little around the temple.
+        # The arm bends at the hinge and follows the temple in a slight bow to the ear.
         corner = hinge + np.array([0.25 * (ear[0] - hinge[0]), 0, -0.06])
         bow = corner + 0.5 * (ear - corner)
         bow[0] += 0.25 * (ear[0] - corner[0])
@@ -96,11 +107,11 @@ def glasses(kind: Glasses, eyes: Reals, bridge: Reals, ears: Reals, beside: floa
 
 
 def _tube(path: Reals, radius: float, *, closed: bool = False) -> Piece:
-    """A hexagonal tube along a path (N, 3)."""
+    """Make a hexagonal tube along a path (N, 3)."""
     n, sides = len(path), 6
     along = (np.roll(path, -1, 0) - np.roll(path, 1, 0)) if closed else np.gradient(path, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
-    # Any direction that is not along the path will do; which one differs between the flat rims and the long temples.
+    # Any direction that is not parallel to the path: it differs between the flat rims and the long arms.
     helper = np.where(np.abs(along[:, 2:3]) < 0.8, np.array([[0, 0, 1.0]]), np.array([[0, 1.0, 0]]))
     first = np.cross(along, helper)
     first /= np.linalg.norm(first, axis=1, keepdims=True)

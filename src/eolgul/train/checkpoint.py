@@ -33,8 +33,9 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from eolgul import storage
-from eolgul.artifact import list_files, sha256_bytes
+from eolgul.artifact import list_files
 from eolgul.errors import InputError
+from eolgul.files import sha256_bytes
 from eolgul.train.distributed import World
 
 _INDEX = "checkpoints.json"

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from eolgul.artifact import Artifact, canonical_json, open_artifact, reuse, seal, sha256_file, writing
+from eolgul.artifact import Artifact, canonical_json, open_artifact, reuse, seal, writing
 from eolgul.errors import InputError
+from eolgul.files import sha256_file
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.backbones import LAYOUTS, build
 from eolgul.train.package import write_network

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -54,7 +55,7 @@ def world(package: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -> It
     cache, gallery = RedisServer(executable), RedisServer(executable)
     cache.start()
     gallery.start()
-    settings = {
+    settings: dict[str, Any] = {
         "auth": "on",
         "api_keys_file": file,
         "encryption_keys_file": folder / "encryption",
@@ -100,7 +101,7 @@ def test_without_a_key_no_query_is_judged(world: World) -> None:
 
 @pytest.mark.parametrize("beyond", [1, 2, 5])
 def test_too_many_images_are_too_large_however_many(world: World, people: People, beyond: int) -> None:
-    requests = (
+    requests: tuple[tuple[str, dict[str, str], list[tuple[str, bytes]]], ...] = (
         ("/v1/enroll", {"person": "x"}, [("images", people.a1)] * (10 + beyond)),
         ("/v1/verify/many", {}, [("image", people.a1)] + [("others", b"x")] * (32 + beyond)),
     )

@@ -17,9 +17,9 @@ from support.serving import RedisServer
 
 from eolgul.client import AsyncClient, Client, EolgulError, Retries
 from eolgul.errors import InputError
-from eolgul.serving.endpoints import body
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.gallery.templates import NewTemplate
+from eolgul.serving.inference.decode import decode
 from eolgul.serving.keyring import Keyring
 from eolgul.serving.redis_link import RedisLink
 
@@ -28,7 +28,7 @@ MODEL = "m" * 64
 
 def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded(many_scans: bytes) -> None:
     with pytest.raises(InputError, match="64 scans") as caught:
-        body.decode(many_scans, max_pixels=16_000_000)
+        decode(many_scans, max_pixels=16_000_000)
     assert caught.value.code == "too_large"
 
 
@@ -42,10 +42,10 @@ def test_an_image_cut_into_splinters_is_refused_before_they_are_walked(kind: str
         if kind == "JPEG"
         else (33, b"\0\0\0\3tEXta\0b" + zlib.crc32(b"tEXta\0b").to_bytes(4, "big"))
     )
-    assert body.decode(data[:head] + piece * 500 + data[head:], max_pixels=10_000).shape == (48, 64, 3)
+    assert decode(data[:head] + piece * 500 + data[head:], max_pixels=10_000).shape == (48, 64, 3)
     start = time.perf_counter()
     with pytest.raises(InputError, match="pieces") as caught:
-        body.decode(data[:head] + piece * (10_000_000 // len(piece)) + data[head:], max_pixels=10_000)
+        decode(data[:head] + piece * (10_000_000 // len(piece)) + data[head:], max_pixels=10_000)
     assert caught.value.code == "too_large" and time.perf_counter() - start < 1
 
 
@@ -70,7 +70,7 @@ def test_pictures_as_cameras_write_them_are_not_taken_for_such() -> None:
         _jpeg()[:2] + thumbnail + _jpeg()[2:],
         several.getvalue(),
     ):
-        assert body.decode(data, max_pixels=100_000).shape == (300, 200, 3)
+        assert decode(data, max_pixels=100_000).shape == (300, 200, 3)
 
 
 def test_a_tenant_that_takes_longer_to_read_than_a_request_may_is_read_once(redis_server: RedisServer) -> None:

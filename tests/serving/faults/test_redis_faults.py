@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis
+from redis import Redis
 from support.load import Crowd, check, lines
 from support.serving import People, RedisServer, Service, serve
 
@@ -33,8 +33,8 @@ class World:
     log: Path
 
     @property
-    def store(self) -> redis.Redis:
-        return redis.Redis.from_url(self.redis.url)
+    def store(self) -> Redis:
+        return Redis.from_url(self.redis.url)
 
     @property
     def errors(self) -> float:

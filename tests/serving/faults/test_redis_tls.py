@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -223,7 +224,7 @@ def test_whom_it_does_not_know_it_tells_nothing(
     owner.flushall()
     file = tmp_path / "password"
     file.write_text(SECRET)
-    settings = {"redis_ca_file": authority.file}
+    settings: dict[str, Any] = {"redis_ca_file": authority.file}
     if wrong != "no password":
         settings |= {"redis_username": "eolgul", "redis_password_file": file}
     signer = Authority(tmp_path / "stranger") if wrong == "another authority" else authority

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -58,7 +59,7 @@ class Store:
             storage.publish(package.path, f"{REGISTRY}/models/{package.digest}")
 
     def point(self, package: ModelPackage) -> None:
-        pointer = {
+        pointer: dict[str, Any] = {
             "digest": package.digest,
             "promoted_at": "2026-01-01T00:00:00+00:00",
             "previous": None,

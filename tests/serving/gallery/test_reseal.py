@@ -33,7 +33,7 @@ class World:
     keys: dict[str, str]
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         return {
             "auth": "on",
             "api_keys_file": self.folder / "keys.json",
@@ -58,7 +58,7 @@ class World:
 
     def sealed_with(self) -> set[str | None]:
         """The key ids of all values of the gallery."""
-        store = redis.Redis.from_url(self.gallery_url)
+        store: Any = redis.Redis.from_url(self.gallery_url)
         found = {key_id_of(store.get("eolgul:gallery:1:secret"))}
         for name in store.keys("eolgul:gallery:1:*:person:*"):
             found |= {key_id_of(value) for value in store.hvals(name)}

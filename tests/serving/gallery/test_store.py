@@ -62,7 +62,7 @@ def refused(code: str) -> Any:
 
 def dump(url: str) -> dict[bytes, Any]:
     """Everything in Redis, each key with all that it holds."""
-    client = redis.Redis.from_url(url)
+    client: Any = redis.Redis.from_url(url)
     readers = {
         b"string": client.get,
         b"hash": client.hgetall,

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -31,7 +32,12 @@ class Registry:
         shutil.copytree(package.path, self.folder / "models" / package.digest)
 
     def point(self, digest: str) -> None:
-        value = {"digest": digest, "promoted_at": "2026-11-24T00:00:00+00:00", "previous": None, "reasons": []}
+        value: dict[str, Any] = {
+            "digest": digest,
+            "promoted_at": "2026-11-24T00:00:00+00:00",
+            "previous": None,
+            "reasons": [],
+        }
         temporary = self.folder / "pointer.new"
         temporary.write_text(json.dumps(value))
         temporary.replace(self.folder / "production.json")
@@ -53,7 +59,7 @@ def followed(
     environment = {"EOLGUL_AUTH": "off", "EOLGUL_REQUESTS_PER_MINUTE": "0", "EOLGUL_FOLLOW_S": "0.05"}
     import os
 
-    options = {
+    options: dict[str, Any] = {
         "registry": str(registry.folder),
         "home": tmp_path / "home",
         "environment": {**os.environ, **environment},
@@ -137,7 +143,7 @@ def test_without_the_registry_the_last_model_is_served(tmp_path: Path, package: 
 
     registry = Registry(tmp_path / "registry", package)
     registry.point(package.digest)
-    options = {
+    options: dict[str, Any] = {
         "registry": str(registry.folder),
         "home": tmp_path / "home",
         "environment": {**os.environ, "EOLGUL_AUTH": "off"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ Build = Callable[..., ServedModel]
 
 @pytest.fixture
 def build(tmp_path: Path, detector_folder: Path) -> Build:
-    def make(**options: object) -> ServedModel:
+    def make(**options: Any) -> ServedModel:
         package = tiny_package.write(tmp_path / str(len(list(tmp_path.iterdir()))), detector_folder, **options)
         return ServedModel(package, Settings(model=package.path))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -22,7 +23,7 @@ CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 @pytest.mark.skipif(CUDA, reason="this ONNX Runtime has CUDA")
 def test_cuda_without_cuda_is_not_ready_and_says_why(package: ModelPackage, tmp_path: Path) -> None:
     environment = {**os.environ, "EOLGUL_AUTH": "off", "EOLGUL_PROVIDER": "cuda"}
-    options = {"model": package.path, "home": tmp_path, "environment": environment}
+    options: dict[str, Any] = {"model": package.path, "home": tmp_path, "environment": environment}
     with (
         pytest.raises(InputError, match=r"no model to serve: EOLGUL_PROVIDER=cuda: .* install onnxruntime-gpu"),
         launch.running(port=free_port(), **options),
@@ -36,4 +37,4 @@ def test_cuda_gives_the_processors_embeddings(package: ModelPackage, people: Peo
         ServedModel(package, Settings(provider=provider)).analyse(people.a1)[0].embedding
         for provider in ("cpu", "cuda")
     ]
-    np.testing.assert_allclose(*found, atol=1e-3)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,12 @@ from eolgul.serving.settings import Settings
 def publish(package: ModelPackage, registry: Path) -> None:
     """What `eolgul.registry.promote` leaves behind, without the evaluation that it asks for."""
     shutil.copytree(package.path, registry / "models" / package.digest)
-    pointer = {"digest": package.digest, "promoted_at": "2026-01-01T00:00:00+00:00", "previous": None, "reasons": []}
+    pointer: dict[str, Any] = {
+        "digest": package.digest,
+        "promoted_at": "2026-01-01T00:00:00+00:00",
+        "previous": None,
+        "reasons": [],
+    }
     (registry / "production.json").write_bytes(canonical_json(pointer))
 
 

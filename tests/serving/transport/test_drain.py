@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -159,7 +160,7 @@ def eventually(ask: Callable[[], httpx.Response], good: Callable[[httpx.Response
 
 def test_a_drain_that_is_no_number_is_said_before_anything_starts(package: ModelPackage, tmp_path: Path) -> None:
     environment = dict(os.environ) | {"EOLGUL_DRAIN_S": "soon"}
-    options = {"model": package.path, "home": tmp_path, "environment": environment}
+    options: dict[str, Any] = {"model": package.path, "home": tmp_path, "environment": environment}
     with (
         pytest.raises(InputError, match=r"^EOLGUL_DRAIN_S: expected seconds, got 'soon'$"),
         launch.running(port=free_port(), **options),

@@ -49,7 +49,7 @@ def gallery(
     """A service open to all, with a gallery."""
     folder = tmp_path_factory.mktemp("open")
     (folder / "encryption").write_text(new_line() + "\n")
-    settings = {
+    settings: dict[str, Any] = {
         "encryption_keys_file": folder / "encryption",
         "gallery_url": redis_server.url.removesuffix("/0") + "/9",  # other tests' galleries have other keys
         "gallery_timeout_s": 2,
@@ -114,7 +114,7 @@ def nameless(page: Any) -> list[str]:
 def test_a_phone_shows_everything_and_everything_has_a_name(
     browser: Any, gallery: Service, photos: dict[str, str], locale: str
 ) -> None:
-    shape = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "locale": locale}
+    shape: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "locale": locale}
     with opened(browser, gallery, **shape) as page:
         for state in walk(page, gallery, photos):
             wide = page.evaluate("document.scrollingElement.scrollWidth - innerWidth")
@@ -131,7 +131,7 @@ def test_axe_finds_nothing(
     browser: Any, gallery: Service, photos: dict[str, str], scheme: str, width: int, locale: str
 ) -> None:
     axe = Path(pytest.importorskip("axe_playwright_python").__file__).with_name("axe.min.js").read_text()
-    shape = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "locale": locale}
+    shape: dict[str, Any] = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme, "locale": locale}
     with opened(browser, gallery, **shape, reduced_motion="reduce") as page:
         for state in walk(page, gallery, photos):
             page.evaluate(axe)
@@ -200,7 +200,7 @@ def test_the_tab_key_goes_everywhere_in_order(browser: Any, service: Service) ->
 
 
 def test_a_gallery_by_keyboard_alone(browser: Any, gallery: Service, people: People, photos: dict[str, str]) -> None:
-    sent = {"data": {"person": "Hong"}, "files": {"images": ("x", people.a1)}}
+    sent: dict[str, Any] = {"data": {"person": "Hong"}, "files": {"images": ("x", people.a1)}}
     assert gallery.client.post("/v1/enroll", **sent).status_code == 200
     with opened(browser, gallery, "/ui/gallery") as page:
         page.wait_for_selector("#people li")

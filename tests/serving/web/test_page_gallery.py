@@ -49,7 +49,7 @@ class World:
         return [one["person"] for one in answer["people"]]
 
     def enroll(self, key: str, person: str, photo: bytes) -> None:
-        sent = {"data": {"person": person}, "files": {"images": ("x", photo)}}
+        sent: dict[str, Any] = {"data": {"person": person}, "files": {"images": ("x", photo)}}
         answer = self.service.client.post("/v1/enroll", headers=bearer(key), **sent)
         assert answer.status_code == 200, answer.text
 
@@ -61,7 +61,7 @@ def world(
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "encryption").write_text(new_line() + "\n")
     new_key(folder / "keys.json", tenant="nobody", scopes=("verify",))
-    settings = {
+    settings: dict[str, Any] = {
         "auth": "on",
         "api_keys_file": folder / "keys.json",
         "encryption_keys_file": folder / "encryption",
@@ -192,7 +192,7 @@ def test_people_whom_the_model_cannot_find_are_marked(
 ) -> None:
     key = world.key("swapped")
     for earlier in serve(other_package, redis_server.url, tmp_path, **world.settings):
-        sent = {"data": {"person": "Kim"}, "files": {"images": ("x", people.b1)}}
+        sent: dict[str, Any] = {"data": {"person": "Kim"}, "files": {"images": ("x", people.b1)}}
         assert earlier.client.post("/v1/enroll", headers=bearer(key), **sent).status_code == 200
     world.enroll(key, "Hong", people.a1)
     with world.open(key) as page:

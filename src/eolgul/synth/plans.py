@@ -1,4 +1,4 @@
-"""Persons as tasks: which pictures of each are drawn, and how a crowd of them becomes a product."""
+"""What is drawn of each person, and how the images of all people become one output."""
 
 from __future__ import annotations
 
@@ -18,29 +18,32 @@ from eolgul.synth.population import people as persons
 from eolgul.synth.render import jpeg, render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
-from eolgul.synth.store import CARD, TRUTH, Shot, Work, once, write_truth
+from eolgul.synth.store import CARD, TRUTH, Shot, WorkFolder, produce_once, write_truth
 from eolgul.synth.wild import photographs
-from eolgul.workers import work
+from eolgul.workers import map_in_order
 
 Progress = Callable[[int, int], None]
 
-# K-FACE annotates these; the other lights of a camera share their geometry.
+# The lights whose images K-FACE annotates; the other lights of a camera share the geometry.
 _ANNOTATED_LIGHTS = ("L1", "L3", "L6", "L7")
 _PHOTO_STREAM = 12
 
 
 class Plan(Protocol):
-    """Which pictures of a person are drawn."""
+    """Which images of a person are drawn."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
 
     def shots(self, person: Person, product: Path) -> list[Shot]:
-        """Draws them; pictures that are files of their own are written below ``product``."""
+        """Draw the images; images that are files of their own are written below `product`."""
+        ...
 
 
 @dataclass(frozen=True)
 class Session:
-    """K-FACE's pictures of a person under some conditions."""
+    """K-FACE's images of a person under the given conditions."""
 
     conditions: tuple[Condition, ...]
 
@@ -48,8 +51,9 @@ class Session:
         return len(self.conditions)
 
     def shots(self, person: Person, product: Path) -> list[Shot]:
+        """Draw the images into K-FACE's tree, with annotations where K-FACE has them."""
         sitter = Sitter(person)
-        # A scene is made once for each expression and accessory.
+        # One scene per expression and accessory.
         shared: dict[tuple[str, str], list[Condition]] = defaultdict(list)
         for condition in self.conditions:
             shared[condition.expression, condition.accessory].append(condition)
@@ -59,7 +63,7 @@ class Session:
             for condition in group:
                 view = camera(condition.camera, condition.resolution)
                 names = (condition.resolution, accessory, condition.light, expression, condition.camera)
-                # The stream is named by the condition, so that an image does not depend on which others are drawn.
+                # The condition selects the random stream: an image does not depend on which others are drawn.
                 number = int.from_bytes(hashlib.sha256("/".join(names).encode()).digest()[:8], "big")
                 rng = generator(person.seed, person.index, 4, number)
                 name = condition.path(person.identity)
@@ -74,7 +78,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Photographs:
-    """Photos in the wild, each a file in the person's folder."""
+    """Photos in the wild, one file per photo in the person's folder."""
 
     count: int
 
@@ -82,6 +86,7 @@ class Photographs:
         return self.count
 
     def shots(self, person: Person, product: Path) -> list[Shot]:
+        """Draw the photos into the folder of the person's identity."""
         identity = f"drawn-{person.seed}-{person.index:06d}"
         (product / identity).mkdir(parents=True, exist_ok=True)
         shots = []
@@ -94,7 +99,13 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Faces:
-    """Aligned faces, kept in the record until the file they go into is written. ``stream`` keeps uses of a person apart."""
+    """Aligned faces, kept in the person's record until the file that holds them is written.
+
+    Attributes:
+        style: "rig" or "wild".
+        stream: number of the random stream; different uses of the same person take different streams.
+        names: one name per image.
+    """
 
     style: str
     stream: int
@@ -104,6 +115,7 @@ class Faces:
         return len(self.names)
 
     def shots(self, person: Person, product: Path) -> list[Shot]:
+        """Draw the faces; their bytes are in the shots."""
         if self.style == "wild":
             faces = photographs(person, len(self), self.stream, aligned=True)
         else:
@@ -120,15 +132,27 @@ class _Job:
 
 
 def _draw_one(job: _Job) -> int:
-    """Draws a person and keeps them; how many pictures that were."""
-    drawing = Work(job.folder)
-    drawing.write(job.number, job.plan.shots(job.person, drawing.product))
+    """Draw one person's images and write their record; returns the number of images."""
+    folder = WorkFolder(job.folder)
+    folder.write(job.number, job.plan.shots(job.person, folder.product))
     return len(job.plan)
 
 
 @dataclass(frozen=True)
-class Crowd:
-    """Who is drawn, and by how many processes."""
+class Drawing:
+    """Who is drawn, and by how many processes.
+
+    Attributes:
+        people: number of people.
+        first: number of the first person in the population.
+        seed: which population.
+        origins: shares of people by origin, see `population`.
+        workers: number of processes.
+        progress: called with (images done, images in all), or None.
+
+    Raises:
+        InputError: fewer than one person or worker, or a negative number.
+    """
 
     people: int
     first: int
@@ -139,16 +163,17 @@ class Crowd:
 
     def __post_init__(self) -> None:
         if self.people < 1 or self.workers < 1:
-            raise InputError(f"{self.people} people with {self.workers} workers: expected at least one of each")
+            raise InputError(f"{self.people} people with {self.workers} workers, expected at least one of each")
         if self.first < 0 or self.seed < 0:
-            raise InputError(f"first person {self.first}, seed {self.seed}: expected numbers of 0 or more")
+            raise InputError(f"first person {self.first}, seed {self.seed}, expected numbers of at least 0")
 
     def recipe(self, kind: str) -> dict[str, Any]:
+        """The part of the recipe that every kind of output shares."""
         return {"kind": kind, "people": self.people, "first": self.first, "seed": self.seed, "origins": self.origins}
 
-    def draw(self, drawing: Work, plans: Sequence[Plan]) -> None:
-        """Draws whoever has no record yet; a plan a person."""
-        waiting = [number for number in range(self.people) if not drawing.has(number)]
+    def draw(self, folder: WorkFolder, plans: Sequence[Plan]) -> None:
+        """Draw everybody who has no record yet; one plan per person."""
+        waiting = [number for number in range(self.people) if not folder.has(number)]
         total, missing = sum(map(len, plans)), sum(len(plans[number]) for number in waiting)
         done = total - missing
 
@@ -156,27 +181,34 @@ class Crowd:
             wanted = set(waiting)
             for number, person in enumerate(persons(self.seed, self.first, self.people, self.origins)):
                 if number in wanted:
-                    yield _Job(drawing.folder, number, person, plans[number])
+                    yield _Job(folder.path, number, person, plans[number])
 
-        for count in work(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
+        for count in map_in_order(_draw_one, jobs(), min(self.workers, max(1, len(waiting)))):
             done += count
             if self.progress:
                 self.progress(done, total)
 
     def produce(
-        self, out: Path, recipe: dict[str, Any], plans: Sequence[Plan], pack: Callable[[Work], None] | None = None
+        self, out: Path, recipe: dict[str, Any], plans: Sequence[Plan], pack: Callable[[WorkFolder], None] | None = None
     ) -> dict[str, Any]:
-        """Draws everybody and puts the pictures, the truth about them and the card at ``out``; what `store.once` returns.
+        """Draw everybody and put the images, their truth and the card at `out`.
 
-        ``pack`` makes files of pictures that are kept in the records only.
+        Args:
+            out: the folder to make.
+            recipe: what the output depends on.
+            plans: one plan per person.
+            pack: writes the files of images that are only in the records.
+
+        Returns:
+            What `store.produce_once` returns.
         """
 
-        def write(drawing: Work) -> None:
-            self.draw(drawing, plans)
+        def write(folder: WorkFolder) -> None:
+            self.draw(folder, plans)
             if pack:
-                pack(drawing)
-            truths = [(shot.name, shot.truth) for number in range(self.people) for shot in drawing.read(number)]
-            write_truth(drawing.product / TRUTH, truths)
+                pack(folder)
+            truths = [(shot.name, shot.truth) for number in range(self.people) for shot in folder.read(number)]
+            write_truth(folder.product / TRUTH, truths)
 
         counts = {"images": sum(map(len, plans)), "identities": self.people}
-        return once(out, out / CARD, recipe, counts, write)
+        return produce_once(out, out / CARD, recipe, counts, write)
