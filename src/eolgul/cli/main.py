@@ -5,6 +5,7 @@ Exit codes: 0 when the artifact is whole, 2 on bad input (with one sentence), 13
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def main() -> None:
     # too, since a shell starts background jobs with it ignored.
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["PYTHONSAFEPATH"] = "1"  # the processes that commands start import nothing from the working directory
     try:
         app()
     except InputError as error:
