@@ -39,6 +39,7 @@ STEPS: dict[str, tuple[type[Config], Any]] = {
 INTERNAL = {
     "extract.shard_bytes": "every user's shards have one size; tests want small ones",
     "align.part_rows": "as extract.shard_bytes",
+    "assemble.shard_bytes": "as extract.shard_bytes",
     "evaluate.resamples": "every published interval has the same number; tests want few",
 }
 # Options that components and pipeline do not have.

@@ -20,6 +20,7 @@ class AssembleConfig(Config):
         (), "Names of the sources to hold identities back from. Default: all sources."
     )
     seed: int = option(0, "Decides which identities are held back.")
+    shard_bytes: int = option(512 << 20, "Largest size of a shard in bytes.", least=1, in_recipe=False, internal=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
