@@ -278,9 +278,10 @@ def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> N
     whole = assemble(sources, tmp_path / "whole", AssembleConfig(shard_bytes=SHARD)).path
     out = tmp_path / "run" / "out"
     code = (
-        "import sys, time; from pathlib import Path; from eolgul.assemble.step import assemble\n"
-        "slow = lambda count: time.sleep(0.002)\n"
-        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), shard_bytes={SHARD}, progress=slow)"
+        "import sys, time; from pathlib import Path; from eolgul.assemble.config import AssembleConfig\n"
+        "from eolgul.assemble.step import assemble\n"
+        "slow = lambda done, total: time.sleep(0.002)\n"
+        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), AssembleConfig(shard_bytes={SHARD}), progress=slow)"
     )
     work = out.parent / ".out.partial"
     for wanted in (5, 15):
@@ -293,14 +294,14 @@ def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> N
         assert not out.exists()
     finished = [path.stem for path in (work / "parts").glob("*.json")]
     stamps = {f"{name}.tar": (work / "artifact/shards" / f"{name}.tar").stat().st_mtime_ns for name in finished}
-    seen: list[int] = []
-    made = FaceDataset(
-        assemble(sources, out, AssembleConfig(shard_bytes=SHARD), progress=seen.append).path, check="sha256"
-    )
+    seen: list[tuple[int, int | None]] = []
+    config = AssembleConfig(shard_bytes=SHARD)
+    resumed = assemble(sources, out, config, progress=lambda *counts: seen.append(counts))
+    made = FaceDataset(resumed.path, check="sha256")
     assert tree(made.path) == tree(whole)
     assert {name: (out / "shards" / name).stat().st_mtime_ns for name in stamps} == stamps and len(stamps) >= 15
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    assert sum(seen) == len(made) == 480 and made.artifact.contents["rejected"] == 10
+    assert seen[-1] == (480, 480) and len(made) == 480 and made.artifact.contents["rejected"] == 10
     assert max(path.stat().st_size for path in (out / "shards").iterdir()) <= SHARD + 2 * 10240
 
 
