@@ -1,10 +1,9 @@
-"""Face detection against facenet-pytorch: same pictures, same settings, same boxes, one run.
+"""Measure face detection against facenet-pytorch in one run, with the same images and settings, for the same boxes.
 
-Images per CPU second, one thread each (the time that other programs take does not count; on an idle machine it is the
-wall clock's), medians of interleaved rounds; both with every core, and the whole step with one and two
-workers, on the wall clock; and the peak
-memory of one large picture and of many. Pictures: LFW's from EOLGUL_SHARED or ../shared/data where it is, else drawn
-people; 864x576 is K-FACE's High size, the same pictures enlarged onto it.
+It gives images per CPU second with one thread each (time of other programs does not count), as medians of interleaved
+rounds; images per second of wall clock with every core, and of the whole step with one and two workers; and the peak
+memory of one large image and of many. The images are LFW's from EOLGUL_SHARED or ../shared/data if it exists, else drawn
+people; 864x576 is K-FACE's High size, to which the same images are enlarged.
 """
 
 from __future__ import annotations
