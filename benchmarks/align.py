@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset, build_dataset
 from eolgul.faces.mtcnn import Detector, Faces
@@ -180,7 +181,7 @@ def step_speed(images: list[np.ndarray], repeats: int = 8) -> None:
         speed = {}
         for workers in (1, 2):
             started = time.perf_counter()
-            align(source, Path(folder) / f"out{workers}", workers=workers)
+            align(source, Path(folder) / f"out{workers}", AlignConfig(workers=workers))
             speed[f"{workers} workers"] = round(count / (time.perf_counter() - started), 1)
     print(json.dumps({"whole step, images/s on the wall clock": speed, "load": round(os.getloadavg()[0], 1)}))
 

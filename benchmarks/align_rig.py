@@ -18,10 +18,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.rig_anchors import LIKENESS, likeness
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset
-from eolgul.extract import extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.step import extract
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
 from eolgul.formats import kface
@@ -109,15 +111,15 @@ def main() -> None:
             tree = work / "kface"
             draw_kface(tree, people=PEOPLE, selection=SELECTION, images_per_person=None)
         known = truth(tree)
-        extract(tree, work / "extracted", name="kface")
-        extract(without_annotations(tree, work / "bare"), work / "bare-extracted", name="kface")
+        extract(tree, work / "extracted", ExtractConfig(name="kface"))
+        extract(without_annotations(tree, work / "bare"), work / "bare-extracted", ExtractConfig(name="kface"))
         for title, dataset, anchor in (
             ("without anchors", "extracted", "none"),
             ("anchored, annotations known", "extracted", "rig"),
             ("anchored, no annotations", "bare-extracted", "rig"),
         ):
             out = work / f"{dataset}-{anchor}"
-            contents = align(work / dataset, out, anchor=anchor).contents
+            contents = align(work / dataset, out, AlignConfig(anchor=anchor)).contents
             total = contents["images"] + contents["rejected"]
             lost = {"lost %": round(100 * contents["rejected"] / total, 2)}
             print(json.dumps({"run": title, "images": total, "kept": contents["images"], **lost}))

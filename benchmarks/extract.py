@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from eolgul.errors import InputError
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import read_bin, write_bin, write_rec
 from eolgul.formats.mxnet_reader import mxnet_python
 from eolgul.formats.recordio import RecordReader, read_index

@@ -13,6 +13,7 @@ from support.evaluation import write_benchmark
 
 from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.step import evaluate
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.schema import FILE, SetLeakage, json_schema
@@ -40,7 +41,9 @@ def test_the_published_file_is_what_the_models_say() -> None:
 
 def test_evaluations_are_valid(evaluation: Path, tmp_path: Path, model: Path) -> None:
     VALIDATOR.validate(figures(evaluation))
-    alone = evaluate(model, None, [write_benchmark(tmp_path / "lfw")], tmp_path / "alone", resamples=20, threads=1)
+    alone = evaluate(
+        model, None, [write_benchmark(tmp_path / "lfw")], tmp_path / "alone", EvaluateConfig(resamples=20, threads=1)
+    )
     VALIDATOR.validate(figures(alone.path))
 
 
@@ -118,6 +121,6 @@ def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, mo
             [n // 4 for n in range(40)],
         )
         writer.describe(aligned="arcface-112-v1", name="leaky", identities_known=True, pairs=40, pairs_lost=0)
-    out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", resamples=20, threads=1)
+    out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", EvaluateConfig(resamples=20, threads=1))
     leaky = sets_in_training(out.path)["leaky"]
     assert leaky == SetLeakage(images=168, images_in_training=24, people_in_training=4)

@@ -12,7 +12,7 @@ from PIL import Image
 from support.datasets import make_dataset
 
 from eolgul.dataset import FaceDataset
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.recognizer import Recognizer, network_input

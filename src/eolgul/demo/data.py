@@ -11,9 +11,9 @@ from typing import Any
 from eolgul import storage
 from eolgul.demo.options import DemoOptions
 from eolgul.errors import InputError
+from eolgul.extract.config import source_name
 from eolgul.files import sha256_file
 from eolgul.formats.synthetic import mark_of
-from eolgul.steps import source_name
 
 Say = Callable[[str], None]
 

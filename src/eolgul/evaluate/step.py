@@ -23,6 +23,7 @@ from eolgul.evaluate.all_pairs import count_all_pairs, similarity_of
 from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibrate import AllPairScores, calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.embed import Progress, check_aligned, embed_rows, embedding_size
 from eolgul.evaluate.leakage import leakage
 from eolgul.evaluate.metrics import FMR_LEVELS, ScoredSet, set_figures, worst
@@ -32,7 +33,7 @@ from eolgul.evaluate.recognizers import open_model
 from eolgul.evaluate.report.plots import Curves
 from eolgul.evaluate.report.published import published
 from eolgul.evaluate.scores import write_scores
-from eolgul.evaluation.bootstrap import RESAMPLES, Subjects
+from eolgul.evaluation.bootstrap import Subjects
 from eolgul.evaluation.reader import HELD_OUT
 from eolgul.evaluation.schema import (
     METRICS_FORMAT,
@@ -62,66 +63,45 @@ def evaluate(
     dataset: Path | None,
     benchmarks: Sequence[Path],
     out: Path,
+    config: EvaluateConfig = EvaluateConfig(),
     *,
-    contract: str | None = None,
-    fmr: float = 1e-4,
-    threads: int = 2,
-    device: str = "cpu",
-    cache: Path | None = None,
-    without_anchored: bool = False,
-    seed: int = 0,
-    pictures: bool = True,
-    resamples: int = RESAMPLES,
-    language: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Artifact:
     """Measure `model` and write an Evaluation to `out`; an Evaluation from the same inputs and options is reused.
 
-    The `calibration` people of `dataset` give the threshold, its `test` people are the set "held-out". Without a
-    dataset only the benchmarks are measured, and there is no threshold: a benchmark never chooses one.
+    The calibration people of `dataset` give the threshold, its test people the set "held-out". Without a dataset only
+    the benchmarks are measured, and there is no threshold: a benchmark never chooses one.
 
     Args:
-        model: A ModelPackage, or an ONNX file with its `contract`.
-        dataset: An assembled FaceDataset.
-        benchmarks: Aligned datasets with pairs.
+        model: A ModelPackage, or an ONNX file with `config.contract` (`eolgul.evaluate.recognizers`).
+        dataset: An assembled FaceDataset, or None.
+        benchmarks: Aligned FaceDatasets with pairs.
         out: Where the Evaluation goes.
-        contract: Of an ONNX file (`eolgul.evaluate.recognizers`).
-        fmr: The false match rate that the threshold is calibrated for.
-        threads: Of ONNX Runtime.
-        device: "cpu" or "cuda".
-        cache: A folder that keeps embeddings by model and dataset.
-        without_anchored: Leave out held-out and calibration faces whose landmarks come from another image.
-        seed: Decides the pairs and the bootstrap.
-        pictures: Put thumbnails of the worst pairs into the report.
-        resamples: Of the bootstrap.
-        language: The language in which the report opens: en, ko or auto (the browser's).
-        progress: Receives a sentence now and then.
+        config: The options.
+        progress: Called with a sentence about what is done next.
 
     Raises:
-        InputError: Test or calibration people are also in training, an input is malformed, or the model gives all images
-            one embedding.
+        InputError: When test or calibration people are also in training, when an input is not what it should be, or
+            when the model gives all images one embedding.
     """
-    from eolgul.evaluate.report.page import LANGUAGES, render  # jinja2
+    from eolgul.evaluate.report.page import render  # needs jinja2, which reading metrics does not
 
-    if language not in LANGUAGES:
-        raise InputError(f"language is {language!r}; expected one of {', '.join(LANGUAGES)}")
     say: Progress = progress or (lambda _: None)
-    tested = open_model(model, contract)
+    tested = open_model(model, config.contract)
     people = None if dataset is None else FaceDataset(dataset)
     others = [FaceDataset(path) for path in benchmarks]
     measured_on = [*([] if people is None else [people]), *others]
     if not measured_on:
         raise InputError("neither a dataset nor a benchmark is given: there is nothing to measure on")
     inputs = [tested.reference, *(item.artifact.reference for item in measured_on)]
-    recipe: dict[str, Any] = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
-    recipe |= {"without_anchored": True} if without_anchored else {}
-    recipe |= {"language": language} if language != "auto" else {}
+    recipe = config.to_recipe()
+    seed, resamples, without_anchored = config.seed, config.resamples, config.without_anchored
     done = reuse(out, "Evaluation", step="evaluate", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
         return done
     names = _names(others)
-    recognizer = tested.recognizer(threads=threads, device=device)
+    recognizer = tested.recognizer(threads=config.threads, device=config.device)
     # What would fail after hours of embedding fails now.
     for data in measured_on:
         check_aligned(data, recognizer.contract)
@@ -130,7 +110,7 @@ def evaluate(
 
     def embedder(data: FaceDataset) -> Embed:
         return cached(
-            cache,
+            Path(config.cache) if config.cache else None,
             tested.digest,
             data.artifact.digest,
             lambda rows: embed_rows(data, rows, recognizer, progress=progress),
@@ -140,7 +120,7 @@ def evaluate(
         check_disjoint(people)
         embed = embedder(people)
         say("calibrating the threshold")
-        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), fmr, seed, resamples)
+        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), config.fmr, seed, resamples)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
         sets.append(_held_out(people, embed, calibration.threshold, seed, without_anchored))
     for name, other, compared in zip(names, others, pairs, strict=True):
@@ -174,8 +154,8 @@ def evaluate(
         published=published([item.name for item in sets if not item.synthetic]),
     )
     say("writing the report")
-    thumbnails = _thumbnails(shown, image_ids, metrics.worst) if pictures else {}
-    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails, language)
+    thumbnails = _thumbnails(shown, image_ids, metrics.worst) if config.pictures else {}
+    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails, config.language)
     with writing(out) as folder:
         (folder / "metrics.json").write_bytes(canonical_json(metrics.to_json()))
         if calibration is not None:

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError, Reason
 from eolgul.faces.mtcnn import Faces
+from eolgul.model.package import POLICIES
 
-POLICIES = ("largest", "center", "annotated", "single")
 # Shares of the annotated points' extent: a detector is off by a few hundredths, a neighbouring face by one or more.
 _FITS = 0.4
 

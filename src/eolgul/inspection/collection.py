@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract import Options, sources, trees
+from eolgul.extract import sources, trees
+from eolgul.extract.config import ExtractConfig
 from eolgul.formats import carrays, insightface, kface
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
@@ -191,7 +192,7 @@ def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def from_files(source: Path, kind: str) -> Collection:
     """The image files of a tree or of a `.lst`, as extraction selects them; this reads names and sizes only."""
-    plan = _PLANS[kind](source, Options())
+    plan = _PLANS[kind](source, ExtractConfig())
     entries = [entry for task in plan.tasks if isinstance(task, sources.FilesTask) for entry in task.entries]
     root = source.parent if kind == "lst" else source
     good = [entry for entry in entries if entry.rejection is None]

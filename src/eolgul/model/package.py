@@ -18,6 +18,7 @@ from eolgul.model.calibration import Calibration
 
 FLIPS = ("sum", "none")
 TEMPLATE_NAME = "arcface-112-v1"  # the alignment whose points are in eolgul.faces.template
+POLICIES = ("largest", "center", "annotated", "single")  # which face of several counts
 
 
 @dataclass(frozen=True, slots=True)
