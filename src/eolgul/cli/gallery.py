@@ -16,9 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="The people enrolled in the service
 @app.command("new-key")
 def new_key(
     file: Annotated[Path, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")],
-    key_id: Annotated[str | None, typer.Option("--id", help="What it is called (default: a random name).")] = None,
+    key_id: Annotated[str | None, typer.Option("--id", help="Name of the key. Default: a random one.")] = None,
 ) -> None:
-    """Put a new encryption key first in the file, which is made if need be. Then restart the service and `reseal`."""
+    """Add a new encryption key at the top of the file, which is created if missing. Then restart the service and `reseal`."""
     with extra("serve"):
         from eolgul.serving.keyring import add_key
 
@@ -36,7 +36,7 @@ def reseal(
         list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all that have an API key).")
     ] = None,
 ) -> None:
-    """Seal all that older encryption keys sealed again with the first one. Once `resealed` is 0, older keys may go.
+    """Encrypt again, with the first key, what older keys encrypted. Once `resealed` is 0, the older keys can be removed.
 
     User, password and authorities of Redis, and the file of API keys, are the service's settings (EOLGUL_REDIS_…,
     EOLGUL_API_KEYS_FILE). The embeddings stay what they are: another model needs the photos, which nobody keeps.
@@ -65,9 +65,10 @@ def outdated(
         typer.Option(help="A file that holds an API key with the scope `gallery` (or EOLGUL_API_KEY holds it)."),
     ] = None,
 ) -> None:
-    """Who has no template of the served model and is not found until enrolled again: a line each, then one with the counts.
+    """List the people who must be enrolled again, one JSON line per person, and then the counts.
 
-    After a swap of models the old templates cannot be compared, and no photo is kept from which to make new ones.
+    They have no template of the served model: templates of another model cannot be compared, and no photo is kept to
+    make new ones from.
     """
     from eolgul.cli.verify import read_key
     from eolgul.client import Client

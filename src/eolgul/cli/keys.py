@@ -18,13 +18,15 @@ KeysFile = Annotated[Path, typer.Option("--file", envvar="EOLGUL_API_KEYS_FILE",
 @app.command("new")
 def key_new(
     file: KeysFile,
-    tenant: Annotated[str, typer.Option(help="Whose key it is: galleries and caches are a tenant's own.")],
+    tenant: Annotated[str, typer.Option(help="Owner of the key. Each tenant has its own gallery and cache.")],
     scope: Annotated[list[str], typer.Option(help="verify, detect, embed, identify, enroll or gallery (repeatable).")],
-    days: Annotated[float | None, typer.Option(help="It ends after so many days (default: never).", min=0)] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="Its own rate limit.", min=1)] = None,
-    note: Annotated[str, typer.Option(help="For whoever reads the file.")] = "",
+    days: Annotated[float | None, typer.Option(help="Days until the key expires. Default: never.", min=0)] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="Rate limit of this key. Default: the service's.", min=1)
+    ] = None,
+    note: Annotated[str, typer.Option(help="A note that is kept in the file.")] = "",
 ) -> None:
-    """Make an API key. It is printed once and kept nowhere; the file holds its hash."""
+    """Make an API key. It is printed once and not stored; the file holds its hash."""
     from datetime import UTC, datetime, timedelta
 
     with extra("serve"):
@@ -39,7 +41,7 @@ def key_new(
 
 @app.command("list")
 def key_list(file: KeysFile) -> None:
-    """The keys of the file, without their hashes."""
+    """List the keys of the file, without their hashes."""
     with extra("serve"):
         from eolgul.serving.access.keys import read_keys
 
@@ -49,7 +51,7 @@ def key_list(file: KeysFile) -> None:
 
 @app.command("revoke")
 def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeysFile) -> None:
-    """Take a key out of the file; running services stop taking it within seconds."""
+    """Remove a key from the file; running services refuse it within seconds."""
     with extra("serve"):
         from eolgul.serving.access.keys import revoke_key
 
@@ -59,7 +61,9 @@ def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeysF
 
 @signing_app.command("new")
 def signing_key_new(
-    file: Annotated[Path, typer.Argument(help="The private key goes here (0600), the public one into FILE.pub.")],
+    file: Annotated[
+        Path, typer.Argument(help="Where the private key goes (mode 0600); the public key goes to FILE.pub.")
+    ],
 ) -> None:
     """Make an Ed25519 key: `promote --signing-key FILE` signs, serving trusts what EOLGUL_TRUSTED_KEYS_FILE lists."""
     from eolgul.registry.signing import SigningKey, public_file
