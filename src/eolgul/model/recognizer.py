@@ -12,6 +12,31 @@ from numpy.typing import NDArray
 from eolgul.errors import InputError
 from eolgul.model.package import EmbeddingContract, ModelPackage
 
+PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
+
+
+def execution_providers(device: str, setting: str = "device") -> tuple[str, ...]:
+    """ONNX Runtime's execution providers for a device, with the CPU as the fallback of operators.
+
+    Args:
+        device: "cpu" or "cuda".
+        setting: The name of the setting or option, for the message of an error.
+
+    Raises:
+        InputError: The device is unknown, or this ONNX Runtime lacks its provider. It would otherwise run on the CPU and
+            only log a warning.
+    """
+    if device not in PROVIDERS:
+        raise InputError(f"{setting}={device}: expected {' or '.join(PROVIDERS)}")
+    if device != "cpu":
+        import onnxruntime
+
+        if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
+            raise InputError(
+                f"{setting}={device}: this ONNX Runtime has no {PROVIDERS[device][0]}; install onnxruntime-gpu instead"
+            )
+    return PROVIDERS[device]
+
 
 def onnx_session(path: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
     """Load an ONNX file with a fixed number of threads (the default takes every core that the container sees).
