@@ -172,7 +172,11 @@ def cameras(rows: Sequence[Condition]) -> str:
     for yaw, pitch, row in placed:
         x, y = yaws.index(yaw), pitches.index(pitch)
         axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=IMPOSTOR, alpha=0.06 + 0.6 * row.fnmr / worst))
-        ends = "" if row.interval is None else "–".join(f"{100 * end:.2g}" for end in row.interval)
+        ends = (
+            ""
+            if row.interval is None
+            else "–".join("100" if end >= 0.995 else f"{100 * end:.2g}" for end in row.interval)
+        )
         text = f"{100 * row.fnmr:.3g} %\n{ends}\nn {row.genuine}"
         size = min(8.0, 60 / len(yaws))
         axes.text(x, y, text, ha="center", va="center", fontsize=size, color=_INK)
