@@ -22,6 +22,7 @@ class KilledError(Exception):
     """Stands for a kill in the middle of the work."""
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_and_ends_the_same_with_any_number_of_workers(drawn: Path, tmp_path: Path) -> None:
     whole = align(drawn, tmp_path / "whole", workers=1, part_rows=7)
 

@@ -135,6 +135,7 @@ def test_options_that_a_kind_would_not_hear_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.process
 def test_mxnets_reader_gives_the_same_artifact(tmp_path: Path) -> None:
     try:
         mxnet_python()
