@@ -30,7 +30,7 @@ import torch
 from facenet_pytorch import MTCNN
 
 from eolgul.align.step import align
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset, build_dataset
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.networks import export_onnx
 from eolgul.images.decode import decode
@@ -167,13 +167,16 @@ def step_speed(images: list[np.ndarray], repeats: int = 8) -> None:
     """The whole step (decode, detect, cut, encode, write) on the wall clock, with one worker and with two."""
     with TemporaryDirectory() as folder:
         source = Path(folder) / "source"
-        with writing_dataset(source, step="benchmark", recipe={}, inputs=[], synthetic=False) as writer:
-            writer.describe(name="pictures", identities_known=False, aligned=None)
-            for number in range(repeats * len(images)):
-                picture = images[number % len(images)]
-                data = cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
-                size = (picture.shape[1], picture.shape[0])
-                writer.add(f"p/{number}", "p", data, extension="jpg", size=size, source="pictures")
+        with build_dataset(source, {"step": "benchmark"}) as build:
+            with build.shard(0, "pictures") as shard:
+                for number in range(repeats * len(images)):
+                    picture = images[number % len(images)]
+                    data = cv2.imencode(".jpg", picture[..., ::-1])[1].tobytes()
+                    size = (picture.shape[1], picture.shape[0])
+                    shard.add(f"p/{number}", "p", data, extension="jpg", size=size)
+            build.finish(range(1))
+            facts = {"name": "pictures", "identities_known": False, "aligned": None}
+            build.seal(step="benchmark", version=1, recipe={}, inputs=[], synthetic=False, facts=facts)
         count = len(FaceDataset(source))
         speed = {}
         for workers in (1, 2):

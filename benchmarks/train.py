@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset, build_dataset
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.backbones import build
 from eolgul.train.data import TrainingData, to_input
@@ -45,19 +45,23 @@ PEOPLE, CONTRACT = 40, EmbeddingContract()
 def draw(folder: Path, images: int) -> Path:
     """The same pictures as a FaceDataset and as folders of files."""
     rng = np.random.default_rng(0)
-    with writing_dataset(folder / "faces", step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
-        for number in range(images):
-            small = rng.integers(0, 256, (14, 14, 3), np.uint8)
-            face = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
-            face = np.clip(face + rng.normal(0, 6, face.shape), 0, 255).astype(np.uint8)
-            buffer = BytesIO()
-            Image.fromarray(face).save(buffer, "JPEG", quality=95)
-            person = f"p{number % PEOPLE:03}"
-            (folder / "files" / person).mkdir(parents=True, exist_ok=True)
-            (folder / "files" / person / f"{number}.jpg").write_bytes(buffer.getvalue())
-            writer.add(f"{person}/{number}", person, buffer.getvalue(), extension="jpg", size=(112, 112), source="noise",
-                       facts={"split": "train"})  # fmt: skip
-        writer.describe(name="assembled", identities_known=True, aligned="arcface-112-v1", detector=None, splits={})
+    with build_dataset(folder / "faces", {"step": "benchmark"}) as dataset:
+        with dataset.shard(0, "noise") as shard:
+            for number in range(images):
+                small = rng.integers(0, 256, (14, 14, 3), np.uint8)
+                face = cv2.resize(small, (112, 112), interpolation=cv2.INTER_CUBIC)
+                face = np.clip(face + rng.normal(0, 6, face.shape), 0, 255).astype(np.uint8)
+                buffer = BytesIO()
+                Image.fromarray(face).save(buffer, "JPEG", quality=95)
+                data, person = buffer.getvalue(), f"p{number % PEOPLE:03}"
+                (folder / "files" / person).mkdir(parents=True, exist_ok=True)
+                (folder / "files" / person / f"{number}.jpg").write_bytes(data)
+                facts = {"split": "train"}
+                shard.add(f"{person}/{number}", person, data, extension="jpg", size=(112, 112), facts=facts)
+        dataset.finish(range(1))
+        contents = {"name": "assembled", "identities_known": True, "aligned": "arcface-112-v1", "detector": None,
+                    "splits": {}}  # fmt: skip
+        dataset.seal(step="assemble", version=1, recipe={}, inputs=[], synthetic=True, facts=contents)
     return folder
 
 

@@ -16,6 +16,7 @@ from eolgul.errors import InputError
 def make(out: Path, files: dict[str, bytes] | None = None, kind: str = "FaceDataset", **changes: Any) -> Artifact:
     facts: dict[str, Any] = {
         "step": "test",
+        "version": 1,
         "recipe": {"a": 1},
         "inputs": [],
         "contents": {"images": 1},
@@ -46,6 +47,7 @@ def test_anything_else_gives_another(tmp_path: Path) -> None:
         {"contents": {"images": 2}},
         {"synthetic": True},
         {"step": "other"},
+        {"version": 2},
         {"kind": "Evaluation"},
     ]
     digests = [make(tmp_path / str(number), **way).digest for number, way in enumerate(ways)]
@@ -105,7 +107,7 @@ def test_what_an_artifact_does_not_list_is_not_lost(tmp_path: Path, name: str) -
         (out / name).symlink_to("nowhere")
     else:
         (out / name).write_bytes(b"precious")
-    with pytest.raises(InputError, match=rf"holds {name}, which is not of the artifact there"):
+    with pytest.raises(InputError, match=rf"holds {name}, which does not belong to the artifact there"):
         make(out, {"new": b"2"})
     assert (out / name).is_symlink() or (out / name).read_bytes() == b"precious"
     assert open_artifact(out, check="sha256")
@@ -159,7 +161,7 @@ def test_kinds(tmp_path: Path) -> None:
     (tmp_path / "out" / "evaluation.json").rename(tmp_path / "out" / "dataset.json")
     with pytest.raises(InputError, match=r"dataset\.json: not a format 1 FaceDataset card"):
         open_artifact(tmp_path / "out")
-    with pytest.raises(InputError, match="no eolgul artifact"):
+    with pytest.raises(InputError, match="not an eolgul artifact"):
         open_artifact(tmp_path)
     with pytest.raises(InputError, match="no such artifact directory"):
         open_artifact(tmp_path / "none")
@@ -206,13 +208,20 @@ def test_a_card_may_not_point_outside(tmp_path: Path) -> None:
 
 
 def test_reuse_asks_for_everything_to_be_equal(tmp_path: Path) -> None:
-    wanted: dict[str, Any] = {"step": "test", "recipe": {"a": 1}, "inputs": []}
+    wanted: dict[str, Any] = {"step": "test", "version": 1, "recipe": {"a": 1}, "inputs": []}
     out = tmp_path / "out"
     assert reuse(out, "FaceDataset", **wanted) is None
     digest = make(out).digest
     found = reuse(out, "FaceDataset", **wanted)
     assert found is not None and found.digest == digest
-    for change in ({"step": "x"}, {"recipe": {"a": 2}}, {"recipe": {"a": 1, "b": None}}, {"inputs": [{"digest": "0"}]}):
+    changes: list[dict[str, Any]] = [
+        {"step": "x"},
+        {"version": 2},
+        {"recipe": {"a": 2}},
+        {"recipe": {"a": 1, "b": None}},
+        {"inputs": [{"digest": "0"}]},
+    ]
+    for change in changes:
         assert reuse(out, "FaceDataset", **(wanted | change)) is None
     (out / "a").unlink()
     assert reuse(out, "FaceDataset", **wanted) is None

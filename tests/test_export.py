@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from support.datasets import make_dataset
 
 from eolgul import steps, storage
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.export import export
 from eolgul.extract import extract
@@ -45,7 +46,7 @@ def make(
     synthetic: bool = False,
 ) -> Path:
     """A FaceDataset of (image id, identity, encoded image)."""
-    with writing_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
+    with make_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
         for row, (image_id, identity, data) in enumerate(images):
             facts = {"split": splits[row] if splits else None, "landmarks": [float(n) for n in range(10)]}
             writer.add(image_id, identity, data, extension="jpg", size=(size, size), source="src", facts=facts)
@@ -250,7 +251,7 @@ def test_twice_is_the_same_and_the_mark_of_drawn_people_stays(to: str, tmp_path:
 
 
 def test_what_the_formats_cannot_say(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with writing_dataset(tmp_path / "mixed", step="t", recipe={}, inputs=[], synthetic=False) as writer:
+    with make_dataset(tmp_path / "mixed", step="t", recipe={}, inputs=[], synthetic=False) as writer:
         for n in (1, 2):
             writer.add(f"a/{n}", "a", picture(n, size=8 * n), extension="jpg", size=(8 * n, 8 * n), source="s")
     with pytest.raises(InputError, match="from 8x8 to 16x16"):
@@ -269,7 +270,7 @@ def test_what_the_formats_cannot_say(people: Path, tmp_path: Path, monkeypatch: 
 def test_names_that_lead_elsewhere_are_refused(image_id: str, tmp_path: Path) -> None:
     made = make(tmp_path / "d", [(image_id, image_id.split("/", maxsplit=1)[0], picture(1))])
     for to in ("folders", "webdataset", "rec"):
-        with pytest.raises(InputError, match="no name that a file can have"):
+        with pytest.raises(InputError, match="cannot be the name of a file"):
             export(made, tmp_path / "deep/out", to=to)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "deep"] and not any((tmp_path / "deep").iterdir())
 
@@ -280,7 +281,7 @@ def test_nothing_else_is_lost(people: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("keep")
     benchmark = make(tmp_path / "b", PEOPLE, [(0, 5, True, 0)])
     for out, to in (("mine", "rec"), ("mine", "bin"), ("file", "bin"), ("file", "folders"), ("people", "rec")):
-        with pytest.raises(InputError, match=r"not made by export|is a file|is a folder|lies in the dataset"):
+        with pytest.raises(InputError, match=r"is not an export|is a file|is a folder|lies in the dataset"):
             export(people if out == "people" else benchmark, tmp_path / out, to=to)
     with pytest.raises(InputError, match="lies in the dataset"):
         export(people, people / "out", to="rec")

@@ -15,6 +15,7 @@ from eolgul.artifact import open_artifact
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.model.package import DetectorSettings
+from eolgul.storage.s3 import minio_client
 
 
 def picture(seed: int) -> bytes:
@@ -86,7 +87,7 @@ def test_what_is_gone_from_beside_a_source_is_not_used(s3: str, raw: Path, name:
     assert (root / others[-1]).is_file()
     bucket, _, key = place.removeprefix("s3://").partition("/")
     for other in others:
-        storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/{other}")
+        minio_client().remove_object(bucket_name=bucket, object_name=f"{key}/{other}")
     assert steps._raw(f"{place}/{name}") == local and local.is_file()
     assert not any((root / other).exists() for other in others)
     if name == "lfw.bin":

@@ -18,6 +18,7 @@ import pytest
 from eolgul import storage
 from eolgul.artifact import open_artifact, reuse, seal, writing
 from eolgul.errors import InputError
+from eolgul.storage.s3 import connect, minio_client, settings, split
 
 _numbers = itertools.count()
 
@@ -56,13 +57,13 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
 def artifact(out: Path, data: bytes = b"pixels", names: tuple[str, ...] = ("shards/0.tar", "shards/1.tar")) -> Path:
     with writing(out) as folder:
         fill(folder, dict.fromkeys(names, data))
-        seal(folder, "FaceDataset", step="test", recipe={}, inputs=[], contents={}, synthetic=False)
+        seal(folder, "FaceDataset", step="test", version=1, recipe={}, inputs=[], contents={}, synthetic=False)
     return out
 
 
 def names(uri: str) -> list[str]:
-    bucket, key = storage._split(uri)
-    with storage._telling(uri) as client:
+    bucket, key = split(uri)
+    with connect(uri) as client:
         return sorted(
             item.object_name.removeprefix(f"{key}/")
             for item in client.list_objects(bucket_name=bucket, prefix=f"{key}/", recursive=True)
@@ -126,7 +127,7 @@ def watch(
     monkeypatch: pytest.MonkeyPatch, method: str, fail: Callable[[dict[str, Any]], bool] = lambda _: False
 ) -> list[Any]:
     """Note the calls of a method of the SDK's client, and let those fail that `fail` names."""
-    client = storage._client()
+    client = minio_client()
     original, calls = getattr(client, method), []
 
     def call(**words: Any) -> Any:
@@ -188,7 +189,9 @@ def test_what_is_not_the_artifacts_is_never_removed(place: str, tmp_path: Path, 
         storage.publish(artifact(tmp_path / "one"), place)
     storage.publish(fill(tmp_path / "raw", {"x/photo": b"precious"}), f"{place}/raw")
     before = names(place)
-    with pytest.raises(InputError, match=rf"^{place}: holds \S+/raw/x/photo, which is not of an artifact there"):
+    with pytest.raises(
+        InputError, match=rf"^{place}: holds \S+/raw/x/photo, which does not belong to an artifact there"
+    ):
         storage.publish(artifact(tmp_path / "new", names=("other",)), place)
     with pytest.raises(InputError, match="raw/x/photo"), storage.destination(place) as out:
         artifact(out, b"new")
@@ -214,15 +217,15 @@ def test_an_upload_that_was_cut_off_may_be_followed_by_any_other(
 def test_a_damaged_artifact_is_made_whole_again(place: str, tmp_path: Path, damage: str) -> None:
     def step() -> None:
         with storage.destination(place) as out:
-            if reuse(out, "FaceDataset", step="test", recipe={}, inputs=[]) is None:
+            if reuse(out, "FaceDataset", step="test", version=1, recipe={}, inputs=[]) is None:
                 artifact(out)
 
     step()
     if damage == "short":
         storage.write_bytes(f"{place}/shards/1.tar", b"p")
     else:
-        bucket, key = storage._split(place)
-        storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/shards/1.tar")
+        bucket, key = split(place)
+        minio_client().remove_object(bucket_name=bucket, object_name=f"{key}/shards/1.tar")
     step()
     assert storage.read_bytes(f"{place}/shards/1.tar") == b"pixels"
     assert open_artifact(storage.fetch(place), check="sha256")
@@ -231,8 +234,8 @@ def test_a_damaged_artifact_is_made_whole_again(place: str, tmp_path: Path, dama
 def test_an_old_copy_in_the_cache_is_in_nobodys_way(place: str, tmp_path: Path) -> None:
     storage.publish(fill(tmp_path / "raw", {"x": b"1"}), place)
     storage.fetch(place)
-    bucket, key = storage._split(place)
-    storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/x")
+    bucket, key = split(place)
+    minio_client().remove_object(bucket_name=bucket, object_name=f"{key}/x")
     with storage.destination(place) as out:
         artifact(out)
     assert names(place) == ["dataset.json", "shards/0.tar", "shards/1.tar"]
@@ -241,8 +244,8 @@ def test_an_old_copy_in_the_cache_is_in_nobodys_way(place: str, tmp_path: Path) 
 def test_a_copy_of_one_object_is_in_nobodys_way(place: str) -> None:
     storage.write_bytes(f"{place}/x", b"1")
     storage.fetch(f"{place}/x")
-    bucket, key = storage._split(place)
-    storage._client().remove_object(bucket_name=bucket, object_name=f"{key}/x")
+    bucket, key = split(place)
+    minio_client().remove_object(bucket_name=bucket, object_name=f"{key}/x")
     with storage.destination(f"{place}/x") as out:
         artifact(out)
     assert open_artifact(storage.fetch(f"{place}/x"))
@@ -254,7 +257,7 @@ def test_an_input_is_no_destination(place: str, tmp_path: Path) -> None:
         (tmp_path / "x" / "photos", tmp_path),
         (f"{place}/x", f"{place}/x/"),
         (f"{place}/x/train.rec", place),
-        (f"{place}/x", f"s3://{storage._split(place)[0]}"),
+        (f"{place}/x", f"s3://{split(place)[0]}"),
     ):
         with pytest.raises(InputError, match="holds the input"), storage.destination(out, [item]):
             raise AssertionError
@@ -281,7 +284,7 @@ def test_a_destination_is_made_once(place: str, monkeypatch: pytest.MonkeyPatch)
 
     def step(data: bytes) -> None:
         with storage.destination(place) as out:
-            if reuse(out, "FaceDataset", step="test", recipe={"data": data.hex()}, inputs=[]) is None:
+            if reuse(out, "FaceDataset", step="test", version=1, recipe={"data": data.hex()}, inputs=[]) is None:
                 made.append(data)
                 with writing(out) as folder:
                     (folder / "x").write_bytes(data)
@@ -289,6 +292,7 @@ def test_a_destination_is_made_once(place: str, monkeypatch: pytest.MonkeyPatch)
                         folder,
                         "FaceDataset",
                         step="test",
+                        version=1,
                         recipe={"data": data.hex()},
                         inputs=[],
                         contents={},
@@ -508,7 +512,7 @@ class _Cable:
 def test_a_bad_cable_delays_an_upload_and_no_more(place: str, tmp_path: Path, elsewhere: Callable[..., None]) -> None:
     """Shards large enough to go up in parts, every third connection cut within one."""
     made = artifact(tmp_path / "new", os.urandom(11 << 20), ("shards/0.tar", "shards/1.tar"))
-    host, _, port = storage._settings().endpoint.rpartition(":")
+    host, _, port = settings().endpoint.rpartition(":")
     cable = _Cable((host, int(port)), every=3)
     elsewhere(endpoint=f"127.0.0.1:{cable.port}")
     storage.publish(made, place)

@@ -1,7 +1,7 @@
-"""What every artifact has in common: a directory that appears whole or not at all, and a card that says what it is.
+"""What all artifacts have in common: a folder that appears whole or not at all, and a card that describes it.
 
 The card is deterministic (no clock, no machine path): the same inputs and recipe give the same card, byte for byte, so
-the card's sha256 is the artifact's digest. It lists every other file of the directory with its size and sha256.
+the card's SHA-256 is the artifact's digest. It lists every other file of the folder with its size and SHA-256.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eolgul import __version__
 from eolgul.errors import InputError
 from eolgul.files import atomic_folder, sha256_bytes, sha256_file
 
@@ -23,7 +22,7 @@ CARDS = {"FaceDataset": "dataset.json", "ModelPackage": "manifest.json", "Evalua
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A whole artifact on the local disk. `digest` is the sha256 (hex) of its card file."""
+    """A whole artifact on the local disk. `digest` is the SHA-256 (hex) of its card file."""
 
     path: Path
     kind: str
@@ -32,6 +31,7 @@ class Artifact:
 
     @property
     def contents(self) -> dict[str, Any]:
+        """What the card states about the contents (JSON values; each kind of artifact has its own keys)."""
         contents: dict[str, Any] = self.card["contents"]
         return contents
 
@@ -47,11 +47,12 @@ class Artifact:
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and a newline at the end: the same value is always the same bytes. NaN is refused."""
+    """JSON with sorted keys and a final newline: the same value is always the same bytes. NaN raises ValueError."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """The SHA-256 (hex) of a recipe's canonical JSON."""
     return sha256_bytes(canonical_json(dict(recipe)))
 
 
@@ -71,7 +72,11 @@ def writing(out: Path) -> Iterator[Path]:
 
 
 def check_replaceable(out: Path) -> None:
-    """InputError unless nothing but an artifact, whole or damaged, would be lost with what lies at `out`."""
+    """Check that replacing `out` loses nothing but an artifact, whole or damaged.
+
+    Raises:
+        InputError: when `out` is a file, or a folder with other things in it.
+    """
     if not out.exists():
         return
     if not out.is_dir():
@@ -83,15 +88,17 @@ def check_replaceable(out: Path) -> None:
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
         if name not in listed and (path.is_symlink() or not path.is_dir()):
-            raise InputError(f"{out}: holds {name}, which is not of the artifact there and would be lost; move it away")
+            raise InputError(
+                f"{out}: holds {name}, which does not belong to the artifact there and would be lost; move it away"
+            )
 
 
-def _a(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"an {kind}" if kind[0] in "AEIO" else f"a {kind}"
 
 
 def listed_files(card: bytes) -> set[str]:
-    """The names that a card lists, none when it cannot be read as one."""
+    """The names of the files that a card lists; empty when the bytes are not a card."""
     try:
         return set(json.loads(card)["files"])
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -113,21 +120,31 @@ def seal(
     kind: str,
     *,
     step: str,
+    version: int,
     recipe: Mapping[str, Any],
     inputs: Sequence[Mapping[str, str]],
     contents: Mapping[str, Any],
     synthetic: bool,
     known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Artifact:
-    """Write the card of a finished directory (the last file written into it) and return the artifact.
+    """Write the card of a finished folder (the last file written into it) and return the artifact.
 
-    `known` holds sizes and sha256s of files that were hashed while they were written.
+    Args:
+        folder: the artifact's files.
+        kind: a key of `CARDS`.
+        step: the name of the step that made it.
+        version: the step's version, a number that is raised when the same inputs and recipe give other results.
+        recipe: the options that the result depends on (JSON values).
+        inputs: references to the artifacts it was made from.
+        contents: facts about the contents (JSON values).
+        synthetic: whether any image behind it was drawn.
+        known: sizes and SHA-256s of files that were hashed while they were written, as `list_files` gives them.
     """
     card = {
         "kind": kind,
         "format": FORMAT,
         "step": step,
-        "eolgul": __version__,
+        "version": version,
         "recipe": dict(recipe),
         "inputs": [dict(reference) for reference in inputs],
         "contents": dict(contents),
@@ -142,17 +159,22 @@ def seal(
 def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -> Artifact:
     """Read an artifact's card and check its files.
 
-    `check` is "size" (every file is there and as long as the card says) or "sha256" (and has the same bytes).
-    Raises InputError, naming the file, when the directory is no artifact, of another kind, or not as its card says.
+    Args:
+        path: the artifact's folder.
+        kind: the kind that is expected; None for any.
+        check: "size" (every file is there and as long as the card says) or "sha256" (and has the same bytes).
+
+    Raises:
+        InputError: naming the file, when the folder is not an artifact, is of another kind, or differs from its card.
     """
     if not path.is_dir():
         raise InputError(f"{path}: no such artifact directory")
     kinds = [name for name, card in CARDS.items() if (path / card).is_file()]
     if not kinds:
-        raise InputError(f"{path}: holds none of {', '.join(CARDS.values())}, so it is no eolgul artifact")
+        raise InputError(f"{path}: not an eolgul artifact (none of {', '.join(CARDS.values())} found)")
     found = kinds[0]
     if kind is not None and found != kind:
-        raise InputError(f"{path}: is {_a(found)}, expected {_a(kind)}")
+        raise InputError(f"{path}: is {_with_article(found)}, expected {_with_article(kind)}")
     card_path = path / CARDS[found]
     data = card_path.read_bytes()
     try:
@@ -178,15 +200,15 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
 
 
 def reuse(
-    out: Path, kind: str, *, step: str, recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, str]]
+    out: Path, kind: str, *, step: str, version: int, recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, str]]
 ) -> Artifact | None:
-    """The artifact already at `out` if it is whole and was made by this step from these inputs with this recipe."""
+    """The artifact at `out` if it is whole and this version of this step made it from these inputs with this recipe."""
     if not (out / CARDS[kind]).is_file():
         return None
     try:
         artifact = open_artifact(out, kind)
     except InputError:
         return None
-    wanted = {"step": step, "eolgul": __version__, "recipe": dict(recipe), "inputs": [dict(item) for item in inputs]}
+    wanted = {"step": step, "version": version, "recipe": dict(recipe), "inputs": [dict(item) for item in inputs]}
     made = {key: artifact.card.get(key) for key in wanted}
     return artifact if canonical_json(made) == canonical_json(wanted) else None

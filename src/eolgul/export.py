@@ -1,8 +1,8 @@
-"""Out again: a FaceDataset as an InsightFace `.rec` or `.bin`, as folders, or as webdataset shards, the images' bytes kept.
+"""Export a FaceDataset as an InsightFace `.rec` or `.bin`, as folders, or as webdataset shards; images keep their bytes.
 
-An export is no artifact: it lies in other people's format, with a card beside it (`export.json`, or `<file>.export.json`)
-that says of which dataset it was made and what its files are, and the mark that `extract` looks for when the people in it
-were drawn. It is written under a temporary name and gets its own when it is whole.
+An export is not an artifact, because its format is another project's. A card beside it (`export.json`, or
+`<file>.export.json`) names the dataset it was made from and lists its files; an export of drawn people also has the mark
+that `extract` looks for. It appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul import __version__
 from eolgul.artifact import canonical_json, list_files
 from eolgul.dataset import SHARD_BYTES, FaceDataset
 from eolgul.dataset.shard import Shard
@@ -27,6 +26,7 @@ from eolgul.files import atomic_file, atomic_folder, refuse_disk, sha256_file, w
 from eolgul.formats import insightface, lfw
 from eolgul.formats.lst import Row, write_lst
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 KINDS = ("rec", "folders", "bin", "webdataset")
 CARD = "export.json"
 SUMS = "SHA256SUMS"
@@ -38,7 +38,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """What is exported: manifest rows in the order they go out, and the manifest's columns."""
+    """The images to export: rows of the manifest in the order of the export, and columns of the whole manifest."""
 
     dataset: FaceDataset
     rows: NDArray[np.int64]
@@ -47,14 +47,17 @@ class _Chosen:
     progress: Progress | None
 
     def images(self) -> Iterator[tuple[int, bytes]]:
-        """Every chosen row with its encoded image."""
+        """Yield every chosen row with its encoded image."""
         for row in self.rows.tolist():
             yield row, self.dataset.read(row)
             if self.progress:
                 self.progress(1)
 
     def pairs(self) -> list[tuple[int, int, bool, int]] | None:
-        """Left row, right row, same, fold of the pairs with both images chosen, ordered by fold; None for no benchmark."""
+        """The pairs with both images chosen, ordered by fold, as (left row, right row, same, fold).
+
+        None for a dataset that is not a benchmark.
+        """
         if not (self.dataset.path / "pairs.parquet").is_file():
             return None
         pairs, chosen = self.dataset.pairs(), np.zeros(len(self.dataset), np.bool_)
@@ -70,13 +73,22 @@ def export(
 ) -> dict[str, Any]:
     """Write a FaceDataset, or one split of it, to `out` in another format, and return the card.
 
-    rec: a folder with `train.rec`, `train.idx`, `property` and `train.lst`, sorted by label, labels counted from 0 anew;
-    `train.lst` keeps the names. folders: `<identity>/<image>.<extension>`, and a benchmark's pairs as `pairs.csv` (LFW's
-    `pairs.txt` cannot say arbitrary names; it is written too where it says just the same). bin: one file of a benchmark's
-    pairs in fold order. webdataset: `000000.tar` … with `<key>.<extension>`, `<key>.cls` and `<key>.json`.
+    An equal export that is there already is kept; another export is replaced.
 
-    An equal export that is there already is kept; another export is replaced. Raises InputError for a dataset that the
-    format cannot express, and for an `out` where anything else than an export would be lost.
+    Args:
+        dataset: the FaceDataset.
+        out: a folder, or a file for `bin`.
+        to: the format. "rec": a folder with `train.rec`, `train.idx`, `property` and `train.lst`, sorted by label, labels
+            counted from 0; `train.lst` keeps the names. "folders": `<identity>/<image>.<extension>`, with a benchmark's
+            pairs in `pairs.csv`, and in LFW's `pairs.txt` where that format can express them. "bin": one file with a
+            benchmark's pairs in the order of the folds. "webdataset": `000000.tar` … with `<key>.<extension>`,
+            `<key>.cls` and `<key>.json`.
+        split: export this split only.
+        progress: called with the number of images just written.
+
+    Raises:
+        InputError: for a dataset that the format cannot express, for an `out` where anything else than an export would be
+            lost, and when the disk refuses.
     """
     if to not in KINDS:
         raise InputError(f"to {to!r}: expected one of {', '.join(KINDS)}")
@@ -95,7 +107,7 @@ def export(
         "to": to,
         "split": split,
         "dataset": artifact.digest,
-        "eolgul": __version__,
+        "version": VERSION,
         "synthetic": artifact.synthetic,
     }
     out = out.absolute()
@@ -110,7 +122,7 @@ def export(
 
 
 def card_place(out: str, to: str) -> str:
-    """Where the card of an export to `out` (path or `s3://`) lies."""
+    """The place of the card of an export to `out` (a path or an `s3://` place)."""
     return f"{out.rstrip('/')}.{CARD}" if to == "bin" else f"{out.rstrip('/')}/{CARD}"
 
 
@@ -172,7 +184,7 @@ def _bin(chosen: _Chosen, file: Path) -> dict[str, Any]:
         if chosen.progress:
             chosen.progress(2)
     insightface.write_bin(file, images, [same for _, _, same, _ in pairs])
-    # A .bin has no folds: its readers cut it into ten equal ones, which lost pairs may have moved.
+    # A .bin has no folds: its readers divide it into ten equal ones, which differ from the dataset's when pairs were lost.
     kept = [fold for *_, fold in pairs] == [10 * place // len(pairs) for place in range(len(pairs))]
     return {"images": len(images), "identities": None, "pairs": len(pairs), "folds_kept": kept}
 
@@ -213,18 +225,18 @@ def _webdataset(chosen: _Chosen, folder: Path) -> dict[str, Any]:
 
 
 def _path(chosen: _Chosen, row: int, data: bytes) -> str:
-    """`<identity>/<image>.<extension>`: the image's id, whose first part is something else in some datasets (a .bin's)."""
+    """`<identity>/<image>.<extension>`, from the image's id, whose first part is not the identity in a `.bin`'s dataset."""
     identity, image_id = chosen.identities[row], chosen.ids[row]
     name = image_id if image_id.startswith(f"{identity}/") else f"{identity}/{image_id.replace('/', '_')}"
     extension = next((extension for magic, extension in _MAGICS if data.startswith(magic)), "bin")
     parts = PurePosixPath(name).parts
     if ".." in parts or len(parts) < 2 or name.startswith("/") or any(character in name for character in "\0\n\r\t\\"):
-        raise InputError(f"{chosen.dataset.path}: image {image_id!r} of {identity!r} has no name that a file can have")
+        raise InputError(f"{chosen.dataset.path}: image {image_id!r} of {identity!r} cannot be the name of a file")
     return f"{name}.{extension}"
 
 
 def _key(name: str) -> str:
-    """A webdataset key: what follows the first dot of a file's name is its extension there, so the name has none."""
+    """A webdataset key: the format takes everything after the first dot as the extension, so dots are escaped."""
     folder, _, file = name.rpartition("/")
     return f"{folder}/{file.replace('%', '%25').replace('.', '%2E')}"
 
@@ -237,7 +249,11 @@ def _write_pairs(file: Path, pairs: list[tuple[int, int, bool, int]], names: dic
 
 
 def _lfw_pairs(file: Path, pairs: list[tuple[int, int, bool, int]], paths: dict[int, str]) -> bool:
-    """Write LFW's `pairs.txt` if it says just what `pairs` say: names with numbers, equal folds, genuine pairs first."""
+    """Write LFW's `pairs.txt` if it can express `pairs`: names with numbers, equal folds, genuine pairs first.
+
+    Returns:
+        Whether it can; otherwise no file is left.
+    """
     wanted = [
         lfw.Pair(paths[left].rpartition(".")[0], paths[right].rpartition(".")[0], same, fold)
         for left, right, same, fold in pairs
@@ -272,7 +288,7 @@ def _write_folder(out: Path, head: dict[str, Any], write: Callable[[Path], dict[
 
 
 def _write_file(out: Path, head: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """One file, its card and its mark beside it: the mark first, so that drawn people are never taken for real ones."""
+    """Write one file, its card and its mark. The mark comes first, so that drawn people are never taken for real ones."""
     mark = out.with_name(f"{out.name}.{MARK}")
     try:
         with atomic_file(out) as file:
@@ -295,7 +311,7 @@ def _facts(path: Path) -> dict[str, Any]:
 
 
 def _card_at(out: Path, to: str) -> dict[str, Any] | None:
-    """The card of an export at `out`, None when there is none that can be read."""
+    """The card of the export at `out`; None when there is no readable one."""
     try:
         card = json.loads(Path(card_place(str(out), to)).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -305,13 +321,14 @@ def _card_at(out: Path, to: str) -> dict[str, Any] | None:
 
 
 def _check_replaceable(out: Path, to: str, card: dict[str, Any] | None) -> None:
-    """InputError unless nothing but an export would be lost with what lies at `out`."""
+    """Check that replacing `out` loses nothing but an export."""
     if not out.exists() and not out.is_symlink():
         return
     if out.is_dir() != (to != "bin"):
-        raise InputError(f"{out}: is a {'folder' if out.is_dir() else 'file'}; an export to {to} is the other")
+        kinds = ("folder", "file") if out.is_dir() else ("file", "folder")
+        raise InputError(f"{out}: is a {kinds[0]}, but an export to {to} writes a {kinds[1]}")
     if card is None and (to == "bin" or any(out.iterdir())):
-        raise InputError(f"{out}: is there already and was not made by export; choose another place")
+        raise InputError(f"{out}: exists and is not an export; choose another place")
     if card is None or to == "bin":
         return
     listed = {CARD, *card["files"]}
@@ -320,11 +337,13 @@ def _check_replaceable(out: Path, to: str, card: dict[str, Any] | None) -> None:
     for path in out.rglob("*"):
         name = path.relative_to(out).as_posix()
         if name not in listed and (path.is_symlink() or not path.is_dir()):
-            raise InputError(f"{out}: holds {name}, which is not of the export there and would be lost; move it away")
+            raise InputError(
+                f"{out}: holds {name}, which does not belong to the export there and would be lost; move it away"
+            )
 
 
 def _is_whole(out: Path, to: str, card: dict[str, Any]) -> bool:
-    """Whether the files that a card lists are there, as long as it says, and the images that its sums list."""
+    """Whether the files that the card lists are there with the lengths it states, and the images that `SHA256SUMS` lists."""
     folder = out.parent if to == "bin" else out
     try:
         if any((folder / name).stat().st_size != facts["size"] for name, facts in card["files"].items()):

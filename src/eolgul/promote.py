@@ -33,6 +33,7 @@ from eolgul.registry.store import (
     signature_uri,
 )
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", CARDS["Evaluation"])
 
 
@@ -161,6 +162,7 @@ def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> 
             folder,
             "ModelPackage",
             step="promote",
+            version=VERSION,
             recipe=card["recipe"],
             inputs=[package.artifact.reference, evaluation.reference],
             contents=package.artifact.contents,

@@ -79,7 +79,7 @@ def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
                 storage.publish(beside, f"{out}{beside.name.removeprefix(made.name)}")
             storage.publish(made, out)
             storage.write_bytes(card_place(out, to), text)
-    counts = {key: value for key, value in card.items() if key not in ("kind", "eolgul", "dataset", "files")}
+    counts = {key: value for key, value in card.items() if key not in ("kind", "version", "dataset", "files")}
     return {"artifact": out, "dataset": card["dataset"], **counts, "seconds": round(time.monotonic() - started, 3)}
 
 

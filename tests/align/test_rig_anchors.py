@@ -31,15 +31,15 @@ def test_the_nearest_conditions_serve_and_annotations_come_first() -> None:
     points = np.arange(10.0).reshape(5, 2)
     anchors = Anchors()
     assert anchors.landmarks(place()) is None
-    anchors.detected(place("S004", "E02"), points)
-    anchors.detected(place("S001", "E02"), points + 10)
+    anchors.add_detected(place("S004", "E02"), points)
+    anchors.add_detected(place("S001", "E02"), points + 10)
     for far in (20, 21, 90):  # the median is not moved by one that is far off
-        anchors.detected(place("S001", "E01"), points + far)
+        anchors.add_detected(place("S001", "E01"), points + far)
     assert anchors.landmarks(place("S001", "E01"))[0, 0] == 21  # type: ignore[index]
     assert anchors.landmarks(place("S004", "E01"))[0, 0] == 0  # type: ignore[index]
     assert anchors.landmarks(place("S001", "E03"))[0, 0] in (20.5, 21, 15.5)  # type: ignore[index]
     assert anchors.landmarks(place(camera="C8")) is None
-    anchors.annotated(place("S002", "E03"), points + 50)
+    anchors.add_annotated(place("S002", "E03"), points + 50)
     assert anchors.landmarks(place("S001", "E01"))[0, 0] == 50  # type: ignore[index]
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.datasets import make_dataset
 
 from eolgul import steps
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import decode
 from eolgul.model.package import DetectorSettings
@@ -88,7 +89,7 @@ def awkward(face: Image.Image) -> dict[str, bytes]:
 def test_awkward_pictures_are_faces_or_reasons(kface_tree: Path, tmp_path: Path) -> None:
     face = Image.fromarray(decode(sorted(kface_tree.rglob("S001/L1/E01/C7.jpg"))[0].read_bytes())[0])
     pictures = awkward(face)
-    with writing_dataset(tmp_path / "in", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(tmp_path / "in", step="test", recipe={}, inputs=[], synthetic=True) as writer:
         writer.describe(name="odd", identities_known=True, aligned=None)
         for name, data in pictures.items():
             writer.add(f"p/{name}", "p", data, extension="png", size=(1, 1), source="odd")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +14,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.datasets import make_dataset
 
 from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, split_identities
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
 
@@ -38,7 +42,7 @@ def source(
     **facts: Any,
 ) -> Path:
     """An aligned FaceDataset named as its folder; `extra` gives people one more image."""
-    with writing_dataset(out, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
+    with make_dataset(out, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
         for person in range(people):
             name = f"p{person:02}"
             for image in range(images):
@@ -242,3 +246,72 @@ def test_the_audit_refuses_one_person_in_two_splits() -> None:
     audit_splits({"train": {"a", "b"}, "test": {"c"}, "validation": set()})
     with pytest.raises(InputError, match="identity b is in both test and train"):
         audit_splits({"train": {"a", "b"}, "test": {"b", "c"}})
+
+
+SHARD = 1 << 16
+
+
+def big_sources(folder: Path) -> list[Path]:
+    """Two sources of about 40 assembled shards."""
+    found = []
+    for number, name in enumerate(("one", "two")):
+        with make_dataset(folder / name, step="test", recipe={}, inputs=[], synthetic=False, shard_bytes=SHARD) as made:
+            for image in range(240):
+                person = f"p{image // 8:02}"
+                data = encode_png(np.random.default_rng((number, image)).integers(0, 255, (40, 40, 3), np.uint8))
+                made.add(f"{person}/{image}", person, data, extension="png", size=(40, 40), source=name)
+                if image % 50 == 7:
+                    made.reject(f"{person}/x{image}", source=name, identity=person, reason="no_face", detail="no face")
+            made.describe(name=name, aligned=ALIGNED)
+        found.append(folder / name)
+    return found
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
+    """Killed without warning, twice: what is finished is not written again, and the result is an unkilled run's."""
+    sources = big_sources(tmp_path / "in")
+    whole = assemble(sources, tmp_path / "whole", shard_bytes=SHARD).path
+    out = tmp_path / "run" / "out"
+    code = (
+        "import sys, time; from pathlib import Path; from eolgul.assemble.step import assemble\n"
+        "slow = lambda count: time.sleep(0.002)\n"
+        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), shard_bytes={SHARD}, progress=slow)"
+    )
+    work = out.parent / ".out.partial"
+    for wanted in (5, 15):
+        process = subprocess.Popen([sys.executable, "-c", code, str(out), *map(str, sources)])
+        while len(list((work / "parts").glob("*.json"))) < wanted:
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        assert not out.exists()
+    finished = [path.stem for path in (work / "parts").glob("*.json")]
+    stamps = {f"{name}.tar": (work / "artifact/shards" / f"{name}.tar").stat().st_mtime_ns for name in finished}
+    seen: list[int] = []
+    made = FaceDataset(assemble(sources, out, shard_bytes=SHARD, progress=seen.append).path, check="sha256")
+    assert tree(made.path) == tree(whole)
+    assert {name: (out / "shards" / name).stat().st_mtime_ns for name in stamps} == stamps and len(stamps) >= 15
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert sum(seen) == len(made) == 480 and made.artifact.contents["rejected"] == 10
+    assert max(path.stat().st_size for path in (out / "shards").iterdir()) <= SHARD + 2 * 10240
+
+
+def test_a_shard_holds_images_of_two_sources(tmp_path: Path) -> None:
+    made = FaceDataset(assemble([source(tmp_path / "one"), source(tmp_path / "two", number=1)], tmp_path / "out").path)
+    assert set(made.column("shard")) == {"00000.tar"} and len(made) == 120
+    rejected = [(row["identity"], row["source"]) for row in made.rejected()]
+    assert rejected == [("one.p00", "one"), ("two.p00", "two")]
+
+
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    with make_dataset(tmp_path / "in", step="test", recipe={}, inputs=[], synthetic=False) as made:
+        for number in range(2):
+            made.add("a/1", "a", picture(number), extension="png", size=(4, 4), source="in")
+        made.describe(name="in", aligned=ALIGNED)
+    with pytest.raises(InputError, match="two images have the same id"):
+        assemble([tmp_path / "in"], tmp_path / "out")

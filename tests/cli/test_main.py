@@ -23,6 +23,7 @@ from eolgul.demo.options import DemoOptions
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
+from eolgul.storage.s3 import minio_client
 
 
 def command(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -203,7 +204,7 @@ def test_an_upload_that_was_cut_off_is_done_again(s3: str, tmp_path: Path, monke
     options, place = DemoOptions(tmp_path / "work", photos(tmp_path / "mine")), f"{s3}/cut"
     data.own_photos(options, place, print)
     (tmp_path / "mine" / "p3" / "13.jpg").rename(tmp_path / "mine" / "p3" / "new.jpg")
-    original = storage._client().fput_object
+    original = minio_client().fput_object
 
     def cut(**words: Any) -> Any:
         if words["object_name"].endswith("new.jpg"):
@@ -211,7 +212,7 @@ def test_an_upload_that_was_cut_off_is_done_again(s3: str, tmp_path: Path, monke
         return original(**words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage._client(), "fput_object", cut)
+        patch.setattr(minio_client(), "fput_object", cut)
         with pytest.raises(OSError, match="the cable is out"):
             data.own_photos(options, place, print)
     assert storage.read_bytes(f"{place}/raw/mine/p3/13.jpg") is None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from support.places import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 GENERATED = ("reference/", "changelog.md", "contributing.md", "security.md")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -91,7 +91,7 @@ def test_make_targets_exist(page: Path):
 def test_files_that_contributing_names_exist():
     """A name with `<…>` is a file to be made."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
-    names = re.findall(r"`((?:src|serving|components|pipelines|k8s|tests|docs)/[^`]*)`", text)
+    names = re.findall(r"`((?:src|serving|components|pipelines|k8s|tests|docs|examples)/[^`]*)`", text)
     assert len(names) > 30
     assert not [name for name in names if "<" not in name and not (ROOT / name).exists()]
 

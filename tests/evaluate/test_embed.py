@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.datasets import make_dataset
 from support.evaluation import face, write_model, write_people
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.evaluate.embed import embed_rows
 from eolgul.images.decode import decode
@@ -60,7 +61,7 @@ def test_one_picture_many_times_is_no_sign_of_blindness(people: Path, recognizer
 
 
 def test_images_that_cannot_be_used_are_named(tmp_path: Path, recognizer: Recognizer) -> None:
-    with writing_dataset(tmp_path / "bad", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(tmp_path / "bad", step="test", recipe={}, inputs=[], synthetic=True) as writer:
         writer.add("a/0", "a", face(0, 0)[:200], extension="png", size=(112, 112), source="test")
         small = (Path(__file__).parent / "conftest.py").read_bytes()
         writer.add("b/0", "b", small, extension="png", size=(112, 112), source="test")

@@ -137,7 +137,7 @@ def test_bad_inputs_are_refused(tmp_path: Path, model: Path, people: Path) -> No
     refuse("expected a ModelPackage", model=people)
     refuse("expected a FaceDataset", dataset=model)
     refuse("no such artifact", dataset=tmp_path / "nowhere")
-    refuse("no benchmark", benchmarks=[people])
+    refuse("not a benchmark", benchmarks=[people])
     refuse("between 0 and 1", fmr=0.0)
     one = write_benchmark(tmp_path / "one", name="x", pairs=20)
     two = write_benchmark(tmp_path / "two", name="x", pairs=20)

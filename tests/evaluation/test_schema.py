@@ -75,10 +75,12 @@ def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, mo
     assert found["lfw"] == {"images": 120, "images_in_training": 0, "people_in_training": None}
     assert found["own"]["people_in_training"] == 0
     # The same people again as a benchmark: 4 of them, with 6 pictures each, were trained on.
-    from eolgul.dataset import FaceDataset, writing_dataset
+    from support.datasets import make_dataset
+
+    from eolgul.dataset import FaceDataset
 
     source = FaceDataset(people)
-    with writing_dataset(tmp_path / "leaky", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(tmp_path / "leaky", step="test", recipe={}, inputs=[], synthetic=True) as writer:
         for row in range(len(source)):
             writer.add(
                 f"x{row:03}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,17 +52,14 @@ def test_service_and_package_give_the_same_answer(photos: list[Path], package: M
     here = example(*photos, "--model", package.path)
     assert here.returncode == 0, here.stderr
     assert here.stdout.startswith(("same: similarity ", "different: similarity ", "undecided: similarity "))
-    server = serve(package, "", tmp_path)
-    service = next(server)
-    try:
-        asked = example(*photos, "--url", str(service.client.base_url))
+    with contextmanager(serve)(package, "", tmp_path) as service:
+        url = str(service.client.base_url)
+        asked = example(*photos, "--url", url)
         assert (asked.returncode, asked.stdout) == (0, here.stdout), asked.stderr
         (tmp_path / "empty.jpg").write_bytes(b"")
-        refused = example(photos[0], tmp_path / "empty.jpg", "--url", str(service.client.base_url))
+        refused = example(photos[0], tmp_path / "empty.jpg", "--url", url)
         assert refused.returncode == 1 and refused.stdout == ""
         assert len(refused.stderr.splitlines()) == 1 and "image" in refused.stderr
-    finally:
-        server.close()
     gone = example(*photos, "--url", "http://127.0.0.1:9")
     assert gone.returncode == 1 and "(no_answer)" in gone.stderr
 

@@ -102,10 +102,10 @@ def test_one_broken_record_is_told_of_and_the_others_are_kept(rec: Path) -> None
     rec.write_bytes(bytes(data))
     records = list(iter_rec(rec))
     assert [record.key for record in records] == list(range(1, 10))
-    (bad,) = [record for record in records if record.problem]
+    (bad,) = [record for record in records if record.rejection]
     assert bad.key == 4
-    assert f"{rec} at byte {place}: " in str(bad.problem)
-    assert pairs([record for record in records if not record.problem]) == IMAGES[:3] + IMAGES[4:]
+    assert f"{rec} at byte {place}: " in str(bad.rejection)
+    assert pairs([record for record in records if not record.rejection]) == IMAGES[:3] + IMAGES[4:]
 
 
 def im2rec(folder: Path, labels: list[float | list[float]]) -> Path:
@@ -131,7 +131,7 @@ def test_a_label_that_is_no_number_of_a_person(tmp_path: Path, label: float | li
     labels[place] = label
     records = list(iter_rec(im2rec(tmp_path, labels)))
     assert [one.label for one in records] == [None if key == place else key for key in range(3)]
-    assert "no identity number" in str(records[place].problem)
+    assert "not an identity number" in str(records[place].rejection)
 
 
 @pytest.mark.parametrize("labels", [[float("nan"), 3.0], [float("inf"), 3.0], [-2.0, 3.0]])
@@ -139,7 +139,7 @@ def test_a_first_record_that_only_looks_like_insightface(tmp_path: Path, labels:
     with RecordWriter(tmp_path / "train.rec") as writer:
         writer.write(0, pack_image(labels, b""))
         writer.write(1, pack_image(1.0, b"x"))
-    problems = [one.problem is not None for one in iter_rec(tmp_path / "train.rec")]
+    problems = [one.rejection is not None for one in iter_rec(tmp_path / "train.rec")]
     assert problems == [True, False]
 
 
@@ -159,7 +159,7 @@ def test_garbage_is_a_sentence(tmp_path_factory: pytest.TempPathFactory, data: b
     else:
         assert flips  # nothing that short is a RecordIO file with an index of twelve records
         assert len(records) <= 1 + len(IMAGES) + 3
-        changed = {(one.label, one.image) for one in records if not one.problem} - {*IMAGES}
+        changed = {(one.label, one.image) for one in records if not one.rejection} - {*IMAGES}
         assert len(changed) <= len(flips)  # a flip inside an image is the decoder's to find
 
 

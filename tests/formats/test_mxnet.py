@@ -214,7 +214,8 @@ def test_broken_records_are_told_by_mxnet_too(python: Path, tmp_path: Path) -> N
     data[places[1]] ^= 1
     (tmp_path / "a.rec").write_bytes(data)
     theirs = list(mxnet_reader.iter_rec_mxnet(tmp_path / "a.rec", python))
-    assert theirs[1].reason == "bad_record" and f"a.rec at byte {places[1]}" in str(theirs[1].problem)
+    rejection = theirs[1].rejection
+    assert rejection is not None and rejection.code == "bad_record" and f"a.rec at byte {places[1]}" in rejection.detail
     assert theirs[4].image == b"good"
 
 

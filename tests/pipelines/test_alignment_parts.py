@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.datasets import make_dataset
 from support.places import ROOT
 
 from eolgul import steps
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.model.package import DetectorSettings
 from eolgul.synth import draw_kface
 
@@ -50,7 +51,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert len(drawn) == 6
     dark = io.BytesIO()
     Image.new("RGB", drawn[0][1], "#101214").save(dark, "JPEG")
-    with writing_dataset(folder / "in", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(folder / "in", step="test", recipe={}, inputs=[], synthetic=True) as writer:
         writer.describe(name="small", identities_known=True, aligned=None)
         for person in range(PEOPLE):
             dark_too = [(dark.getvalue(), drawn[0][1])] if person % 50 == 7 else []
@@ -78,7 +79,7 @@ def run(words: dict[str, object], root: Path) -> tuple[subprocess.CompletedProce
 
 def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp_path: Path) -> None:
     whole = align(pictures, tmp_path / "whole", anchor="rig")
-    with writing_dataset(tmp_path / "ready", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(tmp_path / "ready", step="test", recipe={}, inputs=[], synthetic=True) as writer:
         writer.describe(name="ready", identities_known=True, aligned="arcface-112-v1")
         face = FaceDataset(tmp_path / "whole").read(0)
         writer.add("p/0", "p", face, extension="png", size=(112, 112), source="ready")

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from eolgul.artifact import seal, writing
-from eolgul.dataset import writing_dataset
 from eolgul.evaluate.calibrate import AllPairs
 from eolgul.evaluate.pairs import all_pairs
 from eolgul.model.package import EmbeddingContract
+from support.datasets import make_dataset
 
 PEOPLE = 28
 IMAGES = 6
@@ -63,7 +63,7 @@ def write_model(folder: Path, *, blind: bool = False, seed: int = 0) -> Path:
         (out / "detector").mkdir()
         for name in ("pnet", "rnet", "onet"):
             (out / "detector" / f"{name}.onnx").write_bytes(b"a stand-in; evaluation never detects")
-        seal(out, "ModelPackage", step="test", recipe={}, inputs=[], contents={}, synthetic=False)
+        seal(out, "ModelPackage", step="test", version=1, recipe={}, inputs=[], contents={}, synthetic=False)
     return folder
 
 
@@ -81,7 +81,7 @@ def write_people(
     twice: Sequence[tuple[int, str]] = (),
 ) -> Path:
     """A FaceDataset of PEOPLE; `twice` puts one more image of a person into another split, which is a leak."""
-    with writing_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
+    with make_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
         for person in range(PEOPLE):
             name = f"p{person:02}"
             for image in range(images):
@@ -117,7 +117,7 @@ def write_benchmark(
     folder: Path, *, name: str = "lfw", known: bool = False, pairs: int = 60, synthetic: bool = False
 ) -> Path:
     """A Benchmark in ten folds, half its pairs genuine, of people of its own."""
-    with writing_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
+    with make_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
         same = [pair % 2 == 0 for pair in range(pairs)]
         for pair, genuine in enumerate(same):
             for side in (0, 1):

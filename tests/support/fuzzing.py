@@ -162,7 +162,7 @@ def _rec(folder: Path, data: bytes) -> None:
     path = folder / "case.rec"
     path.write_bytes(data)
     for record in iter_rec(path):
-        assert record.problem is None or re.search(r"case\.rec at byte \d", record.problem), record
+        assert record.rejection is None or re.search(r"case\.rec at byte \d", record.rejection.detail), record
     with RecordReader(path) as reader:
         for place in (0, 4, 8, len(data) // 2, len(data), -1, 1 << 62):
             try:
@@ -178,7 +178,7 @@ def _idx(folder: Path, data: bytes) -> None:
     index = read_index(folder / "stale.idx")
     assert len(index.keys) == len(index.offsets)
     for record in iter_rec(folder / "stale.rec"):  # the .rec beside it is good: what an index names it or is given up
-        assert record.problem is None or "stale.rec at byte" in record.problem, record
+        assert record.rejection is None or "stale.rec at byte" in record.rejection.detail, record
 
 
 def _reader(name: str, read: Callable[[Path], Any]) -> Callable[[Path, bytes], None]:

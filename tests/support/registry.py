@@ -43,7 +43,16 @@ def model(out: Path, seed: int, data: dict[str, str] = DATA) -> Path:
         (folder / "detector").mkdir()
         for name in ("pnet", "rnet", "onet"):
             (folder / "detector" / f"{name}.onnx").write_bytes(b"stand-in")
-        seal(folder, "ModelPackage", step="train", recipe={"seed": seed}, inputs=[data], contents={}, synthetic=False)
+        seal(
+            folder,
+            "ModelPackage",
+            step="train",
+            version=1,
+            recipe={"seed": seed},
+            inputs=[data],
+            contents={},
+            synthetic=False,
+        )
     return out
 
 
@@ -84,7 +93,16 @@ def evaluation(out: Path, of: Path, *, fnmr: float, data: dict[str, str] = DATA,
         (folder / "report.html").write_text("<p>report</p>")
         write_held_out_scores(folder / "scores.parquet", fnmr)
         inputs = [open_artifact(of).reference, data]
-        seal(folder, "Evaluation", step="evaluate", recipe={"fmr": 0.01}, inputs=inputs, contents={}, synthetic=True)
+        seal(
+            folder,
+            "Evaluation",
+            step="evaluate",
+            version=1,
+            recipe={"fmr": 0.01},
+            inputs=inputs,
+            contents={},
+            synthetic=True,
+        )
     return out
 
 

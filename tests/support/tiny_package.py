@@ -95,5 +95,5 @@ def write(
         (out / "evaluation" / "report.html").write_text(
             "<!doctype html><title>report</title><p>the report of the test</p>"
         )
-    seal(out, "ModelPackage", step="test", recipe={"seed": seed}, inputs=[], contents={}, synthetic=True)
+    seal(out, "ModelPackage", step="test", version=1, recipe={"seed": seed}, inputs=[], contents={}, synthetic=True)
     return ModelPackage.open(out)

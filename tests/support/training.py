@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from eolgul.dataset import writing_dataset
 from eolgul.images.decode import encode_png
 from eolgul.train.recipe import Recipe
+from support.datasets import make_dataset
 
 
 class TinyNet(nn.Module):
@@ -60,7 +60,7 @@ def write_assembled(
     validation: tuple[str, ...],
     images: int = 12,
 ) -> Path:
-    with writing_dataset(out, step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(out, step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
         for name, colour in colours.items():
             for number in range(images):
                 split = "validation" if name in validation else "train"

@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
+from support.datasets import make_dataset
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.extract import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.model.package import EmbeddingContract, ModelPackage
@@ -36,7 +37,7 @@ def coded(tmp_path: Path) -> Path:
     )
     extract(tmp_path / "coded", tmp_path / "extracted")
     source = FaceDataset(tmp_path / "extracted")
-    with writing_dataset(tmp_path / "assembled", step="assemble", recipe={}, inputs=[], synthetic=False) as writer:
+    with make_dataset(tmp_path / "assembled", step="assemble", recipe={}, inputs=[], synthetic=False) as writer:
         for row, identity in enumerate(source.column("identity")):
             split = "validation" if int(identity) >= 5 else "train"
             writer.add(f"{identity}/{row}", identity, source.read(row), extension="jpg", size=(112, 112), source="coded",

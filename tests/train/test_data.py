@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.datasets import make_dataset
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
 from eolgul.model.package import EmbeddingContract
@@ -78,7 +79,7 @@ def test_only_training_people_are_seen(toy: Path) -> None:
 def two_sources(out: Path, broken: tuple[int, ...] = (), size: int = 112) -> Path:
     """60 images of "web" and 20 of "kface"; those numbered in `broken` are cut off."""
     rng = np.random.default_rng(0)
-    with writing_dataset(out, step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(out, step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
         for number in range(80):
             source = "web" if number < 60 else "kface"
             face = encode_png(rng.integers(0, 256, (size, size, 3), np.uint8))

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.datasets import make_dataset
 from support.training import TinyNet, paint, tiny
 
-from eolgul.dataset import FaceDataset, writing_dataset
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import decode, encode_png
 from eolgul.model.onnx_export import export
@@ -181,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_images(toy: Path, 
 def test_broken_images_are_counted_and_too_many_stop_the_run(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     people = {"red": (200, 60, 60), "blue": (60, 60, 200), "green": (60, 200, 60), "cyan": (60, 200, 200)}
-    with writing_dataset(tmp_path / "toy", step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
+    with make_dataset(tmp_path / "toy", step="assemble", recipe={}, inputs=[], synthetic=True) as writer:
         for number, (name, colour) in enumerate(people.items()):
             for image in range(12):
                 face = encode_png(paint(colour, rng))

@@ -1,6 +1,6 @@
-"""The work of an alignment: rows of a dataset → faces or reasons, in chunks for any number of threads.
+"""Detect, choose and cut out one face per row of a dataset, in chunks for any number of threads.
 
-What a chunk holds depends on the rows alone, so the result does not depend on who computes what when.
+The division into chunks depends on the rows alone, so the result does not depend on which thread computes what when.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eolgul.align.rig_anchors import LIKENESS, Anchors, Place, face_box, likeness
 from eolgul.dataset import FaceDataset
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.quality import estimated_yaw, eye_distance, picture_quality
@@ -23,28 +23,20 @@ from eolgul.faces.template import align_face, crop_box
 from eolgul.images.decode import decode, encode_png
 
 CHUNK = 32
-# Decoded pixels that a thread holds at a time: about 32 of LFW's, 4 of K-FACE's largest, one photo of a phone.
+# Decoded pixels that a thread holds at a time: about 32 images of LFW, 4 of K-FACE's largest, 1 photo of a phone.
 _PIXELS = 1 << 21
-NO_FACE = "no_face"
 # Faces of this many pixels have more between the eyes (47) than the aligned 112 x 112 face (35): nothing smaller is decoded.
 _ENOUGH = 112
 
 
 class Found(NamedTuple):
-    """A face as PNG, and what the manifest says of it."""
+    """A face as PNG, and its columns of the manifest."""
 
     png: bytes
     facts: dict[str, Any]
 
 
-class Problem(NamedTuple):
-    """Why there is none: a reason code and a sentence."""
-
-    reason: str
-    detail: str
-
-
-Result = Found | Problem
+Result = Found | Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +49,10 @@ class Options:
 
 
 class Photo(NamedTuple):
-    """A decoded image, uint8 RGB, its sides divided by `reduced`; `width` and `height` are the whole image's."""
+    """A decoded image (height x width x 3, uint8 RGB), its sides divided by `reduced`.
+
+    `width` and `height` are those of the whole image.
+    """
 
     pixels: NDArray[np.uint8]
     reduced: int
@@ -65,23 +60,24 @@ class Photo(NamedTuple):
     height: int
 
     def whole(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """MTCNN's coordinates (from the image's edge) in the whole image for those in `pixels`."""
+        """Convert coordinates in `pixels` (from the image's edge, as MTCNN's) to those in the whole image."""
         return points * self.reduced
 
     def here(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """The inverse of `whole`."""
+        """Convert coordinates in the whole image to those in `pixels`."""
         return points / self.reduced
 
 
 def reduction(min_face_size: int) -> int:
-    """How far a JPEG may be decoded smaller (1, 2, 4 or 8) where no face below `min_face_size` pixels is looked for."""
+    """The factor (1, 2, 4 or 8) by which a JPEG may be reduced when faces below `min_face_size` pixels do not count."""
     return next(by for by in (8, 4, 2, 1) if by == 1 or min_face_size >= by * _ENOUGH)
 
 
-class Work:
-    """Rows of one dataset, one detector, one way to cut."""
+class Aligner:
+    """Align rows of one dataset with one detector."""
 
     def __init__(self, source: FaceDataset, detector: Detector, options: Options) -> None:
+        """`source` is the dataset of pictures; `detector` is shared by the threads."""
         self._source, self._detector, self._options = source, detector, options
         self._reduce = reduction(detector.settings.min_face_size)
         self._reduced = detector.looking_for(detector.settings.min_face_size // self._reduce)
@@ -92,7 +88,10 @@ class Work:
         self._places = [None if None in row else Place(*row) for row in zip(*columns, strict=True)]
 
     def align(self, rows: Sequence[int], pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> list[Result]:
-        """One result a row, in order. `tell` hears of each chunk's number of rows."""
+        """Align rows in the threads of `pool`; return one result per row, in order.
+
+        `tell` is called with the number of rows of each finished chunk.
+        """
         chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
         results: list[Result] = []
         for chunk, found in zip(chunks, pool.map(self._detect, chunks), strict=True):
@@ -101,7 +100,9 @@ class Work:
         if self._options.anchor:
             anchors = self._known(rows, results)
             missing = [
-                at for at, result in enumerate(results) if isinstance(result, Problem) and result.reason == NO_FACE
+                at
+                for at, result in enumerate(results)
+                if isinstance(result, Rejection) and result.code is Reason.NO_FACE
             ]
             again = pool.map(lambda at: self._anchored(rows[at], anchors), missing)
             for at, result in zip(missing, again, strict=True):
@@ -118,14 +119,14 @@ class Work:
         return [results[row] for row in rows]
 
     def _groups(self, rows: Sequence[int], results: dict[int, Result]) -> Iterator[list[tuple[int, Photo]]]:
-        """Decoded images in groups of bounded size, equally reduced; what cannot be decoded is a result already."""
+        """Yield decoded images in groups of bounded size and equal reduction; put rejections into `results`."""
         group: list[tuple[int, Photo]] = []
         pixels = 0
         for row in rows:
             try:
                 photo = self._decode(row)
             except InputError as error:
-                results[row] = Problem(error.code, str(error))
+                results[row] = Rejection.from_error(error)
                 continue
             size = photo.pixels.size // 3
             if group and (pixels + size > _PIXELS or photo.reduced != group[0][1].reduced):
@@ -150,18 +151,20 @@ class Work:
     def _chosen(self, row: int, photo: Photo, faces: Faces) -> Result:
         settings = self._detector.settings
         if min(photo.height, photo.width) < settings.min_face_size:
-            return Problem("too_small", f"{photo.width}x{photo.height} pixels hold no face of {settings.min_face_size}")
+            return Rejection(
+                Reason.TOO_SMALL, f"{photo.width}x{photo.height} pixels hold no face of {settings.min_face_size}"
+            )
         annotation = self._annotations[row] if settings.which == "annotated" else None
         where = None if annotation is None else photo.here(annotation)
         height, width = photo.pixels.shape[:2]
         try:
             best = choose(faces, settings.which, (width, height), where)
         except InputError as error:
-            return Problem(error.code, str(error))
+            return Rejection.from_error(error)
         if best is None and len(faces):
-            return Problem(NO_FACE, f"none of the {len(faces)} faces found is where the annotation says")
+            return Rejection(Reason.NO_FACE, f"none of the {len(faces)} faces found is where the annotation says")
         if best is None:
-            return Problem(NO_FACE, f"no face of at least {settings.min_face_size} pixels found")
+            return Rejection(Reason.NO_FACE, f"no face of at least {settings.min_face_size} pixels found")
         policy = "largest" if settings.which == "annotated" and annotation is None else settings.which
         facts = {"faces_found": len(faces), "face_choice": policy, "landmark_source": "detected"}
         return self._cut(photo, faces.boxes[best], faces.landmarks[best], float(faces.scores[best]), facts)
@@ -174,14 +177,16 @@ class Work:
         score: float,
         facts: dict[str, Any],
     ) -> Result:
-        """The face at the landmarks (of `photo.pixels`) as PNG, with its figures (of the whole image)."""
+        """Cut out the face at the landmarks (in `photo.pixels`); its figures are those in the whole image."""
         between = eye_distance(landmarks) * photo.reduced
         if between < self._options.min_eyes:
-            return Problem("too_small", f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}")
+            return Rejection(
+                Reason.TOO_SMALL, f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}"
+            )
         try:
             face = crop_box(photo.pixels, box) if self._options.crop == "box" else align_face(photo.pixels, landmarks)
         except InputError as error:
-            return Problem(error.code, str(error))
+            return Rejection.from_error(error)
         figures = {
             "box": photo.whole(box).tolist(),
             "landmarks": photo.whole(landmarks).ravel().tolist(),
@@ -199,22 +204,27 @@ class Work:
             if place is None:
                 continue
             if annotation is not None:
-                anchors.annotated(place, annotation)
+                anchors.add_annotated(place, annotation)
             if isinstance(result, Found):
-                anchors.detected(place, np.array(result.facts["landmarks"]).reshape(5, 2))
+                anchors.add_detected(place, np.array(result.facts["landmarks"]).reshape(5, 2))
         return anchors
 
     def _anchored(self, row: int, anchors: Anchors) -> Result | None:
-        """A face that the detector missed, at its own annotation or at another condition's landmarks; None without any."""
+        """The face of a row in which none was detected, at annotated landmarks or at those of other pictures of the view.
+
+        None when there are no such landmarks.
+        """
         own, place = self._annotations[row], self._places[row]
         landmarks = own if own is not None else anchors.landmarks(place) if place is not None else None
         if landmarks is None:
             return None
-        image, _ = decode(self._source.read(row))  # it could be decoded a moment ago
+        image, _ = decode(self._source.read(row))  # `_groups` decoded it before
         score = likeness(self._detector, image, landmarks)
         origin = "annotated" if own is not None else "anchored"
         if score < LIKENESS:
-            return Problem(NO_FACE, f"no face found, and none at the {origin} landmarks (likeness {score:.2f})")
+            return Rejection(
+                Reason.NO_FACE, f"no face found, and none at the {origin} landmarks (likeness {score:.2f})"
+            )
         facts = {"faces_found": 0, "face_choice": origin, "landmark_source": origin}
         photo = Photo(image, 1, image.shape[1], image.shape[0])
         return self._cut(photo, face_box(landmarks), np.asarray(landmarks, np.float32), score, facts)

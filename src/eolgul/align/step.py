@@ -13,18 +13,17 @@ from typing import Any
 
 import cv2
 
-from eolgul import __version__
-from eolgul.align.aligner import Found, Options, Result, Work
+from eolgul.align.aligner import Aligner, Found, Options, Result
 from eolgul.artifact import Artifact, open_artifact, reuse
-from eolgul.dataset import FACTS, Build, FaceDataset, Part, building_dataset
+from eolgul.dataset import FACTS, DatasetBuild, FaceDataset, ShardWriter, build_dataset
 from eolgul.errors import InputError
 from eolgul.faces.choose import POLICIES
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
 from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
-from eolgul.files import sha256_bytes
 from eolgul.model.package import DetectorSettings
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 BACKENDS = ("onnx", "torch")
 CROPS = {"similarity": TEMPLATE_NAME, "box": BOX_NAME}
 ANCHORS = ("none", "rig")
@@ -102,19 +101,26 @@ def align(
         recipe |= {"part": part}
     if merge:
         places = _in_order(merge, recipe, inputs)
-    done = reuse(out, "FaceDataset", step="align", recipe=recipe, inputs=inputs)
+    done = reuse(out, "FaceDataset", step="align", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         return done
-    job = {"recipe": recipe, "inputs": inputs, "device": device, "merge": list(places), "eolgul": __version__}
-    with building_dataset(out, job) as build:
+    job = {
+        "step": "align",
+        "recipe": recipe,
+        "inputs": inputs,
+        "device": device,
+        "merge": list(places),
+        "version": VERSION,
+    }
+    with build_dataset(out, job) as build:
         for name, place in places.items():
             share = _share(name, len(shards))
-            build.adopt(place, share.start, share.stop)
+            build.take_in(place, share)
         missing = [] if places else [number for number in mine if not build.is_finished(number)]
         if missing:
             with _detector(settings, backend, device) as detector:
                 options = Options(crop, min_eyes, anchor == "rig")
-                _write(build, source, Work(source, detector, options), shards, mine, missing, workers, progress)
+                _write(build, source, Aligner(source, detector, options), shards, mine, missing, workers, progress)
         contents = source.artifact.contents
         facts = {
             "name": contents["name"],
@@ -123,15 +129,22 @@ def align(
             "detector": asdict(settings),
         }
         if part:  # what concerns the whole, the merged one gets
-            build.merge(mine.stop, first=mine.start, may_be_empty=True)
+            build.finish(mine, may_be_empty=True)
             facts |= {"part": part}
         else:
             _carry_rejected(build, source, len(shards))
             if contents["benchmark"]:
                 facts |= _carry_pairs(build, source, len(shards) + 1)
             else:
-                build.merge(len(shards) + 1)
-        build.seal(step="align", recipe=recipe, inputs=inputs, synthetic=source.artifact.synthetic, facts=facts)
+                build.finish(range(len(shards) + 1))
+        build.seal(
+            step="align",
+            version=VERSION,
+            recipe=recipe,
+            inputs=inputs,
+            synthetic=source.artifact.synthetic,
+            facts=facts,
+        )
     return open_artifact(out)
 
 
@@ -204,7 +217,7 @@ def _in_order(merge: Sequence[Path], recipe: dict[str, Any], inputs: list[dict[s
     for place in merge:
         card = open_artifact(place, "FaceDataset").card
         part = str(card["recipe"].get("part"))
-        wanted = {"step": "align", "eolgul": __version__, "recipe": recipe | {"part": part}, "inputs": inputs}
+        wanted = {"step": "align", "version": VERSION, "recipe": recipe | {"part": part}, "inputs": inputs}
         if {key: card[key] for key in wanted} != wanted:
             raise InputError(f"{place}: is no part of this alignment, but of another dataset or with other options")
         if places.setdefault(part, place) != place:
@@ -218,9 +231,9 @@ def _in_order(merge: Sequence[Path], recipe: dict[str, Any], inputs: list[dict[s
 
 
 def _write(
-    build: Build,
+    build: DatasetBuild,
     source: FaceDataset,
-    work: Work,
+    aligner: Aligner,
     shards: Sequence[range],
     mine: range,
     missing: Sequence[int],
@@ -243,46 +256,40 @@ def _write(
         tell(0)
         for number in missing:
             rows = shards[number]
-            results = work.align(rows, pool, tell)
-            _write_part(Part(build.folder, number, name), source, rows, results)
+            results = aligner.align(rows, pool, tell)
+            with build.shard(number, name) as shard:
+                _write_shard(shard, source, rows, results)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _write_part(part: Part, source: FaceDataset, rows: range, results: Sequence[Result]) -> None:
+def _write_shard(shard: ShardWriter, source: FaceDataset, rows: range, results: Sequence[Result]) -> None:
     table = source.manifest.slice(rows.start, len(rows))
     ids, identities = table["image_id"].to_pylist(), table["identity"].to_pylist()
     facts = {name: table[name].to_pylist() for name in FACTS}
-    try:
-        for at, result in enumerate(results):
-            if isinstance(result, Found):
-                known = {name: values[at] for name, values in facts.items()} | result.facts
-                data = result.png
-                part.add(ids[at], identities[at], data, "png", SIZE, SIZE, sha256_bytes(data), known)
-            else:
-                part.reject(ids[at], reason=result.reason, detail=result.detail, identity=identities[at])
-    except BaseException:
-        part.give_up()
-        raise
-    part.close()
+    for at, result in enumerate(results):
+        if isinstance(result, Found):
+            known = {name: values[at] for name, values in facts.items()} | result.facts
+            shard.add(ids[at], identities[at], result.png, extension="png", size=(SIZE, SIZE), facts=known)
+        else:
+            shard.reject(ids[at], result, identity=identities[at])
 
 
-def _carry_rejected(build: Build, source: FaceDataset, number: int) -> None:
-    """The rejections of the step before, as a part of their own behind the others."""
-    part = Part(build.folder, number, source.column("source")[0])
-    for row in source.rejected():
-        part.reject(row["where"], reason=row["reason"], detail=row["detail"], identity=row["identity"])
-    part.close()
+def _carry_rejected(build: DatasetBuild, source: FaceDataset, number: int) -> None:
+    """Write the rejections of the step before as a shard without images behind the others."""
+    with build.shard(number, source.column("source")[0]) as shard:
+        for row in source.rejected():
+            shard.carry_rejected(row)
 
 
-def _carry_pairs(build: Build, source: FaceDataset, parts: int) -> dict[str, Any]:
+def _carry_pairs(build: DatasetBuild, source: FaceDataset, parts: int) -> dict[str, Any]:
     """A Benchmark's pairs whose two images were kept; the others are counted as lost."""
     pairs = source.pairs()
     ids = source.column("image_id")
     left, right = [ids[row] for row in pairs.left], [ids[row] for row in pairs.right]
-    rows, _ = build.merge(parts, {*left, *right})
+    rows, _ = build.finish(range(parts), {*left, *right})
     both = [at for at in range(len(pairs)) if left[at] in rows and right[at] in rows]
-    build.pairs(
+    build.write_pairs(
         [rows[left[at]] for at in both],
         [rows[right[at]] for at in both],
         [bool(pairs.same[at]) for at in both],

@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+
 from eolgul.artifact import Artifact, open_artifact, reuse
-from eolgul.dataset import FACTS, FaceDataset, FaceDatasetWriter, writing_dataset
+from eolgul.dataset import FACTS, SHARD_BYTES, FaceDataset, ShardWriter, build_dataset, member_size
+from eolgul.dataset.shard import member_header
 from eolgul.errors import InputError
 from eolgul.images.decode import EXTENSIONS, probe
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 HELD_OUT = {"test": 4, "calibration": 3, "validation": 2}  # the fewest people that evaluation can do anything with
 _MIN_IMAGES = 2  # a held-out person with one picture gives no genuine pair
 
@@ -30,6 +34,7 @@ def assemble(
     test: float = 0.15,
     held_out_sources: Sequence[str] = (),
     seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int], None] | None = None,
 ) -> Artifact:
     """Merge aligned FaceDatasets into one at `out` and give every image a split; an equal one already there is kept.
@@ -49,28 +54,51 @@ def assemble(
     detector = _check_sources(sources, held_out_sources)
     recipe = {**shares, "held_out_sources": sorted(held_out_sources), "seed": seed}
     inputs = [source.artifact.reference for source in sources]
-    done = reuse(out, "FaceDataset", step="assemble", recipe=recipe, inputs=inputs)
+    done = reuse(out, "FaceDataset", step="assemble", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         return done
     groups, shared = _groups(sources)
     splits = split_identities(groups, shares, seed=seed, sources=held_out_sources)
-    synthetic = any(source.artifact.synthetic for source in sources)
-    with writing_dataset(out, step="assemble", recipe=recipe, inputs=inputs, synthetic=synthetic) as writer:
-        people: dict[str, set[str]] = defaultdict(set)
-        images: Counter[str] = Counter()
-        for source in sources:
-            _copy(source, splits, writer, people, images, progress)
-        audit_splits(people)
-        writer.describe(
-            name="assembled",
-            identities_known=True,
-            aligned=sources[0].artifact.contents["aligned"],
-            detector=detector,
-            sources=[source.artifact.contents["name"] for source in sources],
-            splits={name: {"identities": len(people[name]), "images": images[name]} for name in sorted(people)},
-            identities_sharing_images=shared,
-        )
+    shards = _shards(sources, shard_bytes)
+    report = progress or (lambda count: None)
+    job = {"step": "assemble", "recipe": recipe, "inputs": inputs, "shard_bytes": shard_bytes, "version": VERSION}
+    with build_dataset(out, job) as build:
+        for number, pieces in enumerate(shards):
+            if build.is_finished(number):
+                report(sum(len(rows) for _, rows in pieces))
+                continue
+            with build.shard(number, "") as shard:
+                for place, rows in pieces:
+                    _copy(shard, sources[place], rows, splits, report)
+        with build.shard(len(shards), "") as shard:
+            for source in sources:
+                _carry_rejected(shard, source)
+        build.finish(range(len(shards) + 1))
+        facts = {
+            "name": "assembled",
+            "identities_known": True,
+            "aligned": sources[0].artifact.contents["aligned"],
+            "detector": detector,
+            "sources": [source.artifact.contents["name"] for source in sources],
+            "splits": _count_splits(sources, splits),
+            "identities_sharing_images": shared,
+        }
+        synthetic = any(source.artifact.synthetic for source in sources)
+        build.seal(step="assemble", version=VERSION, recipe=recipe, inputs=inputs, synthetic=synthetic, facts=facts)
     return open_artifact(out)
+
+
+def _count_splits(sources: Sequence[FaceDataset], splits: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """How many identities and images each split has, by its name."""
+    people: dict[str, set[str]] = defaultdict(set)
+    images: Counter[str] = Counter()
+    for source in sources:
+        for identity, count in Counter(source.column("identity")).items():
+            name = _name(source, identity)
+            people[splits[name]].add(name)
+            images[splits[name]] += count
+    audit_splits(people)
+    return {name: {"identities": len(people[name]), "images": images[name]} for name in sorted(people)}
 
 
 def audit_splits(people: Mapping[str, set[str]]) -> None:
@@ -138,6 +166,8 @@ def _check_sources(sources: Sequence[FaceDataset], held_out: Sequence[str]) -> d
             raise InputError(f"{source.path}: is assembled already; another split would train on people held out now")
         if contents["benchmark"]:
             raise InputError(f"{source.path}: is a benchmark, and nobody trains on a benchmark")
+        if pc.count_distinct(source.manifest["image_id"]).as_py() != len(source):
+            raise InputError(f"{source.path}: two images have the same id, expected an id of its own for each")
         detector = contents.get("detector")
         if detector is not None and detector not in detectors:
             detectors.append(detector)
@@ -175,34 +205,55 @@ def _groups(sources: Sequence[FaceDataset]) -> tuple[dict[str, dict[str, int]], 
     return dict(groups), sum(len(members) for members in groups.values() if len(members) > 1)
 
 
+def _shards(sources: Sequence[FaceDataset], shard_bytes: int) -> list[list[tuple[int, range]]]:
+    """Divide the rows of all sources, in their order, into shards of at most `shard_bytes`; one image at least.
+
+    Returns:
+        Per shard, the numbers of the sources that it has images of, and the rows of each.
+    """
+    shards: list[list[tuple[int, range]]] = []
+    size = 0
+    for number, source in enumerate(sources):
+        prefix = source.artifact.contents["name"]
+        begin = 0
+        for row, (image_id, length) in enumerate(zip(source.column("image_id"), source.column("size"), strict=True)):
+            if not shards or (size and size + length > shard_bytes):
+                if row > begin:
+                    shards[-1].append((number, range(begin, row)))
+                shards.append([])
+                begin, size = row, 0
+            size += len(member_header(f"{prefix}.{image_id}.jpg", length)) + member_size(length) - member_size(0)
+        if len(source) > begin:
+            shards[-1].append((number, range(begin, len(source))))
+    return shards
+
+
 def _copy(
+    shard: ShardWriter,
     source: FaceDataset,
+    rows: range,
     splits: Mapping[str, str],
-    writer: FaceDatasetWriter,
-    people: dict[str, set[str]],
-    images: Counter[str],
-    progress: Callable[[int], None] | None,
+    report: Callable[[int], None],
 ) -> None:
-    columns = {name: source.column(name) for name in ("image_id", "identity", "source", "width", "height", *FACTS)}
+    """Store these rows of a source under names that begin with the source's, each with its identity's split."""
     prefix = source.artifact.contents["name"]
-    for row in range(len(source)):
-        data = source.read(row)
-        identity = _name(source, columns["identity"][row])
-        facts = {name: columns[name][row] for name in FACTS}
-        facts["split"] = splits[identity]
-        if writer.add(
-            f"{prefix}.{columns['image_id'][row]}",
+    for place, row in enumerate(source.manifest.slice(rows.start, len(rows)).to_pylist()):
+        data = source.read(rows.start + place)
+        identity = _name(source, row["identity"])
+        shard.add(
+            f"{prefix}.{row['image_id']}",
             identity,
             data,
             extension=EXTENSIONS[probe(data).format],
-            size=(columns["width"][row], columns["height"][row]),
-            source=columns["source"][row],
-            facts=facts,
-        ):
-            people[splits[identity]].add(identity)
-            images[splits[identity]] += 1
-        if progress:
-            progress(1)
-    for rejected in source.rejected():
-        identity = rejected["identity"]
-        writer.reject(**(rejected | {"identity": None if identity is None else f"{prefix}.{identity}"}))
+            size=(row["width"], row["height"]),
+            source=row["source"],
+            facts={name: row[name] for name in FACTS} | {"split": splits[identity]},
+        )
+        report(1)
+
+
+def _carry_rejected(shard: ShardWriter, source: FaceDataset) -> None:
+    """Record the rejections of a source, their identities named as in the assembled dataset."""
+    for row in source.rejected():
+        identity = row["identity"]
+        shard.carry_rejected(row | {"identity": None if identity is None else _name(source, identity)})

@@ -1,7 +1,7 @@
-"""Writing a FaceDataset by parts: each shard with its rows is a task of its own, for any worker, in any order.
+"""Write a FaceDataset shard by shard: each shard with its rows is a task of its own, for any worker, in any order.
 
-What is finished stays beside the artifact's place, in `.<name>.partial/`, until the whole is there: a job that was killed
-goes on from its last whole shard. What the parts become depends on the job alone, not on who wrote which part when.
+Finished shards stay beside the dataset's place, in `.<name>.partial/`, until the whole is there: a job that was killed
+goes on from its last whole shard. The result depends on the job alone, not on who wrote which shard when.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,58 +24,107 @@ import pyarrow.parquet as pq
 from eolgul.artifact import check_replaceable, open_artifact, recipe_digest, seal
 from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA
 from eolgul.dataset.shard import Shard
-from eolgul.errors import InputError
-from eolgul.files import empty_folder, refuse_disk, replace_folder, sha256_file, work_folder
+from eolgul.errors import InputError, Rejection
+from eolgul.files import (
+    empty_folder,
+    refuse_disk,
+    replace_folder,
+    sha256_bytes,
+    sha256_file,
+    work_folder,
+    write_atomic,
+)
+
+_COLUMNS = ("image_id", "identity", "source", "offset", "size", "sha256", "width", "height")
 
 
-class Part:
-    """One shard and its rows, being written. It counts as finished when `close` has put its `.json` there."""
+class ShardWriter:
+    """Write one shard and its rows. A context manager: the shard counts as finished when the block ends well.
+
+    It can also be one of rejections only; then there is no tar file.
+    """
 
     def __init__(self, folder: Path, number: int, source: str) -> None:
+        """Begin the shard `number` in the work folder of a build; `source` is the default of the methods' `source`."""
         self._parts, self._stem, self._source = folder / "parts", f"{number:05}", source
         self._shard = Shard(folder / "artifact" / "shards" / f"{number:05}.tar")
-        self._rows: list[tuple[str, str, int, int, str, int, int]] = []
+        self._rows: list[tuple[str, str, str, int, int, str, int, int]] = []
         self._facts: list[Mapping[str, Any] | None] = []
         self._rejected: list[dict[str, Any]] = []
         self._lines: list[bytes] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._finish()
+        else:
+            self._shard.close(whole=False)
 
     def add(
         self,
         image_id: str,
         identity: str,
         data: bytes,
+        *,
         extension: str,
-        width: int,
-        height: int,
-        sha256: str,
+        size: tuple[int, int],
+        source: str | None = None,
+        sha256: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store one encoded image as `<image_id>.<extension>`; ids are the caller's to keep apart."""
+        """Store one encoded image as the member `<image_id>.<extension>`.
+
+        Args:
+            image_id: `<identity>/<image>`; the caller makes sure that each is given once per dataset.
+            identity: whom the image shows.
+            data: the encoded image.
+            extension: of the member's name.
+            size: width and height in pixels.
+            source: the name of the source in the manifest.
+            sha256: of `data`, when it is known.
+            facts: optional columns of the manifest (`FACTS`).
+        """
         offset = self._shard.add(f"{image_id}.{extension}", data)
-        self._rows.append((image_id, identity, offset, len(data), sha256, width, height))
+        digest = sha256 or sha256_bytes(data)
+        self._rows.append((image_id, identity, source or self._source, offset, len(data), digest, *size))
         self._facts.append(facts)
 
-    def reject(self, where: str, *, reason: str, detail: str, identity: str | None = None) -> None:
-        """Note an input that does not become an image: where it was, a reason code, a sentence."""
-        row = {"where": where, "identity": identity, "source": self._source, "reason": reason, "detail": detail}
-        self._rejected.append(row)
+    def reject(
+        self, where: str, rejection: Rejection, *, identity: str | None = None, source: str | None = None
+    ) -> None:
+        """Record an input that does not become an image; `where` is its place in the source."""
+        self._rejected.append(
+            {
+                "where": where,
+                "identity": identity,
+                "source": source or self._source,
+                "reason": str(rejection.code),
+                "detail": rejection.detail,
+            }
+        )
+
+    def carry_rejected(self, row: Mapping[str, Any]) -> None:
+        """Record a rejection of an earlier step again; `row` has the keys of `FaceDataset.rejected`."""
+        self._rejected.append(dict(row))
 
     def note_read(self, line: bytes) -> None:
-        """Remember that a file was read, for the digest of the source."""
+        """Record that a file was read, for the digest of the source."""
         self._lines.append(line)
 
-    def close(self) -> None:
-        """Write the rows, and then what says that this part is whole."""
+    def _finish(self) -> None:
+        """Write the rows, then the file that marks the shard as finished."""
         self._shard.close()
-        count = len(self._facts)
+        count = len(self._rows)
         if count == 0:
             self._shard.path.unlink()
-        names = ("image_id", "identity", "offset", "size", "sha256", "width", "height")
-        columns: dict[str, Any] = (
-            dict(zip(names, zip(*self._rows, strict=True), strict=True)) if count else dict.fromkeys(names, ())
-        )
-        columns["label"] = pa.nulls(count, pa.int32()).fill_null(0)  # given when the parts come together
-        columns["source"] = [self._source] * count
+        columns: dict[str, Any] = dict.fromkeys(_COLUMNS, ())
+        if count:
+            columns = dict(zip(_COLUMNS, zip(*self._rows, strict=True), strict=True))
+        columns["label"] = pa.nulls(count, pa.int32()).fill_null(0)  # known when all shards are there
         columns["shard"] = [self._shard.path.name] * count
         known = {name for facts in self._facts if facts for name in facts}
         for name in FACTS:
@@ -84,31 +134,29 @@ class Part:
                 columns[name] = pa.nulls(count, SCHEMA.field(name).type)
         rows = pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
         pq.write_table(rows, self._parts / f"{self._stem}.parquet", compression="lz4")
-        pq.write_table(
-            pa.Table.from_pylist(self._rejected, schema=REJECTED), self._parts / f"{self._stem}.rejected.parquet"
-        )
+        rejected = pa.Table.from_pylist(self._rejected, schema=REJECTED)
+        pq.write_table(rejected, self._parts / f"{self._stem}.rejected.parquet")
         (self._parts / f"{self._stem}.read").write_bytes(b"".join(self._lines))
         facts = {"images": count, "size": self._shard.size, "sha256": self._shard.sha256}
-        done = self._parts / f"{self._stem}.json"
-        done.with_suffix(".tmp").write_text(json.dumps(facts))
-        done.with_suffix(".tmp").replace(done)
-
-    def give_up(self) -> None:
-        """Let go of the files of a part that will not be finished."""
-        self._shard.close(whole=False)
+        write_atomic(self._parts / f"{self._stem}.json", json.dumps(facts).encode())
 
 
-class Build:
-    """A FaceDataset that is being built from parts. Made by `building_dataset`."""
+class DatasetBuild:
+    """A FaceDataset that is being built from shards. Made by `build_dataset`; workers get it by pickling."""
 
     def __init__(self, out: Path, folder: Path) -> None:
+        """`out` is the dataset's place and `folder` the work folder beside it."""
         self.out, self.folder = out, folder
         self.sealed = False
         self._known: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, Any] = {"benchmark": False}
 
+    def shard(self, number: int, source: str) -> ShardWriter:
+        """A writer for the shard `number`, whose images come from `source` unless something else is given."""
+        return ShardWriter(self.folder, number, source)
+
     def is_finished(self, number: int) -> bool:
-        """Whether an earlier run has left this part whole; its shard is read once to be sure."""
+        """Whether an earlier run has finished this shard; the file is read once to be sure."""
         shard = self.folder / "artifact" / "shards" / f"{number:05}.tar"
         try:
             facts = json.loads((self.folder / "parts" / f"{number:05}.json").read_bytes())
@@ -118,26 +166,30 @@ class Build:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def any_finished(self) -> bool:
+    def has_finished(self) -> bool:
+        """Whether any shard is finished."""
         return any((self.folder / "parts").glob("*.json"))
 
-    def adopt(self, dataset: Path, first: int, end: int) -> None:
-        """Take in, as parts `first` to before `end`, what another build has made of them: a FaceDataset of just these.
+    def take_in(self, dataset: Path, numbers: range) -> None:
+        """Use the shards of another build, a FaceDataset of just these `numbers`, as if they had been written here.
 
-        Shards are linked where the file system can do that. The parts then merge as if they had been written here.
+        Shards are linked where the file system can do that, and copied elsewhere.
+
+        Raises:
+            InputError: when the dataset has other shards.
         """
         card = open_artifact(dataset, "FaceDataset").card
         groups: dict[str, pa.Table] = {}
         with pq.ParquetFile(dataset / "manifest.parquet") as manifest:
-            for number in range(manifest.num_row_groups):  # `merge` writes one a part
+            for number in range(manifest.num_row_groups):  # `finish` writes one per shard
                 table = manifest.read_row_group(number)
                 groups[table["shard"][0].as_py()] = table
         with pq.ParquetFile(dataset / "rejected.parquet") as rejected:
             lost = [rejected.read_row_group(number) for number in range(rejected.num_row_groups)]
-        known = {f"{number:05}.tar" for number in range(first, end)}
-        if not groups.keys() <= known or len(lost) > end - first:
-            raise InputError(f"{dataset}: holds other shards than {first:05}.tar to {end - 1:05}.tar")
-        for number in range(first, end):
+        known = {f"{number:05}.tar" for number in numbers}
+        if not groups.keys() <= known or len(lost) > len(numbers):
+            raise InputError(f"{dataset}: has other shards than {numbers.start:05}.tar to {numbers.stop - 1:05}.tar")
+        for place, number in enumerate(numbers):
             parts, shard = self.folder / "parts", f"{number:05}.tar"
             table = groups.get(shard, SCHEMA.empty_table())
             facts: dict[str, Any] = {"images": table.num_rows}
@@ -145,26 +197,30 @@ class Build:
                 facts |= card["files"][f"shards/{shard}"]
                 _link(dataset / "shards" / shard, self.folder / "artifact" / "shards" / shard)
             pq.write_table(table, parts / f"{number:05}.parquet", compression="lz4")
-            # Which part rejected what is not told, nor needed: only their order counts.
-            some = lost[number - first] if number - first < len(lost) else REJECTED.empty_table()
+            # Which shard's input was rejected is not recorded; only the order of the rejections counts.
+            some = lost[place] if place < len(lost) else REJECTED.empty_table()
             pq.write_table(some, parts / f"{number:05}.rejected.parquet")
             (parts / f"{number:05}.read").write_bytes(b"")
-            (parts / f"{number:05}.json").write_text(json.dumps(facts))
+            write_atomic(parts / f"{number:05}.json", json.dumps(facts).encode())
 
-    def merge(
-        self,
-        parts: int,
-        wanted: Collection[str] = (),
-        also_read: bytes = b"",
-        *,
-        first: int = 0,
-        may_be_empty: bool = False,
+    def finish(
+        self, numbers: range, wanted: Collection[str] = (), also_read: bytes = b"", *, may_be_empty: bool = False
     ) -> tuple[dict[str, int], str]:
-        """Put the rows of the parts from `first` to before `parts` together into the manifest.
+        """Join the rows of the finished shards `numbers` into the manifest, one row group per shard.
 
-        Labels are counted in the order in which identities come. Returns the manifest rows of the `wanted` image ids that
-        are there, and the sha256 over what the parts have read and over the lines in `also_read`. InputError when there
-        is not one image, unless it `may_be_empty`: a piece of a larger whole.
+        Labels are given in the order in which identities first appear.
+
+        Args:
+            numbers: the shards, all of them finished.
+            wanted: image ids whose manifest rows are returned.
+            also_read: lines that count in the digest after those of the shards (`ShardWriter.note_read`).
+            may_be_empty: accept a dataset without images, as one part of a larger one.
+
+        Returns:
+            The manifest row of each wanted id that is there, and the SHA-256 over the lines of what was read.
+
+        Raises:
+            InputError: when there is no image.
         """
         folder, artifact = self.folder / "parts", self.folder / "artifact"
         labels: dict[str, int] = {}
@@ -177,7 +233,7 @@ class Build:
             pq.ParquetWriter(artifact / "manifest.parquet", SCHEMA, compression="zstd") as manifest,
             pq.ParquetWriter(artifact / "rejected.parquet", REJECTED, compression="zstd") as rejected,
         ):
-            for number in range(first, parts):
+            for number in numbers:
                 table = pq.read_table(folder / f"{number:05}.parquet")
                 if table.num_rows:
                     facts = json.loads((folder / f"{number:05}.json").read_bytes())
@@ -194,22 +250,21 @@ class Build:
                     rejected.write_table(lost)
                     reasons.update(lost["reason"].to_pylist())
                 read.update((folder / f"{number:05}.read").read_bytes())
+        by_reason = dict(sorted(reasons.items()))
         self._contents |= {
             "images": images,
             "identities": len(labels),
             "rejected": reasons.total(),
-            "rejected_by_reason": dict(sorted(reasons.items())),
+            "rejected_by_reason": by_reason,
         }
         if images == 0 and not may_be_empty:
             shutil.rmtree(folder)  # there is nothing to go on from
-            raise InputError(
-                f"{self.out.name}: not one usable image among {reasons.total()} inputs ({dict(sorted(reasons.items()))})"
-            )
+            raise InputError(f"{self.out.name}: not one usable image among {reasons.total()} inputs ({by_reason})")
         read.update(also_read)
         return rows, read.hexdigest()
 
-    def pairs(self, left: Sequence[int], right: Sequence[int], same: Sequence[bool], fold: Sequence[int]) -> None:
-        """Write `pairs.parquet`, which makes the dataset a Benchmark; rows are the manifest's."""
+    def write_pairs(self, left: Sequence[int], right: Sequence[int], same: Sequence[bool], fold: Sequence[int]) -> None:
+        """Write `pairs.parquet`, which makes the dataset a Benchmark; `left` and `right` are rows of the manifest."""
         table = pa.table({"left": left, "right": right, "same": same, "fold": fold}, schema=PAIRS)
         pq.write_table(table, self.folder / "artifact" / "pairs.parquet", compression="zstd")
         self._contents["benchmark"] = True
@@ -218,16 +273,27 @@ class Build:
         self,
         *,
         step: str,
+        version: int,
         recipe: Mapping[str, Any],
         inputs: Sequence[Mapping[str, str]],
         synthetic: bool,
         facts: Mapping[str, Any],
     ) -> None:
-        """Write the card, `facts` (JSON values) among its contents; the artifact appears when the block ends."""
+        """Write the card; the dataset gets its place when the block of `build_dataset` ends.
+
+        Args:
+            step: the name of the step that makes the dataset.
+            version: the step's version, see `eolgul.artifact.seal`.
+            recipe: the options that its contents depend on (JSON values).
+            inputs: references to the artifacts it is made from.
+            synthetic: whether any of its images was drawn.
+            facts: what the card's contents state besides the counts (JSON values).
+        """
         seal(
             self.folder / "artifact",
             "FaceDataset",
             step=step,
+            version=version,
             recipe=recipe,
             inputs=inputs,
             contents=self._contents | dict(facts),
@@ -238,19 +304,27 @@ class Build:
 
 
 @contextmanager
-def building_dataset(out: Path, job: Mapping[str, Any]) -> Iterator[Build]:
-    """A FaceDataset to build from parts; it appears under `out` when the block ends well after `seal`.
+def build_dataset(out: Path, job: Mapping[str, Any]) -> Iterator[DatasetBuild]:
+    """Yield a build whose FaceDataset appears at `out` when the block ends well after `seal`.
 
-    Otherwise finished parts stay, hidden, for the next run of the same `job` (JSON values that say all on which the
-    parts depend); another job starts anew. InputError when `out` may not be replaced, when another process is writing
-    it, or when the disk is full.
+    Otherwise finished shards stay, hidden, for the next run of the same job; another job starts anew.
+
+    Args:
+        out: the dataset's place.
+        job: JSON values that the shards depend on, all of them.
+
+    Raises:
+        InputError: when `out` cannot be replaced, another process is writing it, or the disk is full.
     """
     out = out.absolute()
     check_replaceable(out)
     with work_folder(out, recipe_digest(job)) as folder:
-        build = Build(out, folder)
+        build = DatasetBuild(out, folder)
         try:
-            _begin(folder)
+            (folder / "parts").mkdir(exist_ok=True)
+            (folder / "artifact" / "shards").mkdir(parents=True, exist_ok=True)
+            for half in (folder / "artifact").glob("*.*"):
+                half.unlink()
             yield build
             if not build.sealed:
                 raise RuntimeError(f"{out}: left without a card")
@@ -260,21 +334,14 @@ def building_dataset(out: Path, job: Mapping[str, Any]) -> Iterator[Build]:
             refuse_disk(out, error)
             raise
         finally:
-            if build.sealed or not build.any_finished():
+            if build.sealed or not build.has_finished():
                 empty_folder(folder)
 
 
 def _link(file: Path, to: Path) -> None:
-    """A second name for a finished file, or a copy where there can be none."""
+    """Give a finished file a second name, or copy it where the file system has no hard links."""
     to.unlink(missing_ok=True)
     try:
         os.link(file, to)
     except OSError:
         shutil.copyfile(file, to)
-
-
-def _begin(folder: Path) -> None:
-    (folder / "parts").mkdir(exist_ok=True)
-    (folder / "artifact" / "shards").mkdir(parents=True, exist_ok=True)
-    for half in (*(folder / "parts").glob("*.tmp"), *(folder / "artifact").glob("*.*")):
-        half.unlink()

@@ -1,4 +1,4 @@
-"""Reading a FaceDataset: the manifest as columns, an image as one positioned read."""
+"""Read a FaceDataset: the manifest as columns, an image as one positioned read."""
 
 from __future__ import annotations
 
@@ -25,9 +25,14 @@ def _read_table(file: Path) -> pa.Table:
 
 
 class FaceDataset:
-    """A FaceDataset opened for reading. Rows are numbered as the manifest is; safe to share between threads."""
+    """A FaceDataset opened for reading. Rows are those of the manifest; threads can share it, processes by pickling."""
 
     def __init__(self, path: Path, *, check: str = "size") -> None:
+        """Open the dataset at `path`.
+
+        Raises:
+            InputError: when it is not a whole FaceDataset, checked as `open_artifact` does with `check`.
+        """
         self.artifact: Artifact = open_artifact(path, "FaceDataset", check=check)
         self.path = path
         self.manifest: pa.Table = _read_table(path / "manifest.parquet")
@@ -46,26 +51,33 @@ class FaceDataset:
         self._files: dict[str, int] = {}
 
     def __len__(self) -> int:
+        """The number of images."""
         return int(self.manifest.num_rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_files": {}}  # each process opens the shards for itself
+        """The state for pickling, without open files: each process opens the shards for itself."""
+        return self.__dict__ | {"_files": {}}
 
     def __del__(self) -> None:
+        """Close the shards."""
         for handle in getattr(self, "_files", {}).values():
             os.close(handle)
 
     def column(self, name: str) -> list[Any]:
-        """A manifest column as Python values (None where a fact is unknown)."""
+        """A manifest column as Python values; None where a fact is unknown."""
         values: list[Any] = self.manifest[name].to_pylist()
         return values
 
     def numpy(self, name: str) -> NDArray[Any]:
-        """A manifest column without gaps as an array."""
+        """A manifest column without unknown values as an array of one value per row."""
         return np.asarray(self.manifest[name].to_numpy())
 
     def read(self, row: int) -> bytes:
-        """The encoded image of a row, exactly as it came: one positioned read."""
+        """The encoded image of a row, with the very bytes of the source: one positioned read.
+
+        Raises:
+            InputError: when the shard ends before the image does.
+        """
         name = self._shard_names[self._shard[row]]
         handle = self._files.get(name)
         if handle is None:
@@ -82,7 +94,11 @@ class FaceDataset:
         return data
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """The rows of a split, ascending."""
+        """The rows of a split (int64, ascending).
+
+        Raises:
+            InputError: when `split` is not one of `SPLITS`.
+        """
         if split not in SPLITS:
             raise InputError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
         return np.flatnonzero(np.asarray(pc.fill_null(pc.equal(self.manifest["split"], split), False))).astype(np.int64)
@@ -93,7 +109,11 @@ class FaceDataset:
         return rows
 
     def check_whole(self) -> None:
-        """InputError for one part of a step that ran in parts: who takes it for the whole counts too few images."""
+        """Check that this is not one part of an alignment that ran in parts: it has only some of the images.
+
+        Raises:
+            InputError: when it is one.
+        """
         part = self.artifact.contents.get("part")
         if part is not None:
             raise InputError(
@@ -101,10 +121,14 @@ class FaceDataset:
             )
 
     def pairs(self) -> Pairs:
-        """The pairs of a Benchmark; InputError for a dataset that is none."""
+        """The pairs of a Benchmark.
+
+        Raises:
+            InputError: when the dataset is not a Benchmark, or a pair names a row that does not exist.
+        """
         file = self.path / "pairs.parquet"
         if not file.is_file():
-            raise InputError(f"{self.path}: has no pairs.parquet, so it is no benchmark")
+            raise InputError(f"{self.path}: not a benchmark (it has no pairs.parquet)")
         table = _read_table(file)
         pairs = Pairs(*(np.asarray(table[name].to_numpy()) for name in PAIRS.names))
         if len(pairs) and (

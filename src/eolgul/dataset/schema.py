@@ -1,4 +1,4 @@
-"""The columns of a FaceDataset's tables, and what its words may be."""
+"""The columns of a FaceDataset's tables and the values of its enumerations."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SCHEMA = pa.schema(
         pa.field("landmarks", pa.list_(pa.float32(), 10)),
         pa.field("detection_score", pa.float32()),
         pa.field("faces_found", pa.int32()),
-        pa.field("face_choice", pa.string()),  # the policy that chose this face among those found
+        pa.field("face_choice", pa.string()),  # the policy that chose this face among those detected
         pa.field("landmark_source", pa.string()),  # detected | annotated | anchored
-        pa.field("eye_distance", pa.float32()),  # pixels of the image the face was found in
+        pa.field("eye_distance", pa.float32()),  # pixels, in the image the face was detected in
         pa.field("sharpness", pa.float32()),
         pa.field("brightness", pa.float32()),
         pa.field("contrast", pa.float32()),
-        pa.field("yaw", pa.float32()),  # degrees, estimated from the landmarks, signed as K-FACE signs its cameras
+        pa.field("yaw", pa.float32()),  # degrees, estimated from the landmarks, with the sign of K-FACE's cameras
         pa.field("resolution", pa.string()),
         pa.field("accessory", pa.string()),
         pa.field("light", pa.string()),
@@ -64,7 +64,7 @@ PAIRS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The pairs of a Benchmark: manifest rows (int64), whether they show one person, and the fold (int32)."""
+    """The pairs of a Benchmark: two manifest rows, whether they show one person, and the fold; one value per pair."""
 
     left: NDArray[np.int64]
     right: NDArray[np.int64]
@@ -72,4 +72,5 @@ class Pairs:
     fold: NDArray[np.int32]
 
     def __len__(self) -> int:
+        """The number of pairs."""
         return len(self.same)

@@ -1,7 +1,7 @@
 """One shard: a plain tar (POSIX ustar, pax where a name needs it) of encoded images, hashed while it is written.
 
-The bytes are those that Python's `tarfile` writes for the same members; making a member's header from a template is what
-lets small images be stored at the speed of the disk.
+The bytes are those that Python's `tarfile` writes for the same members. Headers are made from a template, so that small
+images are stored at the speed of the disk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SUM = sum(_BETWEEN) + sum(_BEHIND) + sum(_TIME) + 8 * ord(" ")  # a checksum co
 
 
 def member_header(name: str, size: int) -> bytes:
-    """The header block(s) of a member of `size` bytes."""
+    """The header of a tar member of `size` bytes: one block, or several for a long or non-ASCII name."""
     if name.isascii() and len(name) < 100 and size < 8**11:
         raw, digits = name.encode(), b"%011o" % size
         checksum = _SUM + sum(raw) + sum(digits)
@@ -41,14 +41,15 @@ def member_header(name: str, size: int) -> bytes:
 
 
 def member_size(size: int) -> int:
-    """How many bytes of a shard an image of `size` bytes takes, its (usual) header included."""
+    """The bytes of a shard that an image of `size` bytes takes, with a header of one block."""
     return _BLOCK + (size + _BLOCK - 1) // _BLOCK * _BLOCK
 
 
 class Shard:
-    """A tar that is being written. `size` is its length in bytes so far; `sha256` is known once it is closed."""
+    """A tar that is being written. `size` is its length in bytes so far; `sha256` is known when it is closed."""
 
     def __init__(self, path: Path) -> None:
+        """Create the file at `path`."""
         self.path = path
         self.size = 0
         self.sha256 = ""
@@ -56,11 +57,11 @@ class Shard:
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._hash = hashlib.sha256()
-        self._hasher = ThreadPoolExecutor(1)  # beside the writing: hashing a block leaves the interpreter free
+        self._hasher = ThreadPoolExecutor(1)  # hashing a block releases the interpreter, so that writing goes on
         self._hashed: Future[None] | None = None
 
     def add(self, name: str, data: bytes) -> int:
-        """Append an image as the member `name`; the offset of its first byte."""
+        """Append an image as the member `name`; return the offset of its first byte in the file."""
         header = member_header(name, len(data))
         offset = self.size + len(header)
         padding = -len(data) % _BLOCK
@@ -77,14 +78,14 @@ class Shard:
         self._pieces.clear()
         self._waiting = 0
         if self._hashed is not None:
-            self._hashed.result()  # at most one block is on its way
+            self._hashed.result()  # at most one block waits
         self._hashed = self._hasher.submit(self._hash.update, block)
         view = memoryview(block)
         while view:
             view = view[self._file.write(view) :]
 
     def close(self, *, whole: bool = True) -> None:
-        """End the archive (filled up to tar's record size) and the file; with `whole` false, just let go of it."""
+        """End the archive (padded to tar's record size) and close the file; with `whole` false, only close it."""
         try:
             if whole:
                 end = _END + -(self.size + _END) % tarfile.RECORDSIZE

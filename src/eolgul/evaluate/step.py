@@ -37,6 +37,7 @@ from eolgul.evaluation.reader import HELD_OUT, METRICS_FORMAT, read_metrics
 from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 __all__ = ["HELD_OUT", "check_disjoint", "evaluate", "read_metrics"]
 # Why an input became no image although a face should have been there; subsets and duplicates are choices, not failures.
 _CHOICES = ("duplicate", "too_few", "leak", "overlap", "not_selected", "no_identity")
@@ -89,7 +90,7 @@ def evaluate(
     recipe: dict[str, Any] = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
     recipe |= {"without_anchored": True} if without_anchored else {}
     recipe |= {"language": language} if language != "auto" else {}
-    done = reuse(out, "Evaluation", step="evaluate", recipe=recipe, inputs=inputs)
+    done = reuse(out, "Evaluation", step="evaluate", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
         return done
@@ -157,6 +158,7 @@ def evaluate(
             folder,
             "Evaluation",
             step="evaluate",
+            version=VERSION,
             recipe=recipe,
             inputs=inputs,
             contents=_contents(metrics),

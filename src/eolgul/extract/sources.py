@@ -1,4 +1,4 @@
-"""What there is to extract: each kind of source as a plan of tasks, one a shard, that any worker can carry out."""
+"""Plan the extraction of each kind of source: one task per shard, which any worker can carry out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.dataset import SHARD_BYTES, member_size
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.files import sha256_file
 from eolgul.formats import insightface, kface
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
@@ -48,10 +48,10 @@ class Options:
 
 
 class Candidate(NamedTuple):
-    """An image that may enter the dataset, or the reason why it may not.
+    """An image that may enter the dataset, or its rejection.
 
-    `data` is the encoded image or where it lies. `name` is what it is called in the source's digest, `beside` another
-    file that says more of it, with its name there.
+    `data` is the encoded image or its file. `name` is its name in the digest of the source. `beside` is the name and path of
+    another file about the image.
     """
 
     where: str
@@ -60,24 +60,25 @@ class Candidate(NamedTuple):
     data: bytes | Path
     name: bytes
     facts: Mapping[str, Any] | None = None
-    problem: tuple[str, str] | None = None
+    rejection: Rejection | None = None
     beside: tuple[bytes, Path] | None = None
-    size: tuple[int, int] | None = None  # the width and height that it must have
+    size: tuple[int, int] | None = None  # the width and height that the source states
 
 
 class Task(Protocol):
-    """One shard's share of a source. It can be sent to another process unless the plan says otherwise."""
+    """One shard's part of a source. It can be pickled if the plan is portable."""
 
     def candidates(self) -> Iterator[Candidate]:
-        """The candidates, in the dataset's order."""
+        """Yield the candidates in the order of the dataset."""
 
 
 @dataclass
 class Plan:
     """A source as tasks.
 
-    `stamp` tells a changed source from an unchanged one without reading it. `also` are small files that count as input
-    besides what the tasks read. `pairs` are those of a benchmark, by image id.
+    `stamp` changes when the source does, and needs no file to be read. `aligned` names the template that the faces lie on.
+    `pairs` are those of a benchmark: two image ids, whether they show one person, and the fold. `portable` says whether
+    the tasks can be sent to other processes. `also` are small files that are part of the input besides what tasks read.
     """
 
     tasks: Sequence[Task]
@@ -90,7 +91,11 @@ class Plan:
 
 
 def detect_kind(source: Path) -> str:
-    """What a source is, from its names alone. InputError when it is none of KINDS."""
+    """The kind of a source, from its names alone.
+
+    Raises:
+        InputError: when it is not one of `KINDS`.
+    """
     if source.is_file():
         kind = {".rec": "rec", ".bin": "bin", ".lst": "lst"}.get(source.suffix)
         if kind:
@@ -111,7 +116,7 @@ def detect_kind(source: Path) -> str:
 
 
 def shares(sizes: NDArray[np.int64], shard_bytes: int) -> Iterator[slice]:
-    """Consecutive candidates of these sizes, shared out so that each shard stays below `shard_bytes` (one at least)."""
+    """Divide candidates of these sizes (bytes) into consecutive shards of at most `shard_bytes`, one candidate at least."""
     ends = np.cumsum(member_size(0) + (sizes + 511) // 512 * 512)
     begin = 0
     while begin < len(sizes):
@@ -123,7 +128,7 @@ def shares(sizes: NDArray[np.int64], shard_bytes: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class RecTask:
-    """Records of a `.rec`, by key and offset."""
+    """Records of a `.rec`, by key and byte offset."""
 
     rec: Path
     keys: NDArray[np.int64]
@@ -134,30 +139,39 @@ class RecTask:
     python: Path | None = None
 
     def candidates(self) -> Iterator[Candidate]:
+        """Yield the records."""
         if self.python is None:
             records = insightface.read_images(self.rec, self.keys, self.offsets)
         else:
             records = read_images_mxnet(self.rec, self.keys, self.offsets, self.python)
         file, parent = self.rec.name, f"{self.rec.parent}/"
         for record, repeated in zip(records, self.repeated.tolist(), strict=True):
-            key, offset, label, image, problem, reason = record
+            key, offset, label, image, rejection = record
             where = f"{file} record {key} at byte {offset}"
-            if problem is not None or label is None:
-                detail = (problem or "no label").removeprefix(parent)  # no machine's path in an artifact
-                yield Candidate(where, "", None, image, b"%d" % key, None, (reason, detail))
+            if rejection is not None:
+                # No machine's path in an artifact.
+                rejection = Rejection(rejection.code, rejection.detail.removeprefix(parent))
+                yield Candidate(where, "", None, image, b"%d" % key, rejection=rejection)
                 continue
+            assert label is not None
             identity = f"{label:06}"
-            failed = None
             if repeated:
-                failed = ("duplicate_key", f"the .idx has given the key {key} to an earlier record")
+                detail = f"the .idx has given the key {key} to an earlier record"
+                rejection = Rejection(Reason.DUPLICATE_KEY, detail)
             elif self.identities is not None and label >= self.identities:
-                failed = ("unknown_identity", f"label {label}, but property says {self.identities} identities")
+                detail = f"label {label}, but property says {self.identities} identities"
+                rejection = Rejection(Reason.UNKNOWN_IDENTITY, detail)
             name = b"%d %d" % (key, label)
-            yield Candidate(where, f"{identity}/{key:08}", identity, image, name, None, failed, None, self.size)
+            image_id = f"{identity}/{key:08}"
+            yield Candidate(where, image_id, identity, image, name, rejection=rejection, size=self.size)
 
 
 def plan_rec(rec: Path, options: Options) -> Plan:
-    """A `.rec` by its index; `part` (i, n) takes the records that begin in the i-th of n equal byte ranges."""
+    """Plan a `.rec` by its index; `part` (i, n) takes the records that begin in the i-th of n equal byte ranges.
+
+    Raises:
+        InputError: when the file is not RecordIO, or the part has no record.
+    """
     index = insightface.index_rec(rec)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
@@ -184,7 +198,7 @@ def plan_rec(rec: Path, options: Options) -> Plan:
 
 @dataclass(frozen=True)
 class BinTask:
-    """Images of a `.bin` that is in memory. It does not say who is who: a genuine pair is one identity, an impostor two."""
+    """Images of a `.bin` that is in memory. It names no people: a genuine pair counts as one identity, an impostor as two."""
 
     name: str
     loaded: insightface.Bin
@@ -192,6 +206,7 @@ class BinTask:
     size: tuple[int, int] | None
 
     def candidates(self) -> Iterator[Candidate]:
+        """Yield the images; `<pair>/0` and `<pair>/1` are the ids of a pair."""
         for number in range(self.share.start, self.share.stop):
             pair, side = divmod(number, 2)
             identity = f"{pair:06}" if self.loaded.same[pair] else f"{pair:06}{'ab'[side]}"
@@ -201,7 +216,7 @@ class BinTask:
 
 
 def plan_bin(file: Path, options: Options) -> Plan:
-    """A `.bin` set: a benchmark whose pairs are in ten consecutive folds. All its images have the size of most of them."""
+    """Plan a `.bin` set: a benchmark with ten consecutive folds. Every image must have the size that most of them have."""
     loaded = insightface.read_bin(file)
     sizes = np.array([len(image) for image in loaded.images], np.int64)
     size = None if options.any_size else _common_size(loaded.images)
@@ -212,7 +227,7 @@ def plan_bin(file: Path, options: Options) -> Plan:
 
 
 def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
-    """The width and height that most of the images have, looked at evenly."""
+    """The width and height that most of the images have, judged from about 200 evenly spaced ones."""
     from collections import Counter
 
     from eolgul.images.header import outline
@@ -229,13 +244,14 @@ def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class CarrayTask:
-    """Images of a bcolz carray, which has kept pixels only: they are encoded again, without loss."""
+    """Images of a bcolz carray, which stores pixels: they are encoded again, without loss."""
 
     folder: Path
     begin: int
     end: int
 
     def candidates(self) -> Iterator[Candidate]:
+        """Yield the images as PNG; `<pair>/0` and `<pair>/1` are the ids of a pair."""
         from eolgul.formats.carrays import read_carray
         from eolgul.images.decode import encode_png
 
@@ -249,7 +265,7 @@ class CarrayTask:
 
 
 def plan_carrays(folder: Path, options: Options) -> Plan:
-    """InsightFace_Pytorch's copy of a `.bin` set."""
+    """Plan a carray: InsightFace_Pytorch's copy of a `.bin` set."""
     from eolgul.formats.carrays import read_carray
 
     carray = read_carray(folder)
@@ -261,7 +277,7 @@ def plan_carrays(folder: Path, options: Options) -> Plan:
 
 
 class Entry(NamedTuple):
-    """A file of a tree, below the source."""
+    """A file of a tree; `name` is its path below the source."""
 
     name: str
     size: int
@@ -270,7 +286,7 @@ class Entry(NamedTuple):
     identity: str | None = None
     condition: kface.Condition | None = None
     facts: Mapping[str, Any] | None = None
-    problem: tuple[str, str] | None = None
+    rejection: Rejection | None = None
     note: Entry | None = None
 
 
@@ -283,8 +299,9 @@ class FilesTask:
     any_size: bool
 
     def candidates(self) -> Iterator[Candidate]:
+        """Yield the files, with their conditions and annotations where they have them."""
         for entry in self.entries:
-            path, problem, size = self.root / entry.name, entry.problem, None
+            path, rejection, size = self.root / entry.name, entry.rejection, None
             where = text(entry.name)
             facts = dict(entry.facts) if entry.facts else None
             if entry.condition is not None:
@@ -297,21 +314,22 @@ class FilesTask:
                 try:
                     landmarks = kface.read_annotation(note).landmarks
                 except InputError as error:
-                    problem = problem or ("bad_annotation", str(error).removeprefix(f"{self.root}/"))
+                    detail = str(error).removeprefix(f"{self.root}/")
+                    rejection = rejection or Rejection(Reason.BAD_ANNOTATION, detail)
                 else:
                     assert facts is not None
                     facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
             name = os.fsencode(entry.name)
-            yield Candidate(where, entry.image_id, entry.identity, path, name, facts, problem, beside, size)
+            yield Candidate(where, entry.image_id, entry.identity, path, name, facts, rejection, beside, size)
 
 
 def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
-    """A plan over files of a tree; of several with one id all but the first are rejected."""
+    """Plan the files of a tree; of several with one id all but the first are rejected."""
     seen: set[str] = set()
     for place, entry in enumerate(entries):
-        if entry.problem is None and entry.image_id in seen:
-            problem = ("duplicate_key", f"an image with the id {entry.image_id} is already there")
-            entries[place] = entry._replace(problem=problem)
+        if entry.rejection is None and entry.image_id in seen:
+            detail = f"an image with the id {entry.image_id} is already there"
+            entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
         seen.add(entry.image_id)
     sizes = np.array([entry.size for entry in entries], np.int64)
     cuts = shares(sizes, options.shard_bytes)
@@ -325,7 +343,11 @@ def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
 
 
 def walk(root: Path, below: str = "") -> Iterator[Entry]:
-    """Every file below `root`, in the order of its path's parts, without opening any. Links to folders are not followed."""
+    """Yield every file below `root`, ordered by the parts of its path; no file is opened and no link to a folder followed.
+
+    Raises:
+        InputError: when a folder cannot be read.
+    """
     try:
         with os.scandir(root / below) as found:
             ordered = sorted(found, key=lambda entry: entry.name)
@@ -338,7 +360,7 @@ def walk(root: Path, below: str = "") -> Iterator[Entry]:
             continue
         try:
             facts = entry.stat()
-        except OSError:  # a link that leads nowhere was meant to be a file
+        except OSError:  # a broken link: it is rejected as unreadable later
             yield Entry(name, 0, (0, 0))
             continue
         if modes.S_ISREG(facts.st_mode):
@@ -346,26 +368,28 @@ def walk(root: Path, below: str = "") -> Iterator[Entry]:
 
 
 def is_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path a file would be slow
+    """Whether a file's suffix is that of an image format."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per file would be slow
 
 
 def text(name: str) -> str:
-    """A path as text that can be stored: bytes that are not UTF-8 (old Korean archives) are written as escapes."""
+    """A path as text that can be stored: bytes that are not UTF-8 (as in old Korean archives) become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def stamp_files(files: Sequence[Path]) -> str:
-    """Names, sizes and times of files, as one line."""
+    """The SHA-256 (hex) over the names, sizes and times of files."""
     facts = [(path.name, (one := path.stat()).st_size, one.st_mtime_ns, one.st_ctime_ns) for path in files]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def line(name: bytes, sha256: str) -> bytes:
-    """How a file counts in a source's digest."""
+    """The line of a file in the digest of a source."""
     return name + f"\0{sha256}\n".encode()
 
 
-def sha256_or_nothing(path: Path) -> str:
+def sha256_or_unreadable(path: Path) -> str:
+    """The SHA-256 (hex) of a file, or the word "unreadable"."""
     try:
         return sha256_file(path)
     except OSError:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eolgul import __version__
 from eolgul.artifact import Artifact, open_artifact, reuse
-from eolgul.dataset import SHARD_BYTES, Build, building_dataset
+from eolgul.dataset import SHARD_BYTES, DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.sources import KINDS, SYNTHETIC_MARK, Options, Plan, detect_kind
-from eolgul.extract.worker import Progress, digest, work
+from eolgul.extract.worker import Progress, digest, write_shards
 from eolgul.files import sha256_file
 from eolgul.formats import kface, lfw
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, Options], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -123,18 +123,27 @@ def extract(
         plan.also.append(mark)
     synthetic = mark.is_file() and _says_synthetic(mark)
     if (out / "dataset.json").is_file():
-        done = reuse(out, "FaceDataset", step="extract", recipe=recipe, inputs=_inputs(kind, digest(plan, workers)))
+        done = reuse(
+            out,
+            "FaceDataset",
+            step="extract",
+            version=VERSION,
+            recipe=recipe,
+            inputs=_inputs(kind, digest(plan, workers)),
+        )
         if done is not None:
             return done
-    job = {"recipe": recipe, "reader": reader, "stamp": plan.stamp, "eolgul": __version__}
-    with building_dataset(out, job) as build:
+    job = {"step": "extract", "recipe": recipe, "reader": reader, "stamp": plan.stamp, "version": VERSION}
+    with build_dataset(out, job) as build:
         wanted = plan.pairs if wanted is None else wanted
         ids = {image for pair in wanted or () for image in pair[:2]}
-        rows, read = work(build, plan, name, wanted=ids, verify=verify, workers=workers, progress=progress)
+        rows, read = write_shards(build, plan, name, wanted=ids, verify=verify, workers=workers, progress=progress)
         facts = {"name": name, "identities_known": plan.identities_known, "aligned": plan.aligned, "verified": verify}
         if wanted is not None:
             facts |= _write_pairs(build, rows, wanted)
-        build.seal(step="extract", recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts)
+        build.seal(
+            step="extract", version=VERSION, recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts
+        )
     return open_artifact(out)
 
 
@@ -182,13 +191,13 @@ def _inputs(kind: str, digest: str) -> list[dict[str, str]]:
     return [{"kind": f"raw:{kind}", "digest": digest}]
 
 
-def _write_pairs(build: Build, rows: dict[str, int], wanted: list[tuple[str, str, bool, int]]) -> dict[str, Any]:
+def _write_pairs(build: DatasetBuild, rows: dict[str, int], wanted: list[tuple[str, str, bool, int]]) -> dict[str, Any]:
     """Pairs whose two images were kept; the others are counted as lost, never dropped silently."""
     kept = [
         (rows[left], rows[right], same, fold) for left, right, same, fold in wanted if left in rows and right in rows
     ]
     left, right, same, fold = zip(*kept, strict=True) if kept else ((), (), (), ())
-    build.pairs(left, right, same, fold)
+    build.write_pairs(left, right, same, fold)
     return {"pairs": len(kept), "pairs_lost": len(wanted) - len(kept)}
 
 

@@ -1,4 +1,4 @@
-"""Trees of image files as sources: identity folders, K-FACE, and the images that a `.lst` names."""
+"""Plan trees of image files: identity folders, K-FACE, and the images that a `.lst` names."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import itertools
 import os
 from pathlib import Path
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.sources import ALIGNED, Entry, Options, Plan, is_picture, plan_files, text, walk
 from eolgul.formats import kface
 
-_BAD_NAME = ("bad_name", "the file's name is not UTF-8; rename it, or unpack its archive with its encoding")
+_BAD_NAME = Rejection(
+    Reason.BAD_NAME, "the file's name is not UTF-8; rename it, or unpack its archive with its encoding"
+)
+_NO_IDENTITY = Rejection(Reason.NO_IDENTITY, "an image beside the identity folders, expected <identity>/<image>")
+_UNKNOWN_CONDITION = Rejection(
+    Reason.UNKNOWN_CONDITION, "expected <Resolution>/<ID>/S00x/Ly/E0z/Cn.jpg with K-FACE's names"
+)
 
 
 def plan_folders(source: Path, options: Options) -> Plan:
-    """`<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, anybody's photos."""
+    """Plan identity folders, `<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, any photos.
+
+    Raises:
+        InputError: when there is no identity folder with enough images.
+    """
     loose: list[Entry] = []
     people: list[list[Entry]] = []
     pictures = (entry for entry in _files(source) if is_picture(entry.name))
     for first, group in itertools.groupby(pictures, key=lambda entry: entry.name.partition("/")[0]):
         found = list(group)
-        if found[0].name == first:  # no folder above it
-            problem = ("no_identity", "an image beside the identity folders, expected <identity>/<image>")
-            loose += [entry._replace(problem=problem) for entry in found]
+        if found[0].name == first:  # it lies in no identity folder
+            loose += [entry._replace(rejection=_NO_IDENTITY) for entry in found]
         elif len(found) >= options.min_images and options.wants(first):
             people.append(found[: options.max_images_per_identity])
     people = people[: options.max_identities]
@@ -37,12 +46,12 @@ def plan_folders(source: Path, options: Options) -> Plan:
             image_id = os.path.splitext(entry.name)[0]  # noqa: PTH122 - millions of them
             entries.append(entry._replace(image_id=image_id, identity=identity))
         else:
-            entries.append(entry._replace(identity=identity, problem=_BAD_NAME))
+            entries.append(entry._replace(identity=identity, rejection=_BAD_NAME))
     return plan_files(source, entries, options)
 
 
 def _files(source: Path) -> list[Entry]:
-    """The files of a folder of identity folders; a link to a folder counts as that folder, hidden ones do not."""
+    """The files of a folder of identity folders; links to folders are followed, hidden folders are left out."""
     entries: list[Entry] = []
     for path in sorted(source.iterdir()):
         if path.is_dir():
@@ -56,7 +65,11 @@ def _files(source: Path) -> list[Entry]:
 
 
 def plan_kface(source: Path, options: Options) -> Plan:
-    """K-FACE's tree: the images of the selection, each with its condition and, where there is one, its annotation."""
+    """Plan K-FACE's tree: the images of the selection, each with its condition and its annotation, if it has one.
+
+    Raises:
+        InputError: when no image is in the selection.
+    """
     selection = kface.Selection.parse(options.selection) if options.selection else None
     entries: list[Entry] = []
     for folder in sorted(path.name for path in source.glob("*_Resolution")):
@@ -70,8 +83,7 @@ def plan_kface(source: Path, options: Options) -> Plan:
         for entry in found:
             parsed = kface.parse_path(entry.name)
             if parsed is None or text(entry.name) != entry.name:
-                problem = ("unknown_condition", "expected <Resolution>/<ID>/S00x/Ly/E0z/Cn.jpg with K-FACE's names")
-                entries.append(entry._replace(problem=problem))
+                entries.append(entry._replace(rejection=_UNKNOWN_CONDITION))
                 continue
             identity, condition = parsed
             if (selection is None or condition in selection) and options.wants(identity):
@@ -84,20 +96,24 @@ def plan_kface(source: Path, options: Options) -> Plan:
 
 
 def plan_lst(file: Path, options: Options) -> Plan:
-    """The images that an InsightFace `.lst` names, by paths below the list's own folder."""
+    """Plan the images that an InsightFace `.lst` names, by paths below the folder of the list.
+
+    Raises:
+        InputError: when a line of the list cannot be read.
+    """
     from eolgul.formats.lst import read_lst
 
     root = file.parent
     entries: list[Entry] = []
     aligned = True
     for row in read_lst(file):
-        problem = None
+        rejection = None
         if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
-            problem = ("bad_name", f"{row.path!r} leads out of the list's folder")
+            rejection = Rejection(Reason.BAD_NAME, f"{row.path!r} leads out of the list's folder")
         elif not float(row.label).is_integer() or row.label < 0:
-            problem = ("unknown_identity", f"label {row.label} is no identity number")
+            rejection = Rejection(Reason.UNKNOWN_IDENTITY, f"label {row.label} is not an identity number")
         aligned &= bool(row.aligned)
-        identity = f"{int(row.label):06}" if problem is None else None
+        identity = f"{int(row.label):06}" if rejection is None else None
         image_id = f"{identity}/{os.path.splitext(row.path)[0]}"  # noqa: PTH122 - millions of them
         facts: dict[str, object] = {}
         if row.box is not None:
@@ -105,7 +121,7 @@ def plan_lst(file: Path, options: Options) -> Plan:
         if row.landmarks is not None:
             facts |= {"landmarks": list(row.landmarks), "landmark_source": "annotated"}
         entry = _entry(root, row.path)
-        entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, problem=problem))
+        entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, rejection=rejection))
     plan = plan_files(root, entries, options)
     plan.also.append(file)
     plan.aligned = ALIGNED if aligned else None

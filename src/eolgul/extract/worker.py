@@ -1,4 +1,4 @@
-"""The workers of an extraction: each writes whole parts, and stops between two images when it is told to."""
+"""Read and check the images of a source, and write them shard by shard, in threads or in worker processes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from eolgul.dataset import Build, Part
-from eolgul.errors import InputError
-from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_nothing
+from eolgul.dataset import DatasetBuild, ShardWriter
+from eolgul.errors import InputError, Reason, Rejection
+from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_unreadable
 from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode
 from eolgul.images.header import outline
@@ -24,17 +24,17 @@ _REPORT = 512
 
 
 class Checked(NamedTuple):
-    """A candidate with its bytes: what it is, or the reason and the sentence why it is not taken."""
+    """A candidate with its bytes and their SHA-256: its header, or why it is rejected."""
 
     candidate: Candidate
     data: bytes
     sha256: str
     info: ImageInfo | None
-    problem: tuple[str, str] | None
+    rejection: Rejection | None
 
 
-def work(
-    build: Build,
+def write_shards(
+    build: DatasetBuild,
     plan: Plan,
     name: str,
     *,
@@ -43,20 +43,33 @@ def work(
     workers: int,
     progress: Progress | None,
 ) -> tuple[dict[str, int], str]:
-    """Write the parts that are missing and merge all; the rows of the wanted ids, and the digest of the source."""
+    """Write the shards that are missing and join all.
+
+    Args:
+        build: the dataset.
+        plan: the source.
+        name: the source's name in the manifest.
+        wanted: image ids whose manifest rows are returned.
+        verify: decode every image.
+        workers: processes, or threads where the plan has one shard or is not portable.
+        progress: called with the number of images just done.
+
+    Returns:
+        The manifest rows of the wanted ids, and the digest of the source.
+    """
     missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
     if plan.portable and workers > 1 and len(missing) > 1:
-        jobs = (_Job(build.folder, number, plan.tasks[number], name, verify) for number in missing)
+        jobs = (_Job(build, number, plan.tasks[number], name, verify) for number in missing)
         for _ in map_in_order(_write_in_worker, jobs, min(workers, len(missing)), progress):
             pass
     else:
         for number in missing:
-            _write(build.folder, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
-    return build.merge(len(plan.tasks), wanted, _also(plan))
+            _write(build, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
+    return build.finish(range(len(plan.tasks)), wanted, _also(plan))
 
 
 def digest(plan: Plan, workers: int) -> str:
-    """The digest of a source, as `work` gives it, without an extraction: over what its tasks read, in their order."""
+    """The digest of a source as `write_shards` returns it, without an extraction: over what the tasks read, in order."""
     total = hashlib.sha256()
     for task in plan.tasks:
         for checked in _checked(task.candidates(), _read, workers):
@@ -66,7 +79,7 @@ def digest(plan: Plan, workers: int) -> str:
 
 
 def _also(plan: Plan) -> bytes:
-    return b"".join(line(path.name.encode(), sha256_or_nothing(path)) for path in plan.also)
+    return b"".join(line(path.name.encode(), sha256_or_unreadable(path)) for path in plan.also)
 
 
 def _lines(checked: Checked) -> bytes:
@@ -74,41 +87,44 @@ def _lines(checked: Checked) -> bytes:
     lines = line(candidate.name, checked.sha256)
     if candidate.beside is not None:
         name, path = candidate.beside
-        lines += line(name, sha256_or_nothing(path))
+        lines += line(name, sha256_or_unreadable(path))
     return lines
 
 
-def _write(folder: Path, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress) -> None:
-    part = Part(folder, number, name)
-    try:
-        waiting = 0
-        for checked in _checked(task.candidates(), _decode if verify else _look, threads):
-            _keep(part, checked)
+def _write(
+    build: DatasetBuild, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress
+) -> None:
+    waiting = 0
+    with build.shard(number, name) as shard:
+        for checked in _checked(task.candidates(), _decode if verify else _check_header, threads):
+            _keep(shard, checked)
             waiting += 1
             if waiting == _REPORT:
                 progress(waiting)
                 waiting = 0
-    except BaseException:
-        part.give_up()
-        raise
-    part.close()
     progress(waiting)
 
 
-def _keep(part: Part, checked: Checked) -> None:
-    candidate, data, sha256, info, problem = checked
-    part.note_read(_lines(checked))
-    if problem is not None:
-        reason, detail = problem
-        part.reject(candidate.where, identity=candidate.identity, reason=reason, detail=detail)
+def _keep(shard: ShardWriter, checked: Checked) -> None:
+    candidate, data, sha256, info, rejection = checked
+    shard.note_read(_lines(checked))
+    if rejection is not None:
+        shard.reject(candidate.where, rejection, identity=candidate.identity)
         return
     assert info is not None and candidate.identity is not None
-    extension = EXTENSIONS[info.format]
-    part.add(candidate.image_id, candidate.identity, data, extension, info.width, info.height, sha256, candidate.facts)
+    shard.add(
+        candidate.image_id,
+        candidate.identity,
+        data,
+        extension=EXTENSIONS[info.format],
+        size=(info.width, info.height),
+        sha256=sha256,
+        facts=candidate.facts,
+    )
 
 
 def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Checked], threads: int) -> Iterator[Checked]:
-    """Check every candidate, in order; in threads where reading or decoding gives the others time to run."""
+    """Check every candidate, in order; in threads where reading or decoding releases the interpreter."""
     first = next(candidates, None)
     if first is None:
         return
@@ -131,22 +147,22 @@ def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Check
 
 
 def _read(candidate: Candidate) -> Checked:
-    """The candidate's bytes and their sha256, nothing being asked of them."""
+    """Read the candidate's bytes and their SHA-256, without a check of the image."""
     data = candidate.data
     if isinstance(data, Path):
         try:
             data = data.read_bytes()
         except OSError as error:
-            problem = candidate.problem or ("unreadable", error.strerror or str(error))
-            return Checked(candidate, b"", "unreadable", None, problem)
-    return Checked(candidate, data, sha256_bytes(data), None, candidate.problem)
+            rejection = candidate.rejection or Rejection(Reason.UNREADABLE, error.strerror or str(error))
+            return Checked(candidate, b"", "unreadable", None, rejection)
+    return Checked(candidate, data, sha256_bytes(data), None, candidate.rejection)
 
 
-def _look(candidate: Candidate) -> Checked:
-    """As `_read`, and whether the image's structure and size are as they should be."""
-    if isinstance(candidate.data, Path) or candidate.problem is not None:
+def _check_header(candidate: Candidate) -> Checked:
+    """As `_read`, with a check of the image's structure and size."""
+    if isinstance(candidate.data, Path) or candidate.rejection is not None:
         read = _read(candidate)
-        if read.problem is not None:
+        if read.rejection is not None:
             return read
         data, sha256 = read.data, read.sha256
     else:
@@ -155,30 +171,32 @@ def _look(candidate: Candidate) -> Checked:
     try:
         info = outline(data)
     except InputError as error:
-        return Checked(candidate, b"", sha256, None, (error.code, str(error)))
+        return Checked(candidate, b"", sha256, None, Rejection.from_error(error))
     if candidate.size is not None and (info.width, info.height) != candidate.size:
         width, height = candidate.size
-        problem = ("wrong_size", f"{info.width}x{info.height} pixels, expected {width}x{height}")
-        return Checked(candidate, b"", sha256, None, problem)
+        detail = f"{info.width}x{info.height} pixels, expected {width}x{height}"
+        return Checked(candidate, b"", sha256, None, Rejection(Reason.WRONG_SIZE, detail))
     return Checked(candidate, data, sha256, info, None)
 
 
 def _decode(candidate: Candidate) -> Checked:
-    """As `_look`, and whether the image can be decoded."""
-    looked = _look(candidate)
-    if looked.problem is None:
+    """As `_check_header`, with a check that the image can be decoded."""
+    checked = _check_header(candidate)
+    if checked.rejection is None:
         try:
-            decode(looked.data)
+            decode(checked.data)
         except InputError as error:
-            code = "undecodable" if error.code == "not_an_image" else error.code
-            return Checked(candidate, b"", looked.sha256, None, (code, str(error)))
-    return looked
+            rejection = Rejection.from_error(error)
+            if rejection.code == Reason.NOT_AN_IMAGE:  # its header is one
+                rejection = Rejection(Reason.UNDECODABLE, rejection.detail)
+            return Checked(candidate, b"", checked.sha256, None, rejection)
+    return checked
 
 
 class _Job(NamedTuple):
-    """One part to write, as a worker process gets it."""
+    """One shard to write, as a worker process receives it."""
 
-    folder: Path
+    build: DatasetBuild
     number: int
     task: Task
     name: str

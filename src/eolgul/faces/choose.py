@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason
 from eolgul.faces.mtcnn import Faces
 
 POLICIES = ("largest", "center", "annotated", "single")
@@ -26,7 +26,7 @@ def choose(
     if len(faces) == 0:
         return None
     if which == "single" and len(faces) > 1:
-        raise InputError(f"{len(faces)} faces found, expected one", "several_faces")
+        raise InputError(f"{len(faces)} faces found, expected one", Reason.SEVERAL_FACES)
     begin, end = faces.boxes[:, :2], faces.boxes[:, 2:]
     if which == "center":
         return int(np.argmin(np.hypot(*((begin + end) / 2 - np.array(size) / 2).T)))

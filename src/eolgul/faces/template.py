@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason
 
 TEMPLATE_NAME = "arcface-112-v1"
 BOX_NAME = "box-112-v1"
@@ -63,7 +63,7 @@ def crop_box(image: NDArray[np.uint8], box: NDArray[np.floating]) -> NDArray[np.
     x1, y1 = (max(0, int(value)) for value in box[:2])
     x2, y2 = min(width, int(box[2])), min(height, int(box[3]))
     if x2 <= x1 or y2 <= y1:
-        raise InputError("the face's box lies outside the image", "no_face")
+        raise InputError("the face's box lies outside the image", Reason.NO_FACE)
     shrinks = min(x2 - x1, y2 - y1) > SIZE
     resized = cv2.resize(
         image[y1:y2, x1:x2], (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pack_image, read_index
 
 EXACT = 1 << 24  # the whole numbers up to here are float32 numbers, which record 0 states its counts in
@@ -27,17 +27,16 @@ _FORGET = 16 << 20  # bytes of images after which the pages they came from are l
 
 
 class RecImage(NamedTuple):
-    """One image record: its key, integer identity label and encoded image bytes, or why it is unusable.
+    """One image record: its key, byte offset, integer identity label and encoded image, or why it is not usable.
 
-    `reason` is the problem's code: "bad_record", or "unknown_identity" for a label that is no identity number.
+    `rejection` has the code `bad_record`, or `unknown_identity` for a label that is not an identity number.
     """
 
     key: int
     offset: int
     label: int | None
     image: bytes
-    problem: str | None = None
-    reason: str = ""
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def iter_rec(rec: Path) -> Iterator[RecImage]:
     """Every image record of a `.rec` file in key order, in either layout.
 
     The `.idx` beside it is used when it is there and fits; a missing or stale one is replaced by scanning the file.
-    Raises InputError for a file that is no RecordIO; a single bad record is returned with its `problem`.
+    Raises InputError for a file that is no RecordIO; a single bad record is returned with its `rejection`.
     """
     index = index_rec(rec)
     return read_images(rec, index.keys, index.offsets)
@@ -94,7 +93,7 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
             try:
                 label, image = reader.label_and_image(offset)
             except InputError as error:
-                yield RecImage(key, offset, None, b"", str(error), "bad_record")
+                yield RecImage(key, offset, None, b"", Rejection(Reason.BAD_RECORD, str(error)))
                 continue
             yield checked_image(rec, key, offset, label, image)
             read += len(image)
@@ -106,11 +105,11 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
 def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) -> RecImage:
     """A record that could be read, by whatever reader: an image of an identity, or why it is none."""
     if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
-        problem = f"{rec} at byte {offset}: label {label} is no identity number"
-        return RecImage(key, offset, None, b"", problem, "unknown_identity")
+        detail = f"{rec} at byte {offset}: label {label} is not an identity number"
+        return RecImage(key, offset, None, b"", Rejection(Reason.UNKNOWN_IDENTITY, detail))
     if len(image) == 0:
-        problem = f"{rec} at byte {offset}: no image behind the header"
-        return RecImage(key, offset, int(label), b"", problem, "bad_record")
+        detail = f"{rec} at byte {offset}: no image behind the header"
+        return RecImage(key, offset, int(label), b"", Rejection(Reason.BAD_RECORD, detail))
     return RecImage(key, offset, int(label), image)
 
 

@@ -18,7 +18,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.formats.insightface import RecImage, checked_image, index_rec
 from eolgul.formats.recordio import unpack_image
 
@@ -118,13 +118,12 @@ def _frame(stream: IO[bytes]) -> tuple[int, int, bytes] | None:
 def _image(rec: Path, offset: int, kind: int, key: int, payload: bytes) -> RecImage:
     where = f"{rec} at byte {offset}"
     if kind == _REFUSED:
-        return RecImage(
-            key, offset, None, b"", f"{where}: mxnet says: {payload.decode(errors='replace')}", "bad_record"
-        )
+        detail = f"{where}: mxnet says: {payload.decode(errors='replace')}"
+        return RecImage(key, offset, None, b"", Rejection(Reason.BAD_RECORD, detail))
     try:
         _, labels, _, _, image = unpack_image(payload, where)
     except InputError as error:
-        return RecImage(key, offset, None, b"", str(error), "bad_record")
+        return RecImage(key, offset, None, b"", Rejection(Reason.BAD_RECORD, str(error)))
     return checked_image(rec, key, offset, labels[0], bytes(image))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason
 
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "PPM": "pgm"}
 FORMATS = tuple(EXTENSIONS)
@@ -51,7 +51,7 @@ def decode(
         image.load()
         pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # Pillow's decoders raise many kinds on broken data
-        raise InputError(f"image data is broken or cut off ({error})", "not_an_image") from error
+        raise InputError(f"image data is broken or cut off ({error})", Reason.NOT_AN_IMAGE) from error
     return pixels, info
 
 
@@ -59,11 +59,11 @@ def _open(data: bytes, formats: tuple[str, ...]) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=formats)
     except UnidentifiedImageError as error:
-        code = "unsupported_format" if _is_other_format(data) else "not_an_image"
+        code = Reason.UNSUPPORTED_FORMAT if _is_other_format(data) else Reason.NOT_AN_IMAGE
         names = ", ".join(formats)
         raise InputError(f"the data is not an image of an accepted format ({names})", code) from error
     except Exception as error:
-        raise InputError(f"the image header is broken ({error})", "not_an_image") from error
+        raise InputError(f"the image header is broken ({error})", Reason.NOT_AN_IMAGE) from error
 
 
 def _is_other_format(data: bytes) -> bool:
@@ -74,7 +74,7 @@ def _is_other_format(data: bytes) -> bool:
 def _probe(image: Image.Image, max_pixels: int) -> ImageInfo:
     width, height = image.size
     if width * height > max_pixels:
-        raise InputError(f"the image has {width}x{height} pixels, more than {max_pixels} in all", "too_large")
+        raise InputError(f"the image has {width}x{height} pixels, more than {max_pixels} in all", Reason.TOO_LARGE)
     # A phone's JPEG with a second picture behind the first (a depth map, a gain map) opens as "MPO".
     return ImageInfo("JPEG" if image.format == "MPO" else image.format or "", width, height)
 

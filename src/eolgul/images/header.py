@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason
 from eolgul.images.decode import MAX_PIXELS, ImageInfo, probe
 
 # Binary PGM and PPM: magic, width, height, largest value, one white space; comments between them.
@@ -42,19 +42,21 @@ def outline(data: bytes) -> ImageInfo:
             if head is None or len(data) < head.end() + samples * (2 if int(head[1]) > 255 else 1):
                 raise _cut(data)
     if info.width * info.height > MAX_PIXELS:
-        raise InputError(f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", "too_large")
+        raise InputError(
+            f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", Reason.TOO_LARGE
+        )
     return info
 
 
 def _cut(data: bytes) -> InputError:
-    return InputError(f"the image data ends after {len(data)} bytes, before its end", "truncated")
+    return InputError(f"the image data ends after {len(data)} bytes, before its end", Reason.TRUNCATED)
 
 
 def _jpeg(data: bytes) -> ImageInfo:
     place, size = 2, len(data)
     while place + 4 <= size:
         if data[place] != 0xFF:
-            raise InputError(f"no JPEG marker at byte {place} of the image", "undecodable")
+            raise InputError(f"no JPEG marker at byte {place} of the image", Reason.UNDECODABLE)
         marker = data[place + 1]
         if marker == 0xFF:  # a fill byte
             place += 1
@@ -63,18 +65,18 @@ def _jpeg(data: bytes) -> ImageInfo:
                 break
             height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
             if not width or not height:
-                raise InputError(f"the JPEG states a size of {width}x{height}", "undecodable")
+                raise InputError(f"the JPEG states a size of {width}x{height}", Reason.UNDECODABLE)
             if data.endswith(_JPEG_END) or _has_end(data, place):
                 return ImageInfo("JPEG", width, height)
             break
         elif marker in _BARE:
             place += 2
         elif marker in (0xD9, 0xDA):
-            raise InputError("the JPEG does not state its size before its data", "undecodable")
+            raise InputError("the JPEG does not state its size before its data", Reason.UNDECODABLE)
         else:
             length = data[place + 2] << 8 | data[place + 3]
             if length < 2:
-                raise InputError(f"a JPEG segment of length {length} at byte {place} of the image", "undecodable")
+                raise InputError(f"a JPEG segment of length {length} at byte {place} of the image", Reason.UNDECODABLE)
             place += 2 + length
     raise _cut(data)
 
@@ -95,7 +97,7 @@ def _png(data: bytes) -> ImageInfo:
         raise _cut(data)
     width, height = _PNG_SIZE.unpack_from(data, 16)
     if data[12:16] != b"IHDR" or not width or not height:
-        raise InputError("the PNG does not begin with its size", "undecodable")
+        raise InputError("the PNG does not begin with its size", Reason.UNDECODABLE)
     if data.rfind(b"IEND") < 33:
         raise _cut(data)
     return ImageInfo("PNG", width, height)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
-from eolgul.errors import InputError
+from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract import Options, sources, trees
 from eolgul.formats import carrays, insightface, kface
 from eolgul.formats.recordio import RecordReader
@@ -49,11 +49,11 @@ class Gallery:
     def __len__(self) -> int:
         return len(self.identities)
 
-    def refuse(self, reason: str, sentence: str) -> None:
-        """Count an input that is no usable image, and keep the sentence if it is among the first."""
-        self.rejected[reason] = self.rejected.get(reason, 0) + 1
+    def refuse(self, rejection: Rejection) -> None:
+        """Count an input that is not a usable image, and keep the sentence if it is among the first."""
+        self.rejected[rejection.code] = self.rejected.get(rejection.code, 0) + 1
         if len(self.problems) < FIRST:
-            self.problems.append(sentence)
+            self.problems.append(rejection.detail)
 
 
 def of_bytes(read: Callable[[int], bytes]) -> Callable[[int], NDArray[np.uint8]]:
@@ -92,25 +92,25 @@ def of_rec(rec: Path) -> Gallery:
     usable = np.zeros(len(index), np.bool_)
     labels = np.zeros(len(index), np.int32)
     sizes = np.zeros(len(index), np.int64)
-    refused: list[tuple[str, str]] = []
+    refused: list[Rejection] = []
     for number, offset in enumerate(index.offsets):
-        reason, sentence = "", ""
+        refusal: tuple[Reason, str] | None = None
         try:
             record = reader.image(int(offset))
         except InputError as error:
-            reason, sentence = "bad_record", str(error)
+            refusal = Reason.BAD_RECORD, str(error)
         else:
-            label = record.labels[0]
+            label, where = record.labels[0], f"{rec} at byte {offset}"
             if not (0 <= label < 2**31 and float(label).is_integer()):
-                reason, sentence = "unknown_identity", f"{rec} at byte {offset}: label {label} is no identity number"
+                refusal = Reason.UNKNOWN_IDENTITY, f"{where}: label {label} is not an identity number"
             elif not len(record.image):
-                reason, sentence = "bad_record", f"{rec} at byte {offset}: no image behind the header"
+                refusal = Reason.BAD_RECORD, f"{where}: no image behind the header"
             elif index.repeated[number]:
-                reason, sentence = "duplicate_key", f"{rec} at byte {offset}: key {index.keys[number]} is there already"
+                refusal = Reason.DUPLICATE_KEY, f"{where}: key {index.keys[number]} is there already"
             else:
                 usable[number], labels[number], sizes[number] = True, int(label), len(record.image)
-        if reason:
-            refused.append((reason, sentence if len(refused) < FIRST else ""))
+        if refusal:
+            refused.append(Rejection(refusal[0], refusal[1] if len(refused) < FIRST else ""))
         if number % _FORGET == 0:
             reader.forget()
     reader.forget()
@@ -130,8 +130,8 @@ def of_rec(rec: Path) -> Gallery:
         lambda n: f"{rec} at byte {places[n]}",
         read,
     )
-    for reason, sentence in refused:
-        gallery.refuse(reason, sentence)
+    for rejection in refused:
+        gallery.refuse(rejection)
     about = rec.with_name("property")
     if about.is_file():
         stated = insightface.read_property(about)
@@ -184,7 +184,7 @@ def of_files(source: Path, kind: str) -> Gallery:
     plan = _PLANS[kind](source, Options())
     entries = [entry for task in plan.tasks if isinstance(task, sources.FilesTask) for entry in task.entries]
     root = source.parent if kind == "lst" else source
-    good = [entry for entry in entries if entry.problem is None]
+    good = [entry for entry in entries if entry.rejection is None]
     codes: dict[str, int] = {}
     numbers = np.array([codes.setdefault(entry.identity or "", len(codes)) for entry in good], np.int32)
     names = list(codes)
@@ -194,7 +194,7 @@ def of_files(source: Path, kind: str) -> Gallery:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}", "unreadable") from error
+            raise InputError(f"{path}: {error.strerror}", Reason.UNREADABLE) from error
 
     gallery = Gallery(
         numbers,
@@ -205,8 +205,9 @@ def of_files(source: Path, kind: str) -> Gallery:
         read,
     )
     for entry in entries:
-        if entry.problem is not None:
-            gallery.refuse(entry.problem[0], f"{sources.text(str(root / entry.name))}: {entry.problem[1]}")
+        if entry.rejection is not None:
+            where = sources.text(str(root / entry.name))
+            gallery.refuse(Rejection(entry.rejection.code, f"{where}: {entry.rejection.detail}"))
     if kind == "kface":
         conditions = {entry.condition for entry in good if entry.condition is not None}
         for name in kface.Condition.__slots__:

@@ -23,6 +23,7 @@ from eolgul.registry.store import read_production
 
 _LOOKED_AT = 400  # images of a raw source whose header is read, evenly chosen; a dataset's manifest knows them all
 _SIZES = 5
+_ABOUT = ("step", "version", "recipe", "inputs", "contents", "synthetic")  # keys of a card
 _RAW = (".rec", ".bin", ".lst")
 
 
@@ -50,7 +51,7 @@ def inspect(place: str, sheet: Path | None = None) -> dict[str, Any]:
 def _look(path: Path) -> tuple[dict[str, Any], Gallery | None]:
     if path.is_dir() and any((path / card).is_file() for card in CARDS.values()):
         artifact = open_artifact(path, check="sha256")
-        about = {key: artifact.card[key] for key in ("step", "eolgul", "recipe", "inputs", "contents", "synthetic")}
+        about = {key: artifact.card[key] for key in _ABOUT if key in artifact.card}
         facts = {"kind": artifact.kind, "digest": artifact.digest, "files": len(artifact.card["files"]), **about}
         if artifact.kind != "FaceDataset":
             return facts, None

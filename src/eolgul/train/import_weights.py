@@ -15,7 +15,7 @@ from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.backbones import LAYOUTS, build
-from eolgul.train.package import write_network
+from eolgul.train.package import VERSION, write_network
 
 # InsightFace_Pytorch's training images and its .bin sets went through the network as B, G, R; arcface_torch's as R, G, B.
 _COLOR = {"insightface_pytorch": "BGR", "arcface_torch": "RGB"}
@@ -36,7 +36,7 @@ def import_weights(weights: Path, out: Path, *, layout: str, backbone: str | Non
     reference = {"kind": "Weights", "digest": sha256_file(weights)}
     name, size, network = match(state, layout, backbone, str(weights))
     recipe = {"layout": layout, "backbone": name}
-    done = reuse(out, "ModelPackage", step="import", recipe=recipe, inputs=[reference])
+    done = reuse(out, "ModelPackage", step="import", version=VERSION, recipe=recipe, inputs=[reference])
     if done is not None:
         return done
     contract = EmbeddingContract(color=_COLOR[layout])
@@ -48,7 +48,7 @@ def import_weights(weights: Path, out: Path, *, layout: str, backbone: str | Non
         (folder / "training.json").write_bytes(canonical_json({"imported": recipe, "weights": reference}))
         (folder / "CARD.md").write_text(_card(name, size, layout, weights, reference, contract), encoding="utf-8")
         contents = {"backbone": name, "embedding_size": size, "layout": layout}
-        seal(folder, "ModelPackage", step="import", recipe=recipe, inputs=[reference], contents=contents,
+        seal(folder, "ModelPackage", step="import", version=VERSION, recipe=recipe, inputs=[reference], contents=contents,
              synthetic=False)  # fmt: skip
     return open_artifact(out)
 

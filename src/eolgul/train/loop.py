@@ -29,7 +29,7 @@ from eolgul.train.head import Head
 from eolgul.train.journal import Clock, Journal
 from eolgul.train.margins import make_margin
 from eolgul.train.optim import Average, LossScale, learning_rate, make_optimizer
-from eolgul.train.package import write_package
+from eolgul.train.package import VERSION, write_package
 from eolgul.train.recipe import Recipe
 from eolgul.train.state import tensors
 from eolgul.train.validate import Validation
@@ -70,7 +70,9 @@ def train(
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
         raise InputError(f"{dataset}: not an assembled dataset of aligned faces; run eolgul assemble first")
     target = pick_device(device)
-    done = reuse(out, "ModelPackage", step="train", recipe=recipe.to_json(), inputs=[data.artifact.reference])
+    done = reuse(
+        out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=[data.artifact.reference]
+    )
     if done is not None:
         return done
     autocast = _autocast_dtype(recipe, target)

@@ -25,6 +25,7 @@ from eolgul.train.recipe import Recipe
 from eolgul.train.validate import Validation
 from eolgul.train.variants import write_variants
 
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _TOLERANCE = 1e-5  # on each number of the normalised embeddings
 _PROBES = 16
 
@@ -58,6 +59,7 @@ def write_package(
             folder,
             "ModelPackage",
             step="train",
+            version=VERSION,
             recipe=recipe.to_json(),
             inputs=[reference],
             contents={

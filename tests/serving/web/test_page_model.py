@@ -126,7 +126,7 @@ def described(package: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -
     (folder / "evaluation" / "metrics.json").write_text(json.dumps(metrics(package)))
     (folder / "training.json").write_text(json.dumps(TRAINING))
     (folder / "CARD.md").write_text(CARD)
-    seal(folder, "ModelPackage", step="test", recipe={}, inputs=[], contents={}, synthetic=True)
+    seal(folder, "ModelPackage", step="test", version=1, recipe={}, inputs=[], contents={}, synthetic=True)
     return ModelPackage.open(folder)
 
 
