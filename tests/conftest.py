@@ -123,9 +123,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set the markers; under pytest-xdist, keep the tests of a file (and of the shared service) in one worker."""
+    """Set the markers, before `-m` looks at them; under pytest-xdist, keep the tests of a file (and of the shared service) in one worker."""
     for item in items:
         place = _place(item.path)
         found = {BY_FIXTURE[name] for name in getattr(item, "fixturenames", ()) if name in BY_FIXTURE}
