@@ -1,4 +1,4 @@
-"""What the deployment's tests share: rendered manifests, and the means to ask them questions."""
+"""Fixtures of the deployment's tests: rendered manifests and ways to query them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def binary(name: str) -> Path:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """No cluster can be reached and no choice of the developer's shell counts."""
+    """An environment without a cluster and without the developer's own settings."""
     kept = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "TMPDIR")}
     return kept | {"PATH": f"{BIN}:/usr/bin:/bin", "KUBECONFIG": "/nonexistent"} | more
 
@@ -43,7 +43,7 @@ class Manifests:
         return [document for document in self.documents if document["kind"] == kind]
 
     def named(self, kind: str, name: str) -> Document:
-        """The one document of that kind and name, a generated name's digest left out."""
+        """The one document of that kind and name, without the digest of a generated name."""
         found = [
             document
             for document in self.of(kind)
@@ -71,7 +71,7 @@ class Manifests:
         return container
 
     def data(self, kind: str, name: str) -> dict[str, str]:
-        """What a ConfigMap or Secret holds, decoded, by its full or its ungenerated name."""
+        """The decoded content of a ConfigMap or Secret, by its full name or its name without the digest."""
         document = self.named(kind, name)
         data: dict[str, str] = document.get("data", {})
         return {key: base64.b64decode(value).decode() for key, value in data.items()} if kind == "Secret" else data
@@ -102,7 +102,7 @@ def _render(overlay: str) -> Manifests:
 
 @pytest.fixture(scope="session")
 def rendered() -> Callable[[str], Manifests]:
-    """`rendered("local")`: an overlay's documents, each rendered once a session."""
+    """`rendered("local")`: an overlay's documents, each rendered once per session."""
     made: dict[str, Manifests] = {}
 
     def render(overlay: str) -> Manifests:

@@ -1,4 +1,4 @@
-"""The Dockerfiles: one an image, clean, and with exactly the packages that its step imports."""
+"""The Dockerfiles: one per image, accepted by hadolint, with exactly the packages that the step imports."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_pip_is_constrained(name):
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_dependencies_come_before_source(name):
-    """And the stand-in package goes before ours comes: setuptools keeps a newer empty build/…/__init__.py otherwise."""
+    """The empty package is removed before ours is copied: setuptools would keep its newer build/…/__init__.py."""
     steps = [f"{found} {arguments}" for found, arguments in instructions(name)]
     [dependencies] = [index for index, step in enumerate(steps) if "-c constraints.txt" in step]
     source = steps.index("COPY src src")
@@ -192,7 +192,7 @@ def test_components_differ_only_in_what_they_install():
 
 
 def _closure(requirements: list[str]) -> set[str]:
-    """The distributions that these requirements bring, as installed here, environment markers and extras honoured."""
+    """The distributions that these requirements install, with environment markers and extras."""
     seen: dict[str, set[str]] = {}
     todo = [Requirement(text) for text in requirements]
     while todo:
@@ -254,7 +254,7 @@ def _imports(tree: ast.Module, *, lazy: bool) -> Iterator[str]:
 
 @functools.cache
 def _foreign(entries: tuple[str, ...], *, lazy: bool = True) -> frozenset[str]:
-    """Top-level modules of other people that are reached from `entries` through our own code."""
+    """Top-level modules of other projects that `entries` import through our own code."""
     seen: set[str] = set()
     foreign: set[str] = set()
     todo = list(entries)

@@ -1,4 +1,4 @@
-"""What runs inside the cluster's pods, run here: the Redis start script with a real Redis, the MinIO set-up with the real SDK."""
+"""The scripts of the pods: the Redis start script with a real Redis, the MinIO set-up with the real SDK."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PASSWORD = "correct-horse"
 
 
 class StartedRedis:
-    """What redis-start.sh starts for a role, `cache` or `gallery`."""
+    """The Redis that redis-start.sh starts for a role, `cache` or `gallery`."""
 
     def __init__(self, role: str, work: Path) -> None:
         self._role, self._work = role, work
@@ -113,7 +113,7 @@ def _client(port: int, **options: Any):
 
 
 def test_cache_works_as_its_user(cache_redis):
-    """The very cache and rate limit of the service, so that what the ACL admits is what they need."""
+    """The service's own cache and rate limit run with the rights of the ACL."""
     from eolgul.serving.access.keys import Caller
     from eolgul.serving.access.limits import RateLimit, RateLimitedError
     from eolgul.serving.inference.cache import CacheKey, EmbeddingCache
@@ -149,7 +149,7 @@ def test_cache_works_as_its_user(cache_redis):
 
 
 def test_gallery_works_as_its_user_and_outlives_a_kill(gallery_redis):
-    """The very gallery of the service, all of it; what was answered is there after SIGKILL, what was erased is not."""
+    """The service's own gallery runs with the rights of the ACL; after SIGKILL, answered changes are kept and erased people are gone."""
     from eolgul.serving.gallery.store import Gallery
     from eolgul.serving.gallery.templates import NewTemplate
     from eolgul.serving.keyring import Keyring
@@ -261,7 +261,7 @@ def setup() -> ModuleType:
 
 
 class FakeMinio(BaseHTTPRequestHandler):
-    """Remembers what the SDK sends: buckets, and the admin calls with their queries and bodies."""
+    """A server that records what the SDK sends: buckets, and the admin calls with their queries and bodies."""
 
     buckets: set[str]
     calls: list[tuple[str, dict[str, str], bytes]]
@@ -300,7 +300,7 @@ def minio():
 
 @pytest.fixture
 def job(rendered, minio, monkeypatch):
-    """The environment of the rendered Job, but for where MinIO is and for passwords that differ."""
+    """The environment of the rendered Job, with another MinIO address and with passwords that differ."""
     manifests = rendered("local")
     environment = manifests.environment(manifests.container("Job", "minio-setup"))
     for name, value in environment.items():

@@ -1,4 +1,4 @@
-"""The rendered manifests: valid, restricted, pinned, and agreeing with the code and with each other."""
+"""The rendered manifests: valid, restricted, pinned, and consistent with the code and with each other."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def quantity(text: str) -> float:
 
 
 def validate(document: dict[str, Any]) -> None:
-    """Raises where the cluster's own schema would refuse; a kind without a schema is refused too, not warned of."""
+    """Raises where the cluster's schema refuses a document; a kind without a schema is refused too."""
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
@@ -156,7 +156,7 @@ def test_every_mount_has_its_volume(manifests):
 
 
 def test_grace_is_longer_than_stopping(manifests, monkeypatch):
-    """The service drains by itself, for as long as endpoints may still name the pod; nothing waits before that."""
+    """The service drains itself for as long as endpoints may still name the pod; there is no other wait."""
     container = manifests.container("Deployment", "serving")
     assert "lifecycle" not in container
     probe = container["readinessProbe"]
@@ -197,7 +197,7 @@ def test_settings_are_accepted(manifests, monkeypatch):
 
 
 def test_service_writes_only_where_it_may(manifests, monkeypatch, root):
-    """The root file system is read-only: what the service writes must lie on a volume."""
+    """The root file system is read-only: the service writes to volumes only."""
     image = re.search(
         r"^ENV BENTOML_DO_NOT_TRACK.*?[^\\]$", (root / "docker/serving.Dockerfile").read_text(), re.M | re.S
     )
@@ -252,7 +252,7 @@ def test_the_gallery_lies_on_a_volume_that_holds_it(manifests):
 
 
 def test_environment_needs_no_luck(manifests):
-    """`$(NAME)` is expanded only from a variable that stands before it; a left-over one is a password that never was."""
+    """`$(NAME)` is expanded only from a variable defined before it; otherwise the text itself would be the password."""
     for name, container, _ in manifests.containers():
         left = {key for key, value in manifests.environment(container).items() if "$(" in value}
         assert not left, f"{name}: {left}"
@@ -351,7 +351,7 @@ def test_services_find_their_pods(manifests):
 
 
 class Place:
-    """Who talks: a pod of this namespace by name, or any pod of another namespace by that one's labels."""
+    """One end of a connection: a pod of this namespace by name, or any pod of a namespace with these labels."""
 
     def __init__(self, pod: str = "", namespace: dict[str, str] | None = None) -> None:
         self.labels = {"app.kubernetes.io/name": pod}
@@ -387,7 +387,7 @@ def _passes(manifests, direction: str, pod: Place, other: Place, port: int) -> b
 
 
 def reaches(manifests, source: Place, target: Place, port: int) -> bool:
-    """Whether a connection is let out at its source and in at its target."""
+    """Whether the policies allow a connection at its source and at its target."""
     out = source.namespace is not None or _passes(manifests, "Egress", source, target, port)
     return out and (target.namespace is not None or _passes(manifests, "Ingress", target, source, port))
 

@@ -1,4 +1,4 @@
-"""k8s/deploy.sh: what it refuses, what it asks, what it does, against a kubectl that only writes down what it was told."""
+"""k8s/deploy.sh: refusals, the question and the calls, with a kubectl that only records its arguments."""
 
 from __future__ import annotations
 
