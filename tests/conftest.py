@@ -93,13 +93,17 @@ BY_PLACE = {
     "test_storage.py": "s3",
     "test_workers.py": "process",
     "train/test_backbones.py": "slow",
+    "train/test_launchers.py": "slow process",
+    "train/test_loop.py": "process",
 }
 # The longest first under pytest-xdist, so that no worker ends long before the other.
 FIRST = (
     "demo/test_run.py",
     "examples/test_train_on_a_folder.py",
     "pipelines/test_alignment_parts.py",
+    "train/test_launchers.py",
     "train/test_checkpoint.py",
+    "serving/faults/test_store_faults.py",
 )
 
 
@@ -116,6 +120,12 @@ def _markers_of(place: str) -> set[str]:
     return set(" ".join(found).split())
 
 
+def _parameters(item: pytest.Item) -> list[str]:
+    """The parameters that are text: `s3` is one of the places that some fixtures are made in."""
+    call = getattr(item, "callspec", None)
+    return [value for value in call.params.values() if isinstance(value, str)] if call else []
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import what the fast tests leave out as a whole: that takes longer than many of them."""
     if config.option.markexpr == FAST and _markers_of(_place(collection_path)):
@@ -125,10 +135,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set the markers, before `-m` looks at them; under pytest-xdist, keep the tests of a file (and of the shared service) in one worker."""
+    """Set the markers, before `-m` looks at them; under pytest-xdist, keep the tests of a file in one worker.
+
+    The tests that use the shared service are in one worker too, so that it starts once.
+    """
     for item in items:
         place = _place(item.path)
         found = {BY_FIXTURE[name] for name in getattr(item, "fixturenames", ()) if name in BY_FIXTURE}
+        found |= {"s3"} & set(_parameters(item))
         found |= _markers_of(place)
         found |= {mark.name for mark in item.iter_markers()}
         if found & STARTS:
@@ -136,7 +150,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for name in sorted(found & (STARTS | {"slow"})):
             item.add_marker(name)
         if "slow" in found and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(1200))
+            item.add_marker(pytest.mark.timeout(1800))
         if config.pluginmanager.hasplugin("xdist"):
             group = "service" if {"service", "other_service"} & set(getattr(item, "fixturenames", ())) else place
             item.add_marker(pytest.mark.xdist_group(group))

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from eolgul import workers
 
 EVENTS = frozenset(
@@ -16,8 +18,8 @@ EVENTS = frozenset(
 )
 
 
-class ProcessStartedError(BaseException):
-    """A test without the marker `process` starts one. Not an Exception, so that no code under test takes it for its own."""
+class ProcessStartedError(pytest.fail.Exception):
+    """A test without the marker `process` starts one. Not an `Exception`, so that no code under test takes it for its own."""
 
 
 class _Guard:
@@ -74,5 +76,8 @@ def forbidden() -> Iterator[list[str]]:
 
 
 def refused() -> list[str]:
-    """What was refused since the innermost `forbidden` began."""
-    return list(_guard.started or ())
+    """What was refused since the last call, within the innermost `forbidden`."""
+    found = list(_guard.started or ())
+    if _guard.started:
+        _guard.started.clear()
+    return found

@@ -29,7 +29,6 @@ main()
 """
 
 
-@pytest.mark.process
 def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path) -> None:
     """The command line as a person types it: the first process speaks and packages, the images are all seen once."""
     overrides = [
@@ -74,7 +73,6 @@ if os.environ["RANK"] == "0":
 """
 
 
-@pytest.mark.process
 def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,7 +98,6 @@ def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_
     assert not any("Traceback" in text for text in said)
 
 
-@pytest.mark.process
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")
 def test_a_compiled_network_learns_the_same(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dropout, whose random numbers a compiled network draws in another way."""
