@@ -1,10 +1,9 @@
-"""Face detection against facenet-pytorch: same pictures, same settings, same boxes, one run.
+"""Measure face detection against facenet-pytorch in one run, with the same images and settings, for the same boxes.
 
-Images per CPU second, one thread each (the time that other programs take does not count; on an idle machine it is the
-wall clock's), medians of interleaved rounds; both with every core, and the whole step with one and two
-workers, on the wall clock; and the peak
-memory of one large picture and of many. Pictures: LFW's from EOLGUL_SHARED or ../shared/data where it is, else drawn
-people; 864x576 is K-FACE's High size, the same pictures enlarged onto it.
+It gives images per CPU second with one thread each (time of other programs does not count), as medians of interleaved
+rounds; images per second of wall clock with every core, and of the whole step with one and two workers; and the peak
+memory of one large image and of many. The images are LFW's from EOLGUL_SHARED or ../shared/data if it exists, else drawn
+people; 864x576 is K-FACE's High size, to which the same images are enlarged.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset, build_dataset
 from eolgul.faces.mtcnn import Detector, Faces
@@ -181,7 +181,7 @@ def step_speed(images: list[np.ndarray], repeats: int = 8) -> None:
         speed = {}
         for workers in (1, 2):
             started = time.perf_counter()
-            align(source, Path(folder) / f"out{workers}", workers=workers)
+            align(source, Path(folder) / f"out{workers}", AlignConfig(workers=workers))
             speed[f"{workers} workers"] = round(count / (time.perf_counter() - started), 1)
     print(json.dumps({"whole step, images/s on the wall clock": speed, "load": round(os.getloadavg()[0], 1)}))
 

@@ -1,8 +1,8 @@
-"""Whether our cascade finds what facenet-pytorch finds: every image of lfw-1-5 and orl, at the same settings.
+"""Compare the cascade with facenet-pytorch on every image of lfw-1-5 and orl, at the same settings.
 
-A face of either side is matched when one of the other's overlaps it with IoU of at least 0.99 and its five landmarks
-lie within 0.5 pixels; all that are not are listed. facenet-pytorch is given batches of 16; where that differs, the image
-alone decides, since its result depends on the batch: it sorts scores that tie at 1.0 unstably.
+A face matches if one of the other side overlaps it with an IoU of at least 0.99 and the five landmarks differ by at most
+0.5 pixels; faces without a match are listed. facenet-pytorch gets batches of 16. If its result for a batch differs, its
+result for the image alone decides: in a batch it sorts scores that tie at 1.0 unstably.
 Usage: align_equal.py [least face] [images at most, evenly chosen]
 """
 

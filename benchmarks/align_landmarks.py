@@ -1,8 +1,8 @@
-"""How well MTCNN finds the five landmarks, by camera of K-FACE's rig: drawn people, whose true landmarks are known.
+"""Measure MTCNN's landmarks by camera of K-FACE's rig, on drawn people, whose true landmarks are known.
 
-Of each camera: the share of pictures with a face found where the face is, and the mean error of the five
-points over the true distance between the eyes: in the very picture, which is short where the head is turned, and in the
-same person's frontal picture (camera C7). All pictures are of drawn people. Usage: align_landmarks.py [people]
+For each camera: the share of images with a face at the right place, and the mean error of the five points relative to the
+true distance between the eyes, both in the same image (short if the head is turned) and in the person's frontal image
+(camera C7). Usage: align_landmarks.py [people]
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What knowledge of the rig saves: drawn K-FACE with dark lights and sunglasses, aligned with and without `--anchor rig`.
+"""Measure what `--anchor rig` gains on a drawn K-FACE tree with dark lights and sunglasses.
 
-How many images are kept, the landmarks' mean error over the true inter-eye distance by camera (of what was detected and
-of what was anchored), and how the O-Net's likeness tells a face from other places. Truth is the annotation of the same
-person and camera; all pictures are of drawn people. Usage: align_rig.py [K-FACE tree]
+It gives the number of aligned images with and without it, the mean error of detected and of anchored landmarks relative to
+the true distance between the eyes by camera, and how well the O-Net's score separates faces from other places. The truth
+is the annotation of the same person and camera. Usage: align_rig.py [K-FACE tree]
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.rig_anchors import LIKENESS, likeness
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset
-from eolgul.extract import extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.step import extract
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
 from eolgul.formats import kface
@@ -109,15 +111,15 @@ def main() -> None:
             tree = work / "kface"
             draw_kface(tree, people=PEOPLE, selection=SELECTION, images_per_person=None)
         known = truth(tree)
-        extract(tree, work / "extracted", name="kface")
-        extract(without_annotations(tree, work / "bare"), work / "bare-extracted", name="kface")
+        extract(tree, work / "extracted", ExtractConfig(name="kface"))
+        extract(without_annotations(tree, work / "bare"), work / "bare-extracted", ExtractConfig(name="kface"))
         for title, dataset, anchor in (
             ("without anchors", "extracted", "none"),
             ("anchored, annotations known", "extracted", "rig"),
             ("anchored, no annotations", "bare-extracted", "rig"),
         ):
             out = work / f"{dataset}-{anchor}"
-            contents = align(work / dataset, out, anchor=anchor).contents
+            contents = align(work / dataset, out, AlignConfig(anchor=anchor)).contents
             total = contents["images"] + contents["rejected"]
             lost = {"lost %": round(100 * contents["rejected"] / total, 2)}
             print(json.dumps({"run": title, "images": total, "kept": contents["images"], **lost}))

@@ -1,8 +1,8 @@
-"""Extraction against its peers, in one run, medians: reading records, extracting, opening a `.bin`; memory with --memory.
+"""Measure extraction against its peers in one run, as medians: reading records, extracting, opening a `.bin`.
 
-Peers: mxnet 1.9.1's readers (in `.venv-mxnet`, see `make mxnet-env`), the way of the project this one follows (decode with
-OpenCV, encode again, a file an image), and `cp` + `sha256sum` of the same bytes. The records are made here: JPEG noise of
-112x112, about 8 kB each.
+`--memory` measures memory. The peers are mxnet 1.9.1's readers (in `.venv-mxnet`, see `make mxnet-env`), the original
+project's extraction (decode with OpenCV, encode again, one file per image), and `cp` + `sha256sum` of the same bytes. The
+records are JPEG noise of 112x112, about 8 kB each.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from eolgul.errors import InputError
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import read_bin, write_bin, write_rec
 from eolgul.formats.mxnet_reader import mxnet_python
 from eolgul.formats.recordio import RecordReader, read_index

@@ -1,13 +1,13 @@
-"""How fast the service answers: req/s and latencies of verify, cold and cached, beside an ordinary FastAPI server.
+"""Measure the service: requests per second and latencies of verify, cold and cached, compared with a plain FastAPI server.
 
-The peer runs the same ONNX networks through the same alignment code the ordinary way: a `def` endpoint in FastAPI's
-thread pool, ONNX Runtime with its default threads, one request one run, no cache. Beside it our own networks behind
-BentoML's adaptive batching, in a service that another one asks (bentoml_batching/service.py). All serve on the same cores
-and are asked one after the other by a load generator in a process of its own; `cold` sends pictures that no cache has seen.
+The peer runs the same ONNX networks and the same alignment code in the usual way: a `def` endpoint in FastAPI's thread
+pool, ONNX Runtime with its default threads, one run per request, no cache. A third server runs the networks behind BentoML's
+adaptive batching, in a service that another one calls (bentoml_batching/service.py). All use the same cores, one after the
+other, under a load generator in a separate process; `cold` sends pictures that no cache has seen.
 
     python benchmarks/serve.py [--model PACKAGE] [--seconds 10] [--rounds 3] [--memory 20000]
 
-Without --model a tiny recognizer is used (tests/support/tiny_package.py): then detection is nearly all of the work.
+Without --model a tiny recognizer is used (tests/support/tiny_package.py), so that detection is nearly all of the work.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from eolgul.model.recognizer import Recognizer
 package = ModelPackage.open(Path(sys.argv[1]))
 settings = package.contract.detector
 detector = Detector(OnnxNetworks(package.path / "detector", threads=0), settings)
-recognizer = Recognizer.of(package, threads=0)
+recognizer = Recognizer.from_package(package, threads=0)
 app = FastAPI()
 
 
@@ -76,7 +76,7 @@ uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
 
 
 def form(images: list[bytes], headers: str) -> bytes:
-    """A whole HTTP request, so that the generator spends its time on the socket."""
+    """A complete HTTP request, built in advance, so that the generator spends its time on the socket."""
     body = b"".join(
         b'--x\r\nContent-Disposition: form-data; name="image%d"; filename="f"\r\n\r\n' % (number + 1) + data + b"\r\n"
         for number, data in enumerate(images)
@@ -87,7 +87,7 @@ def form(images: list[bytes], headers: str) -> bytes:
 
 
 def generate(port, clients, seconds, pictures, cold, headers, least, result):
-    """Closed loop: each client sends its next request when the last one is answered."""
+    """Closed loop: each client sends its next request when the previous one is answered."""
     counter = iter(range(1 << 60))
 
     def request() -> bytes:
@@ -160,13 +160,13 @@ def peer(package: Path):
 
 @contextmanager
 def batching(package: Path, home: Path, workers: int):
-    """Our networks behind BentoML's adaptive batching in `workers` processes, which share the cores' threads."""
+    """The same networks behind BentoML's adaptive batching in `workers` processes, which share the cores."""
     from eolgul.serving import launch
 
     port = free_port()
     own = {"MODEL": str(package), "BENTOML_HOME": str(home)}
     own |= {"WORKERS": str(workers), "THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
-    quiet = {"OTEL_SDK_DISABLED": "true", "BENTOML_DO_NOT_TRACK": "True"}  # as for ours
+    quiet = {"OTEL_SDK_DISABLED": "true", "BENTOML_DO_NOT_TRACK": "True"}  # as for the service
     folder = str(ROOT / "benchmarks" / "bentoml_batching")
     arguments = ["serve", "service:Front", "--working-dir", folder, "--host", "127.0.0.1", "--port", str(port)]
     with home.with_suffix(".log").open("wb") as log:
@@ -197,7 +197,7 @@ def redis(folder: Path):
 
 
 def memory(home: Path) -> float:
-    """Resident megabytes of the service's processes, which carry its home in their environment."""
+    """Resident memory, in MB, of the service's processes, which have its home in their environment."""
     total = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -236,8 +236,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     cores = os.cpu_count() or 1
     parser.add_argument("--batches", type=int, nargs="*", default=[4], help="max_batch settings to compare")
-    parser.add_argument("--workers", type=int, nargs="*", default=sorted({1, cores}), help="numbers of our processes")
-    parser.add_argument("--memory", type=int, default=0, help="requests over which memory must stay flat")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=sorted({1, cores}), help="numbers of service processes"
+    )
+    parser.add_argument("--memory", type=int, default=0, help="number of requests during which memory must not grow")
     options = parser.parse_args()
     from eolgul.serving import launch
 

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from eolgul.faces.template import TEMPLATE, similarity_transform
 from eolgul.formats.kface import ACCESSORIES, CAMERAS, LIGHTS, Selection
 from eolgul.synth import Sitter, balanced, camera, contact_sheet, light, people
-from eolgul.synth.crop import TEMPLATE, similarity
 from eolgul.synth.person import generator
 from eolgul.synth.render import jpeg, render
 
@@ -143,7 +143,7 @@ def separability(model: Path, count: int, images: int) -> None:
             eye = camera(c.camera, c.resolution)
             data = jpeg(render(scenes[key], eye, light(c.light), generator(0, person.index, 78, number)))
             picture = np.asarray(Image.open(io.BytesIO(data)))
-            face = cv2.warpAffine(picture, similarity(scenes[key].five(eye), TEMPLATE), (112, 112))
+            face = cv2.warpAffine(picture, similarity_transform(scenes[key].five(eye), TEMPLATE), (112, 112))
             both = (np.stack([face, face[:, ::-1]]).astype(np.float32).transpose(0, 3, 1, 2) - 127.5) / 127.5
             parts = [session.run(None, {session.get_inputs()[0].name: one[None]})[0] for one in both]
             embedding = np.concatenate(parts).sum(0)

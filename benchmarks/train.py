@@ -1,9 +1,9 @@
-"""Training: images/s of a whole step beside its limit and beside InsightFace_Pytorch's way, in one run.
+"""Measure the images per second of a training step, beside its limit and beside InsightFace_Pytorch's loop, in one run.
 
 A step is load, decode, augment, forward, head, backward, clip, update. The limit is the same step on one constant batch
-that is ready in memory. The peer is a loop as InsightFace_Pytorch writes it: ImageFolder, PIL, torchvision's transforms,
-float32, unfused SGD. Rounds of the three follow one another, so that what else the machine does strikes all alike; ratios
-are medians over rounds. Pictures are drawn noise in JPEG, the size of MS1M's. Options: --device cuda --batch 512 …
+in memory. The peer is a loop like InsightFace_Pytorch's: ImageFolder, PIL, torchvision's transforms, float32, unfused SGD.
+Rounds of the three alternate, so that other load on the machine affects all of them equally; ratios are medians over
+rounds. The images are noise in JPEG, of the size of MS1M's. Options: --device cuda --batch 512 …
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The `face-recognition` pipeline: raw data → extract → align → assemble → train → evaluate → promote.
 
-Artifacts are handed on as places in S3 (`workspace`), not as KFP artifacts: a data set of tens of gigabytes would be
-copied in and out by every step's launcher, and the commands, the tests and KFP's local runner all read the same places.
-Figures and the report are KFP artifacts, so that the Kubeflow UI shows them.
+A task passes the place of its artifact in S3 (below `workspace`) to the next one, not a KFP artifact: the launcher of
+every step would copy a dataset of tens of gigabytes in and out, and the commands, the tests and KFP's local runner all
+read the same places. Figures and the report are KFP artifacts, so that the Kubeflow UI shows them.
 """
 # No `from __future__ import annotations` here: KFP reads the pipeline's annotations as types, not as strings.
 
@@ -16,6 +16,9 @@ from kfp import Client, compiler, dsl, local
 from kfp_server_api import ApiException
 from urllib3.exceptions import HTTPError
 
+from eolgul.align.config import AlignConfig
+from eolgul.assemble.config import AssembleConfig
+from eolgul.components import documented
 from eolgul.components.align.component import align
 from eolgul.components.align.part import align_part, align_plan
 from eolgul.components.assemble.component import assemble
@@ -24,6 +27,9 @@ from eolgul.components.extract.component import extract
 from eolgul.components.promote.component import promote
 from eolgul.components.train.component import train
 from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
+from eolgul.extract.config import ExtractConfig
+from eolgul.train.config import TrainConfig
 
 # Names that `k8s/kubeflow` creates in the namespace where pipelines run.
 S3_CONFIG, S3_SECRET = "eolgul-s3", "eolgul-s3"
@@ -34,10 +40,10 @@ _SECRET_KEYS = ("EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY")
 
 
 def _on_cluster(task: dsl.PipelineTask) -> None:
-    """What a task needs in Kubeflow and a local run ignores: S3's address and credentials, and no execution cache.
+    """Give a task S3's address and credentials, and switch KFP's cache off. A local run ignores both.
 
-    KFP's cache knows only the parameters, which are places: it would skip a step although what lies there has changed.
-    The steps look at digests and skip what is done by themselves.
+    KFP's cache compares only the parameters, which are places: it would skip a step although the data at a place have
+    changed. The steps compare digests and skip work that is done.
     """
     from kfp import kubernetes
 
@@ -47,124 +53,137 @@ def _on_cluster(task: dsl.PipelineTask) -> None:
     kubernetes.use_secret_as_env(task, S3_SECRET, {key: key for key in _SECRET_KEYS})
 
 
+def _of_step(prefix: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of one step, by the names of its component."""
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+
+
 class Aligned(NamedTuple):
-    """What alignment hands on: places."""
+    """The places that alignment passes on."""
 
     datasets: List[str]  # noqa: UP006
     benchmarks: List[str]  # noqa: UP006
 
 
-@dsl.pipeline(name="align", description="Step 2 in parts that run beside each other, and their merge.")
+@dsl.pipeline(name="align", description="Step 2 in parts that run at the same time, and their merge.")
 def alignment(
     datasets: List[str],  # noqa: UP006
     benchmarks: List[str],  # noqa: UP006
     workspace: str,
-    align_parts: int,
+    parts: int,
     min_face_size: int,
+    min_score: float,
+    min_eyes: float,
     which: str,
+    crop: str,
     anchor: str,
     backend: str,
+    device: str,
     workers: int,
 ) -> Aligned:
-    """See the components for what each parameter means. A pipeline of its own, so that the graph shows six steps."""
-    options = {
-        "datasets": datasets,
-        "benchmarks": benchmarks,
-        "workspace": workspace,
-        "min_face_size": min_face_size,
-        "which": which,
-        "anchor": anchor,
-        "backend": backend,
-        "device": "cpu",
-        "workers": workers,
-    }
-    planned = align_plan(align_parts=align_parts)
+    """See `components/align` for the parameters. A pipeline of its own, so that the graph shows six steps."""
+    given = {name: value for name, value in locals().items() if name != "parts"}
+    planned = align_plan(align_parts=parts)
     with dsl.ParallelFor(planned.output) as part:
-        done = align_part(part=part, **options)
+        done = align_part(part=part, **given)
         _on_cluster(done)
-    merged = align(parts=dsl.Collected(done.output), **options)
+    merged = align(parts=dsl.Collected(done.output), **given)
     for task in (planned, merged):
         _on_cluster(task)
     return Aligned(merged.outputs["datasets"], merged.outputs["benchmarks"])
 
 
-@dsl.pipeline(name="face-recognition", description="Train, measure and promote a face-recognition model.")
+@dsl.pipeline(name="face-recognition")
+@documented(ExtractConfig, "extract_")
+@documented(AlignConfig, "align_")
+@documented(AssembleConfig, "assemble_")
+@documented(TrainConfig, "train_")
+@documented(EvaluateConfig, "evaluate_")
 def face_recognition(
     workspace: str,
     sources: List[str] = ["s3://eolgul/raw/faces_emore", "s3://eolgul/raw/kface"],  # noqa: B006, UP006
     benchmarks: List[str] = ["s3://eolgul/raw/faces_emore/lfw.bin"],  # noqa: B006, UP006
     registry: str = "s3://eolgul/registry",
-    checkpoints: str = "s3://eolgul/checkpoints",
-    selection: str = "original",
-    min_images: int = 1,
-    max_identities: int = 0,
-    verify: bool = True,
-    min_face_size: int = 40,
-    which: str = "largest",
-    anchor: str = "none",
-    backend: str = "onnx",
+    extract_kind: str = "auto",
+    extract_name: str = "",
+    extract_selection: str = "original",
+    extract_identities: str = "",
+    extract_without_identities: str = "",
+    extract_min_images: int = 1,
+    extract_max_identities: int = 0,
+    extract_max_images_per_identity: int = 0,
+    extract_part: str = "",
+    extract_reader: str = "own",
+    extract_any_size: bool = False,
+    extract_verify: bool = True,
+    extract_workers: int = 2,
+    extract_benchmark_pairs: List[str] = [],  # noqa: B006, UP006
+    extract_benchmark_selection: str = "",
+    extract_benchmark_identities: str = "",
     align_parts: int = 2,
-    device: str = "auto",
-    validation: float = 0.05,
-    calibration: float = 0.15,
-    test: float = 0.15,
-    held_out_sources: List[str] = [],  # noqa: B006, UP006
-    recipe: str = "irse50-ms1m-kface",
-    overrides: List[str] = [],  # noqa: B006, UP006
-    fmr: float = 1e-4,
-    seed: int = 0,
-    workers: int = 2,
+    align_min_face_size: int = 40,
+    align_min_score: float = 0.7,
+    align_min_eyes: float = 0.0,
+    align_which: str = "largest",
+    align_crop: str = "similarity",
+    align_anchor: str = "none",
+    align_backend: str = "onnx",
+    align_device: str = "cpu",
+    align_workers: int = 2,
+    assemble_validation: float = 0.05,
+    assemble_calibration: float = 0.15,
+    assemble_test: float = 0.15,
+    assemble_held_out_sources: List[str] = [],  # noqa: B006, UP006
+    assemble_seed: int = 0,
+    train_recipe: str = "irse50-ms1m-kface",
+    train_overrides: List[str] = [],  # noqa: B006, UP006
+    train_checkpoints: str = "s3://eolgul/checkpoints",
+    train_device: str = "auto",
+    train_threads: int = 0,
+    train_workers: int = 2,
+    train_stall_seconds: float = 40.0,
+    train_tensorboard: bool = True,
+    evaluate_fmr: float = 1e-4,
+    evaluate_without_anchored: bool = False,
+    evaluate_pictures: bool = True,
+    evaluate_language: str = "auto",
+    evaluate_device: str = "cpu",
+    evaluate_threads: int = 2,
+    evaluate_seed: int = 0,
 ) -> None:
-    """See the components for what each parameter means; `workspace` is where this run's artifacts go."""
-    extracted = extract(
-        sources=sources,
-        benchmarks=benchmarks,
-        workspace=workspace,
-        selection=selection,
-        min_images=min_images,
-        max_identities=max_identities,
-        verify=verify,
-        workers=workers,
-    )
+    """Train, measure and promote a face-recognition model.
+
+    A parameter is called by its step and the name of the step's option. 0, "" and [] stand for an option that is not set.
+
+    Args:
+        workspace: Prefix (s3://) under which this run's artifacts go.
+        sources: Places of what to learn from: a folder with train.rec, a K-FACE tree, or identity folders.
+        benchmarks: Places of .bin verification sets, and of trees that extract_benchmark_pairs make benchmarks of.
+        registry: The model registry (s3://), whose production model is the one to beat.
+        extract_benchmark_pairs: Places of pair lists (LFW's pairs.txt, K-FACE's Q1 to Q4); each makes one benchmark of
+            each tree among the benchmarks.
+        extract_benchmark_selection: K-FACE conditions of the trees among the benchmarks.
+        extract_benchmark_identities: File with one identity per line; take only these of the trees among the benchmarks.
+        align_parts: How many tasks share the alignment.
+    """
+    given = locals()
+    extracted = extract(sources=sources, benchmarks=benchmarks, workspace=workspace, **_of_step("extract_", given))
     aligned = alignment(
         datasets=extracted.outputs["datasets"],
         benchmarks=extracted.outputs["benchmarks"],
         workspace=workspace,
-        min_face_size=min_face_size,
-        which=which,
-        anchor=anchor,
-        backend=backend,
-        align_parts=align_parts,
-        workers=workers,
+        **_of_step("align_", given),
     )
     aligned.set_caching_options(False)
-    assembled = assemble(
-        datasets=aligned.outputs["datasets"],
-        workspace=workspace,
-        validation=validation,
-        calibration=calibration,
-        test=test,
-        held_out_sources=held_out_sources,
-        seed=seed,
-    )
-    trained = train(
-        dataset=assembled.outputs["Output"],
-        workspace=workspace,
-        checkpoints=checkpoints,
-        recipe=recipe,
-        overrides=overrides,
-        device=device,
-        workers=workers,
-    )
+    assembled = assemble(datasets=aligned.outputs["datasets"], workspace=workspace, **_of_step("assemble_", given))
+    trained = train(dataset=assembled.outputs["Output"], workspace=workspace, **_of_step("train_", given))
     evaluated = evaluate(
         model=trained.outputs["Output"],
         dataset=assembled.outputs["Output"],
         benchmarks=aligned.outputs["benchmarks"],
         registry=registry,
         workspace=workspace,
-        fmr=fmr,
-        seed=seed,
-        workers=workers,
+        **_of_step("evaluate_", given),
     )
     promoted = promote(
         model=trained.outputs["Output"],
@@ -179,7 +198,11 @@ def face_recognition(
 
 
 def parameters(texts: Sequence[str]) -> dict[str, Any]:
-    """`name=value` words as pipeline arguments; lists and numbers as JSON. InputError for an unknown name."""
+    """Read `name=value` texts as pipeline arguments; lists and numbers are JSON.
+
+    Raises:
+        InputError: For an unknown name, a value of the wrong type, or a missing `workspace`.
+    """
     known = face_recognition.component_spec.inputs
     values: dict[str, Any] = {}
     for text in texts:
@@ -195,7 +218,7 @@ def parameters(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def _parameter(name: str, text: str, kind: str) -> Any:
-    """A parameter's value of the kind that the pipeline declares; InputError when the text is none."""
+    """Read a parameter's value as the type that the pipeline declares; InputError when the text has another one."""
     if kind == "String":
         return text
     expected: dict[str, type | tuple[type, ...]] = {
@@ -215,17 +238,26 @@ def _parameter(name: str, text: str, kind: str) -> Any:
 
 
 def compile_to(out: Path) -> None:
-    """Write the pipeline as YAML. InputError for a name that KFP does not take."""
+    """Write the pipeline as YAML.
+
+    Raises:
+        InputError: For a file name that KFP does not accept.
+    """
     if out.suffix not in (".yaml", ".yml") or out.is_dir():
-        raise InputError(f"{out}: expected a file called .yaml")
+        raise InputError(f"{out}: expected a file name that ends in .yaml")
     out.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(face_recognition, str(out))
 
 
 def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Run every component here, each in a process of its own, with KFP's local runner; their outputs by task.
+    """Run every component on this machine, each in its own process, with KFP's local runner.
 
-    InputError when a component fails; what it said is on stderr by then.
+    Args:
+        arguments: The pipeline's parameters.
+        root: Where the runner keeps its outputs.
+
+    Raises:
+        InputError: When a component fails; its output has been printed by then.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
@@ -237,12 +269,16 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
 
 
 def submit(arguments: dict[str, Any], *, host: str, experiment: str, run_name: str | None) -> dict[str, Any]:
-    """Submit the pipeline to a Kubeflow Pipelines API and return the run's id. InputError when it does not take it."""
+    """Submit the pipeline to a Kubeflow Pipelines API and return the run's id.
+
+    Raises:
+        InputError: When the API cannot be reached or refuses the run.
+    """
     try:
         run = Client(host=host).create_run_from_pipeline_func(
             face_recognition, arguments=arguments, experiment_name=experiment, run_name=run_name
         )
     except (HTTPError, ApiException, OSError) as error:
         reason = str(getattr(error, "reason", None) or error).strip().splitlines()[0]
-        raise InputError(f"{host}: Kubeflow Pipelines does not take the run ({reason})") from error
+        raise InputError(f"{host}: Kubeflow Pipelines did not accept the run ({reason})") from error
     return {"run_id": run.run_id}

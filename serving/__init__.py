@@ -1,3 +1,3 @@
-"""The service: two photos in, "same person?" out, through the promoted model. Imports steps of `eolgul`, never torch."""
+"""The HTTP service: compares faces with the promoted model. It imports neither torch nor any pipeline step."""
 
-LOADING = "the model is being loaded"  # what /readyz says until the first try to load a model has ended
+LOADING = "the model is being loaded"  # the reason of /readyz until the first attempt to load a model has ended

@@ -1,4 +1,4 @@
-"""The FastAPI application: the endpoints' routers and how their errors become problem documents.
+"""The FastAPI application: the routers of the endpoints, and the handlers that turn errors into problem documents.
 
 `eolgul.serving.service` mounts it in BentoML.
 """
@@ -19,42 +19,49 @@ from eolgul.serving.problems import RejectionError
 ROUTERS = (faces.router, gallery.router)
 
 
-def refused(request: Request, error: Exception) -> Response:
-    """The problem document for an InputError that an endpoint raised."""
+def answer_refusal(request: Request, error: Exception) -> Response:
+    """Answer an InputError of an endpoint with its problem document."""
     assert isinstance(error, InputError)
     metrics.REJECTIONS.labels(problems.document(error.code, "")["code"]).inc()
-    return problems.of(error)
+    return problems.from_error(error)
 
 
-def misunderstood(request: Request, error: Exception) -> Response:
-    """The problem document for a query or path that FastAPI does not accept, which it says before an endpoint has asked
-    for the key: who has none is told that and nothing else."""
+def answer_invalid_request(request: Request, error: Exception) -> Response:
+    """Answer a query or path that FastAPI does not accept with a problem document.
+
+    FastAPI validates before the endpoint authenticates, so the key is checked here: without one, nothing else is told.
+    """
     assert isinstance(error, RequestValidationError)
     try:
         request.app.state.eolgul.keys.authenticate(request.headers.get("authorization"))
     except RejectionError as refusal:
-        return refused(request, refusal)
+        return answer_refusal(request, refusal)
     first = error.errors()[0]
     metrics.REJECTIONS.labels("bad_request").inc()
     return problems.response("bad_request", f"{first['loc'][-1]}: {first['msg']}", field=str(first["loc"][-1]))
 
 
-def other_method(request: Request, error: Exception) -> Response:
-    """A 405 that names every method of its address (RFC 9110), where the framework names those of the first route that
-    fits; `eolgul.serving.transport.middleware` makes it a problem document."""
+def answer_wrong_method(request: Request, error: Exception) -> Response:
+    """Answer 405 with every method of the path in `Allow` (RFC 9110).
+
+    The framework names only the methods of the first route that matches. `eolgul.serving.transport.middleware` turns the
+    answer into a problem document.
+    """
     routes = [*request.app.routes, *(route for router in ROUTERS for route in router.routes)]
-    fitting = [one for one in routes if isinstance(one, Route) and one.matches(request.scope)[0] is not Match.NONE]
-    methods = {method for one in fitting for method in one.methods or ()} or {"GET", "HEAD"}  # of the pages' files
+    matches = [
+        route for route in routes if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    methods = {method for route in matches for method in route.methods or ()} or {"GET", "HEAD"}  # the pages' files
     return Response(status_code=405, headers={"Allow": ", ".join(sorted(methods))})
 
 
 def application() -> FastAPI:
-    """The API; `state.eolgul` must hold a State before the first request."""
+    """Create the API; `state.eolgul` must hold a `State` before the first request."""
     app = FastAPI(
         title="eolgul",
         version="1",
-        description="Face verification: are two photos of one person? Errors are RFC 9457 problem documents with a "
-        "stable `code`. Every answer names the model that gave it.",
+        description="Face verification: do two photos show the same person? Errors are RFC 9457 problem documents with a "
+        "stable `code`. Every answer of a model names that model.",
         dependencies=[Security(HTTPBearer(auto_error=False, description="an API key, eolgul_…"))],
         openapi_url="/openapi.json",
         docs_url=None,
@@ -62,7 +69,7 @@ def application() -> FastAPI:
     )
     for router in ROUTERS:
         app.include_router(router)
-    app.add_exception_handler(InputError, refused)
-    app.add_exception_handler(RequestValidationError, misunderstood)
-    app.add_exception_handler(405, other_method)
+    app.add_exception_handler(InputError, answer_refusal)
+    app.add_exception_handler(RequestValidationError, answer_invalid_request)
+    app.add_exception_handler(405, answer_wrong_method)
     return app

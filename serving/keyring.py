@@ -1,7 +1,7 @@
-"""Keys for what is kept in Redis: AES-256-GCM with a key id in front, so that keys can be rotated.
+"""Encrypt values for Redis with AES-256-GCM; each value carries the id of its key, so that keys can be rotated.
 
-A file of keys has a line a key, `<key id>:<base64 of 32 bytes>`; the first is the active one and seals, all of them
-open. To rotate: `eolgul gallery new-key`, restart, `eolgul gallery reseal`, then drop the old line. `#` begins a comment.
+A file of keys has one key per line, `<key id>:<base64 of 32 bytes>`. The first key is the active one, which seals; all of
+them open. To rotate: `eolgul gallery new-key`, restart, `eolgul gallery reseal`, remove the old line. `#` begins a comment.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _KEY_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class Keyring:
     """Named AES-256-GCM keys (NIST SP 800-38D), the first of them active.
 
-    Nonces are random, 96 bits: a key should seal fewer than 2^32 values, which years of enrolments do not reach.
+    Nonces are 96 random bits, so a key should seal fewer than 2^32 values, more than years of enrolments need.
     """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """`keys`: key id → 32 bytes, the active one first. ValueError for none, or a key of another size."""
+        """`keys`: key id → 32 bytes, the active one first. ValueError if it is empty or a key has another size."""
         if not keys or any(len(key) != _KEY_BYTES for key in keys.values()):
             raise ValueError(f"a keyring needs at least one key, each of {_KEY_BYTES} bytes")
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
@@ -40,7 +40,7 @@ class Keyring:
 
     @classmethod
     def read(cls, path: Path) -> Keyring:
-        """The keys of a file as described above. InputError that names the line, never what stands in it."""
+        """Read a file of keys. The InputError names the line, never its content."""
         try:
             lines = path.read_text(encoding="ascii").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -61,9 +61,7 @@ class Keyring:
                     "the key id of up to 64 letters, digits, `.`, `_`, `-`"
                 )
             if key_id in keys:
-                raise InputError(
-                    f"{path}, line {number}: the key id {key_id} is there already; every key needs its own"
-                )
+                raise InputError(f"{path}, line {number}: the key id {key_id} appears twice, expected distinct ids")
             keys[key_id] = key
         if not keys:
             raise InputError(f"{path}: holds no key; expected lines `<key id>:<base64 of {_KEY_BYTES} bytes>`")
@@ -71,17 +69,21 @@ class Keyring:
 
     @classmethod
     def ephemeral(cls) -> Keyring:
-        """One random key that nobody else knows: what it sealed is lost with the process."""
+        """A keyring with one random key, which ends with the process: nobody can open its values later."""
         return cls({f"ephemeral-{secrets.token_hex(4)}": secrets.token_bytes(_KEY_BYTES)})
 
     def seal(self, plaintext: bytes, associated: bytes) -> bytes:
-        """magic, length of the key id (1 byte), key id, nonce (12), ciphertext with tag; bound to `associated`."""
+        """Encrypt, authenticated together with `associated`.
+
+        Returns:
+            Magic, length of the key id (1 byte), key id, nonce (12 bytes), ciphertext with tag.
+        """
         header = _header(self.active)
         nonce = os.urandom(_NONCE_BYTES)
         return header + nonce + self._ciphers[self.active].encrypt(nonce, plaintext, header + associated)
 
     def open(self, value: bytes, associated: bytes) -> bytes | None:
-        """What was sealed with this `associated` by a key of this ring; None for anything else."""
+        """Decrypt a value that a key of this ring sealed with the same `associated`; None for any other value."""
         key_id = key_id_of(value)
         cipher = self._ciphers.get(key_id) if key_id else None
         if key_id is None or cipher is None:
@@ -95,13 +97,13 @@ class Keyring:
         except InvalidTag:
             return None
 
-    def stale(self, value: bytes) -> bool:
-        """Whether the value was sealed by another key than the active one."""
+    def is_stale(self, value: bytes) -> bool:
+        """Whether another key than the active one sealed the value."""
         return key_id_of(value) != self.active
 
 
 def key_id_of(value: bytes) -> str | None:
-    """The id of the key that a sealed value says it was sealed with; None where it is no sealed value."""
+    """The key id that a sealed value names; None if it is not a sealed value."""
     start = len(_MAGIC) + 1
     if not value.startswith(_MAGIC) or len(value) < start:
         return None
@@ -111,24 +113,32 @@ def key_id_of(value: bytes) -> str | None:
 
 
 def new_line(key_id: str | None = None) -> str:
-    """A line with a fresh random key for a file of keys. InputError for an impossible key id."""
+    """Create a line with a new random key for a file of keys. InputError if the key id is not valid."""
     key_id = key_id or f"k{secrets.token_hex(4)}"
     if not _KEY_ID.fullmatch(key_id):
-        raise InputError("a key id has up to 64 letters, digits, `.`, `_`, `-`")
+        raise InputError("the key id is not valid, expected up to 64 letters, digits, `.`, `_`, `-`")
     return f"{key_id}:{base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()}"
 
 
 def add_key(path: Path, key_id: str | None = None) -> str:
-    """Put a fresh key first in a file of keys, which is made, readable by its owner only, where there is none. Returns
-    its id. InputError for an impossible id or one that the file has."""
+    """Insert a new key as the first one of a file of keys.
+
+    The file is created, readable only by its owner, if it is absent.
+
+    Returns:
+        The id of the key.
+
+    Raises:
+        InputError: The id is not valid, or the file already has it.
+    """
     line = new_line(key_id)
-    made = line.partition(":")[0]
+    new_id = line.partition(":")[0]
     with atomic_file(path, mode=0o600) as new:  # another key that is added meanwhile waits
-        if path.exists() and made in Keyring.read(path)._ciphers:
-            raise InputError(f"{path}: the key id {made} is there already; every key needs its own")
+        if path.exists() and new_id in Keyring.read(path)._ciphers:
+            raise InputError(f"{path}: already has a key with the id {new_id}, expected a new id")
         before = path.read_text(encoding="ascii") if path.exists() else ""
         new.write_text(f"{line}\n{before}", encoding="ascii")
-    return made
+    return new_id
 
 
 def _header(key_id: str) -> bytes:
@@ -136,4 +146,4 @@ def _header(key_id: str) -> bytes:
 
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or "unreadable") if isinstance(error, OSError) else "it is not plain ASCII text"
+    return (error.strerror or "unreadable") if isinstance(error, OSError) else "not plain ASCII text"

@@ -1,4 +1,4 @@
-"""Starting and stopping the service from another process: what `eolgul serve` and the demo use."""
+"""Start and stop the service as a child process, as `eolgul serve` and the demo do."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from eolgul.serving import LOADING
 from eolgul.serving.access.keys import SCOPES, new_key, read_keys
 from eolgul.serving.keyring import Keyring, new_line
 from eolgul.serving.settings import Settings
+from eolgul.serving.transport import bentoml_off
 from eolgul.storage import is_s3
 
-_LOCAL_RATE = 1_000_000  # a minute: the limit is for strangers
+_LOCAL_RATE = 1_000_000  # requests per minute of the key for this machine, in effect no limit
 
 
 def command(
@@ -42,13 +43,26 @@ def command(
     home: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
-    """The arguments and the whole environment of the process that serves on `host` (an IP address) and `port`.
+    """The arguments and the complete environment of the process that serves.
 
-    Give `registry` (`s3://bucket/key` or a folder) or `model` (a package folder). Values not given come from
-    `environment` (default: this process's), so S3 credentials and EOLGUL_* settings pass through. `home` is a folder
-    for BentoML's own state, among it the metrics of all workers: two services must not share one, so the default
-    names the port. Start the process with `start_new_session=True` and end it with `stop`, or use `running`.
-    InputError when the port is in use, where another service would answer in this one's place.
+    Start the process with `start_new_session=True` and end it with `stop`, or use `running`.
+
+    Args:
+        port: The port.
+        host: The IP address to listen on.
+        registry: `s3://bucket/key` or a folder; its production model is served.
+        model: A model package folder, instead of a registry.
+        redis_url: The Redis of the embedding cache.
+        gallery_url: The Redis of the gallery.
+        threads: ONNX Runtime threads of one inference.
+        concurrency: Images processed at the same time.
+        home: Folder for BentoML's own state, which includes the metrics of all workers. Two services must not share one,
+            so the default contains the port.
+        environment: The values that are not given here, such as S3 credentials and `EOLGUL_*` settings (default: the
+            environment of this process).
+
+    Raises:
+        InputError: The port is in use; another service would answer instead of this one.
     """
     _check_free(host, port)
     env = dict(os.environ if environment is None else environment)
@@ -62,44 +76,46 @@ def command(
         "EOLGUL_THREADS": threads,
         "EOLGUL_CONCURRENCY": concurrency,
     }
-    if registry or model:  # one named here replaces whichever the environment names
+    if registry or model:  # an argument replaces both variables of the environment
         env.pop("EOLGUL_REGISTRY", None)
         env.pop("EOLGUL_MODEL", None)
     env.update({name: str(value) for name, value in given.items() if value})
-    _absolute(env)
+    _make_paths_absolute(env)
     if ipaddress.ip_address(host).is_loopback:
-        env.setdefault("EOLGUL_DRAIN_S", "0")  # no load balancer is told of an address of this machine alone
-    env["BENTOML_DO_NOT_TRACK"] = "True"
-    # BentoML opens a trace for every request, whoever looks at it: a third of the throughput and kilobytes each.
-    env.setdefault("OTEL_SDK_DISABLED", "true")
+        env.setdefault("EOLGUL_DRAIN_S", "0")  # no load balancer knows an address of this machine only
+    bentoml_off.set_environment(env)
     env["BENTOML_HOME"] = str(home)
-    # Neither the interpreter nor BentoML may import from the working directory, whoever owns that: BentoML puts its
-    # `--working-dir` first on sys.path, so that is the private folder `home`, and Python's own entry is left out.
+    # Neither Python nor BentoML may import from the working directory, which anybody may own: BentoML puts its
+    # `--working-dir` first on sys.path, so that is the private folder `home`, and PYTHONSAFEPATH removes Python's entry.
     env["PYTHONSAFEPATH"] = "1"
     env.setdefault("OMP_NUM_THREADS", env.get("EOLGUL_THREADS", "1"))
     arguments = ["serve", "eolgul.serving.service:FaceVerification", "--working-dir", str(home), "--host", host]
     return [sys.executable, "-P", "-m", "bentoml", *arguments, "--port", str(port)], env
 
 
-def _absolute(env: dict[str, str]) -> None:
-    """Places are meant from this process's folder, and the service works in another."""
+def _make_paths_absolute(env: dict[str, str]) -> None:
+    """Resolve relative paths against the working directory of this process, since the service has another one."""
     files = [name for name, field in Settings.model_fields.items() if field.annotation in (Path, Path | None)]
     for name in ("EOLGUL_REGISTRY", "EOLGUL_S3_CACHE", *(f"EOLGUL_{name.upper()}" for name in files)):
-        if (place := env.get(name)) and not is_s3(place):
-            env[name] = str(Path.cwd() / Path(place).expanduser())
+        if (location := env.get(name)) and not is_s3(location):
+            env[name] = str(Path.cwd() / Path(location).expanduser())
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A service that answers at `url` (`http://host:port`); `key` is the API key made for this run, None where the
-    settings name a file of keys."""
+    """A service that answers requests.
+
+    Attributes:
+        url: `http://host:port`.
+        key: The API key made for this run; None if the settings name a file of keys.
+    """
 
     url: str
     key: str | None
 
     @property
     def page(self) -> str:
-        """The page's address. A browser never sends the fragment, so the key stays in it."""
+        """The URL of the web page; the key is in the fragment, which a browser never sends."""
         return f"{self.url}/ui/" + (f"#key={self.key}" if self.key else "")
 
     @property
@@ -108,9 +124,17 @@ class Running:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-def _secrets(env: dict[str, str], host: str) -> str | None:
-    """Give the service keys where its settings name none: an API key for this run, returned, and a lasting key for what
-    it encrypts. Only for a service that this machine alone can reach; InputError for any other without API keys."""
+def _create_keys(env: dict[str, str], host: str) -> str | None:
+    """Create the keys that the settings do not name: an API key for this run and a permanent encryption key.
+
+    An API key is created only for a service that no other machine can reach.
+
+    Returns:
+        The API key created for this run, or None.
+
+    Raises:
+        InputError: No API keys are set for a service that other machines can reach, or a file of keys is not valid.
+    """
     home = Path(env["BENTOML_HOME"])
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not env.get("EOLGUL_ENCRYPTION_KEYS_FILE"):
@@ -119,7 +143,9 @@ def _secrets(env: dict[str, str], host: str) -> str | None:
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
                 out.write(new_line() + "\n")
         env["EOLGUL_ENCRYPTION_KEYS_FILE"] = str(file)
-    Keyring.read(Path(env["EOLGUL_ENCRYPTION_KEYS_FILE"]))  # in one sentence here, not in each worker's traceback
+    Keyring.read(
+        Path(env["EOLGUL_ENCRYPTION_KEYS_FILE"])
+    )  # an error is one sentence here, but a traceback in each worker
     if env.get("EOLGUL_AUTH") == "off":
         return None
     if env.get("EOLGUL_API_KEYS_FILE"):
@@ -127,7 +153,7 @@ def _secrets(env: dict[str, str], host: str) -> str | None:
         return None
     if not ipaddress.ip_address(host).is_loopback:
         raise InputError(
-            f"listening on {host} lets others in: set EOLGUL_API_KEYS_FILE (make one: eolgul key new), or EOLGUL_AUTH=off"
+            f"other machines can reach {host}: set EOLGUL_API_KEYS_FILE (make one: eolgul key new), or EOLGUL_AUTH=off"
         )
     file = home / "api-keys.json"
     file.unlink(missing_ok=True)  # a key for one run ends with it
@@ -140,33 +166,51 @@ def _secrets(env: dict[str, str], host: str) -> str | None:
 def running(
     *, port: int, host: str = "127.0.0.1", timeout: float = 60.0, output: IO[Any] | None = None, **options: Any
 ) -> Iterator[Running]:
-    """Serve while the block runs; yields the address and key. `options` are those of `command`; `output` is the file for the
-    service's log (default: standard error, so that standard output stays this process's own).
+    """Serve while the block runs.
 
-    Nothing is left behind however the block ends: SIGTERM is turned into SystemExit meanwhile (main thread only), and
-    should this process be killed outright, the kernel ends the service. InputError when it cannot start.
+    No process is left however the block ends: meanwhile SIGTERM raises SystemExit (main thread only), and if this process
+    is killed, the kernel ends the service.
+
+    Args:
+        port: The port.
+        host: The IP address to listen on.
+        timeout: Seconds until the service must be ready.
+        output: File for the service's log (default: standard error, so that standard output stays this process's own).
+        options: As for `command`.
+
+    Yields:
+        The address of the service and its key.
+
+    Raises:
+        InputError: The service cannot start.
     """
-    with _started(port, host, timeout, output, options) as (service, _):
+    with _start(port, host, timeout, output, options) as (service, _):
         yield service
 
 
 def serve(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> int:
-    """Serve until stopped by SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt); the status should the service end by
-    itself. InputError, with the reason, when it cannot start. Options as for `running`."""
-    with _started(port, host, timeout, None, options) as (service, process):
+    """Serve until SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt). Arguments as for `running`.
+
+    Returns:
+        The exit status of the service, if it ends by itself.
+
+    Raises:
+        InputError: The service cannot start.
+    """
+    with _start(port, host, timeout, None, options) as (service, process):
         print(f"page: {service.page}", file=sys.stderr, flush=True)
         return process.wait()
 
 
 @contextmanager
-def _started(
+def _start(
     port: int, host: str, timeout: float, output: IO[Any] | None, options: Mapping[str, Any]
 ) -> Iterator[tuple[Running, subprocess.Popen[bytes]]]:
     argv, env = command(port=port, host=host, **options)
-    patience = _patience(env)
-    key = _secrets(env, host)
+    stop_timeout = _stop_timeout(env)
+    key = _create_keys(env, host)
     env["EOLGUL_END_WITH_PARENT"] = "1"
-    log = output or 2  # 2: the descriptor, since sys.stderr may be no real file
+    log = output or 2  # 2: the descriptor, since sys.stderr may not be a real file
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     service = Running(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", key)
     try:
@@ -174,21 +218,24 @@ def _started(
             wait_ready(service.url, process, timeout)
             yield service, process
     finally:
-        stop(process, patience)
+        stop(process, stop_timeout)
 
 
-def _patience(env: Mapping[str, str]) -> float:
-    """Seconds a stop may take: the drain, then the deadline of the last request accepted, then some for the end.
-    InputError for a setting that is no number."""
-    patience = 10.0
+def _stop_timeout(env: Mapping[str, str]) -> float:
+    """Seconds that a stop may take: the drain, then the deadline of the last accepted request, then 10 s.
+
+    Raises:
+        InputError: A setting is not a number.
+    """
+    seconds = 10.0
     for setting in ("drain_s", "deadline_s"):
         name = f"EOLGUL_{setting.upper()}"
         value = env.get(name) or Settings.model_fields[setting].default
         try:
-            patience += float(value)
+            seconds += float(value)
         except ValueError:
             raise InputError(f"{name}: expected seconds, got {value!r}") from None
-    return patience
+    return seconds
 
 
 @contextmanager
@@ -197,10 +244,10 @@ def _sigterm_exits() -> Iterator[None]:
         yield
         return
 
-    def leave(signum: int, frame: object) -> None:
+    def exit_on(signum: int, frame: object) -> None:
         raise SystemExit(128 + signum)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, exit_on)
     try:
         yield
     finally:
@@ -208,8 +255,11 @@ def _sigterm_exits() -> Iterator[None]:
 
 
 def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0) -> None:
-    """Return when `url`/readyz answers 200. InputError when the process ends, says why it has no model, or `timeout`
-    seconds pass; the process is left to the caller."""
+    """Wait until `url`/readyz answers 200. The caller ends the process.
+
+    Raises:
+        InputError: The process ended, the service cannot load a model, or `timeout` seconds passed.
+    """
     deadline = time.monotonic() + timeout
     reason = "it does not answer"
     while time.monotonic() < deadline:
@@ -229,8 +279,10 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0
 
 
 def stop(process: subprocess.Popen[bytes], timeout: float = 35.0) -> None:
-    """End the service: SIGTERM to the supervisor, which lets its workers finish; SIGKILL to its group after `timeout`
-    seconds. The workers end by themselves when the supervisor dies (`eolgul.serving.service`)."""
+    """End the service: SIGTERM to the supervisor, which lets its workers finish; SIGKILL to its group after `timeout` seconds.
+
+    The workers end by themselves when the supervisor ends (`eolgul.serving.service`).
+    """
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,4 +1,4 @@
-"""Everything the service can answer instead of a verdict: RFC 9457 problem documents with a stable `code`."""
+"""The errors of the API: RFC 9457 problem documents with a stable `code`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MEDIA_TYPE = "application/problem+json"
 
 # code → (status, title). Codes are part of the API: add, never rename.
 PROBLEMS: dict[str, tuple[int, str]] = {
-    "bad_request": (400, "The request cannot be understood"),
+    "bad_request": (400, "The request is not valid"),
     "missing_field": (400, "A field of the form is missing"),
     "unauthorized": (401, "A valid API key is needed"),
     "forbidden": (403, "The API key does not allow this"),
     "person_not_found": (404, "No such person in the gallery"),
     "template_not_found": (404, "No such template in the gallery"),
-    "not_found": (404, "There is nothing here"),
-    "method_not_allowed": (405, "This address does not take that method"),
+    "not_found": (404, "Not found"),
+    "method_not_allowed": (405, "The path does not support this method"),
     "gallery_full": (409, "The gallery or the person is full"),
     "too_large": (413, "Too large"),
     "unsupported_format": (415, "This kind of file is not accepted"),
@@ -29,32 +29,32 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "several_faces": (422, "More than one face found"),
     "too_small": (422, "The image is too small"),
     "rate_limited": (429, "Too many requests with this key"),
-    "client_closed": (499, "The client went away"),
-    "internal": (500, "Something went wrong here"),
+    "client_closed": (499, "The client disconnected"),
+    "internal": (500, "Internal error"),
     "busy": (503, "Too many requests at once"),
     "gallery_unavailable": (503, "The gallery cannot be reached"),
     "model_not_ready": (503, "No model is loaded yet"),
-    "timeout": (504, "It took too long"),
+    "timeout": (504, "The request timed out"),
 }
 _CODE_OF_STATUS = {status: code for code, (status, _) in reversed(PROBLEMS.items())} | {404: "not_found"}
 RETRY_AFTER_S = {"busy": 1, "model_not_ready": 5, "rate_limited": 1, "gallery_unavailable": 2}
 
 
 class RejectionError(InputError):
-    """A request that gets no verdict. `field` is the form field that is to blame, when one is."""
+    """A refused request. `field` is the form field at fault, if there is one."""
 
     def __init__(self, message: str, code: str, field: str | None = None) -> None:
         super().__init__(message, code)
         self.field = field
 
 
-def code_of(status: int) -> str:
-    """The code for an error status that came from the framework rather than from us."""
+def code_for_status(status: int) -> str:
+    """The problem code for an HTTP error status set by the framework."""
     return _CODE_OF_STATUS.get(status, "internal" if status >= 500 else "bad_request")
 
 
 def document(code: str, detail: str, *, field: str | None = None, status: int | None = None) -> dict[str, Any]:
-    """The problem document for a code; an unknown code (an InputError of a step) is the client's bad request."""
+    """The problem document for a code; an unknown code (of an InputError raised by a library) becomes `bad_request`."""
     if code not in PROBLEMS:
         code = "bad_request"
     default_status, title = PROBLEMS[code]
@@ -73,7 +73,10 @@ def document(code: str, detail: str, *, field: str | None = None, status: int | 
 def response(
     code: str, detail: str, *, field: str | None = None, status: int | None = None, retry_after: float | None = None
 ) -> JSONResponse:
-    """The problem document as an answer. After `too_large` the connection closes: the rest of the body is not read."""
+    """The HTTP response with the problem document.
+
+    After `too_large` the connection closes, since the rest of the body is not read.
+    """
     body = document(code, detail, field=field, status=status)
     headers = {}
     if body["code"] in RETRY_AFTER_S:
@@ -85,8 +88,8 @@ def response(
     return JSONResponse(body, status_code=body["status"], headers=headers, media_type=MEDIA_TYPE)
 
 
-def of(error: InputError) -> JSONResponse:
-    """The problem document for what a step or the service itself refused."""
+def from_error(error: InputError) -> JSONResponse:
+    """The HTTP response for an InputError of a library or of the service."""
     return response(
         error.code, str(error), field=getattr(error, "field", None), retry_after=getattr(error, "retry_after", None)
     )

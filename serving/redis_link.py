@@ -1,4 +1,4 @@
-"""One connection pool to one Redis, which may be down, slow or full: calls end in time and the log is not flooded."""
+"""One connection pool to one Redis, which may be down, slow or full: calls have a time limit and the log is not flooded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LOG_EVERY_S = 30.0
 
 
 class Unreachable:
-    """What a call gave that Redis did not answer: the type of `UNREACHABLE`, its only instance."""
+    """The type of `UNREACHABLE`, which a call returns if Redis gave no answer."""
 
     def __repr__(self) -> str:
         return "UNREACHABLE"
@@ -35,7 +35,7 @@ UNREACHABLE: Final = Unreachable()
 
 
 class _Password(CredentialProvider):
-    """User and password for each new connection; the file is read again each time, so that it can be rotated."""
+    """User and password of each new connection; the file is read every time, so that the password can be rotated."""
 
     def __init__(self, username: str, password_file: Path | None) -> None:
         self._username, self._file = username, password_file
@@ -45,15 +45,15 @@ class _Password(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        return self.get_credentials()  # a short file: the inherited method would warn at every connection
+        return self.get_credentials()  # the file is short; the inherited method logs a warning for every connection
 
 
 class RedisLink:
-    """A redis.asyncio client behind a guard.
+    """A redis.asyncio client whose calls have a time limit and never raise.
 
-    A call takes at most twice `timeout_s` (waiting for a connection and connecting included). After a failure Redis is
-    left alone for `pause_s`, so that a dead one costs one timeout a pause and not one a request; the first call after
-    the pause finds out whether it is back. An error that Redis itself answers (full, not allowed) fails that call only.
+    A call takes at most twice `timeout_s`, including the wait for a connection and the connecting. After a failure there
+    are no calls for `pause_s`, so an unreachable Redis costs one timeout per pause and not one per request; the first
+    call after the pause tries again. An error that Redis itself returns (full, not allowed) fails only that call.
     """
 
     def __init__(
@@ -67,9 +67,20 @@ class RedisLink:
         password_file: Path | None = None,
         ca_file: Path | None = None,
     ) -> None:
-        """`url`: `redis://` or, with TLS, `rediss://host:port/db`; `name` is what log lines call it ("cache").
+        """Prepare the pool; connections are opened by the calls.
 
-        InputError for an impossible address, credentials in two places, or a file that cannot be read.
+        Args:
+            url: `redis://host:port/db`, or `rediss://host:port/db` with TLS.
+            name: The name of this Redis in log lines ("cache").
+            timeout_s: Seconds that Redis may take.
+            pause_s: Seconds without calls after a failure.
+            username: ACL user; empty for the default user.
+            password_file: File that holds the password.
+            ca_file: File of certificate authorities, for `rediss://`.
+
+        Raises:
+            InputError: The address is not valid, credentials are in the address and in the settings, or a file cannot be
+                read.
         """
         self._name, self._timeout_s, self._pause_s = name, timeout_s, pause_s
         self._paused_until = 0.0
@@ -78,7 +89,9 @@ class RedisLink:
         options: dict[str, Any] = {}
         if username or password_file:
             if "@" in url.partition("://")[2].partition("/")[0]:
-                raise InputError(f"the {name}'s Redis address holds credentials and so do the settings; leave one out")
+                raise InputError(
+                    f"the {name}'s Redis address and the settings both hold credentials; expected one of them"
+                )
             options["credential_provider"] = _Password(username, password_file)
         for file in (password_file, ca_file):
             _check_readable(file)
@@ -93,14 +106,14 @@ class RedisLink:
                 health_check_interval=0,
                 **options,
             )
-        except ValueError as error:  # its text may hold the address, and that a password
+        except ValueError as error:  # its text may hold the address, which may hold a password
             raise InputError(
-                f"the {name}'s Redis address is none; expected redis:// or rediss://host:port/db"
+                f"the {name}'s address is not a Redis URL; expected redis:// or rediss://host:port/db"
             ) from error
 
     @classmethod
-    def of(cls, settings: Settings, url: str, name: str, timeout_s: float) -> RedisLink:
-        """A link with the credentials and the authorities of the settings."""
+    def from_settings(cls, settings: Settings, url: str, name: str, timeout_s: float) -> RedisLink:
+        """A link with the credentials and certificate authorities of the settings."""
         return cls(
             url,
             name=name,
@@ -112,7 +125,18 @@ class RedisLink:
         )
 
     async def run(self, what: str, call: Callable[[Redis], Awaitable[T]]) -> T | Unreachable:
-        """What `call` gives, or `UNREACHABLE`. Never raises but for WatchError, which a caller of WATCH expects."""
+        """Make a call.
+
+        Args:
+            what: A noun for the call in log lines ("look-up").
+            call: Receives the client.
+
+        Returns:
+            The value of `call`, or `UNREACHABLE`.
+
+        Raises:
+            WatchError: A watched key changed. No other exception is raised.
+        """
         if monotonic() < self._paused_until:
             return UNREACHABLE
         try:
@@ -121,11 +145,13 @@ class RedisLink:
         except WatchError:
             raise
         except ResponseError as error:
-            self.log(f"{self._name}: Redis refused a {what}: {_told(error)}", type(error).__name__)
-        except Exception as error:  # what is no Redis makes the client raise anything, ValueError and IndexError too
+            self.log(f"{self._name}: Redis refused a {what}: {_describe(error)}", type(error).__name__)
+        except (
+            Exception
+        ) as error:  # if the server is not a Redis, the client may raise anything, even ValueError and IndexError
             self._paused_until = monotonic() + self._pause_s
             self._failing_since = self._failing_since or monotonic()
-            self.log(f"{self._name}: a {what} failed: {_told(error)}", type(error).__name__)
+            self.log(f"{self._name}: a {what} failed: {_describe(error)}", type(error).__name__)
         else:
             if self._failing_since is not None:
                 seconds, self._failing_since = monotonic() - self._failing_since, None
@@ -134,22 +160,23 @@ class RedisLink:
         return UNREACHABLE
 
     def log(self, sentence: str, kind: str) -> None:
-        """At most a line of a kind every half minute: a dead Redis must not fill the log, nor hide another trouble."""
+        """Log a line, at most one per `kind` every 30 s: a failing Redis must not fill the log or hide other problems."""
         if monotonic() - self._logged_at.get(kind, -_LOG_EVERY_S) >= _LOG_EVERY_S:
             self._logged_at[kind] = monotonic()
             logger.warning(sentence)
 
     async def close(self) -> None:
+        """Close the connections."""
         await self._redis.aclose()
 
 
-# What the client puts before an error in a pipeline, and Redis behind an unknown command: keys, which name a tenant
-# and a picture, and values.
+# The client puts the command of a pipeline before its error, and Redis puts the arguments after an unknown command. Both
+# contain keys, which identify a tenant and an image, and values.
 _ARGUMENTS = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: |, with args beginning with: .*", re.DOTALL)
 
 
-def _told(error: Exception) -> str:
-    """The error for the log, without the arguments of the command that failed."""
+def _describe(error: Exception) -> str:
+    """Describe an error for the log, without the arguments of the command that failed."""
     return f"{type(error).__name__}: {_ARGUMENTS.sub('', str(error))}"
 
 

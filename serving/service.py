@@ -1,4 +1,8 @@
-"""The BentoML service around the API. `bentoml serve eolgul.serving.service:FaceVerification`; see `eolgul.serving.launch`."""
+"""The BentoML service around the API.
+
+Start it with `bentoml serve eolgul.serving.service:FaceVerification` or, as `eolgul serve` does, with
+`eolgul.serving.launch`.
+"""
 
 # BentoML ships no types for its decorators.
 # mypy: disable-error-code="untyped-decorator"
@@ -28,7 +32,7 @@ from eolgul.serving.inference.loader import Loader
 from eolgul.serving.keyring import Keyring
 from eolgul.serving.redis_link import RedisLink
 from eolgul.serving.settings import Settings
-from eolgul.serving.transport import bentoml_timeout, request_heads
+from eolgul.serving.transport import bentoml_off
 from eolgul.serving.transport.drain import Drain
 from eolgul.serving.transport.middleware import Edge
 from eolgul.workers import end_with_parent
@@ -38,14 +42,13 @@ if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by eolgul.serving.launch.run
 
 
 def _workers(settings: Settings) -> int:
-    """How many processes. InputError, before there are any, where they could not read what the others cached."""
+    """The number of processes. InputError, before any is started, if they could not read each other's cache entries."""
     if settings.workers > 1 and settings.redis_url and settings.encryption_keys_file is None:
-        raise InputError("several workers with a cache need EOLGUL_ENCRYPTION_KEYS_FILE: one key for all of them")
+        raise InputError("several workers with a cache need EOLGUL_ENCRYPTION_KEYS_FILE, so that all use the same key")
     return settings.workers
 
 
-bentoml_timeout.install()
-request_heads.install()
+bentoml_off.install()
 APP = application()
 pages.add_to(APP)
 
@@ -54,58 +57,57 @@ pages.add_to(APP)
 @bentoml.service(
     name="eolgul",
     workers=_workers(Settings()),
-    traffic={"timeout": 600},  # for BentoML's own clients; see eolgul.serving.transport.bentoml_timeout
-    # eolgul.serving.launch switches OpenTelemetry off; what is left of it would still cost a fifteenth of each request.
-    tracing={"excluded_urls": [".*"]} if os.environ.get("OTEL_SDK_DISABLED") == "true" else {},
-    # BentoML's own HTTP metrics label by raw path: anyone could grow them without end. /metrics is in eolgul.serving.endpoints.pages.
-    metrics={"enabled": False},
-    # Its access log holds paths, and a path of the gallery names a person. eolgul.serving.transport.middleware writes one without.
-    logging={"access": {"enabled": False}},
+    **bentoml_off.service_options(),
 )
 class FaceVerification:
-    """Are two photos of one person? The endpoints are in `eolgul.serving.endpoints.faces`; this starts and stops what they share."""
+    """Starts and stops the objects that the endpoints (`eolgul.serving.endpoints`) share."""
 
     def __init__(self) -> None:
         settings = Settings()
-        _log()
-        metrics.forget_the_dead()
+        _configure_logging()
+        metrics.drop_exited_workers()
         end_with_parent()  # a worker must not outlive the BentoML supervisor
         keyring = Keyring.ephemeral()
         if settings.encryption_keys_file:
             keyring = Keyring.read(settings.encryption_keys_file)
         elif settings.gallery_url:
-            raise InputError("a gallery needs EOLGUL_ENCRYPTION_KEYS_FILE: it must be readable after a restart")
-        link = people = None
+            raise InputError("a gallery needs EOLGUL_ENCRYPTION_KEYS_FILE, so that it can be read after a restart")
+        cache_link = gallery_link = None
         if settings.redis_url:
-            link = RedisLink.of(settings, settings.redis_url, "cache", settings.redis_timeout_s)
+            cache_link = RedisLink.from_settings(settings, settings.redis_url, "cache", settings.redis_timeout_s)
         if settings.gallery_url:
-            people = RedisLink.of(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)
+            gallery_link = RedisLink.from_settings(
+                settings, settings.gallery_url, "gallery", settings.gallery_timeout_s
+            )
         self.state = APP.state.eolgul = State(
             settings,
             Loader(settings),
             Engine(concurrency=settings.concurrency, waiting=settings.queue, max_batch=settings.max_batch),
-            EmbeddingCache(link, keyring, ttl_s=settings.cache_ttl_s),
-            _keys(settings),
-            RateLimit(link, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc),
-            None if people is None else Gallery(people, keyring, max_people=settings.gallery_people),
+            EmbeddingCache(cache_link, keyring, ttl_s=settings.cache_ttl_s),
+            _api_keys(settings),
+            RateLimit(cache_link, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc),
+            None if gallery_link is None else Gallery(gallery_link, keyring, max_people=settings.gallery_people),
             Audit(settings.audit_log),
         )
         self.state.loader.start()
         APP.state.drain = Drain(settings.drain_s)
 
     async def __is_ready__(self) -> bool:
-        """What /readyz asks: 503 until the model is loaded and warm, and once SIGTERM has come."""
+        """The answer of /readyz: 503 until the model is loaded and warm, and again after SIGTERM."""
         return self.state.loader.ready and not APP.state.drain.draining
 
     @bentoml.on_startup
-    async def begin(self) -> None:  # async: it needs the running loop
+    async def begin(self) -> None:
+        """Handle SIGTERM, and wait for the first load where several workers start; async, for the running loop."""
         APP.state.drain.install()
-        if self.state.settings.workers > 1:  # else a worker that still loads would refuse what /readyz promised
-            await self.state.loader.looked()
-        self._settling = asyncio.create_task(_settle(self.state.loader))
+        # Otherwise a worker that still loads would refuse requests after another one answered /readyz.
+        if self.state.settings.workers > 1:
+            await self.state.loader.wait_first_load()
+        self._freezing = asyncio.create_task(_freeze_start(self.state.loader))
 
     @bentoml.on_shutdown
     async def close(self) -> None:
+        """Stop the threads and close the connections to Redis."""
         self.state.loader.stop()
         self.state.engine.close()
         await self.state.cache.close()
@@ -113,16 +115,18 @@ class FaceVerification:
             await self.state.gallery.close()
 
 
-async def _settle(loader: Loader) -> None:
-    """Keep what the start has made out of the garbage collector's sight: walking its 200,000 objects stops every request
-    for 50 ms and more, twice in 3,000 of them, and finds nothing."""
-    await loader.looked()
+async def _freeze_start(loader: Loader) -> None:
+    """Exclude the objects made during the start from garbage collection.
+
+    A collection of these 200,000 objects stops every request for 50 ms and more, twice in 3,000 requests, and frees nothing.
+    """
+    await loader.wait_first_load()
     gc.collect()
     gc.freeze()
 
 
-def _log() -> None:
-    """Our own lines (requests, model, audit) beside BentoML's, which sets up its own logger and no other."""
+def _configure_logging() -> None:
+    """Log the lines of `eolgul` (requests, model, audit); BentoML configures only its own logger."""
     logger = logging.getLogger("eolgul")
     if not logger.handlers:
         handler = logging.StreamHandler()
@@ -134,17 +138,17 @@ def _log() -> None:
         logger.propagate = False
 
 
-def _keys(settings: Settings) -> ApiKeys:
-    """InputError where no one could call: neither a file of keys nor the wish to have none."""
+def _api_keys(settings: Settings) -> ApiKeys:
+    """The API keys. InputError if there is no file of keys and `auth` is not off: nobody could call the service."""
     if settings.auth == "off":
         return ApiKeys.open_to_all()
     if settings.api_keys_file is None:
-        raise InputError("set EOLGUL_API_KEYS_FILE (make one: eolgul key new), or EOLGUL_AUTH=off to let everyone in")
+        raise InputError("set EOLGUL_API_KEYS_FILE (make one: eolgul key new), or EOLGUL_AUTH=off to admit everyone")
     return ApiKeys.read(settings.api_keys_file)
 
 
 def _unready() -> str:
-    """The sentence of /readyz while it is not ready."""
+    """The reason that /readyz gives while it answers 503."""
     if APP.state.drain.draining:
         return "the service is shutting down"
     return str(APP.state.eolgul.loader.failure)

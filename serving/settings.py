@@ -1,4 +1,4 @@
-"""Every setting of the service, read once from the environment (prefix `EOLGUL_`)."""
+"""The settings of the service, read once from the environment (prefix `EOLGUL_`)."""
 
 from __future__ import annotations
 
@@ -10,106 +10,122 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eolgul.errors import InputError
+from eolgul.model.recognizer import execution_providers
 
 MIB = 1 << 20
 
 
 class Settings(BaseSettings):
-    """What an operator may choose. `EOLGUL_REGISTRY` or `EOLGUL_MODEL` is needed, the rest has defaults."""
+    """The settings of the service. `EOLGUL_REGISTRY` or `EOLGUL_MODEL` is required; all others have defaults."""
 
     model_config = SettingsConfigDict(env_prefix="EOLGUL_", extra="ignore", frozen=True, env_ignore_empty=True)
 
     registry: str = Field(
-        default="", description="the model registry, s3://bucket/key or a folder; its production model is served"
+        default="", description="model registry, s3://bucket/key or a folder; its production model is served"
     )
-    model: Path | None = Field(
-        default=None, description="a ModelPackage folder to serve as it is, instead of a registry's"
-    )
+    model: Path | None = Field(default=None, description="ModelPackage folder to serve, instead of a registry's model")
     retry_s: float = Field(
-        default=5.0, gt=0, description="seconds between two tries to load a model that could not be loaded"
+        default=5.0, gt=0, description="seconds until another attempt to load a model that could not be loaded"
     )
 
     follow_s: float = Field(
         default=10.0,
         gt=0,
-        description="seconds between two looks at the registry's pointer; another model is swapped in",
+        description="seconds between two reads of the registry's pointer; another model replaces the served one",
     )
     trusted_keys_file: Path | None = Field(
-        default=None, description="public keys; a registry's model must then carry a signature by one of them"
+        default=None, description="file of public keys; if set, a registry's model needs a signature by one of them"
     )
     undecided: bool = Field(
-        default=True, description="answer `undecided` inside the 95 % interval of the threshold; off: same or different"
+        default=True,
+        description="answer `undecided` inside the 95 % interval of the threshold; if off: same or different",
     )
 
-    auth: Literal["on", "off"] = Field(default="on", description="whether /v1 asks for an API key")
-    api_keys_file: Path | None = Field(default=None, description="the API keys (hashes), as `eolgul key` writes them")
-    requests_per_minute: int = Field(default=600, ge=0, description="of a key that states none itself; 0: no limit")
+    auth: Literal["on", "off"] = Field(default="on", description="whether /v1 requires an API key")
+    api_keys_file: Path | None = Field(
+        default=None, description="file of API keys (their hashes), as `eolgul key` writes it"
+    )
+    requests_per_minute: int = Field(
+        default=600, ge=0, description="limit of a key that has none of its own; 0: no limit"
+    )
     encryption_keys_file: Path | None = Field(
-        default=None, description="keys for cache and gallery; none: a random one a process, and no gallery"
+        default=None,
+        description="file of keys that encrypt cache and gallery; if unset: a random key per process, and the gallery is off",
     )
     gallery_url: str = Field(
-        default="", description="the gallery's Redis (append-only file on, no eviction); empty for no gallery"
+        default="",
+        description="Redis of the gallery (append-only file on, no eviction), redis://host:port/db; if empty: no gallery",
     )
-    gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds the gallery's Redis may take")
-    gallery_people: int = Field(default=100_000, gt=0, description="people of one tenant")
-    audit_log: Path | None = Field(default=None, description="file for the audit log; none: the service's log")
+    gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds until a call to the gallery's Redis fails")
+    gallery_people: int = Field(default=100_000, gt=0, description="largest number of people per tenant")
+    audit_log: Path | None = Field(default=None, description="file for the audit log; if unset: the service's log")
 
-    redis_url: str = Field(default="", description="the embedding cache, redis://host:port/db; empty for no cache")
-    redis_username: str = Field(default="", description="ACL user of both Redis; empty for the default one")
-    redis_password_file: Path | None = Field(default=None, description="file with the password of both Redis")
-    redis_ca_file: Path | None = Field(default=None, description="certificate authorities for rediss:// addresses")
+    redis_url: str = Field(
+        default="", description="Redis of the embedding cache, redis://host:port/db; if empty: no cache"
+    )
+    redis_username: str = Field(default="", description="ACL user in both Redis servers; if empty: the default user")
+    redis_password_file: Path | None = Field(default=None, description="file with the password for both Redis servers")
+    redis_ca_file: Path | None = Field(
+        default=None, description="file of certificate authorities for rediss:// addresses"
+    )
     redis_timeout_s: float = Field(
-        default=0.05, gt=0, description="seconds Redis may take before an answer is made without it"
+        default=0.05,
+        gt=0,
+        description="seconds until a call to the cache's Redis fails, and the service answers without it",
     )
-    redis_pause_s: float = Field(default=1.0, ge=0, description="seconds Redis is left alone after it failed")
-    cache_ttl_s: int = Field(default=24 * 3600, gt=0, description="seconds an embedding stays in the cache")
+    redis_pause_s: float = Field(default=1.0, ge=0, description="seconds without calls to a Redis that failed")
+    cache_ttl_s: int = Field(default=24 * 3600, gt=0, description="seconds that an embedding stays in the cache")
 
-    max_image_bytes: int = Field(default=10 * MIB, gt=0, description="bytes of one encoded image")
+    max_image_bytes: int = Field(default=10 * MIB, gt=0, description="largest size of one encoded image, in bytes")
     max_image_pixels: int = Field(
-        default=16_000_000, gt=0, description="width x height of one image, checked before decoding"
+        default=16_000_000, gt=0, description="largest width x height of one image, checked before decoding"
     )
 
-    max_comparisons: int = Field(default=32, ge=1, le=256, description="images that one is verified against at once")
+    max_comparisons: int = Field(
+        default=32, ge=1, le=256, description="largest number of images in `others` of one request to verify/many"
+    )
 
-    provider: Literal["cpu", "cuda"] = Field(default="cpu", description="ONNX Runtime's provider for the recognizer")
+    provider: Literal["cpu", "cuda"] = Field(default="cpu", description="ONNX Runtime provider of the recognizer")
     workers: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="processes, each with its own model, `concurrency` and `queue`; without Redis each counts rates alone",
+        description="number of processes, each with its own model, `concurrency` and `queue`; without Redis each has its own count of "
+        "request rates",
     )
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads of one inference")
     concurrency: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, description="images worked on at once, a thread each"
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="images processed at the same time, one thread per image",
     )
     queue: int = Field(
-        default=64, ge=0, description="requests that may wait beyond `concurrency`; more are answered `busy`"
+        default=64,
+        ge=0,
+        description="requests that may wait in addition to `concurrency`; further ones are answered `busy`",
     )
 
-    max_batch: int = Field(default=4, ge=1, description="waiting images that one thread gives to the networks together")
-    deadline_s: float = Field(default=20.0, gt=0, description="seconds after which a request is answered `timeout`")
+    max_batch: int = Field(
+        default=4, ge=1, description="largest number of waiting images that one thread processes together"
+    )
+    deadline_s: float = Field(default=20.0, gt=0, description="seconds until a request is answered `timeout`")
     drain_s: float = Field(
         default=5.0,
         ge=0,
-        description="seconds after SIGTERM in which requests are still accepted while /readyz says 503",
+        description="seconds after SIGTERM during which requests are still accepted while /readyz answers 503",
     )
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """ONNX Runtime's names, the wanted one first. InputError where this ONNX Runtime has no CUDA: it would take the
-        processor and say so in a warning only."""
-        if self.provider == "cpu":
-            return ("CPUExecutionProvider",)
-        import onnxruntime
+        """ONNX Runtime's names of the provider and its fallback.
 
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            raise InputError(
-                "EOLGUL_PROVIDER=cuda: this ONNX Runtime has no CUDA; install onnxruntime-gpu in its place"
-            )
-        return ("CUDAExecutionProvider", "CPUExecutionProvider")
+        Raises:
+            InputError: This ONNX Runtime does not have the provider.
+        """
+        return execution_providers(self.provider, "EOLGUL_PROVIDER")
 
     def source(self) -> str:
-        """Where the model comes from, in words. InputError when neither or both places are set."""
+        """A description of where the model comes from. InputError if neither or both of registry and model are set."""
         if bool(self.registry) == bool(self.model):
             raise InputError("set either EOLGUL_REGISTRY (a registry) or EOLGUL_MODEL (a model package folder)")
         return f"registry {self.registry}" if self.registry else f"model package {self.model}"

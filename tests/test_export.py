@@ -22,7 +22,8 @@ from eolgul import steps, storage
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.export import export
-from eolgul.extract import extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.step import extract
 from eolgul.files import sha256_bytes, sha256_file
 from eolgul.formats import insightface, lfw
 from eolgul.formats.lst import read_lst
@@ -164,7 +165,7 @@ def test_pairs_of_folders(tmp_path: Path) -> None:
         assert card["pairs_txt"] is written is (tmp_path / f"{name}-out" / "pairs.txt").exists()
     listed = tmp_path / "lfw-out" / "pairs.txt"
     assert listed.read_text().splitlines()[0] == "2\t1" and lfw.read_pairs(listed)[1].right == "B/B_0001"
-    again = FaceDataset(extract(tmp_path / "lfw-out", tmp_path / "again", pairs=listed).path)
+    again = FaceDataset(extract(tmp_path / "lfw-out", tmp_path / "again", ExtractConfig(pairs=str(listed))).path)
     assert pairs_of(again) == pairs_of(FaceDataset(tmp_path / "lfw"))
 
 
@@ -338,7 +339,7 @@ def test_real_sets_come_back(shared_data: Path, tmp_path: Path) -> None:
     first, again = insightface.read_bin(real), insightface.read_bin(tmp_path / "out.bin")
     assert first.images == again.images and first.same.tolist() == again.same.tolist()
     listed = shared_data / "lfw-1-5" / "pairs.txt"
-    made = extract(shared_data / "lfw-1-5" / "images", tmp_path / "lfw", pairs=listed)
+    made = extract(shared_data / "lfw-1-5" / "images", tmp_path / "lfw", ExtractConfig(pairs=str(listed)))
     card = export(made.path, tmp_path / "folders", to="folders")
     assert card["images"] == 6_165 and card["pairs"] == made.contents["pairs"]
     if made.contents["pairs_lost"] == 0:

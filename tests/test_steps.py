@@ -13,9 +13,10 @@ from PIL import Image
 from eolgul import steps, storage
 from eolgul.artifact import open_artifact
 from eolgul.errors import InputError
+from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.formats.insightface import write_bin, write_rec
-from eolgul.model.package import DetectorSettings
 from eolgul.storage.s3 import minio_client
+from eolgul.train.config import TrainConfig
 
 
 def picture(seed: int) -> bytes:
@@ -58,12 +59,11 @@ def test_no_step_writes_over_its_input(s3: str, raw: Path, tmp_path: Path, where
     base = str(tmp_path) if where == "disk" else f"{s3}/over"
     place, beside = f"{base}/x", f"{base}/beside"
     digest = steps.extract(str(raw / "photos"), place)["digest"]
-    settings = DetectorSettings()
     for step in (
-        lambda: steps.align(place, f"{place}/", settings=settings),
-        lambda: steps.align(place, base, settings=settings),
+        lambda: steps.align(place, f"{place}/"),
+        lambda: steps.align(place, base),
         lambda: steps.assemble([beside, place], place),
-        lambda: steps.train(place, place, recipe="demo"),
+        lambda: steps.train(place, place, TrainConfig(recipe="demo")),
         lambda: steps.evaluate(place, beside, [], place),
         lambda: steps.evaluate(beside, place, [], place),
         lambda: steps.evaluate(beside, beside, [place], place),
@@ -106,12 +106,15 @@ def test_what_is_gone_from_beside_a_source_is_not_used(s3: str, raw: Path, name:
     ],
 )
 def test_names_of_sources(source: str, name: str) -> None:
-    assert steps.source_name(source) == name
+    assert source_name(source) == name
 
 
 def test_sources_of_one_name_are_refused() -> None:
-    steps.check_names(["/a/x", "/a/y"])
+    def check(*sources: str) -> None:
+        steps.check_names([steps.Extraction(source, ExtractConfig(name=source_name(source))) for source in sources])
+
+    check("/a/x", "/a/y")
     with pytest.raises(InputError, match=r"/a/x and /b/x are both called 'x'"):
-        steps.check_names(["/a/x", "/b/x"])
+        check("/a/x", "/b/x")
     with pytest.raises(InputError, match="both called"):
-        steps.check_names(["/a/faces/train.rec", "s3://bucket/faces"])
+        check("/a/faces/train.rec", "s3://bucket/faces")

@@ -1,5 +1,7 @@
-"""The same networks behind BentoML's adaptive batching, for `benchmarks/serve.py`: a service that embeds batches, and one
-in front that takes two pictures and asks it. No cache, keys or limits. MODEL is the package, THREADS ONNX Runtime's.
+"""The same networks behind BentoML's adaptive batching, for `benchmarks/serve.py`.
+
+One service embeds batches; another takes two pictures and calls it. There are no cache, keys or limits. The environment
+variable MODEL is the package, THREADS the number of ONNX Runtime threads.
 """
 
 # BentoML ships no types for its decorators.
@@ -27,7 +29,7 @@ APP = FastAPI()
 @bentoml.service(
     workers=int(os.environ.get("WORKERS", "1")),
     traffic={"timeout": 600},
-    # Its client opens a new session every 100 requests, with calls under way, which then fail.
+    # By default its client opens a new session every 100 requests, and calls under way then fail.
     runner_connection={"max_requests": 10**9, "max_age": 1e9},
 )
 class Networks:
@@ -37,13 +39,13 @@ class Networks:
 
     @bentoml.api(batchable=True, max_batch_size=16, max_latency_ms=60_000)
     def embed(self, pictures: list[bytes]) -> list[np.ndarray]:
-        """Encoded pictures → unit embeddings. InputError when one has no face (none in the benchmark)."""
-        found = []
+        """Encoded pictures → unit embeddings. InputError if one has no face (all have one in the benchmark)."""
+        embeddings = []
         for result, _ in self._model.analyse_many(pictures):
             if isinstance(result, InputError):
                 raise result
-            found.append(result.embedding)
-        return found
+            embeddings.append(result.embedding)
+        return embeddings
 
 
 @bentoml.asgi_app(APP, path="/")

@@ -4,30 +4,27 @@ from typing import List  # noqa: UP035 - KFP reads this name
 
 from kfp import compiler, dsl
 
-from eolgul.components import image
+from eolgul.assemble.config import AssembleConfig
+from eolgul.components import documented, image
 
 
 @dsl.component(base_image=image("assemble"), install_kfp_package=False)
+@documented(AssembleConfig)
 def assemble(
     datasets: List[str],  # noqa: UP006
     workspace: str,
-    validation: float,
-    calibration: float,
-    test: float,
-    held_out_sources: List[str],  # noqa: UP006
-    seed: int,
     facts: dsl.Output[dsl.Metrics],
+    validation: float = 0.05,
+    calibration: float = 0.15,
+    test: float = 0.15,
+    held_out_sources: List[str] = [],  # noqa: B006, UP006
+    seed: int = 0,
 ) -> str:
     """Merge aligned sources and split them by identity, so that nobody is in two splits.
 
     Args:
         datasets: Aligned FaceDatasets.
         workspace: Prefix (s3://) under which this run's artifacts go.
-        validation: Share of identities that choose the best epoch.
-        calibration: Share of identities that set the threshold.
-        test: Share of identities the result is measured on.
-        held_out_sources: Names of the sources to hold people back from; empty for all.
-        seed: Decides who is held back.
         facts: Identities and images of each split.
 
     Returns:
@@ -37,10 +34,11 @@ def assemble(
     from pathlib import Path
 
     from eolgul import steps, storage
+    from eolgul.assemble.config import AssembleConfig
 
+    config = AssembleConfig.from_parameters(locals())
     out = storage.join(workspace, "assembled")
-    shares = {"validation": validation, "calibration": calibration, "test": test}
-    made = steps.assemble(datasets, out, held_out_sources=held_out_sources, seed=seed, **shares)
+    made = steps.assemble(datasets, out, config)
     for split, counts in made["splits"].items():
         for key, value in counts.items():
             facts.log_metric(f"{split} {key}", value)

@@ -4,25 +4,31 @@ from typing import List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import compiler, dsl
 
-from eolgul.components import image
+from eolgul.components import documented, image
+from eolgul.evaluate.config import EvaluateConfig
 
 
 @dsl.component(base_image=image("evaluate"), install_kfp_package=False)
+@documented(EvaluateConfig)
 def evaluate(
     model: str,
     dataset: str,
     benchmarks: List[str],  # noqa: UP006
     registry: str,
     workspace: str,
-    fmr: float,
-    seed: int,
-    workers: int,
     facts: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
+    fmr: float = 1e-4,
+    without_anchored: bool = False,
+    pictures: bool = True,
+    language: str = "auto",
+    device: str = "cpu",
+    threads: int = 2,
+    seed: int = 0,
 ) -> NamedTuple("Outputs", [("evaluation", str), ("current_evaluation", str)]):  # type: ignore[valid-type]
     """Measure the model on people it never saw and on benchmarks, and calibrate its threshold.
 
-    The model in production is measured on the same data too, where its own evaluation was made from other data.
+    The model in production is measured on the same data too, when its own evaluation was made from other data.
 
     Args:
         model: The ModelPackage.
@@ -30,23 +36,21 @@ def evaluate(
         benchmarks: Aligned Benchmarks.
         registry: The model registry (s3://), whose production model is the one to beat.
         workspace: Prefix (s3://) under which this run's artifacts go.
-        fmr: False match rate the threshold is calibrated for.
-        seed: Decides the pairs and the bootstrap.
-        workers: ONNX Runtime threads.
         facts: The main figures.
         report: The report, for the Kubeflow UI.
 
     Returns:
         evaluation: The place of the Evaluation.
-        current_evaluation: That of production's model on this data; "" where none is needed.
+        current_evaluation: The Evaluation of production's model on this data; "" when none is needed.
     """
     import shutil
 
     from eolgul import steps, storage
+    from eolgul.evaluate.config import EvaluateConfig
 
+    config = EvaluateConfig.from_parameters(locals())
     out = storage.join(workspace, "evaluation")
-    options = {"fmr": fmr, "seed": seed, "threads": workers, "progress": print}
-    made = steps.evaluate(model, dataset, benchmarks, out, **options)
+    made = steps.evaluate(model, dataset, benchmarks, out, config, progress=print)
     for name, figures in made["metrics"]["sets"].items():
         facts.log_metric(f"{name} accuracy", figures["accuracy"]["mean"])
         facts.log_metric(f"{name} auc", figures["auc"])
@@ -54,7 +58,7 @@ def evaluate(
     shutil.copyfile(storage.fetch(storage.join(out, "metrics.json")), facts.path)
     shutil.copyfile(storage.fetch(storage.join(out, "report.html")), report.path)
     other = storage.join(workspace, "evaluation-current")
-    current = steps.evaluate_current(out, dataset, benchmarks, registry, other, **options)
+    current = steps.evaluate_current(out, dataset, benchmarks, registry, other, config, progress=print)
     return (out, current)
 
 

@@ -4,59 +4,78 @@ from typing import List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import compiler, dsl
 
-from eolgul.components import image
+from eolgul.components import documented, image
+from eolgul.extract.config import ExtractConfig
 
 
 @dsl.component(base_image=image("extract"), install_kfp_package=False)
+@documented(ExtractConfig)
 def extract(
     sources: List[str],  # noqa: UP006
     benchmarks: List[str],  # noqa: UP006
     workspace: str,
-    selection: str,
-    min_images: int,
-    max_identities: int,
-    verify: bool,
-    workers: int,
     facts: dsl.Output[dsl.Metrics],
+    kind: str = "auto",
+    name: str = "",
+    selection: str = "",
+    identities: str = "",
+    without_identities: str = "",
+    min_images: int = 1,
+    max_identities: int = 0,
+    max_images_per_identity: int = 0,
+    part: str = "",
+    reader: str = "own",
+    any_size: bool = False,
+    verify: bool = False,
+    workers: int = 2,
+    benchmark_pairs: List[str] = [],  # noqa: B006, UP006
+    benchmark_selection: str = "",
+    benchmark_identities: str = "",
 ) -> NamedTuple("Outputs", [("datasets", List[str]), ("benchmarks", List[str])]):  # type: ignore[valid-type]  # noqa: UP006
-    """Turn raw sources (RecordIO, K-FACE, identity folders) and .bin sets into FaceDatasets.
+    """Turn raw sources (RecordIO, K-FACE, identity folders) and benchmarks into FaceDatasets.
+
+    An option that is only for some kinds of source applies to the sources of these kinds.
 
     Args:
         sources: Places (s3://) of what to learn from: a folder with train.rec, a K-FACE tree, or identity folders.
-        benchmarks: Places of .bin verification sets.
+        benchmarks: Places of .bin verification sets, and of trees that benchmark_pairs make benchmarks of.
         workspace: Prefix (s3://) under which this run's artifacts go.
-        selection: K-FACE conditions to take ("original", "all", "lights=L1-L3 cameras=C5-C10 …"); "" for all there are.
-        min_images: Identity folders with fewer images are left out.
-        max_identities: At most so many identity folders; 0 for all.
-        verify: Decode every image, so that none that is broken inside meets the training.
-        workers: Processes that read and check images.
+        benchmark_pairs: Places of pair lists (LFW's pairs.txt, K-FACE's Q1 to Q4); each makes one benchmark of each tree.
+        benchmark_selection: K-FACE conditions of the trees among the benchmarks.
+        benchmark_identities: File with one identity per line; take only these of the trees among the benchmarks.
         facts: Images, identities and rejected inputs of each source.
 
     Returns:
-        datasets: One FaceDataset a source, in order.
-        benchmarks: One Benchmark a .bin set, in order.
+        datasets: One FaceDataset per source, in order.
+        benchmarks: The Benchmarks, in order.
     """
     import json
     from pathlib import Path
-    from typing import Any
 
     from eolgul import steps, storage
+    from eolgul.extract.config import ExtractConfig
 
+    learned, measured = steps.plan_extraction(
+        sources,
+        benchmarks,
+        ExtractConfig.from_parameters(locals()),
+        benchmark_pairs=benchmark_pairs,
+        benchmark_selection=benchmark_selection or None,
+        benchmark_identities=benchmark_identities or None,
+    )
     counted = {}
 
-    def run(source: str, **options: Any) -> str:
-        out = storage.join(workspace, "extracted", steps.source_name(source))
-        made = steps.extract(source, out, workers=workers, verify=verify, **options)
-        counted[steps.source_name(source)] = made
+    def run(extraction: steps.Extraction) -> str:
+        label = str(extraction.config.name)
+        out = storage.join(workspace, "extracted", label)
+        counted[label] = steps.extract(extraction.source, out, extraction.config)
         for key in ("images", "identities", "rejected"):
-            if made[key] is not None:
-                facts.log_metric(f"{steps.source_name(source)} {key}", made[key])
+            if counted[label][key] is not None:
+                facts.log_metric(f"{label} {key}", counted[label][key])
         return out
 
-    steps.check_names([*sources, *benchmarks])
-    options = {"selection": selection or None, "min_images": min_images, "max_identities": max_identities or None}
-    datasets = [run(source, **options) for source in sources]
-    sets = [run(benchmark) for benchmark in benchmarks]
+    datasets = [run(extraction) for extraction in learned]
+    sets = [run(extraction) for extraction in measured]
     Path(facts.path).write_text(json.dumps(counted))
     return (datasets, sets)
 

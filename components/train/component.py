@@ -4,30 +4,30 @@ from typing import List  # noqa: UP035 - KFP reads this name
 
 from kfp import compiler, dsl
 
-from eolgul.components import image
+from eolgul.components import documented, image
+from eolgul.train.config import TrainConfig
 
 
 @dsl.component(base_image=image("train"), install_kfp_package=False)
+@documented(TrainConfig)
 def train(
     dataset: str,
     workspace: str,
-    checkpoints: str,
-    recipe: str,
-    overrides: List[str],  # noqa: UP006
-    device: str,
-    workers: int,
     facts: dsl.Output[dsl.Metrics],
+    recipe: str = "mobilefacenet-ms1m-kface",
+    overrides: List[str] = [],  # noqa: B006, UP006
+    checkpoints: str = "",
+    device: str = "auto",
+    threads: int = 0,
+    workers: int = 2,
+    stall_seconds: float = 40.0,
+    tensorboard: bool = True,
 ) -> str:
-    """Train an embedding; a run that was stopped goes on from its last checkpoint.
+    """Train a model; a run that was stopped goes on from its last checkpoint.
 
     Args:
         dataset: The assembled FaceDataset.
         workspace: Prefix (s3://) under which this run's artifacts go.
-        checkpoints: Prefix under which checkpoints are kept, by recipe and dataset.
-        recipe: Name of the training recipe ("irse50-ms1m-kface", "mobilefacenet-ms1m-kface", "iresnet50-ms1m", "demo", …).
-        overrides: Recipe values to change, as "key=value".
-        device: "auto", "cpu" or "cuda".
-        workers: Processes that decode images.
         facts: Training loss and figures on validation people, of the last epoch.
 
     Returns:
@@ -38,8 +38,10 @@ def train(
     from typing import Any
 
     from eolgul import steps, storage
+    from eolgul.train.config import TrainConfig
     from eolgul.train.journal import training_line
 
+    config = TrainConfig.from_parameters(locals())
     last = {}
 
     def report(row: dict[str, Any]) -> None:
@@ -50,16 +52,7 @@ def train(
             )
 
     out = storage.join(workspace, "model")
-    made = steps.train(
-        dataset,
-        out,
-        recipe=recipe,
-        overrides=overrides,
-        checkpoints=checkpoints,
-        device=device,
-        workers=workers,
-        report=report,
-    )
+    made = steps.train(dataset, out, config, report=report)
     for key, value in last.items():
         facts.log_metric(key, value)
     Path(facts.path).write_text(json.dumps(made | last))

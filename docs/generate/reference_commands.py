@@ -94,19 +94,16 @@ def steps() -> str:
     lines = [
         "# Options of the steps",
         "",
-        "An option has the same name in the command (`--min-face-size`), in the Kubeflow component and in the pipeline"
-        " (`min_face_size`), and in Python. Where *in card* says yes, the option decides the result: it is written on the"
-        " artifact's card, and an artifact made with another value is made again.",
+        "An option has the same name in the command (`--min-face-size`), in the Kubeflow component and in Python"
+        " (`min_face_size`); in the pipeline the step's name is before it (`align_min_face_size`).",
     ]
     for step, config in configs():
         lines += ["", f"## {step}: `{config.__name__}`", "", paragraphs(inspect.getdoc(config) or "")]
         rows = []
         for name, kind, default, text, meta in described_fields(config):
             if not meta.get("internal"):
-                rows.append(
-                    (f"`{name}`", f"`{kind}`", f"`{default!r}`", text, "yes" if meta.get("in_recipe", True) else "no")
-                )
-        lines += ["", *table(("field", "type", "default", "meaning", "in card"), rows)]
+                rows.append((f"`{name}`", f"`{kind}`", f"`{default!r}`", text))
+        lines += ["", *table(("field", "type", "default", "meaning"), rows)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""Who may call: API keys, rate limits and the audit log."""
+"""Access control: API keys, rate limits and the audit log."""

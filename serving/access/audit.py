@@ -1,4 +1,4 @@
-"""Who changed or took what from a gallery: a line of JSON an action. No name of a person, no embedding, no picture."""
+"""The audit log of the galleries: one JSON line per change or export, without names, embeddings or images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger("eolgul.audit")
 
 
 class Audit:
-    """Appends to a file, or to the log `eolgul.audit` where there is none."""
+    """Appends to a file, or to the logger `eolgul.audit` if there is no file."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """InputError when the file cannot be opened for appending."""
+        """Check the file. InputError if it cannot be opened for appending."""
         self._path = path
         try:
             if path is not None:
@@ -29,9 +29,20 @@ class Audit:
         self, action: str, *, tenant: str, key_id: str, outcome: str, person: str | None = None, templates: int = 0,
         model: str | None = None,
     ) -> None:  # fmt: skip
-        """One action (`enroll`, `delete`, `delete_template`; `export` as it begins, `export_end` with how many templates
-        left), `person` by pseudonym only. OSError when the disk is full: the
-        caller decides whether an action without a trace may stand."""
+        """Write one line.
+
+        Args:
+            action: `enroll`, `delete`, `delete_template`, `export` when an export begins, `export_end` when it ends.
+            tenant: The caller's tenant.
+            key_id: The id of the caller's API key.
+            outcome: `ok`, or the code of the error.
+            person: The person's pseudonym.
+            templates: Number of templates that were added, erased or exported.
+            model: Digest of the served model.
+
+        Raises:
+            OSError: The disk is full, for example; the caller decides whether an action without a record is acceptable.
+        """
         record = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "tenant": tenant,
@@ -46,5 +57,5 @@ class Audit:
         if self._path is None:
             logger.info(line)
             return
-        with self._path.open("a", encoding="utf-8") as file:  # opened each time: log rotation may have moved it
-            file.write(line + "\n")  # one write in append mode: lines of several workers do not mix
+        with self._path.open("a", encoding="utf-8") as file:  # opened every time, since log rotation may have moved it
+            file.write(line + "\n")  # one write in append mode, so lines of several workers do not mix

@@ -1,8 +1,8 @@
-"""API keys: who calls, for which tenant, and what that key may do.
+"""API keys: the caller, its tenant, and its scopes.
 
-A key is `eolgul_<key id>_<secret>`. The file holds its SHA-256 and nothing that opens a door. A slow password hash
-would add nothing: it exists because people choose guessable passwords, while the secret is 32 bytes of the system's
-randomness, which no one can enumerate; and it would cost every request its 50 ms.
+A key is `eolgul_<key id>_<secret>`. The file holds only its SHA-256, which is useless to a thief. A slow password hash is
+not needed: it protects passwords that can be guessed, while the secret is 32 random bytes, and it would add 50 ms to every
+request.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _SECRET_BYTES = 32
 _REREAD_S = 2.0
 _KEY = re.compile(r"eolgul_([A-Za-z0-9-]{1,64})_([A-Za-z0-9_-]{43,128})")
 _TICKET = re.compile(r"([A-Za-z0-9-]{1,64})\.([0-9]{1,12})\.([0-9a-f]{64})")
-_NOBODY = bytes(32)  # compared with when there is no such key, so that both ways take the same time
-_REFUSAL = "this needs a valid API key: send `Authorization: Bearer eolgul_…`"
+_NOBODY = bytes(32)  # compared if the key does not exist, so that both cases take the same time
+_REFUSAL = "a valid API key is needed: send `Authorization: Bearer eolgul_…`"
 
 Scope = Literal["verify", "detect", "embed", "identify", "enroll", "gallery"]
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. `requests_per_minute` is the key's own limit, None for the service's default."""
+    """The sender of a request. `requests_per_minute` is the key's own limit; None for the service's default."""
 
     tenant: str
     key_id: str
@@ -52,7 +52,7 @@ class Caller:
     requests_per_minute: int | None = None
 
     def require(self, *scopes: str) -> None:
-        """RejectionError `forbidden`, naming the scope, unless the key has every one of `scopes`."""
+        """Raise RejectionError `forbidden`, which names the scope, if the key lacks one of `scopes`."""
         for scope in scopes:
             if scope not in self.scopes:
                 raise RejectionError(f"this API key lacks the scope {scope}", "forbidden")
@@ -62,7 +62,7 @@ EVERYONE = Caller("public", "open", frozenset(SCOPES))
 
 
 class ApiKey(BaseModel):
-    """One entry of the keys file. `sha256` is of the whole key as it is sent, hex; `expires` has a time zone."""
+    """One entry of the keys file. `sha256` (hex) is the digest of the whole key; `expires` has a time zone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,10 +75,12 @@ class ApiKey(BaseModel):
     note: str = ""
 
     def valid(self, now: datetime) -> bool:
+        """Whether the key has not expired."""
         return self.expires is None or now < self.expires
 
     @property
     def caller(self) -> Caller:
+        """The caller who sends this key."""
         return Caller(self.tenant, self.id, frozenset(self.scopes), self.requests_per_minute)
 
 
@@ -91,50 +93,55 @@ class _File(BaseModel):
     @field_validator("keys")
     @classmethod
     def _distinct(cls, keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
-        for one, count in Counter(key.id for key in keys).items():
+        for key_id, count in Counter(key.id for key in keys).items():
             if count > 1:
-                raise ValueError(f"the key id {one} is there twice")
+                raise ValueError(f"the key id {key_id} appears {count} times, expected distinct ids")
         return keys
 
 
 class ApiKeys:
-    """The keys of a file, which is read again when it changes. Every worker has its own; a request costs no I/O but one
-    `stat` each two seconds.
+    """The keys of a file, which is read again when it changes.
 
-    A changed file that cannot be used leaves the keys as they were and says so once in the log: a slip in an editor
-    must not lock everyone out. To withdraw all keys, write an empty list; removing the file withdraws none.
+    Every worker has its own instance; the only I/O of requests is one `stat` every two seconds.
+
+    If the changed file is not valid, the keys stay as they are and the log says so once: a mistake in an editor must not
+    lock everyone out. To revoke all keys, write an empty list; removing the file revokes none.
     """
 
     def __init__(self, path: Path | None, keys: Mapping[str, ApiKey]) -> None:
         self._path, self._keys = path, keys
-        self._seen = _signature(path) if path else None
-        self._looked = time.monotonic()
+        self._read_signature = _signature(path) if path else None
+        self._checked = time.monotonic()
 
     @classmethod
     def read(cls, path: Path) -> ApiKeys:
-        """The keys of a file. InputError in one sentence when it cannot be used."""
-        keys = cls(path, {})  # its signature is taken before it is read, so that a change meanwhile is noticed
+        """Read the keys of a file. InputError if it is not valid."""
+        keys = cls(path, {})  # the signature is taken before the file is read, so that a change meanwhile is noticed
         keys._keys = _by_id(read_keys(path))
         return keys
 
     @classmethod
     def open_to_all(cls) -> ApiKeys:
-        """No authentication: everyone is the tenant `public` with every scope."""
+        """No authentication: every caller is the tenant `public` with all scopes."""
         return cls(None, {})
 
     @property
     def open(self) -> bool:
+        """Whether no key is needed."""
         return self._path is None
 
     def authenticate(self, header: str | None) -> Caller:
-        """The value of `Authorization` → who calls. RejectionError `unauthorized`, in one sentence for every reason:
-        what exactly was wrong would help only someone who guesses."""
+        """The caller, from the value of the header `Authorization`.
+
+        Raises:
+            RejectionError: `unauthorized`, with the same sentence for every reason: details would only help guessing.
+        """
         if self._path is None:
             return EVERYONE
         self._refresh()
         scheme, _, sent = (header or "").strip().partition(" ")
         match = _KEY.fullmatch(sent.strip()) if scheme.lower() == "bearer" else None
-        key = self._keys.get(match[1]) if match else None  # the id is no secret
+        key = self._keys.get(match[1]) if match else None  # the id is not a secret
         digest = hashlib.sha256(sent.strip().encode("utf-8", "replace")).digest()
         equal = hmac.compare_digest(digest, bytes.fromhex(key.sha256) if key else _NOBODY)
         if key is None or not equal or not key.valid(datetime.now(UTC)):
@@ -142,9 +149,14 @@ class ApiKeys:
         return key.caller
 
     def report_ticket(self, key_id: str) -> str:
-        """A cookie's value that opens the report page for `TICKET_S` seconds, since a browser that follows a link
-        sends no header. It is an HMAC-SHA256 keyed by the key's stored hash: all workers can check it and it ends
-        with the key. Empty when the service is open to all. RejectionError `unauthorized` for an unknown key."""
+        """Create the value of a cookie that opens the report page for `TICKET_S` seconds.
+
+        A browser that follows a link sends no API key. The ticket is an HMAC-SHA256 keyed with the stored hash of the API
+        key, so every worker can check it, and it ends with the key. It is empty if the service needs no keys.
+
+        Raises:
+            RejectionError: `unauthorized` for an unknown key.
+        """
         if self._path is None:
             return ""
         key = self._keys.get(key_id)
@@ -154,9 +166,11 @@ class ApiKeys:
         return f"{key_id}.{expires}.{_ticket_mac(key, expires).hex()}"
 
     def check_ticket(self, ticket: str | None) -> Caller:
-        """Whose ticket it is, without any scope: a stolen one reads the report and nothing else.
+        """The owner of a ticket, without any scope: a stolen ticket opens only the report.
 
-        RejectionError `unauthorized` for one that is forged, has ended, or whose key was withdrawn."""
+        Raises:
+            RejectionError: `unauthorized` if the ticket is forged or has expired, or its key was revoked.
+        """
         if self._path is None:
             return EVERYONE
         self._refresh()
@@ -171,13 +185,13 @@ class ApiKeys:
         return Caller(key.tenant, key.id, frozenset(), key.requests_per_minute)
 
     def _refresh(self) -> None:
-        if self._path is None or time.monotonic() - self._looked < _REREAD_S:
+        if self._path is None or time.monotonic() - self._checked < _REREAD_S:
             return
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         signature = _signature(self._path)
-        if signature == self._seen:
+        if signature == self._read_signature:
             return
-        self._seen = signature  # before reading: a broken file is complained about once, not every two seconds
+        self._read_signature = signature  # before reading, so that a broken file is logged once, not every two seconds
         try:
             self._keys = _by_id(read_keys(self._path))
         except InputError as error:
@@ -187,7 +201,7 @@ class ApiKeys:
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The entries of a keys file, in its order. InputError names the file and the place in it; it quotes no value."""
+    """Read the entries of a keys file, in its order. The InputError names the place in the file but quotes no value."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -211,8 +225,14 @@ def new_key(
     requests_per_minute: int | None = None,
     note: str = "",
 ) -> tuple[str, ApiKey]:
-    """Make a key and add it to the file (made, mode 0600, if absent). Returns the key, which is nowhere else, and its
-    entry. InputError for an unknown scope or a malformed tenant."""
+    """Create a key and add its entry to the file, which is created with mode 0600 if absent.
+
+    Returns:
+        The key, which is stored nowhere, and its entry.
+
+    Raises:
+        InputError: A scope is unknown, the tenant is malformed, or the file is not valid.
+    """
     for scope in scopes:
         if scope not in SCOPES:
             raise InputError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
@@ -228,23 +248,23 @@ def new_key(
         "note": note,
     }
     try:
-        made = ApiKey.model_validate(entry)
+        key = ApiKey.model_validate(entry)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise InputError(f"{str(first['loc'][0]).replace('_', ' ')} of the new key: {first['msg']}") from None
     with _changing(path) as keys:
-        keys.append(made)
-    return text, made
+        keys.append(key)
+    return text, key
 
 
 def revoke_key(path: Path, key_id: str) -> ApiKey:
-    """Take a key out of the file; running services stop taking it within two seconds. InputError if it is not there."""
+    """Remove a key from the file; running services refuse it within two seconds. InputError if it is not in the file."""
     with _changing(path) as keys:
         for key in keys:
             if key.id == key_id:
                 keys.remove(key)
                 return key
-        raise InputError(f"{path}: has no API key with the id {key_id}")
+        raise InputError(f"{path}: no API key has the id {key_id}, expected one of those that `eolgul key list` prints")
 
 
 @contextmanager
@@ -268,7 +288,7 @@ def _ticket_mac(key: ApiKey, expires: int) -> bytes:
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:
-    """What changes when the file does; a Kubernetes secret changes by a link, which `stat` follows."""
+    """A value that changes with the file. `stat` follows the link through which Kubernetes replaces a secret."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,11 +1,11 @@
-"""How often a key may call: a sliding window over a minute, counted in Redis for all workers together.
+"""Rate limits of API keys: a sliding window of one minute, counted in Redis for all workers together.
 
-A sliding window counter: the requests of this minute, plus those of the last one weighed by the part of it that still
-lies within the past sixty seconds. It lets no double burst through at the turn of the minute, as a fixed window does,
-and takes two small integers a key. Workers on several machines need clocks that agree within a second or so.
+A sliding window counter adds the requests of this minute to those of the previous one, weighted by the part of it that
+lies within the last sixty seconds. Unlike a fixed window it admits no double burst at the turn of the minute, and it needs
+two small integers per key. Workers on several machines need clocks that agree within about a second.
 
-The `limits` library has it too, but 5.8.0 counts through Lua scripts, which our Redis user may not run (@scripting),
-and declares redis < 8. INCR, EXPIRE and GET in one round trip do the same.
+The library `limits` has such a counter, but 5.8.0 uses Lua scripts, which the service's Redis user may not run
+(@scripting), and requires redis < 8. INCR, EXPIRE and GET in one round trip do the same.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ WINDOW_S = 60
 
 
 class Link(Protocol):
-    """What is used of `eolgul.serving.redis_link.RedisLink`: the call's value, or its `UNREACHABLE`, which is no list."""
+    """The part of `eolgul.serving.redis_link.RedisLink` that is used here."""
 
-    async def run(self, what: str, call: Callable[[Redis], Awaitable[Any]]) -> Any: ...
+    async def run(self, what: str, call: Callable[[Redis], Awaitable[Any]]) -> Any:
+        """The value of the call, or `UNREACHABLE`, which is not a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Requests a minute (0: no limit), how many are left, and the seconds until all of them are there again."""
+    """Requests per minute (0: no limit), how many remain, and the seconds until all of them are available again."""
 
     limit: int
     remaining: int
@@ -40,7 +41,7 @@ class Allowance:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The draft standard's `RateLimit-*` fields; none when there is no limit."""
+        """The `RateLimit-*` header fields of the IETF draft; empty without a limit."""
         if not self.limit:
             return {}
         values = {"Limit": self.limit, "Remaining": self.remaining, "Reset": self.reset_s}
@@ -48,7 +49,7 @@ class Allowance:
 
 
 class RateLimitedError(RejectionError):
-    """`rate_limited`. `retry_after`: whole seconds until a request will be let through."""
+    """The error `rate_limited`. `retry_after`: whole seconds until a request will be admitted."""
 
     def __init__(self, allowance: Allowance, retry_after: int) -> None:
         super().__init__(
@@ -59,11 +60,11 @@ class RateLimitedError(RejectionError):
 
 
 class RateLimit:
-    """The limit of every key, this process's part of it.
+    """Checks the rate limit of every key.
 
-    Requests are counted here too, so that when Redis is down or slow (the link's timeout) this process goes on by its
-    own count: each of n workers then lets the whole limit through. A refused request is not counted, and a refused key
-    is refused from memory until its time comes: a flood costs Redis one question.
+    This process counts requests too. If Redis is down or slow (the timeout of the link), the process uses its own count:
+    each of n workers then admits the whole limit. A refused request is not counted, and a refused key is refused from
+    memory until its time comes, so a flood costs Redis one call.
     """
 
     def __init__(
@@ -74,40 +75,47 @@ class RateLimit:
         clock: Callable[[], float] = time.time,
         fallback: Callable[[], None] | None = None,
     ) -> None:
-        """`default_per_minute` is for keys without a limit of their own, 0 for none. `clock` gives seconds since the
-        epoch. `fallback` is called for every request that was judged by this process's count because Redis failed."""
+        """Create the check.
+
+        Args:
+            link: The Redis of the shared counts; None to count in this process only.
+            default_per_minute: The limit of keys without one of their own; 0 for none.
+            clock: Returns seconds since the epoch.
+            fallback: Called for every request that is checked with this process's count because Redis failed.
+        """
         self._link, self._default, self._clock = link, default_per_minute, clock
         self._fallback = fallback or (lambda: None)
         self._counts: dict[tuple[str, int], int] = {}
-        self._refused: dict[str, tuple[float, int]] = {}  # until when, and by which limit
+        # By key id: the time until which the key is refused, and the limit that refused it.
+        self._refused: dict[str, tuple[float, int]] = {}
 
     async def check(self, caller: Caller) -> Allowance:
-        """Count a request and say what is left. RateLimitedError when it is one too many."""
+        """Count a request and return what remains. RateLimitedError if the request exceeds the limit."""
         limit = self._default if caller.requests_per_minute is None else caller.requests_per_minute
         if not limit:
             return Allowance(0, 0, 0)
         now = self._clock()
-        until, by = self._refused.get(caller.key_id, (0.0, limit))
-        if now < until and by == limit:
+        until, refused_limit = self._refused.get(caller.key_id, (0.0, limit))
+        if now < until and refused_limit == limit:
             raise _limited(limit, until - now)
         self._refused.pop(caller.key_id, None)
         window, elapsed = int(now // WINDOW_S), now % WINDOW_S
-        before, after = self._count_here(caller.key_id, window)
+        own_counts = self._count_here(caller.key_id, window)
         counted = await self._count_in_redis(caller.key_id, window)
-        previous, current = (before, after) if counted is None else counted
-        if _weighed(previous, current, elapsed) <= limit:
-            remaining = math.floor(limit - _weighed(previous, current, elapsed))
-            # What was let through in this minute has left the window for good at the end of the next one.
+        previous, current = own_counts if counted is None else counted
+        if _weighted(previous, current, elapsed) <= limit:
+            remaining = math.floor(limit - _weighted(previous, current, elapsed))
+            # The requests of this minute have all left the window at the end of the next one.
             return Allowance(limit, remaining, math.ceil(2 * WINDOW_S - elapsed))
         self._counts[caller.key_id, window] -= 1
         if counted is not None:
-            await self._run("give a refused request back", lambda redis: redis.decr(_name(caller.key_id, window)))
+            await self._run("count correction", lambda redis: redis.decr(_name(caller.key_id, window)))
         wait = _wait(limit, previous, current - 1, elapsed)
         self._refused[caller.key_id] = (now + wait, limit)
         raise _limited(limit, wait)
 
     def _count_here(self, key_id: str, window: int) -> tuple[int, int]:
-        for old in [one for one in self._counts if one[1] < window - 1]:
+        for old in [key for key in self._counts if key[1] < window - 1]:
             del self._counts[old]
         here = self._counts.get((key_id, window), 0) + 1
         self._counts[key_id, window] = here
@@ -118,17 +126,18 @@ class RateLimit:
             return None
 
         async def count(redis: Redis) -> list[Any]:
-            pipeline = redis.pipeline(transaction=False)  # the window is in the name: no step depends on another
+            # No transaction: the key names the window, so no command depends on another.
+            pipeline = redis.pipeline(transaction=False)
             pipeline.incr(_name(key_id, window))
             pipeline.expire(_name(key_id, window), 2 * WINDOW_S)
             pipeline.get(_name(key_id, window - 1))
             values: list[Any] = await pipeline.execute()
             return values
 
-        values = await self._run("count a request", count)
+        values = await self._run("count", count)
         try:
             return int(values[2] or 0), int(values[0])
-        except (TypeError, ValueError, IndexError):  # no answer, or something that is no count
+        except (TypeError, ValueError, IndexError):  # no answer, or a value that is not a count
             self._fallback()
             return None
 
@@ -140,13 +149,13 @@ def _name(key_id: str, window: int) -> str:
     return f"eolgul:rate:1:{key_id}:{window}"
 
 
-def _weighed(previous: int, current: int, elapsed: float) -> float:
+def _weighted(previous: int, current: int, elapsed: float) -> float:
     return current + previous * (1 - elapsed / WINDOW_S)
 
 
 def _wait(limit: int, previous: int, current: int, elapsed: float) -> float:
-    """Seconds until one more request fits, when `current` were let through in this window and `previous` in the last."""
-    if current < limit:  # it is the last window's share that has to shrink
+    """Seconds until one more request fits, after `current` admitted requests in this window and `previous` in the last."""
+    if current < limit:  # the share of the previous window has to shrink
         return max(0.0, WINDOW_S * (1 - (limit - 1 - current) / previous) - elapsed)
     return WINDOW_S - elapsed + max(0.0, WINDOW_S * (1 - (limit - 1) / current))
 

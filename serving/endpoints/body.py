@@ -1,8 +1,8 @@
-"""Read request bodies under a cap and in memory: the only way untrusted bytes come in.
+"""Read request bodies, with a size limit and in memory: the only way in for untrusted bytes.
 
-BentoML's own multipart reader is not used: it has no size limit, writes uploads to disk, and takes a text field for an
-address to download. Here an image is a file of a form, base64 in JSON, or the body; nothing is fetched, no path is
-followed, and nothing touches the disk.
+BentoML's own multipart reader is not used: it has no size limit, writes uploads to disk, and downloads the address in a
+text field. Here an image is a file of a form, base64 in JSON, or the body itself; no address is fetched, no path is
+opened, and nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
@@ -21,145 +22,181 @@ from starlette.requests import Request
 from eolgul.serving.problems import RejectionError
 
 _OVERHEAD = 64 << 10  # bytes of boundaries and part headers around the files
-_MAX_VALUES = (
-    1000  # of a JSON body beside its images: a few bytes make an object of fifty, and parsing holds up everyone
-)
-_DRAIN = 4  # read up to this many times the cap before answering 413, so that ordinary clients see the answer
+# JSON values in addition to the images: a few bytes make an object of fifty, and parsing blocks all other requests.
+_MAX_VALUES = 1000
+_DRAIN = 4  # read up to this multiple of the limit before answering 413, so that ordinary clients see the answer
 
 
 class _InMemoryParser(MultiPartParser):
-    spool_max_size = 0  # a SpooledTemporaryFile with 0 never rolls over to disk; `_capped` bounds the memory
+    spool_max_size = 0  # a SpooledTemporaryFile with 0 never moves to disk; `_limited` bounds the memory
 
 
-class Room:
-    """Memory for the bodies of all requests of this process together. Each has its own cap, but those admitted at once
-    (`EOLGUL_QUEUE`), each as large as its cap, would take 20 GB."""
+class BodyMemory:
+    """A limit on the memory of all request bodies of this process together.
+
+    Each body has its own limit, but the requests admitted at once (`EOLGUL_QUEUE`), each at its limit, would take 20 GB.
+    """
 
     def __init__(self, limit: int = 512 << 20) -> None:
         self.limit, self.held = limit, 0  # bytes
 
     @contextmanager
-    def share(self) -> Iterator[Share]:
-        """What one request takes of it; all is given back at the end of the block."""
-        mine = Share(self)
+    def share(self) -> Iterator[MemoryShare]:
+        """The share of one request; it is released at the end of the block."""
+        share = MemoryShare(self)
         try:
-            yield mine
+            yield share
         finally:
-            self.held -= mine.held
+            self.held -= share.held
 
 
 @dataclass(slots=True)
-class Share:
-    room: Room
+class MemoryShare:
+    """The bytes that one request holds of a `BodyMemory`."""
+
+    memory: BodyMemory
     held: int = 0
 
     def take(self, size: int) -> None:
-        """Count `size` bytes more. RejectionError `busy` when there is no room for them beside those of other requests."""
-        others = self.room.held - self.held
-        if others and self.room.held + size > self.room.limit:
+        """Count `size` more bytes.
+
+        Raises:
+            RejectionError: `busy` if they exceed the limit together with the bytes of other requests.
+        """
+        others = self.memory.held - self.held
+        if others and self.memory.held + size > self.memory.limit:
             raise RejectionError("other large requests are being answered; try again in a moment", "busy")
         self.held += size
-        self.room.held += size
+        self.memory.held += size
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a request must bring: image fields with how many images each may hold, and text fields (at most 1 kB each)."""
+class ExpectedBody:
+    """What a request must bring.
+
+    Attributes:
+        images: For each image field, the largest number of images that it may hold (at least one is needed).
+        texts: Text fields, each of at most 1 kB.
+    """
 
     images: Mapping[str, int]
     texts: tuple[str, ...] = ()
 
     @property
-    def most(self) -> int:
+    def max_images(self) -> int:
+        """The largest number of images over all fields."""
         return sum(self.images.values())
 
     @property
-    def single(self) -> str | None:
-        """The field that a raw body fills: the only one there is."""
-        return next(iter(self.images)) if self.most == 1 and not self.texts else None
+    def raw_field(self) -> str | None:
+        """The field that a body without a form fills: the only image, if no other field is expected."""
+        return next(iter(self.images)) if self.max_images == 1 and not self.texts else None
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI description of the body that `read_body` takes for this."""
+
+        def form(binary: bool) -> dict[str, Any]:
+            description = "JPEG, PNG or WebP" + ("" if binary else ", as base64")
+            image: dict[str, Any] = {"type": "string", "description": description}
+            image |= {"format": "binary"} if binary else {"contentEncoding": "base64"}
+            fields: dict[str, Any] = {
+                name: image if most == 1 else {"type": "array", "items": image, "minItems": 1, "maxItems": most}
+                for name, most in self.images.items()
+            }
+            fields |= {name: {"type": "string", "minLength": 1, "maxLength": 128} for name in self.texts}
+            return {"schema": {"type": "object", "properties": fields, "required": list(fields)}}
+
+        content = {"multipart/form-data": form(True), "application/json": form(False)}
+        if self.raw_field:
+            raw = {"schema": {"type": "string", "format": "binary"}}
+            content |= {"image/jpeg": raw, "image/png": raw, "image/webp": raw, "application/octet-stream": raw}
+        return {"requestBody": {"required": True, "content": content}}
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Encoded images by field, at least one each, and texts by field."""
+    """A request's encoded images by field, at least one per field, and its texts by field."""
 
     images: dict[str, list[bytes]]
     texts: dict[str, str]
 
-    def one(self, field: str) -> bytes:
+    def image(self, field: str) -> bytes:
+        """The first image of a field."""
         return self.images[field][0]
 
 
-async def read_body(request: Request, wanted: Wanted, share: Share, *, max_image_bytes: int) -> Body:
-    """Read a multipart form, a JSON object with base64 images, or (for one image) the image itself, under a cap.
+async def read_body(request: Request, expected: ExpectedBody, memory: MemoryShare, *, max_image_bytes: int) -> Body:
+    """Read a multipart form, a JSON object with base64 images, or (for one image) the image itself.
 
-    Raises RejectionError: `too_large`, `missing_field` (absent, empty, or of the wrong kind), `bad_request`,
-    `unsupported_format` (another content type), `busy` (no room for it).
+    Raises:
+        RejectionError: `too_large`, `missing_field` (absent, empty, or of the wrong kind), `bad_request`,
+            `unsupported_format` (another content type) or `busy` (`memory` is exhausted).
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        found = await _form(request, wanted, share, max_image_bytes)
+        body = await _read_form(request, expected, memory, max_image_bytes)
     elif kind == "application/json":
-        found = await _json(request, wanted, share, max_image_bytes)
-    elif wanted.single and (kind.startswith("image/") or kind == "application/octet-stream"):
-        found = Body({wanted.single: [await _whole(request, share, max_image_bytes)]}, {})
+        body = await _read_json(request, expected, memory, max_image_bytes)
+    elif expected.raw_field and (kind.startswith("image/") or kind == "application/octet-stream"):
+        body = Body({expected.raw_field: [await _read_whole(request, memory, max_image_bytes)]}, {})
     elif not kind:
+        names = list(expected.images)
         raise RejectionError(
-            f"send multipart/form-data with the files {_names(wanted)}", "missing_field", _first(wanted)
+            f"send multipart/form-data with the files {' and '.join(names)}", "missing_field", names[0]
         )
     else:
         raise RejectionError(
             f"content type {kind[:60]!r}: expected multipart/form-data or application/json"
-            + (" or an image" if wanted.single else ""),
+            + (" or an image" if expected.raw_field else ""),
             "unsupported_format",
         )
-    for name, most in wanted.images.items():
-        files = found.images.get(name, [])
+    for name, most in expected.images.items():
+        files = body.images.get(name, [])
         if not files or not all(files):
             raise RejectionError(f"the request needs an image in the field {name}", "missing_field", name)
         if len(files) > most:
-            raise RejectionError(
-                f"{len(files)} images in the field {name}, at most {most} are taken", "too_large", name
-            )
+            raise RejectionError(f"{len(files)} images in the field {name}, expected at most {most}", "too_large", name)
         for data in files:
             if len(data) > max_image_bytes:
-                raise RejectionError(f"{name} has {len(data)} bytes, more than {max_image_bytes}", "too_large", name)
-    for name in wanted.texts:
-        if not found.texts.get(name):
+                raise RejectionError(
+                    f"{name} has {len(data)} bytes, expected at most {max_image_bytes}", "too_large", name
+                )
+    for name in expected.texts:
+        if not body.texts.get(name):
             raise RejectionError(f"the request needs a text in the field {name}", "missing_field", name)
-    return found
+    return body
 
 
-async def _form(request: Request, wanted: Wanted, share: Share, max_image_bytes: int) -> Body:
-    chunks = _capped(request, share, wanted.most * max_image_bytes + _OVERHEAD)
-    fields = wanted.most + len(wanted.texts)
+async def _read_form(request: Request, expected: ExpectedBody, memory: MemoryShare, max_image_bytes: int) -> Body:
+    chunks = _limited(request, memory, expected.max_images * max_image_bytes + _OVERHEAD)
+    fields = expected.max_images + len(expected.texts)
     parser = _InMemoryParser(request.headers, chunks, max_files=fields, max_fields=fields, max_part_size=_OVERHEAD)
     try:
         form = await parser.parse()
     except (MultiPartException, FormParserError, UnicodeDecodeError, KeyError, ValueError) as error:
-        said = error.message if isinstance(error, MultiPartException) else type(error).__name__
-        if said.startswith("Too many"):  # the parser stops at the one after the last that could be right
+        reason = error.message if isinstance(error, MultiPartException) else type(error).__name__
+        if reason.startswith("Too many"):  # the parser stops at the first part beyond the limit
             raise RejectionError(f"the form has more than {fields} files or fields", "too_large") from error
-        raise RejectionError(f"the form is malformed: {said}", "bad_request") from error
+        raise RejectionError(f"the form is malformed: {reason}", "bad_request") from error
     try:
         body = Body({}, {})
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                if name in wanted.images:
+                if name in expected.images:
                     body.images.setdefault(name, []).append(await value.read())
-            elif name in wanted.texts:
+            elif name in expected.texts:
                 body.texts[name] = value
-            elif name in wanted.images:
+            elif name in expected.images:
                 raise RejectionError(f"the form needs a file in the field {name}", "missing_field", name)
         return body
     finally:
         await form.close()
 
 
-async def _json(request: Request, wanted: Wanted, share: Share, max_image_bytes: int) -> Body:
-    data = await _whole(request, share, wanted.most * (max_image_bytes * 4 // 3 + 4) + _OVERHEAD)
-    if sum(data.count(mark) for mark in b",[{") > _MAX_VALUES + wanted.most:  # base64 has none of them
-        raise RejectionError(f"the JSON holds more than {_MAX_VALUES} values beside the images", "bad_request")
+async def _read_json(request: Request, expected: ExpectedBody, memory: MemoryShare, max_image_bytes: int) -> Body:
+    data = await _read_whole(request, memory, expected.max_images * (max_image_bytes * 4 // 3 + 4) + _OVERHEAD)
+    if sum(data.count(mark) for mark in b",[{") > _MAX_VALUES + expected.max_images:  # base64 has none of these
+        raise RejectionError(f"the JSON holds more than {_MAX_VALUES} values that are not images", "bad_request")
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -167,7 +204,7 @@ async def _json(request: Request, wanted: Wanted, share: Share, max_image_bytes:
     if not isinstance(value, dict):
         raise RejectionError("the body must be a JSON object", "bad_request")
     body = Body({}, {})
-    for name, most in wanted.images.items():
+    for name, most in expected.images.items():
         texts = value.get(name)
         for text in texts if isinstance(texts, list) and most > 1 else [texts]:
             if not isinstance(text, str):
@@ -176,39 +213,31 @@ async def _json(request: Request, wanted: Wanted, share: Share, max_image_bytes:
                 body.images.setdefault(name, []).append(base64.b64decode(text, validate=True))
             except ValueError as error:
                 raise RejectionError(f"{name} is not base64", "not_an_image", name) from error
-    for name in wanted.texts:
+    for name in expected.texts:
         if isinstance(text := value.get(name), str):
             body.texts[name] = text
     return body
 
 
-async def _whole(request: Request, share: Share, limit: int) -> bytes:
-    return b"".join([chunk async for chunk in _capped(request, share, limit)])
+async def _read_whole(request: Request, memory: MemoryShare, limit: int) -> bytes:
+    return b"".join([chunk async for chunk in _limited(request, memory, limit)])
 
 
-async def _capped(request: Request, share: Share, limit: int) -> AsyncGenerator[bytes, None]:
-    """The body's chunks; `too_large` once it is, or says that it will be, longer than `limit` bytes."""
+async def _limited(request: Request, memory: MemoryShare, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body's chunks; `too_large` if it is longer than `limit` bytes or its Content-Length says so."""
     refusal = RejectionError(f"the request body is longer than {limit} bytes", "too_large")
     announced = request.headers.get("content-length", "")
     too_large = announced.isdigit() and int(announced) > limit
     if too_large and "100-continue" in request.headers.get("expect", "").lower():
-        raise refusal  # the client waits for our word before it sends anything
+        raise refusal  # the client sends nothing before it gets an answer
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         too_large = too_large or received > limit
         if not too_large:
-            share.take(len(chunk))
+            memory.take(len(chunk))
             yield chunk
         elif received > _DRAIN * limit:
             break
     if too_large:
         raise refusal
-
-
-def _first(wanted: Wanted) -> str:
-    return next(iter(wanted.images))
-
-
-def _names(wanted: Wanted) -> str:
-    return " and ".join(wanted.images)

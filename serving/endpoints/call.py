@@ -1,4 +1,4 @@
-"""One request being answered: authenticate, admit, read, analyse. What every endpoint under /v1 shares."""
+"""One call of the API: authenticate, admit, read the body, analyse the images. All endpoints under /v1 share this."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eolgul.serving import metrics, problems
 from eolgul.serving.access.audit import Audit
 from eolgul.serving.access.keys import ApiKeys, Caller
 from eolgul.serving.access.limits import RateLimit, RateLimitedError
-from eolgul.serving.endpoints.body import Body, Room, Share, Wanted, read_body
+from eolgul.serving.endpoints.body import Body, BodyMemory, ExpectedBody, MemoryShare, read_body
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.inference.cache import CacheKey, EmbeddingCache
 from eolgul.serving.inference.engine import Engine
@@ -29,174 +29,197 @@ from eolgul.serving.problems import RejectionError
 from eolgul.serving.settings import Settings
 
 T = TypeVar("T")
-ONE = Wanted({"image": 1})
+ONE_IMAGE = ExpectedBody({"image": 1})
 
 
 @dataclass(slots=True)
 class State:
-    """What the endpoints share; made by `eolgul.serving.service` and put into the application's state."""
+    """The objects that all endpoints share; `eolgul.serving.service` creates it and stores it in `app.state.eolgul`."""
 
     settings: Settings
     loader: Loader
     engine: Engine
     cache: EmbeddingCache
     keys: ApiKeys
-    limit: RateLimit
+    rate_limit: RateLimit
     gallery: Gallery | None
     audit: Audit
-    room: Room = field(default_factory=Room)
+    body_memory: BodyMemory = field(default_factory=BodyMemory)
 
 
 @dataclass(slots=True)
 class Call:
-    """One request being answered: the model it is answered with from begin to end, and where its time goes."""
+    """One admitted request: its caller, the model that answers it from start to end, and the time spent per stage."""
 
     request: Request
     state: State
     model: ServedModel
     caller: Caller
-    share: Share
+    memory: MemoryShare
     start: float
     timings: dict[str, float] = field(default_factory=dict)
 
-    async def read(self, wanted: Wanted) -> Body:
-        """What the request brings, under the service's caps (`eolgul.serving.endpoints.body.read_body`)."""
-        return await read_body(self.request, wanted, self.share, max_image_bytes=self.state.settings.max_image_bytes)
+    async def read_body(self, expected: ExpectedBody) -> Body:
+        """Read the request's body, limited as in `eolgul.serving.endpoints.body.read_body`."""
+        limit = self.state.settings.max_image_bytes
+        return await read_body(self.request, expected, self.memory, max_image_bytes=limit)
 
-    async def analyse(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool] | RejectionError]:
-        """Each (field, encoded image)'s analysis, from the cache (True) or the model, or what is wrong with it."""
-        jobs = asyncio.gather(*(self._one(data) for _, data in pictures), return_exceptions=True)
-        ended = await self.while_present(jobs)
-        answers: list[tuple[Analysis, bool] | RejectionError] = []
-        for (name, _), result in zip(pictures, ended, strict=True):
-            if isinstance(result, InputError):
-                answers.append(RejectionError(str(result), result.code, name))
-            elif isinstance(result, BaseException):
-                raise result
+    async def analyse_each(self, images: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool] | RejectionError]:
+        """Analyse images, given as (field, encoded image).
+
+        Returns:
+            For each image its analysis and whether that came from the cache, or the error that prevents it.
+        """
+        jobs = asyncio.gather(*(self._analyse_cached(data) for _, data in images), return_exceptions=True)
+        outcomes = await self.run_while_connected(jobs)
+        results: list[tuple[Analysis, bool] | RejectionError] = []
+        for (name, _), outcome in zip(images, outcomes, strict=True):
+            if isinstance(outcome, InputError):
+                results.append(RejectionError(str(outcome), outcome.code, name))
+            elif isinstance(outcome, BaseException):
+                raise outcome
             else:
-                answers.append(result)
-        return answers
+                results.append(outcome)
+        return results
 
-    async def analyse_uncached(self, pictures: Sequence[tuple[str, bytes]]) -> list[Analysis]:
-        """What enrolment uses: nothing of the images is left in the cache. Raises what is wrong with the first bad one."""
-        jobs = (self.state.engine.analyse(self.model, data) for _, data in pictures)
-        ended = await self.while_present(asyncio.gather(*jobs, return_exceptions=True))
-        found = []
-        for (name, _), result in zip(pictures, ended, strict=True):
-            if isinstance(result, InputError):
-                raise RejectionError(str(result), result.code, name)
-            if isinstance(result, BaseException):
+    async def analyse(self, images: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool]]:
+        """As `analyse_each`, where every image is needed: raises the error of the first image that has one."""
+        results = []
+        for result in await self.analyse_each(images):
+            if isinstance(result, RejectionError):
                 raise result
-            self.spent(result[1])
-            found.append(result[0])
-        return found
+            results.append(result)
+        return results
 
-    async def while_present(self, work: Awaitable[T]) -> T:
-        """What the networks' `work` gives; it is cancelled when the client goes away, so that what has not had its turn
-        never gets it: clients that lose patience and ask again would else have all their questions answered, in vain.
-        To be used once the body is read. ClientDisconnect."""
+    async def analyse_uncached(self, images: Sequence[tuple[str, bytes]]) -> list[Analysis]:
+        """As `analyse`, without reading or filling the cache: enrolled images must leave nothing in it."""
+        jobs = (self.state.engine.analyse(self.model, data) for _, data in images)
+        outcomes = await self.run_while_connected(asyncio.gather(*jobs, return_exceptions=True))
+        analyses = []
+        for (name, _), outcome in zip(images, outcomes, strict=True):
+            if isinstance(outcome, InputError):
+                raise RejectionError(str(outcome), outcome.code, name)
+            if isinstance(outcome, BaseException):
+                raise outcome
+            analysis, timings = outcome
+            self.add_timings(timings)
+            analyses.append(analysis)
+        return analyses
+
+    async def run_while_connected(self, work: Awaitable[T]) -> T:
+        """Await `work`, and cancel it if the client disconnects.
+
+        Images that no thread has taken yet are then never analysed. Otherwise clients that time out and retry would
+        have each of their attempts answered, in vain. Use it only after the body is read.
+
+        Raises:
+            ClientDisconnect: The client disconnected first.
+        """
         task = asyncio.ensure_future(work)
-        gone = asyncio.create_task(self._gone())
+        disconnect = asyncio.create_task(self._wait_disconnect())
         try:
-            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([task, disconnect], return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise ClientDisconnect
             return task.result()
         finally:
-            gone.cancel()
+            disconnect.cancel()
             task.cancel()
 
-    async def _gone(self) -> None:
+    async def _wait_disconnect(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
 
-    def key(self, data: bytes) -> CacheKey:
-        return CacheKey.of(self.caller.tenant, self.model.digest, self.model.contract_digest, data)
+    def cache_key(self, data: bytes) -> CacheKey:
+        """The key of an encoded image in the embedding cache, for this caller and model."""
+        return CacheKey.from_image(self.caller.tenant, self.model.digest, self.model.contract_digest, data)
 
-    async def _one(self, data: bytes) -> tuple[Analysis, bool]:
-        key = self.key(data)
-        inside = 0.0
+    async def _analyse_cached(self, data: bytes) -> tuple[Analysis, bool]:
+        computing_s = 0.0
 
         async def compute() -> Analysis:
-            nonlocal inside
-            begin = perf_counter()
+            nonlocal computing_s
+            start = perf_counter()
             analysis, timings = await self.state.engine.analyse(self.model, data)
-            inside = perf_counter() - begin
-            self.spent(timings)
+            computing_s = perf_counter() - start
+            self.add_timings(timings)
             return analysis
 
-        begin = perf_counter()
-        analysis, cached = await self.state.cache.get_or_compute(key, compute)
-        seconds = perf_counter() - begin - inside
-        if cached or inside:
+        start = perf_counter()
+        analysis, cached = await self.state.cache.get_or_compute(self.cache_key(data), compute)
+        seconds = perf_counter() - start - computing_s
+        shared = not cached and not computing_s  # another request computed it for this one
+        if not shared:
             metrics.STAGE_SECONDS.labels("cache").observe(seconds)
-        self.spent({"cache" if cached or inside else "shared": seconds * 1000})  # another request worked for this one
+        self.add_timings({"shared" if shared else "cache": seconds * 1000})
         return analysis, cached
 
-    async def all_of(self, pictures: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool]]:
-        """`analyse` where every image is needed: raises what is wrong with the first bad one."""
-        answers = []
-        for answer in await self.analyse(pictures):
-            if isinstance(answer, RejectionError):
-                raise answer
-            answers.append(answer)
-        return answers
-
-    def spent(self, timings: dict[str, float]) -> None:
+    def add_timings(self, timings: dict[str, float]) -> None:
+        """Add milliseconds per stage to those of the call."""
         for name, milliseconds in timings.items():
             self.timings[name] = self.timings.get(name, 0.0) + milliseconds
 
-    def facts(self) -> dict[str, Any]:
-        """What every answer says: model, synthetic, timings_ms."""
+    def answer_fields(self) -> dict[str, Any]:
+        """The fields of a `ModelAnswer`: model, synthetic, timings_ms."""
         timings = {**self.timings, "total": (perf_counter() - self.start) * 1000}
         rounded = {name: round(milliseconds, 3) for name, milliseconds in timings.items()}
         return {"model": self.model.digest, "synthetic": self.model.synthetic, "timings_ms": rounded}
 
 
 @asynccontextmanager
-async def call(request: Request, *scopes: str) -> AsyncIterator[Call]:
-    """Admit a request of a caller with `scopes`, bound its time, and answer with the model that is served when it comes.
+async def admitted_call(request: Request, *scopes: str) -> AsyncIterator[Call]:
+    """Admit a request whose API key has all `scopes`, with the model that is served at this moment, and limit its time.
 
-    RejectionError: `unauthorized`, `forbidden`, `rate_limited`, `busy`, `model_not_ready`, `timeout`, `client_closed`.
+    Raises:
+        RejectionError: With the code `unauthorized`, `forbidden`, `rate_limited`, `busy`, `model_not_ready`, `timeout`
+            or `client_closed`.
     """
     start = perf_counter()
     state: State = request.app.state.eolgul
     caller = state.keys.authenticate(request.headers.get("authorization"))
     caller.require(*scopes)
     try:
-        request.state.allowance = await state.limit.check(
-            caller
-        )  # eolgul.serving.transport.middleware writes its headers
+        # eolgul.serving.transport.middleware writes its headers
+        request.state.allowance = await state.rate_limit.check(caller)
     except RateLimitedError as error:
         request.state.allowance = error.allowance
         raise
-    with state.engine.admitted(), state.room.share() as share:
+    with state.engine.admitted(), state.body_memory.share() as memory:
         try:
             async with asyncio.timeout(state.settings.deadline_s):
-                yield Call(request, state, state.loader.model, caller, share, start)
+                yield Call(request, state, state.loader.model, caller, memory, start)
         except TimeoutError as error:
             raise RejectionError(f"no answer within {state.settings.deadline_s:g} s", "timeout") from error
         except ClientDisconnect as error:
-            raise RejectionError("the client went away", "client_closed") from error
+            raise RejectionError("the client disconnected", "client_closed") from error
 
 
-_OF_EVERY_CALL = ("bad_request", "unauthorized", "forbidden", "rate_limited", "internal", "busy", "timeout")
-_OF_IMAGES = ("too_large", "unsupported_format")
+_CODES_OF_EVERY_CALL = ("bad_request", "unauthorized", "forbidden", "rate_limited", "internal", "busy", "timeout")
+_CODES_OF_IMAGES = ("too_large", "unsupported_format")
 
 
-def refusals(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI answers: a problem for the status of each code."""
+def openapi_problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses that are problem documents: one per HTTP status of `codes`."""
     shown = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    problem = {"content": {problems.MEDIA_TYPE: shown}, "description": "what was wrong; see `code`"}
+    problem = {"content": {problems.MEDIA_TYPE: shown}, "description": "what is wrong; see `code`"}
     return dict.fromkeys(sorted({problems.PROBLEMS[code][0] for code in codes}), problem)
 
 
-def answers(shape: type[BaseModel], *codes: str, images: bool = True) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI answers of an endpoint: its shape, and problems by status; `images`: whether it takes any."""
-    described: dict[int | str, dict[str, Any]] = {200: {"model": shape}}
-    # 422 in any case, since FastAPI would document an error of its own there.
-    return described | refusals(*_OF_EVERY_CALL, "not_an_image", *(_OF_IMAGES if images else ()), *codes)
+def openapi_answers(shape: type[BaseModel], *codes: str, images: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of an endpoint: `shape`, and the problems of `codes` and of every call.
+
+    Args:
+        shape: The model of the answer with status 200.
+        codes: Problem codes of this endpoint in addition to those that every call has.
+        images: Whether the endpoint takes images.
+    """
+    success: dict[int | str, dict[str, Any]] = {200: {"model": shape}}
+    # With 422 in any case: FastAPI would otherwise document its own validation error there.
+    return success | openapi_problems(
+        *_CODES_OF_EVERY_CALL, "not_an_image", *(_CODES_OF_IMAGES if images else ()), *codes
+    )
 
 
-def answer(shape: BaseModel) -> Response:
-    return Response(shape.model_dump_json(), media_type="application/json")
+def json_response(answer: BaseModel) -> Response:
+    """The HTTP response that holds an answer as JSON."""
+    return Response(answer.model_dump_json(), media_type="application/json")

@@ -1,4 +1,4 @@
-"""The endpoints about photos: verify, verify/many, embed and detect."""
+"""The endpoints that take photos: verify, verify/many, embed and detect."""
 
 from __future__ import annotations
 
@@ -11,71 +11,71 @@ from fastapi import APIRouter, Query, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from eolgul.errors import InputError
-from eolgul.images.decode import encode_png
-from eolgul.serving import metrics, problems
-from eolgul.serving.endpoints.body import Wanted
-from eolgul.serving.endpoints.call import ONE, answer, answers, call
-from eolgul.serving.endpoints.schemas import (
+from eolgul.client.answers import (
     Comparison,
     DetectAnswer,
-    DetectedFace,
     EmbedAnswer,
-    FaceFound,
     FoundFace,
     OneOfMany,
     Problem,
-    Threshold,
     VerifyAnswer,
     VerifyManyAnswer,
-    request_body,
 )
+from eolgul.errors import InputError
+from eolgul.images.decode import encode_png
+from eolgul.serving import metrics, problems
+from eolgul.serving.endpoints.answers import comparison_fields, face_fields, threshold_fields, used_face
+from eolgul.serving.endpoints.body import ExpectedBody
+from eolgul.serving.endpoints.call import ONE_IMAGE, admitted_call, json_response, openapi_answers
 from eolgul.serving.inference.model import Verdict
 from eolgul.serving.problems import RejectionError
 from eolgul.serving.settings import Settings
 
-TWO = Wanted({"image1": 1, "image2": 1})
+TWO_IMAGES = ExpectedBody({"image1": 1, "image2": 1})
 router = APIRouter(prefix="/v1")
 
 
-def count(verdict: Verdict) -> Verdict:
+def _count(verdict: Verdict) -> Verdict:
     metrics.VERDICTS.labels(verdict.word).inc()
     metrics.SIMILARITY.observe(verdict.similarity)
     return verdict
 
 
-@router.post("/verify", responses=answers(VerifyAnswer), openapi_extra=request_body(TWO))
+def _image_and_others(max_comparisons: int) -> ExpectedBody:
+    return ExpectedBody({"image": 1, "others": max_comparisons})
+
+
+@router.post("/verify", responses=openapi_answers(VerifyAnswer), openapi_extra=TWO_IMAGES.openapi())
 async def verify(request: Request) -> Response:
-    """Two photos → same person, different people, or undecided; and how often strangers score as high."""
-    async with call(request, "verify") as asked:
-        body = await asked.read(TWO)
-        found = await asked.all_of([(name, body.one(name)) for name in TWO.images])
-        (left, left_cached), (right, right_cached) = found
-        verdict = count(asked.model.compare(left.embedding, right.embedding))
-        return answer(
+    """Compare two photos: same person, different people, or undecided, and how often strangers score as high."""
+    async with admitted_call(request, "verify") as call:
+        body = await call.read_body(TWO_IMAGES)
+        (left, left_cached), (right, right_cached) = await call.analyse(
+            [(name, body.image(name)) for name in TWO_IMAGES.images]
+        )
+        verdict = _count(call.model.compare(left.embedding, right.embedding))
+        return json_response(
             VerifyAnswer(
-                **Comparison.facts(verdict),
-                **Threshold.facts_of(asked.model),
-                **asked.facts(),
-                faces=[FaceFound.of(left), FaceFound.of(right)],
-                cached=[left_cached, right_cached],
+                **comparison_fields(verdict),
+                **threshold_fields(call.model),
+                **call.answer_fields(),
+                faces=(used_face(left), used_face(right)),
+                cached=(left_cached, right_cached),
             )
         )
 
 
 @router.post(
     "/verify/many",
-    responses=answers(VerifyManyAnswer),
-    openapi_extra=request_body(Wanted({"image": 1, "others": Settings.model_fields["max_comparisons"].default})),
+    responses=openapi_answers(VerifyManyAnswer),
+    openapi_extra=_image_and_others(Settings.model_fields["max_comparisons"].default).openapi(),
 )
 async def verify_many(request: Request) -> Response:
-    """One photo against many. A bad photo among `others` has its own problem in its place; the rest are compared."""
-    async with call(request, "verify") as asked:
-        settings = asked.state.settings
-        wanted = Wanted({"image": 1, "others": settings.max_comparisons})
-        body = await asked.read(wanted)
-        pictures = [("image", body.one("image")), *(("others", data) for data in body.images["others"])]
-        first, *others = await asked.analyse(pictures)
+    """Compare one photo with several others. An unusable photo among `others` gets a problem as its result."""
+    async with admitted_call(request, "verify") as call:
+        body = await call.read_body(_image_and_others(call.state.settings.max_comparisons))
+        images = [("image", body.image("image")), *(("others", data) for data in body.images["others"])]
+        first, *others = await call.analyse_each(images)
         if isinstance(first, RejectionError):
             raise first
         results = []
@@ -84,27 +84,26 @@ async def verify_many(request: Request) -> Response:
                 problem = Problem(**problems.document(other.code, str(other), field=other.field))
                 results.append(OneOfMany(index=index, problem=problem))
                 continue
-            verdict = count(asked.model.compare(first[0].embedding, other[0].embedding))
-            results.append(
-                OneOfMany(index=index, comparison=Comparison(**Comparison.facts(verdict)), face=FaceFound.of(other[0]))
-            )
-        return answer(
+            verdict = _count(call.model.compare(first[0].embedding, other[0].embedding))
+            comparison = Comparison(**comparison_fields(verdict))
+            results.append(OneOfMany(index=index, comparison=comparison, face=used_face(other[0])))
+        return json_response(
             VerifyManyAnswer(
-                **Threshold.facts_of(asked.model), **asked.facts(), face=FaceFound.of(first[0]), results=results
+                **threshold_fields(call.model), **call.answer_fields(), face=used_face(first[0]), results=tuple(results)
             )
         )
 
 
-@router.post("/embed", responses=answers(EmbedAnswer), openapi_extra=request_body(ONE))
+@router.post("/embed", responses=openapi_answers(EmbedAnswer), openapi_extra=ONE_IMAGE.openapi())
 async def embed(request: Request) -> Response:
-    """A photo → the unit-length embedding of its face. Compare embeddings of one model only."""
-    async with call(request, "embed") as asked:
-        body = await asked.read(ONE)
-        [(analysis, cached)] = await asked.all_of([("image", body.one("image"))])
-        face = FaceFound.of(analysis)
-        return answer(
+    """Embed the face of a photo (unit length). Compare only embeddings of the same model."""
+    async with admitted_call(request, "embed") as call:
+        body = await call.read_body(ONE_IMAGE)
+        [(analysis, cached)] = await call.analyse([("image", body.image("image"))])
+        face = used_face(analysis)
+        return json_response(
             EmbedAnswer(
-                **asked.facts(),
+                **call.answer_fields(),
                 embedding=analysis.embedding.tolist(),
                 face=face,
                 box=face.box,
@@ -115,25 +114,29 @@ async def embed(request: Request) -> Response:
         )
 
 
-@router.post("/detect", responses=answers(DetectAnswer), openapi_extra=request_body(ONE))
+@router.post("/detect", responses=openapi_answers(DetectAnswer), openapi_extra=ONE_IMAGE.openapi())
 async def detect(
-    request: Request, crops: bool = Query(False, description="give each face's aligned crop too")
+    request: Request, crops: bool = Query(False, description="also return each face's aligned crop")
 ) -> Response:
-    """A photo → every face in it, with quality; `chosen` is the one that verify would use."""
-    async with call(request, "detect") as asked:
-        body = await asked.read(ONE)
+    """Find every face in a photo, with its quality; `chosen` marks the one that verify would use."""
+    async with admitted_call(request, "detect") as call:
+        body = await call.read_body(ONE_IMAGE)
         try:
-            found, timings = await asked.while_present(asked.state.engine.detect(asked.model, body.one("image")))
+            detection, timings = await call.run_while_connected(
+                call.state.engine.detect(call.model, body.image("image"))
+            )
         except InputError as error:
             raise RejectionError(str(error), error.code, "image") from error
-        asked.spent(timings)
-        shown = await asyncio.to_thread(_as_text, found.aligned) if crops else [None] * len(found.faces)
+        call.add_timings(timings)
+        encoded = await asyncio.to_thread(_base64_pngs, detection.aligned) if crops else [None] * len(detection.faces)
         faces = [
-            FoundFace(**DetectedFace.facts(face), chosen=row == found.chosen, crop=shown[row])
-            for row, face in enumerate(found.faces)
+            FoundFace(**face_fields(face), chosen=row == detection.chosen, crop=encoded[row])
+            for row, face in enumerate(detection.faces)
         ]
-        return answer(DetectAnswer(**asked.facts(), faces=faces, size=(found.width, found.height)))
+        return json_response(
+            DetectAnswer(**call.answer_fields(), faces=tuple(faces), size=(detection.width, detection.height))
+        )
 
 
-def _as_text(pictures: Sequence[NDArray[np.uint8]]) -> list[str | None]:
+def _base64_pngs(pictures: Sequence[NDArray[np.uint8]]) -> list[str | None]:
     return [base64.b64encode(encode_png(picture)).decode() for picture in pictures]

@@ -1,10 +1,9 @@
-"""What is not an inference: the web page, the report of the served model, what model that is, and the metrics."""
+"""The endpoints without inference: the web pages, the served model with its report and card, and the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,9 +12,10 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from eolgul.client.answers import CurrentModel
 from eolgul.serving import metrics, problems
 from eolgul.serving.access.keys import TICKET_S
-from eolgul.serving.endpoints.call import State, refusals
+from eolgul.serving.endpoints.call import State, openapi_problems
 from eolgul.serving.inference import model_card
 from eolgul.serving.inference.model import ServedModel
 
@@ -27,7 +27,7 @@ _VIEWS = Environment(
     trim_blocks=True,
     undefined=StrictUndefined,
 )
-# Only the pages may ask for the camera, and only for themselves. Their scripts send every form; no address may be moved.
+# Only these pages may use the camera. Their scripts submit every form, so the browser itself may submit none.
 _PAGE_HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
@@ -35,7 +35,7 @@ _PAGE_HEADERS = {
 }
 _PAGES = {"/ui/": "compare", "/ui/gallery": "gallery", "/ui/model": "model"}
 _CARD, _REPORT, _COOKIE = "/ui/card.html", "/ui/report.html", "eolgul_report"
-# The report is one self-contained file: its own styles, scripts and plots, and nothing from anywhere else.
+# The report is one self-contained file: styles, scripts and plots are inside it, and it may load nothing else.
 _REPORT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
     "font-src data:",
@@ -43,36 +43,36 @@ _REPORT_HEADERS = {
 }
 
 
-def describe(model: ServedModel) -> dict[str, Any]:
-    """What `GET /v1/models/current` says."""
+def describe(model: ServedModel) -> CurrentModel:
+    """The answer of `GET /v1/models/current`."""
     package, calibration = model.package, model.calibration
     training = model_card.training(package.path, model.digest)
-    return {
-        "digest": model.digest,
-        "backbone": package.backbone,
-        "embedding_size": package.embedding_size,
-        "contract": package.contract.to_json(),
-        "synthetic": model.synthetic,
-        "threshold": calibration.threshold,
-        "threshold_interval": calibration.threshold_interval,
-        "calibration": calibration.summary(),
-        "false_match_rate": calibration.fmr_at(calibration.threshold),
-        "false_match_rate_interval": calibration.fmr_interval_at(calibration.threshold),
-        "training": None if training is None else training.model_dump(),
-        "sets": [one.model_dump() for one in model_card.figures(package.path, model.digest)],
-        "card": _CARD if model_card.html(package.path, model.digest) else None,
-        "report": _REPORT if _report(model).is_file() else None,
-    }
+    return CurrentModel(
+        digest=model.digest,
+        backbone=package.backbone,
+        embedding_size=package.embedding_size,
+        contract=package.contract.to_json(),
+        synthetic=model.synthetic,
+        threshold=calibration.threshold,
+        threshold_interval=calibration.threshold_interval,
+        calibration=calibration.summary(),
+        false_match_rate=calibration.fmr_at(calibration.threshold),
+        false_match_rate_interval=calibration.fmr_interval_at(calibration.threshold),
+        training=None if training is None else training.model_dump(),
+        sets=tuple(figures.model_dump() for figures in model_card.figures(package.path, model.digest)),
+        card=_CARD if model_card.html(package.path, model.digest) else None,
+        report=_REPORT if _report_file(model).is_file() else None,
+    )
 
 
 def add_to(app: FastAPI) -> None:
-    """Add the pages to the API's application, whose `state.eolgul` they use."""
+    """Add the pages to the application of the API; they use its `state.eolgul`."""
     app.add_api_route(
         "/v1/models/current",
         _current,
         methods=["GET"],
         summary="The model that answers now",
-        responses=refusals("unauthorized", "internal", "model_not_ready"),
+        responses=openapi_problems("unauthorized", "internal", "model_not_ready"),
     )
     app.router.routes += [
         Route("/", lambda request: RedirectResponse("/ui/")),
@@ -87,23 +87,25 @@ def add_to(app: FastAPI) -> None:
 
 
 def _page(name: str) -> Callable[[Request], Response]:
-    """The page's endpoint: it is the same for everybody and made once, since all that differs comes through the API."""
+    """The endpoint of one page; rendered once, since everything that varies comes through the API."""
     html = _VIEWS.get_template(f"{name}.html").render(page=name)
     return lambda request: HTMLResponse(html, headers=_PAGE_HEADERS)
 
 
 async def _current(request: Request) -> Response:
-    """Digest, contract, calibration, training data and figures of the served model; any valid key may ask. The answer
-    brings a cookie that opens the report for five minutes, since a followed link sends no API key."""
+    """Digest, contract, calibration, training data and figures of the served model; any valid key may read it.
+
+    The answer sets a cookie that opens the report for five minutes, since a link in a browser sends no API key.
+    """
     state: State = request.app.state.eolgul
     caller = state.keys.authenticate(request.headers.get("authorization"))
-    response = JSONResponse(describe(state.loader.model))
+    response = JSONResponse(describe(state.loader.model).model_dump(mode="json"))
     if ticket := state.keys.report_ticket(caller.key_id):
         response.set_cookie(_COOKIE, ticket, max_age=TICKET_S, path=_REPORT, httponly=True, samesite="strict")
     return response
 
 
-def _metrics(request: Request) -> Response:  # not async: reading every worker's file is work for a thread
+def _metrics(request: Request) -> Response:  # not async: it reads a file per worker, so it runs in a thread
     return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
@@ -122,11 +124,11 @@ async def _report_page(request: Request) -> Response:
         state.keys.authenticate(header)
     else:
         state.keys.check_ticket(request.cookies.get(_COOKIE))
-    report = _report(state.loader.model)
+    report = _report_file(state.loader.model)
     if not report.is_file():
         return problems.response("not_found", "the served model has no evaluation report")
     return FileResponse(report, media_type="text/html", headers=_REPORT_HEADERS)
 
 
-def _report(model: ServedModel) -> Path:
+def _report_file(model: ServedModel) -> Path:
     return model.package.path / "evaluation" / "report.html"

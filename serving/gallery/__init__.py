@@ -1,1 +1,1 @@
-"""Enrolled people: encrypted templates in Redis and the search index."""
+"""The gallery of enrolled people: encrypted templates in Redis, and the search index."""

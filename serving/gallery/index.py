@@ -1,4 +1,4 @@
-"""A tenant's templates in memory: exact top-k over people as one matrix product a model."""
+"""A tenant's templates in memory: exact top-k search over people, one matrix product per model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_TEMPLATES = 20  # of one person
 
 
 class ModelIndex:
-    """Templates of one model: rows of one growing matrix, so that a person comes and goes without copying the others."""
+    """Templates of one model: rows of one growing matrix, so that adding or removing a person does not copy the others."""
 
     def __init__(self) -> None:
         self._matrix: NDArray[np.float32] = np.empty((0, 0), np.float32)
@@ -23,14 +23,16 @@ class ModelIndex:
 
     @property
     def people(self) -> int:
+        """Number of people with templates."""
         return len(self._rows)
 
     @property
     def nbytes(self) -> int:
+        """Memory of the matrix, in bytes."""
         return self._matrix.nbytes
 
     def add(self, pseudonym: str, template: str, embedding: NDArray[np.float32]) -> None:
-        """Append a unit embedding (float32, the size of the others; ValueError for another)."""
+        """Append a unit embedding (float32, as long as the others; otherwise ValueError)."""
         row = len(self._owners)
         if row == len(self._matrix):
             grown = np.empty((max(16, row + row // 2), len(embedding)), np.float32)
@@ -42,7 +44,7 @@ class ModelIndex:
         self._rows.setdefault(pseudonym, set()).add(row)
 
     def remove(self, pseudonym: str) -> None:
-        """Forget a person; the last rows move into the gaps, and what they left is overwritten."""
+        """Remove a person; the last rows move into the gaps, and their old places are overwritten."""
         for row in sorted(self._rows.pop(pseudonym, ()), reverse=True):
             last = len(self._owners) - 1
             owner = self._owners.pop()
@@ -52,12 +54,15 @@ class ModelIndex:
                 moved = self._rows[owner[0]]
                 moved.remove(last)
                 moved.add(row)
-            self._matrix[last] = 0  # an erased face does not linger in memory
+            self._matrix[last] = 0  # an erased embedding must not stay in memory
 
     def top(self, embedding: NDArray[np.float32], k: int) -> list[tuple[str, str, float]]:
-        """The k people with the most similar best template: (pseudonym, template id, cosine), best first. Exact.
+        """The k people whose best template is most similar to a unit embedding (float32); the search is exact.
 
-        The best rows of the k best people are among the k * 20 best rows, as nobody has more than 20.
+        The best rows of the k best people are among the k * 20 best rows, since nobody has more than 20 templates.
+
+        Returns:
+            (pseudonym, template id, cosine similarity) per person, best first.
         """
         count = len(self._owners)
         if not count:
@@ -75,7 +80,7 @@ class ModelIndex:
 
 
 class TenantIndex:
-    """All of one tenant, as of the entry `position` of its change log."""
+    """All templates of one tenant, up to the entry `position` of its change log."""
 
     def __init__(self, position: str | None) -> None:
         self.position = position
@@ -86,19 +91,22 @@ class TenantIndex:
 
     @property
     def templates(self) -> int:
+        """Number of templates of all models."""
         return self._templates
 
     @property
     def nbytes(self) -> int:
+        """Memory of the matrices of all models, in bytes."""
         return sum(model.nbytes for model in self._models.values())
 
-    def of(self, model: str) -> ModelIndex:
+    def model_index(self, model: str) -> ModelIndex:
+        """The templates of one model, by its digest."""
         return self._models.get(model) or ModelIndex()
 
     def replace(
         self, pseudonym: str, person: str | None, templates: Sequence[tuple[str, str, NDArray[np.float32]]]
     ) -> None:
-        """Put (template id, model, embedding) in the place of what was known of a person; None: the person is gone."""
+        """Replace a person's templates, given as (template id, model, embedding); `person` is None if it was erased."""
         for index in self._models.values():
             index.remove(pseudonym)
         self._templates += len(templates) - self._counts.pop(pseudonym, 0)

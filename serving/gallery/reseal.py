@@ -1,4 +1,4 @@
-"""Rotating what the gallery is sealed with: every value again, with the active key of the file of keys."""
+"""Rotate the encryption key of a gallery: seal every value again with the active key of the file of keys."""
 
 from __future__ import annotations
 
@@ -14,27 +14,38 @@ from eolgul.serving.settings import Settings
 
 
 def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[str, int]]:
-    """The active key's id, and for each tenant how many values older keys had sealed; 0 for all: older keys may go.
+    """Seal again every value that an older key sealed.
 
-    Without `tenants`, those of the file of API keys: the gallery's Redis user may not list keys. Services may go on
-    meanwhile, once they all have the new file. May be stopped and started again. InputError when the gallery, a file or
-    a key is missing.
+    Services may run meanwhile, once all of them have the new file of keys. An interrupted run can be started again.
+
+    Args:
+        settings: Name the gallery and its file of keys.
+        tenants: The tenants; by default those of the file of API keys, since the gallery's Redis user may not list keys.
+
+    Returns:
+        The id of the active key, and for each tenant the number of values sealed again. If a run returns 0 for every
+        tenant, the older keys may be removed.
+
+    Raises:
+        InputError: The gallery, a file or a key is missing.
     """
     if not settings.gallery_url:
         raise InputError("set EOLGUL_GALLERY_URL, the gallery's Redis")
     if settings.encryption_keys_file is None:
-        raise InputError("set EOLGUL_ENCRYPTION_KEYS_FILE, the keys that the gallery is sealed with")
+        raise InputError("set EOLGUL_ENCRYPTION_KEYS_FILE, the file of keys that encrypt the gallery")
     keyring = Keyring.read(settings.encryption_keys_file)
-    wanted = sorted(set(tenants))
-    if not wanted:
+    names = sorted(set(tenants))
+    if not names:
         if settings.api_keys_file is None:
-            raise InputError("name the tenants, or set EOLGUL_API_KEYS_FILE for all that have an API key")
-        wanted = sorted({key.tenant for key in read_keys(settings.api_keys_file)})
+            raise InputError("name the tenants, or set EOLGUL_API_KEYS_FILE for all tenants that have an API key")
+        names = sorted({key.tenant for key in read_keys(settings.api_keys_file)})
 
     async def run() -> dict[str, int]:
-        gallery = Gallery(RedisLink.of(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s), keyring)
+        gallery = Gallery(
+            RedisLink.from_settings(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s), keyring
+        )
         try:
-            return {tenant: await gallery.reseal(tenant) for tenant in wanted}
+            return {tenant: await gallery.reseal(tenant) for tenant in names}
         finally:
             await gallery.close()
 

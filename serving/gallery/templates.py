@@ -1,4 +1,4 @@
-"""What passes in and out of the gallery, and how a template is written."""
+"""The data classes of the gallery, and the stored format of a template."""
 
 from __future__ import annotations
 
@@ -14,8 +14,15 @@ from eolgul.serving.problems import RejectionError
 
 @dataclass(frozen=True, slots=True)
 class NewTemplate:
-    """To enroll: model package and embedding contract digests (hex), unit embedding (float32), sha256 of the encoded
-    image (hex), quality of the face by name."""
+    """A template to enroll.
+
+    Attributes:
+        model: Digest of the model package (hex).
+        contract: Digest of its embedding contract (hex).
+        embedding: Unit embedding (float32).
+        image: SHA-256 of the encoded image (hex).
+        quality: Quality of the face, by name.
+    """
 
     model: str
     contract: str
@@ -26,7 +33,7 @@ class NewTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """An enrolled face; `created_at` in ISO 8601 UTC, the rest as of `NewTemplate`."""
+    """An enrolled template; `created_at` is ISO 8601 in UTC, the other fields are as in `NewTemplate`."""
 
     id: str
     created_at: str
@@ -37,13 +44,14 @@ class Template:
     quality: dict[str, float]
 
     @classmethod
-    def of(cls, new: NewTemplate, template_id: str, created_at: str) -> Template:
+    def from_new(cls, new: NewTemplate, template_id: str, created_at: str) -> Template:
+        """Give a new template an id and a time."""
         return cls(template_id, created_at, new.model, new.contract, new.embedding, new.image, new.quality)
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A template and whose it is."""
+    """A template and its person."""
 
     person: str
     template: Template
@@ -51,7 +59,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class PersonEntry:
-    """One of a list of people: id, number of templates, how many of them the model asked about made, when first enrolled."""
+    """An entry of a list of people: id, number of templates, number of those made by the model in question, first enrolment."""
 
     person: str
     templates: int
@@ -61,7 +69,7 @@ class PersonEntry:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some people; `next` asks for those behind them, None where there are none; `total` in the gallery."""
+    """A page of people. `next` is the `after` of the next page, None on the last; `total` counts the whole gallery."""
 
     people: list[PersonEntry]
     next: str | None
@@ -70,7 +78,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The person's pseudonym, the templates asked for, how many of them are new, and how many the person has now."""
+    """The person's pseudonym, the templates of the request, the number of new ones, and the person's total."""
 
     pseudonym: str
     templates: list[Template]
@@ -80,7 +88,7 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """The person's pseudonym, how many templates went, the sha256 of their images, and how many do not tell theirs."""
+    """The person's pseudonym, the number of erased templates, the SHA-256 of their images, and the number of unknown ones."""
 
     pseudonym: str
     templates: int
@@ -90,7 +98,7 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A person, the best template, and its cosine similarity."""
+    """A person, the person's best template, and its cosine similarity."""
 
     person: str
     template: str
@@ -99,7 +107,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Identification:
-    """Best first; how many people and templates were searched; how many templates are of other models."""
+    """Matches, best first; the number of people and templates searched, and of templates of other models."""
 
     matches: list[Match]
     people: int
@@ -108,29 +116,32 @@ class Identification:
 
 
 def pack(template: Template) -> bytes:
-    """A line of JSON, then the embedding as little-endian float32."""
+    """Serialize: one line of JSON, then the embedding as little-endian float32."""
     facts = [template.id, template.created_at, template.model, template.contract, template.image, template.quality]
     return json.dumps(facts).encode() + b"\n" + template.embedding.astype("<f4").tobytes()
 
 
 def unpack(body: bytes) -> Template:
-    """What `pack` wrote."""
+    """Read what `pack` wrote."""
     line, _, vector = body.partition(b"\n")
     template_id, created_at, model, contract, image, quality = json.loads(line)
     embedding = np.frombuffer(vector, "<f4").astype(np.float32)
     return Template(template_id, created_at, model, contract, embedding, image, quality)
 
 
-def checked_person(person: str) -> str:
-    """The id in Unicode's NFC, so that one name is one person however it was typed. RejectionError `bad_request`.
+def normalize_person(person: str) -> str:
+    """Convert a person's id to Unicode NFC, so that one name is one person however it was typed.
 
-    What an address could not name (a slash, `.` and `..`, which clients resolve) could be enrolled and never erased.
+    Raises:
+        RejectionError: `bad_request` if the id is not valid. A URL cannot name a slash, `.` or `..` (clients resolve
+            them), so a person with such an id could be enrolled but not erased.
     """
     person = unicodedata.normalize("NFC", person)
     bad = any(unicodedata.category(letter) in ("Cc", "Cs") for letter in person)
     if bad or not 1 <= len(person) <= 128 or person != person.strip() or "/" in person or person in (".", ".."):
         raise RejectionError(
-            "a person's id has 1 to 128 characters, no slash, no control characters, no space around it, and is not . or ..",
+            "the person's id is not valid, expected 1 to 128 characters, no slash, no control characters, no space at either end, "
+            "and not . or ..",
             "bad_request",
             "person",
         )

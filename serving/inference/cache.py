@@ -1,7 +1,7 @@
-"""Embeddings kept in Redis between requests. The cache may be down, slow, full or lying: answers stay right without it.
+"""The embedding cache in Redis. It may be down, slow, full or hold wrong values: answers stay correct without it.
 
-A value is encrypted and bound to its key (tenant, model digest, embedding contract digest, image hash): a value found
-under another key, or damaged, does not open and is not believed. Nothing in it is ever executed.
+A value is encrypted and bound to its key (tenant, model digest, embedding contract digest, image hash): a damaged value, or
+one under another key, does not open and is ignored. Nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from eolgul.serving.redis_link import RedisLink, Unreachable
 
 @dataclass(frozen=True, slots=True)
 class CacheKey:
-    """Tenant; model package digest, digest of its embedding contract, sha256 of the encoded image, all three hex."""
+    """Tenant, and three hex digests: of the model package, its embedding contract and the encoded image (SHA-256)."""
 
     tenant: str
     model: str
@@ -33,17 +33,18 @@ class CacheKey:
     image: str
 
     @classmethod
-    def of(cls, tenant: str, model: str, contract: str, data: bytes) -> CacheKey:
+    def from_image(cls, tenant: str, model: str, contract: str, data: bytes) -> CacheKey:
+        """The key of an encoded image."""
         return cls(tenant, model, contract, hashlib.sha256(data).hexdigest())
 
     @property
     def name(self) -> str:
-        """The Redis hash of this tenant's image; one for all models, so that an image is forgotten without a search."""
+        """The Redis hash of this tenant's image; one for all models, so that an image is deleted without a search."""
         return _name(self.tenant, self.image)
 
     @property
     def field(self) -> str:
-        """The place in that hash."""
+        """The field in that hash."""
         return f"{self.model}:{self.contract}"
 
     def __str__(self) -> str:
@@ -55,7 +56,7 @@ def _name(tenant: str, image: str) -> str:
 
 
 def pack(key: CacheKey, analysis: Analysis, keyring: Keyring) -> bytes:
-    """Sealed for `key`: one line of JSON with the fields of the analysis, then the embedding as little-endian float32."""
+    """Seal an analysis for `key`: one line of JSON with its fields, then the embedding as little-endian float32."""
     facts = {name: value for name, value in asdict(analysis).items() if name != "embedding"}
     return keyring.seal(
         json.dumps(facts).encode() + b"\n" + analysis.embedding.astype("<f4").tobytes(), str(key).encode()
@@ -63,12 +64,12 @@ def pack(key: CacheKey, analysis: Analysis, keyring: Keyring) -> bytes:
 
 
 def unpack(key: CacheKey, value: bytes, keyring: Keyring) -> Analysis | None:
-    """The analysis `pack` was given for this very key, None for anything else."""
+    """Open a value that `pack` sealed for this key; None for any other value."""
     body = keyring.open(value, str(key).encode())
     if body is None:
         return None
     line, _, vector = body.partition(b"\n")
-    try:  # authentic, but perhaps of a version whose fields were others
+    try:  # authentic, but possibly from a version with other fields
         facts: dict[str, Any] = json.loads(line)
         face = facts.pop("face")
         face["box"], face["landmarks"] = tuple(face["box"]), tuple(tuple(point) for point in face["landmarks"])
@@ -81,40 +82,46 @@ def unpack(key: CacheKey, value: bytes, keyring: Keyring) -> Analysis | None:
 
 @dataclass(slots=True)
 class _Flight:
-    """A computation under way and how many wait for it."""
+    """A computation under way and the number of requests that wait for it."""
 
     task: asyncio.Task[tuple[Analysis, bool]]
     waiting: int = 0
 
 
 class EmbeddingCache:
-    """Look-ups and stores that never raise. `link` is None where there is no Redis; equal requests still share."""
+    """The cache; look-ups and stores never raise.
+
+    Without Redis (`link` is None), requests with the same image at the same time still share one computation.
+    """
 
     def __init__(self, link: RedisLink | None, keyring: Keyring, *, ttl_s: int) -> None:
         self._link, self._keyring, self._ttl_s = link, keyring, ttl_s
         self._flights: dict[CacheKey, _Flight] = {}
 
     async def get_or_compute(self, key: CacheKey, compute: Callable[[], Awaitable[Analysis]]) -> tuple[Analysis, bool]:
-        """The analysis, and whether it was in the cache. Requests for one key at once look up and compute once.
+        """Look an analysis up, or compute and store it; simultaneous requests for one key do this only once.
 
-        Whoever came first may be cancelled without harm to the others; only when all have left is the work cancelled.
-        Everyone gets what `compute` raises, so it must not name what is one request's own (its form field).
+        The first request may be cancelled without effect on the others; the work is cancelled when no request waits for it.
+        All of them get the exception of `compute`, so it must not name anything of one request (its form field).
+
+        Returns:
+            The analysis, and whether it was in the cache.
         """
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight(asyncio.create_task(self._fetch(key, compute)))
-            flight.task.add_done_callback(lambda task, flight=flight: self._landed(key, flight))  # type: ignore[misc]
+            flight.task.add_done_callback(lambda task, flight=flight: self._on_done(key, flight))  # type: ignore[misc]
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiting -= 1
             if not flight.waiting and not flight.task.done():
-                self._forget_flight(key, flight)
+                self._drop_flight(key, flight)
                 flight.task.cancel()
 
     async def get(self, keys: Sequence[CacheKey]) -> list[Analysis | None]:
-        """What is known of each key. Counts hits, misses and errors, one for each key."""
+        """The stored analysis of each key, or None; counts a hit, a miss or an error per key."""
         if self._link is None:
             return [None] * len(keys)
 
@@ -129,17 +136,17 @@ class EmbeddingCache:
             metrics.CACHE.labels("error").inc(len(keys))
             return [None] * len(keys)
         foreign = [key.name for key, value in zip(keys, values, strict=True) if "WRONGTYPE" in str(value)]
-        if foreign:  # no hash: nothing could be stored there either, as long as it lives
+        if foreign:  # not a hash: nothing could be stored there either until it expires
             await self._link.run("deletion", lambda redis: redis.delete(*foreign))
         return [self._read(key, value) for key, value in zip(keys, values, strict=True)]
 
     async def put(self, key: CacheKey, analysis: Analysis) -> None:
-        """Keep an analysis for the TTL; a failure is counted and logged, not raised."""
+        """Store an analysis until its time to live ends; a failure is counted and logged, not raised."""
         if self._link is None:
             return
 
         async def store(redis: Redis) -> None:
-            async with redis.pipeline(transaction=True) as pipe:  # never without its time to live
+            async with redis.pipeline(transaction=True) as pipe:  # so that no value lacks its time to live
                 pipe.hset(key.name, key.field, pack(key, analysis, self._keyring))
                 pipe.expire(key.name, self._ttl_s)
                 await pipe.execute()
@@ -148,18 +155,22 @@ class EmbeddingCache:
             metrics.CACHE.labels("error").inc()
 
     async def forget(self, tenant: str, image_sha256s: Sequence[str]) -> bool:
-        """Delete what is kept of a tenant's images, whatever the model. False when Redis could not be asked: then the
-        values live until their TTL."""
+        """Delete the analyses of a tenant's images, of all models.
+
+        Returns:
+            False if Redis could not be reached; the values then stay until their time to live ends.
+        """
         if self._link is None or not image_sha256s:
             return True
         names = [_name(tenant, image) for image in image_sha256s]
-        ended = await self._link.run("deletion", lambda redis: redis.delete(*names))
-        if isinstance(ended, Unreachable):
+        outcome = await self._link.run("deletion", lambda redis: redis.delete(*names))
+        if isinstance(outcome, Unreachable):
             metrics.CACHE.labels("error").inc()
             return False
         return True
 
     async def close(self) -> None:
+        """Close the connections."""
         if self._link is not None:
             await self._link.close()
 
@@ -171,12 +182,12 @@ class EmbeddingCache:
         await self.put(key, analysis)
         return analysis, False
 
-    def _landed(self, key: CacheKey, flight: _Flight) -> None:
-        self._forget_flight(key, flight)
+    def _on_done(self, key: CacheKey, flight: _Flight) -> None:
+        self._drop_flight(key, flight)
         if not flight.task.cancelled():
-            flight.task.exception()  # whoever waits gets it; with nobody left it is not worth a warning
+            flight.task.exception()  # marks it as retrieved: requests that wait get it, and without any it needs no warning
 
-    def _forget_flight(self, key: CacheKey, flight: _Flight) -> None:
+    def _drop_flight(self, key: CacheKey, flight: _Flight) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 
@@ -187,7 +198,7 @@ class EmbeddingCache:
         analysis = unpack(key, value, self._keyring) if isinstance(value, bytes) else None
         if analysis is None and self._link is not None:
             self._link.log(
-                "cache: a value is not what was stored under its key, or its key is gone; it is ignored", "value"
+                "cache: a value is ignored: it was not stored under this key, or its encryption key is missing", "value"
             )
         metrics.CACHE.labels("error" if analysis is None else "hit").inc()
         return analysis

@@ -1,7 +1,8 @@
-"""Who may come in, and who works: a bounded crowd of requests in front of a few threads that run the networks.
+"""Admission control and a fixed pool of inference threads.
 
-Images that wait are given to the networks together, a thread's share of them at once (at most `max_batch`): nothing
-waits for a batch to fill, a lone request's two images go to two threads, and a crowd shares the cost of each call.
+A thread takes its share of the waiting images (at most `max_batch`) and runs the networks on them together. It never waits
+for a batch to fill: the two images of a single request go to two threads, and under load the images share the cost of each
+call.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ Timed = tuple[Analysis, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One image for one model; the future gives what `ServedModel.analyse` or, with `every_face`, `detect` gives."""
+    """One image for one model; the future gets the result of `ServedModel.analyse` or, with `every_face`, `detect`."""
 
     model: ServedModel
     data: bytes
@@ -33,9 +34,9 @@ class _Job:
 
 
 class Engine:
-    """`concurrency` threads over one queue. Shared by all requests of the process; `close` ends the threads.
+    """`concurrency` threads with one queue, shared by all requests of the process; `close` ends the threads.
 
-    `admitted` bounds the requests inside; each may bring several images, whose number its endpoint bounds.
+    `admitted` limits the number of requests; each may bring several images, whose number its endpoint limits.
     """
 
     def __init__(self, *, concurrency: int, waiting: int, max_batch: int) -> None:
@@ -51,7 +52,11 @@ class Engine:
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """Admit a request before its body is read, so that a crowd costs neither memory nor time. RejectionError `busy`."""
+        """Admit a request before its body is read, so that refused requests cost neither memory nor time.
+
+        Raises:
+            RejectionError: `busy` if `concurrency` + `waiting` requests are admitted already.
+        """
         if self._inside >= self._limit:
             raise RejectionError("too many requests are waiting; try again in a moment", "busy")
         self._inside += 1
@@ -63,18 +68,19 @@ class Engine:
             metrics.INSIDE.set(self._inside)
 
     async def analyse(self, model: ServedModel, data: bytes) -> Timed:
-        """What `ServedModel.analyse` gives. Cancelled (deadline, client gone) before its turn, it is not worked on."""
+        """Run `ServedModel.analyse` in a thread; if cancelled before a thread takes the image, it never runs."""
         analysis, timings = await self._submit(model, data, every_face=False)
         assert isinstance(analysis, Analysis)
         return analysis, timings
 
     async def detect(self, model: ServedModel, data: bytes) -> tuple[Detection, dict[str, float]]:
-        """What `ServedModel.detect` gives."""
+        """Run `ServedModel.detect` in a thread."""
         detection, timings = await self._submit(model, data, every_face=True)
         assert isinstance(detection, Detection)
         return detection, timings
 
     def close(self) -> None:
+        """End the threads after the queued images."""
         for _ in self._threads:
             self._jobs.put(None)
 
@@ -89,31 +95,31 @@ class Engine:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             batch = [job]
-            ended = False
-            share = 1 + self._jobs.qsize() // len(self._threads)  # the other threads want their part
-            while len(batch) < min(self._max_batch, share) and not ended:
+            closing = False
+            share = 1 + self._jobs.qsize() // len(self._threads)  # leave the other threads their share
+            while len(batch) < min(self._max_batch, share) and not closing:
                 try:
                     following = self._jobs.get_nowait()
                 except queue.Empty:
                     break
                 if following is None:
-                    ended = True
+                    closing = True
                 else:
                     batch.append(following)
             metrics.QUEUE.set(self._jobs.qsize())
-            self._run([one for one in batch if one.future.set_running_or_notify_cancel()])
-            if ended:
+            self._run([waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()])
+            if closing:
                 return
 
     def _run(self, batch: list[_Job]) -> None:
-        alike: dict[tuple[int, bool], list[_Job]] = {}
-        for job in batch:  # while models are swapped, a batch may hold jobs for both
-            alike.setdefault((id(job.model), job.every_face), []).append(job)
-        for jobs in alike.values():
+        groups: dict[tuple[int, bool], list[_Job]] = {}
+        for job in batch:  # while models are swapped, a batch may hold jobs of both
+            groups.setdefault((id(job.model), job.every_face), []).append(job)
+        for jobs in groups.values():
             try:
                 if jobs[0].every_face:
                     for job in jobs:
-                        _answer(job, job.model.detect)
+                        _finish(job, job.model.detect)
                 else:
                     metrics.BATCH.observe(len(jobs))
                     results = jobs[0].model.analyse_many([job.data for job in jobs])
@@ -122,16 +128,16 @@ class Engine:
                             job.future.set_exception(result)
                         else:
                             job.future.set_result((result, timings))
-            except BaseException as error:  # one image's surprise must not leave the others of its batch unanswered
+            except BaseException as error:  # an unexpected error of one image must not fail the others of its batch
                 if len(jobs) > 1:
                     for job in jobs:
                         if not job.future.done():
-                            _answer(job, job.model.analyse)
+                            _finish(job, job.model.analyse)
                 elif not jobs[0].future.done():
                     jobs[0].future.set_exception(error)
 
 
-def _answer(job: _Job, work: Callable[[bytes], tuple[Analysis | Detection, dict[str, float]]]) -> None:
+def _finish(job: _Job, work: Callable[[bytes], tuple[Analysis | Detection, dict[str, float]]]) -> None:
     try:
         job.future.set_result(work(job.data))
     except BaseException as error:

@@ -1,7 +1,7 @@
 """The served model: from encoded bytes to an embedding, and from two embeddings to a verdict.
 
-decode → detect → choose → align → embed, each the same function that prepared the training data, each as the package's
-embedding contract says.
+The stages are decode, detect, choose, align and embed, with the functions that prepared the training data, configured by
+the package's embedding contract.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.quality import estimated_yaw, eye_distance, picture_quality
 from eolgul.faces.template import align_face
-from eolgul.model.calibration import Calibration
 from eolgul.model.package import ModelPackage
 from eolgul.model.recognizer import Recognizer
 from eolgul.registry.signing import TrustedKeys
@@ -33,9 +32,13 @@ Points = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face, in pixels of the upright image: box x1, y1, x2, y2; eyes, nose, mouth corners; score 0–1.
+    """A face, in pixels of the upright image.
 
-    `quality`: sharpness, brightness, contrast (of the aligned face), yaw (degrees), inter_eye_distance (pixels).
+    Attributes:
+        box: x1, y1, x2, y2.
+        detection_score: 0 to 1.
+        landmarks: (x, y) of the eyes, the nose and the mouth corners.
+        quality: sharpness, brightness and contrast (of the aligned face), yaw (degrees), inter_eye_distance (pixels).
     """
 
     box: tuple[float, float, float, float]
@@ -46,7 +49,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """What the model makes of one image: a unit embedding, the chosen face, how many were found, the image's size."""
+    """The result for one image: unit embedding (float32), chosen face, number of faces, size of the upright image."""
 
     embedding: NDArray[np.float32]
     face: Face
@@ -57,9 +60,14 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Every face of one image, best score first; `chosen` is the row that the model's policy takes, None without one.
+    """Every face of one image, highest score first.
 
-    `aligned` are the faces as the recognizer would see them, uint8 RGB 112 x 112 x 3 each.
+    Attributes:
+        faces: The faces.
+        aligned: Each face as the recognizer sees it, uint8 RGB, 112 x 112 x 3.
+        chosen: The index that the model's policy chooses; None if it chooses none.
+        width: Of the upright image, in pixels.
+        height: Of the upright image, in pixels.
     """
 
     faces: tuple[Face, ...]
@@ -71,13 +79,17 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a cosine `similarity` means.
+    """What a cosine similarity means.
 
-    `word` is `same` above the 95 % interval of the calibrated threshold, `different` below it, and `undecided` inside,
-    where the calibration people cannot tell on which side the threshold lies. `same_at_threshold` is the plain test.
-    `false_match_rate` is the share of pairs of strangers that score at least this similarity, never less than the floor
-    that the calibration data supports; its interval is the calibration's, None
-    in files of older versions, as is the log-likelihood ratio.
+    Attributes:
+        word: `same` above the 95 % interval of the calibrated threshold, `different` below it, `undecided` inside it, where
+            the calibration people cannot show on which side the threshold lies.
+        same_at_threshold: Whether the similarity reaches the threshold itself.
+        similarity: The cosine.
+        false_match_rate: Share of pairs of strangers that score at least this similarity, not below the floor that the
+            calibration data supports.
+        false_match_rate_interval: The calibration's interval; None in files of older versions.
+        log_likelihood_ratio: Natural logarithm; None in files of older versions.
     """
 
     word: Literal["same", "different", "undecided"]
@@ -89,26 +101,26 @@ class Verdict:
 
 
 class ServedModel:
-    """A package made ready to answer. Safe to use from several threads; a request never builds one."""
+    """A model package that is loaded and ready. Several threads may share it; a request never creates one."""
 
     def __init__(self, package: ModelPackage, settings: Settings) -> None:
-        """Load and warm the networks. InputError when the package has no calibration or cannot be used."""
+        """Load and warm the networks. InputError if the package has no calibration or cannot be used."""
         calibration = package.calibration()
         if calibration is None:
             raise InputError(
-                f"{package.path}: has no calibration.json, so there is no threshold to answer with; "
+                f"{package.path}: has no calibration.json, which holds the threshold of the verdicts; "
                 "run `eolgul evaluate` and `eolgul promote` first"
             )
         self.package = package
         self.digest = package.digest
         self.contract_digest = recipe_digest(package.contract.to_json())
-        self.calibration = Calibration.from_json(calibration)
+        self.calibration = calibration
         self._max_pixels = settings.max_image_pixels
         self._undecided = settings.undecided
         detector = package.contract.detector
         self._which, self._smallest = detector.which, detector.min_face_size
         self._detector = Detector.from_onnx(package.path / "detector", detector, settings.threads)
-        self._recognizer = Recognizer.of(package, threads=settings.threads, providers=settings.providers)
+        self._recognizer = Recognizer.from_package(package, threads=settings.threads, providers=settings.providers)
         self._warm_up()
 
     @property
@@ -117,9 +129,13 @@ class ServedModel:
         return self.package.artifact.synthetic
 
     def analyse(self, data: bytes) -> tuple[Analysis, dict[str, float]]:
-        """Encoded image → analysis and the milliseconds of each stage. Blocks: call it in a worker thread.
+        """Analyse one encoded image. It blocks, so call it in a worker thread.
 
-        InputError: `not_an_image`, `unsupported_format`, `too_large`, `too_small`, `no_face`, `several_faces`.
+        Returns:
+            The analysis, and the milliseconds per stage.
+
+        Raises:
+            InputError: `not_an_image`, `unsupported_format`, `too_large`, `too_small`, `no_face` or `several_faces`.
         """
         [(result, timings)] = self.analyse_many([data])
         if isinstance(result, InputError):
@@ -127,41 +143,49 @@ class ServedModel:
         return result, timings
 
     def analyse_many(self, batch: Sequence[bytes]) -> list[tuple[Analysis | InputError, dict[str, float]]]:
-        """Each encoded image's analysis, or why it has none, with the milliseconds of each stage; networks run on all
-        images together, and an image is charged its share of theirs. Blocks: call it in a worker thread."""
+        """Analyse encoded images with one run of the networks for all. It blocks, so call it in a worker thread.
+
+        Returns:
+            For each image its analysis, or the InputError that prevents it, and the milliseconds per stage; the time of the
+            networks is divided equally among the images.
+        """
         results: list[Analysis | InputError | None] = [None] * len(batch)
         timings: list[dict[str, float]] = [{} for _ in batch]
         pictures: dict[int, NDArray[np.uint8]] = {}
-        for place, data in enumerate(batch):
+        for index, data in enumerate(batch):
             try:
-                with stage("decode", timings[place]):
-                    pictures[place] = self._decode(data)
+                with stage("decode", timings[index]):
+                    pictures[index] = self._decode(data)
             except InputError as error:
-                results[place] = error
+                results[index] = error
         shared: dict[str, float] = {}
         with stage("detect", shared, len(pictures)):
-            found = dict(zip(pictures, self._detector.detect(list(pictures.values())), strict=True))
+            detected = dict(zip(pictures, self._detector.detect(list(pictures.values())), strict=True))
         aligned: dict[int, tuple[Face, NDArray[np.uint8]]] = {}
-        for place, faces in found.items():
+        for index, faces in detected.items():
             metrics.FACES.observe(len(faces))
             try:
-                aligned[place] = self._aligned(pictures[place], faces)
+                aligned[index] = self._align(pictures[index], faces)
             except InputError as error:
-                results[place] = error
+                results[index] = error
         if aligned:
             with stage("embed", shared, len(aligned)):
                 embeddings = self._recognizer.embed(np.stack([picture for _, picture in aligned.values()]))
-            for (place, (face, _)), embedding in zip(aligned.items(), embeddings, strict=True):
-                height, width = pictures[place].shape[:2]
-                results[place] = Analysis(embedding, face, len(found[place]), width, height)
-        for place in pictures:
-            timings[place]["detect"] = shared["detect"] / len(pictures)
-            if place in aligned:
-                timings[place]["embed"] = shared["embed"] / len(aligned)
+            for (index, (face, _)), embedding in zip(aligned.items(), embeddings, strict=True):
+                height, width = pictures[index].shape[:2]
+                results[index] = Analysis(embedding, face, len(detected[index]), width, height)
+        for index in pictures:
+            timings[index]["detect"] = shared["detect"] / len(pictures)
+            if index in aligned:
+                timings[index]["embed"] = shared["embed"] / len(aligned)
         return [(result, timing) for result, timing in zip(results, timings, strict=True) if result is not None]
 
     def detect(self, data: bytes) -> tuple[Detection, dict[str, float]]:
-        """Encoded image → every face in it; none is no error. Blocks. InputError as of `analyse`, but for the faces."""
+        """Find every face of one encoded image; an image without faces is not an error. It blocks, as `analyse` does.
+
+        Raises:
+            InputError: `not_an_image`, `unsupported_format`, `too_large` or `too_small`.
+        """
         timings: dict[str, float] = {}
         with stage("decode", timings):
             pixels = self._decode(data)
@@ -171,14 +195,14 @@ class ServedModel:
         height, width = pixels.shape[:2]
         try:
             chosen = choose(faces, self._which, (width, height))
-        except InputError:  # the policy takes no one of several: that is verify's answer, not a fault here
+        except InputError:  # the policy refuses several faces: an error for verify, but not for detect
             chosen = None
         aligned = tuple(align_face(pixels, faces.landmarks[row]) for row in range(len(faces)))
         shown = tuple(_face(faces, row, crop) for row, crop in enumerate(aligned))
         return Detection(shown, aligned, chosen, width, height), timings
 
     def compare(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> Verdict:
-        """The verdict on two embeddings made by this model (the caller sees to that)."""
+        """The verdict on two unit embeddings (float32); the caller ensures that this model made them."""
         return self.judge(float(np.clip(left @ right, -1.0, 1.0)))
 
     def judge(self, similarity: float) -> Verdict:
@@ -205,7 +229,7 @@ class ServedModel:
             )
         return pixels
 
-    def _aligned(self, pixels: NDArray[np.uint8], faces: Faces) -> tuple[Face, NDArray[np.uint8]]:
+    def _align(self, pixels: NDArray[np.uint8], faces: Faces) -> tuple[Face, NDArray[np.uint8]]:
         height, width = pixels.shape[:2]
         chosen = choose(faces, self._which, (width, height))
         if chosen is None:
@@ -214,15 +238,15 @@ class ServedModel:
         return _face(faces, chosen, aligned), aligned
 
     def _warm_up(self) -> None:
-        """Run every network once, so that the first request does not pay for memory arenas and lazy kernels."""
+        """Run every network once, so that the first request does not wait for memory allocation and kernel setup."""
         noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), np.uint8)
         size = self.package.contract.size
         self._detector.detect([noise])
         embedding = self._recognizer.embed(np.ascontiguousarray(noise[np.newaxis, :size, :size]))
         if embedding.shape != (1, self.package.embedding_size):
             raise InputError(
-                f"{self.package.path}: config.json says {self.package.embedding_size} numbers an embedding, "
-                f"the network gives {embedding.shape[1]}"
+                f"{self.package.path}: embeddings have {embedding.shape[1]} numbers, "
+                f"expected {self.package.embedding_size} as in config.json"
             )
 
 
@@ -238,11 +262,12 @@ def _face(faces: Faces, row: int, aligned: NDArray[np.uint8]) -> Face:
 
 
 def open_package(settings: Settings) -> ModelPackage:
-    """The package that should be served: `EOLGUL_MODEL`'s folder or the registry's production model, verified.
+    """Open the package to serve, with its files verified: the folder `EOLGUL_MODEL` or the registry's production model.
 
-    InputError says in a sentence what is missing or wrong.
+    Raises:
+        InputError: The package, or a setting, is missing or not valid.
     """
-    settings.source()  # refuses settings that name no place, or two
+    settings.source()  # raises if the settings name no model or two
     if settings.model is not None:
         return ModelPackage.open(settings.model)
     from eolgul.registry import store as registry
@@ -254,5 +279,8 @@ def open_package(settings: Settings) -> ModelPackage:
 
 
 def trusted_keys(settings: Settings) -> TrustedKeys | None:
-    """Read at each use, so that a key can be added or withdrawn without a restart. None where any model is served."""
+    """The public keys for signatures of models; None if unsigned models are served.
+
+    They are read at each use, so that a key can be added or revoked without a restart.
+    """
     return TrustedKeys.read(settings.trusted_keys_file) if settings.trusted_keys_file else None

@@ -1,7 +1,7 @@
-"""What people should know of the served model before they rely on it: its data, its figures, and its CARD.md as HTML.
+"""Facts about the served model for its users: training data, figures, and CARD.md as HTML.
 
-All of it lies in the package, whose files were checked when it was opened; a package of an older version, or one that
-was made elsewhere, may hold less. Read once a model.
+They come from the package, whose files are checked when it is opened. A package of an older version, or from elsewhere, may
+lack some of them. They are read once per model.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pydantic import BaseModel, ValidationError
 
 from eolgul.evaluation.schema import AtThreshold, Metrics
 
-_BELOW = 2  # the card's first heading stands below the page's own h1 and h2
+_BELOW = 2  # the page has h1 and h2 above the card's first heading
 
 
 class Training(BaseModel):
-    """What a model learned from, and how long."""
+    """The training data of a model, and the length of its training."""
 
     images: int
     identities: int
@@ -33,7 +33,7 @@ class Training(BaseModel):
 
 
 class Figures(BaseModel):
-    """What a model scores on one set, as metrics.json has it but for its details (`eolgul.evaluation.schema.Set`)."""
+    """A summary of the figures of one set in metrics.json (`eolgul.evaluation.schema.Set`)."""
 
     name: str
     kind: str
@@ -50,8 +50,10 @@ class Figures(BaseModel):
 
 @lru_cache(maxsize=2)
 def training(package: Path, digest: str) -> Training | None:
-    """From training.json; None where the package does not say, or not in these terms. `digest` is the package's: another
-    model in the same folder is read anew."""
+    """Read training.json; None if it is missing or has other fields.
+
+    `digest` is the package's, so that another model in the same folder is read again.
+    """
     value = _read(package / "training.json")
     try:
         return Training(
@@ -68,27 +70,30 @@ def training(package: Path, digest: str) -> Training | None:
 
 @lru_cache(maxsize=2)
 def figures(package: Path, digest: str) -> tuple[Figures, ...]:
-    """From metrics.json, a set each; empty for a model that was not evaluated, or in other terms."""
+    """Read metrics.json, one entry per set; empty if it is missing or has other fields."""
     try:
         metrics = Metrics.model_validate(_read(package / "evaluation" / "metrics.json"))
     except ValidationError:
         return ()
     return tuple(
         Figures(
-            **one.model_dump(include={"name", "kind", "synthetic", "pairs", "auc", "auc_interval", "eer"}),
-            accuracy=one.accuracy.mean,
-            accuracy_std=one.accuracy.std,
-            accuracy_interval=one.accuracy.interval,
-            at_threshold=one.at_threshold,
+            **metrics_set.model_dump(include={"name", "kind", "synthetic", "pairs", "auc", "auc_interval", "eer"}),
+            accuracy=metrics_set.accuracy.mean,
+            accuracy_std=metrics_set.accuracy.std,
+            accuracy_interval=metrics_set.accuracy.interval,
+            at_threshold=metrics_set.at_threshold,
         )
-        for one in metrics.sets.values()
+        for metrics_set in metrics.sets.values()
     )
 
 
 @lru_cache(maxsize=2)
 def html(package: Path, digest: str) -> str | None:
-    """CARD.md as an HTML fragment, None without one. The card is text of whoever made the model: HTML inside it is shown
-    as text, addresses that run scripts are no links, and a picture, which would come from elsewhere, is a link."""
+    """CARD.md as an HTML fragment; None if there is none.
+
+    The card is untrusted text: HTML in it is shown as text, URLs that run scripts do not become links, and an image, which
+    would be loaded from another server, becomes a link.
+    """
     file = package / "CARD.md"
     if not file.is_file():
         return None
@@ -101,12 +106,14 @@ def html(package: Path, digest: str) -> str | None:
 
 
 class _Renderer(RendererHTML):
-    """Wide tables scroll in a box that the keyboard reaches, so that a phone's page does not."""
+    """Puts tables into a box that scrolls and can be focused, so that the page of a phone does not scroll sideways."""
 
     def table_open(self, tokens: list[Token], index: int, options: Any, env: Any) -> str:
+        """Begin a table and its box."""
         return '<div class="wide" tabindex="0"><table>\n'
 
     def table_close(self, tokens: list[Token], index: int, options: Any, env: Any) -> str:
+        """End a table and its box."""
         return "</table></div>\n"
 
 

@@ -1,1 +1,1 @@
-"""What lies between the socket and the endpoints: middleware, request limits, graceful shutdown."""
+"""The code between the socket and the endpoints: middleware, limits on request heads, graceful shutdown."""

@@ -1,4 +1,4 @@
-"""Leaving without losing a request: what a worker does between SIGTERM and its end."""
+"""Graceful shutdown of a worker: from SIGTERM to exit without losing a request."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ import uvicorn
 
 logger = logging.getLogger("eolgul.drain")
 
-# Seconds for what is on its way when a phase ends: a handshake, or a request on a connection just accepted.
+# Seconds for events under way when a phase ends: a handshake, or a request on a connection just accepted.
 SETTLE_S = 0.3
-_QUEUE_S = 5.0  # the longest wait for connections that the kernel holds for a worker that is busy
+_QUEUE_S = 5.0  # longest wait for connections that the kernel holds for a busy worker
 
-# From linux: asm-generic/socket.h, filter.h, tcp.h; Python names none of them.
+# From Linux's asm-generic/socket.h, filter.h and tcp.h; Python has no names for them.
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 _TCP_INFO_QUEUED = 24  # tcp_info.tcpi_unacked: of a listening socket, the connections that wait for accept
 _NO_SYN = (
@@ -32,23 +32,23 @@ _NO_SYN = (
     (0x54, 0, 0, 0x12),  # keep SYN and ACK
     (0x15, 0, 1, 0x02),  # SYN alone asks for a new connection:
     (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # let all else pass, so handshakes under way are completed
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass everything else, so handshakes under way complete
 )
 
 
 class Drain:
-    """One worker's way out, in four steps, so that every request that was accepted is answered.
+    """Shuts one worker down in four steps, so that every accepted request is answered.
 
-    1. For `seconds`, requests are still accepted while `draining` is true: /readyz says 503, so load balancers turn
-       away, and answers close their connection (`eolgul.serving.transport.middleware`), so clients do too.
-    2. New connections are held off, and those that the kernel has already completed are accepted.
-    3. The listening socket is shut down, in every process that holds it: clients that come now are refused. Merely
-       closing it would not do: the supervisor holds it too, so the kernel would go on completing connections that no
-       one accepts, and reset them at the end.
-    4. uvicorn's own handler ends the server once all that was accepted is answered. It closes the connections on which
-       no request is under way, as HTTP lets a server do at any time.
+    1. For `seconds`, requests are still accepted while `draining` is true: /readyz answers 503 and answers close their
+       connection (`eolgul.serving.transport.middleware`), so that load balancers and clients turn to another replica.
+    2. New connections are blocked, and those that the kernel has already completed are accepted.
+    3. The listening socket is shut down, in every process that holds it: new clients are refused. Closing it
+       is not enough: the supervisor holds it too, so the kernel would complete connections that nobody accepts and
+       reset them at the end.
+    4. uvicorn's own handler ends the server once every accepted request is answered. It closes idle connections, as
+       HTTP allows a server to do at any time.
 
-    SIGTERM ends the whole service, since its workers share the socket. A second SIGTERM skips what is left of step 1.
+    SIGTERM ends the whole service, since its workers share the socket. A second SIGTERM skips the rest of step 1.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -58,16 +58,16 @@ class Drain:
         self.draining = False
 
     def install(self) -> None:
-        """Put this before the present handler of SIGTERM, uvicorn's. Call it in the main thread, in the running loop.
+        """Handle SIGTERM before uvicorn's handler does. Call this in the main thread, in the running loop.
 
-        Does nothing in another thread or where the handler is not a server's (a test that calls the application).
+        Does nothing in another thread or if the handler is not that of a server (a test that calls the application).
         """
         if threading.current_thread() is not threading.main_thread():
             return
         handler = signal.getsignal(signal.SIGTERM)
         server = getattr(handler, "__self__", None)
         if not callable(handler) or not isinstance(server, uvicorn.Server):
-            logger.warning("SIGTERM is not handled by uvicorn: requests in flight may be lost at the end")
+            logger.warning("SIGTERM is not handled by uvicorn: requests under way may be lost at the end")
             return
         loop = asyncio.get_running_loop()
 
@@ -89,27 +89,27 @@ class Drain:
             if self._seconds:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._hurry.wait(), self._seconds)
-            await _refuse(getattr(server, "servers", ()))  # it has none before it has started
+            await _refuse_connections(getattr(server, "servers", ()))  # absent before the server has started
             await asyncio.sleep(SETTLE_S)
-        except Exception:  # whatever failed, the process must end
+        except Exception:  # the process must end whatever failed
             logger.exception("the listening socket could not be shut down")
         finally:
             logger.info("draining: new connections are refused, finishing %d", len(server.server_state.connections))
             end()
 
 
-async def _refuse(servers: Iterable[asyncio.Server]) -> None:
-    """Accept what the kernel has completed, then shut the listening sockets of `servers` down for all processes."""
+async def _refuse_connections(servers: Iterable[asyncio.Server]) -> None:
+    """Accept the completed connections, then shut the listening sockets of `servers` down for all processes."""
     listeners = [
         (server, socket.socket(fileno=os.dup(listening.fileno())))
         for server in servers
-        for listening in server.sockets  # empty where the server is closed already
+        for listening in server.sockets  # empty if the server is already closed
     ]
     for _, listening in listeners:
-        _hold_off(listening)
+        _block_new(listening)
     await asyncio.sleep(SETTLE_S)
     deadline = time.monotonic() + _QUEUE_S
-    while any(_queued(listening) for _, listening in listeners) and time.monotonic() < deadline:
+    while any(_count_queued(listening) for _, listening in listeners) and time.monotonic() < deadline:
         await asyncio.sleep(0.02)
     for server, listening in listeners:
         server.close()  # before the shutdown: accepting from a socket that is shut down fails
@@ -118,14 +118,14 @@ async def _refuse(servers: Iterable[asyncio.Server]) -> None:
         except OSError:
             pass  # another worker was first
         finally:
-            _let_in(listening)  # a supervisor that reloads listens again on this very socket
+            _unblock_new(listening)  # a supervisor that reloads listens on this socket again
             listening.close()
 
 
-def _hold_off(listening: socket.socket) -> None:
-    """Have the kernel drop requests for new connections; who sends one tries again a second later, and is refused.
+def _block_new(listening: socket.socket) -> None:
+    """Make the kernel drop requests for new connections; a client repeats its request a second later, and is refused.
 
-    Without it (another system than Linux, a Unix socket) a connection completed in the last instant may be reset.
+    Without this (on other systems than Linux, on a Unix socket) a connection completed at the last moment may be reset.
     """
     if sys.platform != "linux" or listening.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -134,17 +134,17 @@ def _hold_off(listening: socket.socket) -> None:
     try:
         listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
     except OSError as error:
-        logger.warning("new connections cannot be held off: %s", error.strerror)
+        logger.warning("new connections cannot be blocked: %s", error.strerror)
 
 
-def _let_in(listening: socket.socket) -> None:
+def _unblock_new(listening: socket.socket) -> None:
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # there was none
+        with contextlib.suppress(OSError):  # no filter is attached
             listening.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
-def _queued(listening: socket.socket) -> int:
-    """Completed connections that no process has accepted yet; 0 where the system does not tell."""
+def _count_queued(listening: socket.socket) -> int:
+    """Number of completed connections that no process has accepted yet; 0 if the system does not tell."""
     if sys.platform != "linux" or listening.family not in (socket.AF_INET, socket.AF_INET6):
         return 0
     info = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_QUEUED + 4)

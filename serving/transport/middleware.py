@@ -1,4 +1,4 @@
-"""Around every request: metrics by known route, one error format, strict headers."""
+"""The middleware around every request: metrics per known route, one error format, security headers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eolgul.serving import metrics, problems
+from eolgul.serving.transport import bentoml_off
 
 logger = logging.getLogger("eolgul.http")
 _ROUTES = (
@@ -21,7 +22,7 @@ _PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 
 
 
 def route_of(path: str) -> str:
-    """The metric label of a path: a known route, `/ui` for the pages, `other` for all else, so labels stay few."""
+    """The metric label of a path: a known route, `/ui` for the pages, `other` for everything else, so labels stay few."""
     if path in _ROUTES:
         return path
     if path.startswith("/v1/people/"):
@@ -30,23 +31,26 @@ def route_of(path: str) -> str:
 
 
 class Edge:
-    """Pure ASGI middleware. Turns any error answer of the framework (404, 405, 503 of /readyz, an escaped exception)
-    into a problem document, counts and times every request, and adds the security headers.
+    """ASGI middleware that completes every answer.
 
-    `unready` gives the sentence that /readyz answers with while it is not ready; while `draining`, answers close their
-    connection, so that clients turn to another replica.
+    It turns any error answer of the framework (404, 405, 503 of /readyz, an unhandled exception) into a problem document,
+    counts and times every request, and adds the security headers.
+
+    `unready` returns the reason that /readyz gives while it answers 503. While `draining` is true, answers close their
+    connection, so that clients connect to another replica.
     """
 
     def __init__(self, app: ASGIApp, unready: Callable[[], str], draining: Callable[[], bool]) -> None:
         self._app, self._unready, self._draining = app, unready, draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI event; other events than HTTP requests are passed on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["path"] == "/docs.json":  # where BentoML would describe only what it routes itself
+        if scope["path"] == bentoml_off.DOCS_PATH:
             scope = {**scope, "path": "/openapi.json", "raw_path": b"/openapi.json"}
-        scope.setdefault("state", {})  # shared with the application's requests, whatever copies of the scope are made
+        scope.setdefault("state", {})  # the application's requests share it, even through copies of the scope
         exchange = _Exchange(scope, receive, send, self._unready, self._draining)
         start = perf_counter()
         try:
@@ -54,9 +58,9 @@ class Edge:
             await exchange.finish()
         except Exception:
             if exchange.started:
-                raise  # half an answer is out: only closing the connection is left
+                raise  # part of the answer is sent: the server can only close the connection
             logger.exception("a request to %s failed", route_of(scope["path"]))
-            await exchange.problem("internal", "an unexpected error; the server's log has the details")
+            await exchange.problem("internal", "unexpected error; the server's log has the details")
         finally:
             route = route_of(scope["path"])
             metrics.REQUESTS.labels(route, str(exchange.status)).inc()
@@ -67,7 +71,7 @@ class Edge:
 
 
 class _Exchange:
-    """One answer on its way out."""
+    """One request with its answer."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, unready: Callable[[], str], draining: Callable[[], bool]
@@ -76,18 +80,20 @@ class _Exchange:
         self._unready, self._draining = unready, draining
         headers = Headers(scope=scope)
         self._received = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
-        self._error: int | None = None  # the status of a framework's error answer that is being replaced
-        self._allow = ""  # its methods, which a 405 must name (RFC 9110)
+        self._error: int | None = None  # the status of an error answer of the framework, to be replaced
+        self._allow = ""  # its `Allow` header, which a 405 must have (RFC 9110)
         self.status = 500
         self.started = False
 
     async def receive(self) -> Message:
+        """Pass a message of the client on, noting the end of its body."""
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body", False):
             self._received = True
         return message
 
     async def send(self, message: Message) -> None:
+        """Pass a message to the client with the headers added, or hold an error answer of the framework back."""
         if message["type"] == "http.response.start":
             media_type = Headers(raw=message["headers"]).get("content-type", "")
             if message["status"] >= 400 and not media_type.startswith(problems.MEDIA_TYPE):
@@ -105,7 +111,7 @@ class _Exchange:
             if allowance := self._scope.get("state", {}).get("allowance"):
                 for name, value in allowance.headers.items():
                     headers[name] = value
-            # Closing while the client still sends would reset the connection, and the answer with it.
+            # Closing while the client still sends would reset the connection, and the client would lose the answer.
             if self._received and self._draining():
                 headers["Connection"] = "close"
             message = {**message, "headers": headers.raw}
@@ -114,13 +120,14 @@ class _Exchange:
         await self._send(message)
 
     async def finish(self) -> None:
-        """Send the problem document that stands for the framework's own error answer, if there was one."""
+        """Send the problem document that replaces an error answer of the framework, if there was one."""
         if self._error is not None:
             not_ready = self._error == 503 and self._scope["path"] == "/readyz"
-            code = "model_not_ready" if not_ready else problems.code_of(self._error)
+            code = "model_not_ready" if not_ready else problems.code_for_status(self._error)
             await self.problem(code, self._unready() if not_ready else problems.PROBLEMS[code][1], self._error)
 
     async def problem(self, code: str, detail: str, status: int | None = None) -> None:
+        """Send a problem document."""
         self._error = None
         metrics.REJECTIONS.labels(code).inc()
 

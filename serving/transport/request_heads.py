@@ -1,7 +1,7 @@
-"""A bound on requests' heads (request line and headers), in size and in time, which the HTTP parser has none for.
+"""Limit the head of a request (request line and headers) in size and in time, which the HTTP parser does not do.
 
-Nothing of a request reaches the application before its head is whole: 200 MB of header kept a worker busy for a minute,
-and a head that never ends kept its connection for ever. Bodies have their limits in `eolgul.serving.endpoints`.
+The application sees a request only when its head is complete: without limits, 200 MB of headers keep a worker busy for a
+minute, and a head that never ends keeps its connection open for ever. `eolgul.serving.endpoints.body` limits bodies.
 """
 
 from __future__ import annotations
@@ -13,53 +13,58 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from eolgul.serving import problems
 
-MAX_HEAD = 64 * 1024  # bytes; nginx admits 32 KiB by default, h11 64
-HEAD_S = 20.0  # seconds from a connection's start, or a later request's first byte, to the end of the head
+MAX_HEAD = 64 * 1024  # bytes; the default limit is 32 KiB in nginx, 64 KiB in h11
+HEAD_S = 20.0  # seconds from the start of a connection, or the first byte of a later request, to the end of the head
 
 
 class BoundedHeads(HttpToolsProtocol):
-    """uvicorn's protocol, which answers 431 to a long head, and closes a connection whose head takes too long."""
+    """uvicorn's protocol, which also answers 431 to a head that is too long and closes a connection whose head is too slow."""
 
     _size = 0
-    _waiting: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection begins: its first head has `HEAD_S` seconds."""
         super().connection_made(transport)
-        self._await_head()
+        self._begin_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_came()
+        """The connection ended."""
+        self._end_head()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        before = self._waiting
+        """Pass bytes to the parser, and count them while a head is incomplete."""
+        before = self._timer
         super().data_received(data)
-        if before is None or self._waiting is not before or self.transport.is_closing():
-            return  # the head is whole, or another one began behind a body, of which this does not count
+        if before is None or self._timer is not before or self.transport.is_closing():
+            return  # the head is complete, or the next one began after a body; its first bytes are not counted
         self._size += len(data)
         if self._size > MAX_HEAD:
-            self._head_came()
+            self._end_head()
             self._refuse(f"the request's line and headers are larger than {MAX_HEAD} bytes")
 
     def on_message_begin(self) -> None:
+        """A request begins."""
         super().on_message_begin()
-        self._await_head()
+        self._begin_head()
 
     def on_headers_complete(self) -> None:
-        self._head_came()
+        """The head is complete."""
+        self._end_head()
         super().on_headers_complete()
 
-    def _await_head(self) -> None:
-        if self._waiting is None:
-            self._size, self._waiting = 0, self.loop.call_later(HEAD_S, self._too_late)
+    def _begin_head(self) -> None:
+        if self._timer is None:
+            self._size, self._timer = 0, self.loop.call_later(HEAD_S, self._time_out)
 
-    def _head_came(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+    def _end_head(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _too_late(self) -> None:
-        self._waiting = None
+    def _time_out(self) -> None:
+        self._timer = None
         if not self.transport.is_closing():
             self.transport.close()
 
@@ -71,10 +76,3 @@ class BoundedHeads(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
-
-
-def install() -> None:
-    """Call it before BentoML starts uvicorn, which takes no protocol from its callers there."""
-    from uvicorn.protocols.http import auto
-
-    auto.AutoHTTPProtocol = BoundedHeads

@@ -25,12 +25,12 @@ from eolgul.errors import InputError
 from eolgul.files import atomic_file, atomic_folder, refuse_disk, sha256_file, warn_replaced, write_atomic
 from eolgul.formats import insightface, lfw
 from eolgul.formats.lst import Row, write_lst
+from eolgul.formats.synthetic import SYNTHETIC_MARK, mark_beside
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 KINDS = ("rec", "folders", "bin", "webdataset")
 CARD = "export.json"
 SUMS = "SHA256SUMS"
-MARK = "synthetic.json"
 _MAGICS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"P", "pgm"))
 
 Progress = Callable[[int], None]
@@ -276,7 +276,7 @@ def _write_folder(out: Path, head: dict[str, Any], write: Callable[[Path], dict[
         with atomic_folder(out) as folder:
             facts = write(folder)
             if head["synthetic"]:
-                (folder / MARK).write_bytes(canonical_json({"synthetic": True}))
+                (folder / SYNTHETIC_MARK).write_bytes(canonical_json({"synthetic": True}))
             images = (folder / SUMS).is_file()  # it lists the images, of which there may be millions
             names = [path for path in folder.iterdir() if path.is_file()] if images else None
             files = list_files(folder) if names is None else {path.name: _facts(path) for path in sorted(names)}
@@ -289,7 +289,7 @@ def _write_folder(out: Path, head: dict[str, Any], write: Callable[[Path], dict[
 
 def _write_file(out: Path, head: dict[str, Any], write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Write one file, its card and its mark. The mark comes first, so that drawn people are never taken for real ones."""
-    mark = out.with_name(f"{out.name}.{MARK}")
+    mark = mark_beside(out)
     try:
         with atomic_file(out) as file:
             facts = write(file)

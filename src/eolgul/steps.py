@@ -7,55 +7,134 @@ what it made, and returns the facts that both print: artifact, digest, counts, s
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eolgul import storage
+from eolgul.align.config import AlignConfig
 from eolgul.artifact import Artifact, open_artifact
+from eolgul.assemble.config import AssembleConfig
+from eolgul.config import Progress, count_up
 from eolgul.errors import InputError
-from eolgul.model.package import DetectorSettings
+from eolgul.evaluate.config import EvaluateConfig
+from eolgul.extract.config import FILES, ExtractConfig, source_name
+from eolgul.formats.synthetic import mark_of
+from eolgul.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from eolgul.promote import Promotion
     from eolgul.registry.signing import SigningKey
 
 Facts = dict[str, Any]
-Progress = Callable[[int], None]
+
+
+class Extraction(NamedTuple):
+    """One source to extract, with its options; their `name` is set."""
+
+    source: str
+    config: ExtractConfig
 
 
 def extract(
-    source: str,
-    out: str,
-    *,
-    pairs: str | None = None,
-    identities: str | None = None,
-    without_identities: str | None = None,
-    name: str | None = None,
-    **options: Any,
+    source: str, out: str, config: ExtractConfig = ExtractConfig(), *, progress: Progress | None = None
 ) -> Facts:
-    """Step 1. `options` are those of `eolgul.extract.extract`."""
-    from eolgul.extract import extract as step
+    """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too."""
+    from eolgul.extract.step import extract as step
 
     started = time.monotonic()
-    with storage.destination(out, [source]) as local:
-        made = step(
-            _raw(source),
-            local,
-            pairs=storage.fetch(pairs) if pairs else None,
-            identities=storage.fetch(identities) if identities else None,
-            without_identities=storage.fetch(without_identities) if without_identities else None,
-            name=name or source_name(source),
-            **options,
-        )
+    local: dict[str, Any] = {name: str(storage.fetch(place)) for name in FILES if (place := getattr(config, name))}
+    config = replace(config, name=config.name or source_name(source), **local)
+    with storage.destination(out, [source]) as target:
+        made = step(_raw(source), target, config, progress=progress)
     return _facts(made, out, started)
 
 
-def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
-    """A FaceDataset in another format. `options` are those of `eolgul.export.export`.
+def plan_extraction(
+    sources: Sequence[str],
+    benchmarks: Sequence[str],
+    config: ExtractConfig,
+    *,
+    benchmark_pairs: Sequence[str] = (),
+    benchmark_selection: str | None = None,
+    benchmark_identities: str | None = None,
+) -> tuple[list[Extraction], list[Extraction]]:
+    """Give each of several sources the options that are for its kind.
+
+    Args:
+        sources: Places of what to learn from.
+        benchmarks: Places of `.bin` sets and carrays, which are benchmarks by themselves, and of trees, of which each of
+            `benchmark_pairs` makes one.
+        config: The options of the sources. Benchmarks share `any_size`, `verify` and `workers`.
+        benchmark_pairs: Places of pair lists.
+        benchmark_selection: The selection of the trees among `benchmarks`.
+        benchmark_identities: The identities of the trees among `benchmarks`.
+
+    Returns:
+        What to extract for the sources and for the benchmarks, in order.
+
+    Raises:
+        InputError: When an option is for none of the sources, a benchmark has no pairs, or two have one name.
+    """
+    from eolgul.extract.sources import detect_kind
+
+    def kind_of(source: str) -> str:
+        return detect_kind(_raw(source)) if config.kind == "auto" else config.kind
+
+    kinds = [kind_of(source) for source in sources]
+    for name in config.unused(kinds):
+        if name != "selection":  # a pipeline has one by default, and without a K-FACE tree there is nothing to select
+            raise InputError(
+                f"{name} {getattr(config, name)}: is for none of the sources ({', '.join(kinds) or 'none'})"
+            )
+    if config.name and len(sources) != 1:
+        raise InputError(f"name {config.name}: is for one source, but there are {len(sources)}")
+    learned = [
+        Extraction(source, replace(config.for_kind(kind), name=config.name or source_name(source)))
+        for source, kind in zip(sources, kinds, strict=True)
+    ]
+    common = ExtractConfig(any_size=config.any_size, verify=config.verify, workers=config.workers)
+    trees = replace(common, selection=benchmark_selection, identities=benchmark_identities)
+    measured, used = [], False
+    for source in benchmarks:
+        kind, name = detect_kind(_raw(source)), source_name(source)
+        if kind in ("bin", "carrays"):
+            measured.append(Extraction(source, replace(common, name=name)))
+            continue
+        if not benchmark_pairs:
+            raise InputError(f"{source}: {kind} has no pairs of its own; expected a pair list for this benchmark")
+        used = True
+        measured += [
+            Extraction(source, replace(trees.for_kind(kind), name=f"{name}-{source_name(Path(file).stem)}", pairs=file))
+            for file in benchmark_pairs
+        ]
+    if not used:
+        given = {
+            "benchmark_pairs": list(benchmark_pairs),
+            "benchmark_selection": benchmark_selection,
+            "benchmark_identities": benchmark_identities,
+        }
+        for what, value in given.items():
+            if value:
+                raise InputError(f"{what} {value}: is for none of the benchmarks, expected a tree among them")
+    check_names([*learned, *measured])
+    return learned, measured
+
+
+def check_names(extractions: Sequence[Extraction]) -> None:
+    """Refuse sources whose artifacts would overwrite each other: InputError names the two."""
+    seen: dict[str | None, str] = {}
+    for source, config in extractions:
+        other = seen.setdefault(config.name, source)
+        if other != source:
+            raise InputError(f"{other} and {source} are both called {config.name!r}; rename one")
+
+
+def export(dataset: str, out: str, *, to: str, split: str | None = None, progress: Progress | None = None) -> Facts:
+    """Write a FaceDataset in another format; `to` and `split` as `eolgul.export.export` takes them.
 
     At an `s3://` place the card goes last, so what has one is whole; there nothing is ever replaced.
     """
@@ -65,13 +144,13 @@ def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
     started = time.monotonic()
     local = storage.fetch(dataset)
     if not storage.is_s3(out):
-        card = step(local, Path(out), to=to, **options)
+        card = step(local, Path(out), to=to, split=split, progress=count_up(progress))
     else:
         if storage.exists(out) or storage.exists(card_place(out, to)):
             raise InputError(f"{out}: something is there already; choose another place")
         with tempfile.TemporaryDirectory(prefix="eolgul-export-") as folder:
             made = Path(folder) / (out.rstrip("/").rpartition("/")[2] or "export")
-            card = step(local, made, to=to, **options)
+            card = step(local, made, to=to, split=split, progress=count_up(progress))
             file = Path(card_place(str(made), to))
             text = file.read_bytes()
             file.unlink()
@@ -83,44 +162,26 @@ def export(dataset: str, out: str, *, to: str, **options: Any) -> Facts:
     return {"artifact": out, "dataset": card["dataset"], **counts, "seconds": round(time.monotonic() - started, 3)}
 
 
-def source_name(source: str) -> str:
-    """What a source is called in manifests unless told otherwise: its folder's name, or its file's without ending."""
-    path = Path(source.removeprefix("s3://").rstrip("/"))
-    name = (
-        path.parent.name
-        if path.name == "train.rec"
-        else path.stem
-        if path.suffix in (".rec", ".bin", ".lst")
-        else path.name
-    )
-    # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
-    return re.sub(r"[^\w-]", "_", name) or "source"
-
-
-def check_names(sources: Sequence[str]) -> None:
-    """Refuse sources whose artifacts would overwrite each other: InputError names the two."""
-    seen: dict[str, str] = {}
-    for source in sources:
-        other = seen.setdefault(source_name(source), source)
-        if other != source:
-            raise InputError(f"{other} and {source} are both called {source_name(source)!r}; rename one")
-
-
 def align(
     dataset: str,
     out: str,
+    config: AlignConfig = AlignConfig(),
     *,
-    settings: DetectorSettings,
-    keep_aligned: bool = False,
-    part: str = "",
     merge: Sequence[str] = (),
+    keep_aligned: bool = False,
     sheet: Path | None = None,
-    **options: Any,
+    progress: Progress | None = None,
 ) -> Facts:
-    """Step 2. With `keep_aligned`, a dataset that is aligned already is handed on as it is instead of refused.
+    """Step 2: FaceDataset of pictures → FaceDataset of aligned faces.
 
-    `merge` are the places of all parts. `sheet` names a PNG for a contact sheet of the faces (and of the rejected beside
-    it); `options` are those of `eolgul.align.step.align`.
+    Args:
+        dataset: The FaceDataset's place.
+        out: Where the result goes.
+        config: The options.
+        merge: The places of all parts.
+        keep_aligned: Hand on a dataset that is aligned already, instead of refusing it.
+        sheet: A PNG to draw: a contact sheet of the faces, and one of the rejected images next to it.
+        progress: Called with (images done, images in all).
     """
     from eolgul.align.step import align as step
     from eolgul.align.step import is_aligned
@@ -131,56 +192,63 @@ def align(
     started = time.monotonic()
     if sheet:
         check_name(sheet)
-        if part:
-            raise InputError("sheet: a part has none, expected it with the merge")
+        if config.part:
+            raise InputError("sheet: a part has no sheet; expected it with the merge")
     local = storage.fetch(dataset)
     if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)
     with storage.destination(out, [dataset, *merge]) as target:
-        places = [storage.fetch(place) for place in merge]
-        made = step(local, target, settings=settings, part=part, merge=places, **options)
+        made = step(local, target, config, merge=[storage.fetch(place) for place in merge], progress=progress)
         drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return _facts(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
 
 
-def assemble(datasets: Sequence[str], out: str, **options: Any) -> Facts:
-    """Step 3. `options` are those of `eolgul.assemble.step.assemble`."""
+def assemble(
+    datasets: Sequence[str], out: str, config: AssembleConfig = AssembleConfig(), *, progress: Progress | None = None
+) -> Facts:
+    """Step 3: aligned FaceDatasets → one FaceDataset with splits."""
     from eolgul.assemble.step import assemble as step
 
     started = time.monotonic()
     with storage.destination(out, datasets) as local:
-        made = step([storage.fetch(dataset) for dataset in datasets], local, **options)
+        made = step([storage.fetch(dataset) for dataset in datasets], local, config, progress=progress)
     return _facts(made, out, started) | {"splits": made.contents["splits"]}
 
 
 def train(
     dataset: str,
     out: str,
+    config: TrainConfig = TrainConfig(),
     *,
-    recipe: str,
-    overrides: Sequence[str] = (),
-    threads: int | None = None,
-    checkpoints: str | None = None,
-    **options: Any,
+    report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Facts:
-    """Step 4. `options` are those of `eolgul.train.loop.train`; `threads` caps torch's on this machine.
+    """Step 4: an assembled FaceDataset → ModelPackage. `report` is called as `eolgul.train.loop.train` says.
 
-    Checkpoints lie beside `out` unless told otherwise: in S3 when `out` does, so that another machine can go on. Under
-    torchrun every process calls this; each finds the package whole at the end, and publishing what is there is no work.
+    Checkpoints lie next to `out` by default: in S3 when `out` does, so that another machine can go on. Under torchrun
+    every process calls this. Each finds the package whole at the end, and publishing what is there already does nothing.
     """
     import torch
 
     from eolgul.train.loop import train as step
-    from eolgul.train.recipe import Recipe
 
     started = time.monotonic()
-    if threads:
-        torch.set_num_threads(threads)
-    loaded = Recipe.load(recipe, overrides)
-    checkpoints = checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    recipe = config.load_recipe()
+    checkpoints = config.checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
     with storage.destination(out, [dataset]) as local:
-        made = step(storage.fetch(dataset), local, recipe=loaded, checkpoints=checkpoints, **options)
+        made = step(
+            storage.fetch(dataset),
+            local,
+            recipe=recipe,
+            checkpoints=checkpoints,
+            device=config.device,
+            workers=config.workers,
+            stall_seconds=config.stall_seconds,
+            tensorboard=config.tensorboard,
+            report=report,
+        )
     if made is None:
         raise InputError("training was stopped before its end; run the same command again to go on from its checkpoint")
     return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
@@ -196,23 +264,39 @@ def import_weights(weights: str, out: str, *, layout: str, backbone: str | None 
     return _facts(made, out, started) | {"backbone": made.contents["backbone"]}
 
 
-def evaluate(model: str, dataset: str, benchmarks: Sequence[str], out: str, **options: Any) -> Facts:
-    """Step 5; `dataset` "" measures on the benchmarks alone. `options` are those of `eolgul.evaluate.step.evaluate`."""
+def evaluate(
+    model: str,
+    dataset: str,
+    benchmarks: Sequence[str],
+    out: str,
+    config: EvaluateConfig = EvaluateConfig(),
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Facts:
+    """Step 5: a model → Evaluation; with `dataset` "", on the benchmarks alone. `progress` gets sentences."""
     from eolgul.evaluate.step import evaluate as step
     from eolgul.evaluation.reader import read_metrics
 
     started = time.monotonic()
     places = [storage.fetch(item) for item in benchmarks]
     with storage.destination(out, [item for item in (model, dataset, *benchmarks) if item]) as local:
-        made = step(storage.fetch(model), storage.fetch(dataset) if dataset else None, places, local, **options)
+        people = storage.fetch(dataset) if dataset else None
+        made = step(storage.fetch(model), people, places, local, config, progress=progress)
         metrics = read_metrics(local)
     return _facts(made, out, started) | {"metrics": metrics}
 
 
 def evaluate_current(
-    evaluation: str, dataset: str, benchmarks: Sequence[str], registry: str, out: str, **options: Any
+    evaluation: str,
+    dataset: str,
+    benchmarks: Sequence[str],
+    registry: str,
+    out: str,
+    config: EvaluateConfig = EvaluateConfig(),
+    *,
+    progress: Callable[[str], None] | None = None,
 ) -> str:
-    """Measure production's model on a candidate's data where `promote` will need that; the place of it, or ''."""
+    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''."""
     from eolgul.promote import needs_current_evaluation
     from eolgul.registry.store import model_uri, read_production
 
@@ -220,7 +304,7 @@ def evaluate_current(
         return ""
     production = read_production(registry)
     assert production is not None
-    evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, **options)
+    evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, config, progress=progress)
     return out
 
 
@@ -297,7 +381,7 @@ def _raw(source: str) -> Path:
     if storage.is_s3(source) and source.endswith((".rec", ".bin")):
         folder, _, name = source.rpartition("/")
         stem = name.rpartition(".")[0]
-        beside = [f"{stem}.idx", "property", "synthetic.json"] if name.endswith(".rec") else [f"{name}.synthetic.json"]
+        beside = [*([f"{stem}.idx", "property"] if name.endswith(".rec") else []), mark_of(Path(name)).name]
         for other in beside:
             if storage.exists(f"{folder}/{other}"):
                 storage.fetch(f"{folder}/{other}")

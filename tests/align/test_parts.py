@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
 from eolgul.assemble.step import assemble
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.step import extract
 from eolgul.images.decode import encode_png
-from eolgul.model.package import DetectorSettings
 
-BLIND = DetectorSettings(thresholds=(0.6, 0.7, 1.0))  # no score is above 1: what there is comes from anchors
+BLIND = 1.0  # no score is above 1: every face comes from anchors
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -33,19 +34,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     [
         (3, {"part_rows": 5}),
         (2, {"part_rows": 5, "anchor": "rig"}),
-        (2, {"part_rows": 5, "anchor": "rig", "settings": BLIND}),  # an identity's knowledge must be in one part
+        (2, {"part_rows": 5, "anchor": "rig", "min_score": BLIND}),  # an identity's knowledge must be in one part
         (4, {"part_rows": 50}),  # one shard, so three parts have nothing to do
     ],
 )
 def test_merged_parts_are_the_whole(drawn: Path, tmp_path: Path, count: int, options: dict[str, Any]) -> None:
-    whole = align(drawn, tmp_path / "whole", **options)
+    whole = align(drawn, tmp_path / "whole", AlignConfig(**options))
     places = [tmp_path / f"part{at}" for at in range(1, count + 1)]
     sizes = [
-        align(drawn, place, part=f"{at}/{count}", **options).contents["images"]
+        align(drawn, place, AlignConfig(part=f"{at}/{count}", **options)).contents["images"]
         for at, place in reversed(list(enumerate(places, 1)))
     ]
     assert sum(sizes) == whole.contents["images"] and max(sizes) > 0
-    merged = align(drawn, tmp_path / "merged", merge=places[::-1], **options)  # in any order
+    merged = align(drawn, tmp_path / "merged", AlignConfig(**options), merge=places[::-1])  # in any order
     assert merged.digest == whole.digest
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
     assert open_artifact(tmp_path / "merged", check="sha256").digest == whole.digest
@@ -65,38 +66,38 @@ def test_a_benchmark_with_rejections_of_both_steps_merges_too(kface_tree: Path, 
     (photos / "a" / "a_0007.png").write_bytes(encode_png(noise))
     (photos / "b" / "b_0008.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     (tmp_path / "pairs.txt").write_text("1\t2\na\t1\t2\nb\t1\t7\na\t1\tb\t1\na\t2\tb\t2\n".replace("7", "8"))
-    extract(photos, tmp_path / "in", pairs=tmp_path / "pairs.txt")
-    whole = align(tmp_path / "in", tmp_path / "whole", part_rows=2)
+    extract(photos, tmp_path / "in", ExtractConfig(pairs=str(tmp_path / "pairs.txt")))
+    whole = align(tmp_path / "in", tmp_path / "whole", AlignConfig(part_rows=2))
     assert whole.contents["rejected"] == 2 and whole.contents["pairs_lost"] == 1 and whole.contents["benchmark"]
     places = [tmp_path / f"part{at}" for at in (1, 2, 3)]
     for at, place in enumerate(places, 1):
-        assert not align(tmp_path / "in", place, part_rows=2, part=f"{at}/3").contents["benchmark"]
-    assert align(tmp_path / "in", tmp_path / "merged", part_rows=2, merge=places).digest == whole.digest
+        assert not align(tmp_path / "in", place, AlignConfig(part_rows=2, part=f"{at}/3")).contents["benchmark"]
+    assert align(tmp_path / "in", tmp_path / "merged", AlignConfig(part_rows=2), merge=places).digest == whole.digest
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
 
 
 def test_what_is_no_part_of_this_run_is_refused(drawn: Path, tmp_path: Path) -> None:
     one, two, other, out = (tmp_path / name for name in ("one", "two", "other", "out"))
-    align(drawn, one, part_rows=12, part="1/2")
-    align(drawn, two, part_rows=12, part="2/2")
-    align(drawn, other, part_rows=12, part="2/3")
-    whole = align(drawn, tmp_path / "whole", part_rows=12).path
+    align(drawn, one, AlignConfig(part_rows=12, part="1/2"))
+    align(drawn, two, AlignConfig(part_rows=12, part="2/2"))
+    align(drawn, other, AlignConfig(part_rows=12, part="2/3"))
+    whole = align(drawn, tmp_path / "whole", AlignConfig(part_rows=12)).path
     for merge, says in (
         ([one], "part 2/2 is missing"),
         ([one, two, other], "part 2/3 is of another division"),
         ([one, whole], "whole: is no part of this alignment"),
     ):
         with pytest.raises(InputError, match=says):
-            align(drawn, out, part_rows=12, merge=merge)
+            align(drawn, out, AlignConfig(part_rows=12), merge=merge)
     with pytest.raises(InputError, match="one: is part 1/2 of an alignment"):
         assemble([one], tmp_path / "dataset")
     with pytest.raises(InputError, match="one: is no part of this alignment"):
-        align(drawn, out, part_rows=12, merge=[one, two], min_eyes=3)
+        align(drawn, out, AlignConfig(part_rows=12, min_eyes=3), merge=[one, two])
     for word in ("3/2", "0/2", "1", "1/0", "a/b", "1/2/3"):
         with pytest.raises(InputError, match="expected i/n"):
-            align(drawn, out, part=word)
+            align(drawn, out, AlignConfig(part=word))
     with pytest.raises(InputError, match="one of them"):
-        align(drawn, out, part="1/2", merge=[one])
+        align(drawn, out, AlignConfig(part="1/2"), merge=[one])
     assert not out.exists()
 
 
@@ -107,9 +108,9 @@ def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) ->
         return dict(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout))
 
     eolgul(tmp_path / "p1", "--part", "1/2", "--anchor", "rig")
-    align(drawn, tmp_path / "p2", part="2/2", anchor="rig")
+    align(drawn, tmp_path / "p2", AlignConfig(part="2/2", anchor="rig"))
     merge: list[str | Path] = ["--merge", tmp_path / "p1", "--merge", tmp_path / "p2"]
     merge += ["--sheet", tmp_path / "faces.png"]
     merged = eolgul(tmp_path / "out", *merge, "--anchor", "rig")
-    assert merged["digest"] == align(drawn, tmp_path / "whole", anchor="rig").digest
+    assert merged["digest"] == align(drawn, tmp_path / "whole", AlignConfig(anchor="rig")).digest
     assert (tmp_path / "faces.png").is_file()

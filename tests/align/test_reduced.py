@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from eolgul.align.aligner import reduction
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.images.decode import decode
-from eolgul.model.package import DetectorSettings
 
-LARGE = DetectorSettings(min_face_size=240)
+LARGE = AlignConfig(min_face_size=240)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_a_reduced_jpeg_is_the_picture_made_smaller(by: int) -> None:
 
 
 def test_faces_are_found_and_cut_alike_from_reduced_jpegs(enlarged: Path, tmp_path: Path) -> None:
-    align(enlarged, tmp_path / "aligned", settings=LARGE)
+    align(enlarged, tmp_path / "aligned", LARGE)
     after = FaceDataset(tmp_path / "aligned")
     rows = {image_id: row for row, image_id in enumerate(after.column("image_id"))}
     assert len(rows) == 18

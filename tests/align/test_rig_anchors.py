@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.rig_anchors import Anchors, Place, face_box, likeness
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.quality import estimated_yaw, picture_quality
@@ -20,7 +21,7 @@ from eolgul.formats.kface import read_annotation
 from eolgul.images.decode import decode
 from eolgul.model.package import DetectorSettings
 
-BLIND = DetectorSettings(thresholds=(0.6, 0.7, 1.0))  # no score is above 1: the detector finds nothing
+BLIND = AlignConfig(min_score=1.0, anchor="rig")  # no score is above 1: the detector finds nothing
 
 
 def place(accessory: str = "S001", expression: str = "E01", camera: str = "C7") -> Place:
@@ -50,7 +51,7 @@ def test_what_the_detector_misses_is_served_marked_and_checked(kface_tree: Path,
     Image.new("RGB", (346, 230), "#404448").save(blank)
     extract(tree, tmp_path / "kface-extracted")
     source = FaceDataset(tmp_path / "kface-extracted")
-    align(tmp_path / "kface-extracted", tmp_path / "out", settings=BLIND, anchor="rig")
+    align(tmp_path / "kface-extracted", tmp_path / "out", BLIND)
     made = FaceDataset(tmp_path / "out")
     assert len(made) + len(made.rejected()) == len(source) == 24
     (rejected,) = made.rejected()
@@ -72,8 +73,8 @@ def test_anchors_from_detections_alone(kface_tree: Path, tmp_path: Path) -> None
     shutil.copytree(kface_tree, tree, ignore=shutil.ignore_patterns("*.txt"))
     extract(tree, tmp_path / "in")
     with pytest.raises(Exception, match="not one usable image"):
-        align(tmp_path / "in", tmp_path / "nothing", settings=BLIND, anchor="rig")
-    out = align(tmp_path / "in", tmp_path / "out", anchor="rig")
+        align(tmp_path / "in", tmp_path / "nothing", BLIND)
+    out = align(tmp_path / "in", tmp_path / "out", AlignConfig(anchor="rig"))
     plain = align(tmp_path / "in", tmp_path / "plain")
     assert out.contents["images"] >= plain.contents["images"] >= 20
 

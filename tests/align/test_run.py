@@ -11,12 +11,12 @@ from PIL import Image
 from support.datasets import make_dataset
 
 from eolgul import steps
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import decode
-from eolgul.model.package import DetectorSettings
 
 
 class KilledError(Exception):
@@ -25,7 +25,7 @@ class KilledError(Exception):
 
 @pytest.mark.process
 def test_a_killed_run_goes_on_and_ends_the_same_with_any_number_of_workers(drawn: Path, tmp_path: Path) -> None:
-    whole = align(drawn, tmp_path / "whole", workers=1, part_rows=7)
+    whole = align(drawn, tmp_path / "whole", AlignConfig(workers=1, part_rows=7))
 
     def kill(done: int, total: int) -> None:
         assert total == 24
@@ -33,10 +33,12 @@ def test_a_killed_run_goes_on_and_ends_the_same_with_any_number_of_workers(drawn
             raise KilledError
 
     with pytest.raises(KilledError):
-        align(drawn, tmp_path / "killed", workers=3, part_rows=7, progress=kill)
+        align(drawn, tmp_path / "killed", AlignConfig(workers=3, part_rows=7), progress=kill)
     assert not (tmp_path / "killed").exists()
     seen: list[int] = []
-    resumed = align(drawn, tmp_path / "killed", workers=3, part_rows=7, progress=lambda done, _: seen.append(done))
+    resumed = align(
+        drawn, tmp_path / "killed", AlignConfig(workers=3, part_rows=7), progress=lambda done, _: seen.append(done)
+    )
     assert seen[0] == 14 and seen[-1] == 24  # two parts were whole, and are not made again
     assert resumed.digest == whole.digest
     assert open_artifact(tmp_path / "killed", check="sha256").digest == whole.digest
@@ -48,9 +50,11 @@ def test_another_recipe_does_not_go_on_from_this_ones_parts(drawn: Path, tmp_pat
             raise KilledError
 
     with pytest.raises(KilledError):
-        align(drawn, tmp_path / "out", part_rows=7, progress=kill)
+        align(drawn, tmp_path / "out", AlignConfig(part_rows=7), progress=kill)
     seen: list[int] = []
-    made = align(drawn, tmp_path / "out", part_rows=7, crop="box", progress=lambda done, _: seen.append(done))
+    made = align(
+        drawn, tmp_path / "out", AlignConfig(part_rows=7, crop="box"), progress=lambda done, _: seen.append(done)
+    )
     assert seen[0] == 0 and made.contents["aligned"] == "box-112-v1"
     with pytest.raises(InputError, match="aligned already"):
         align(tmp_path / "out", tmp_path / "again")
@@ -112,7 +116,7 @@ def test_awkward_pictures_are_faces_or_reasons(kface_tree: Path, tmp_path: Path)
 
 
 def test_what_the_manifest_says(drawn: Path, tmp_path: Path) -> None:
-    align(drawn, tmp_path / "out", settings=DetectorSettings(which="annotated"))
+    align(drawn, tmp_path / "out", AlignConfig(which="annotated"))
     for row in FaceDataset(tmp_path / "out").manifest.to_pylist():
         assert row["landmark_source"] == "detected"
         assert row["face_choice"] == ("annotated" if row["accessory"] == "S001" else "largest")
@@ -125,17 +129,15 @@ def test_what_the_manifest_says(drawn: Path, tmp_path: Path) -> None:
 
 def test_small_eyes_are_rejected_with_their_distance(drawn: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not one usable image.*too_small"):
-        align(drawn, tmp_path / "out", min_eyes=200)
-    align(drawn, tmp_path / "out", min_eyes=5)
+        align(drawn, tmp_path / "out", AlignConfig(min_eyes=200))
+    align(drawn, tmp_path / "out", AlignConfig(min_eyes=5))
 
 
 def test_sheets_show_the_kept_and_the_rejected(drawn: Path, tmp_path: Path) -> None:
     align(drawn, tmp_path / "all")
     middle = sorted(FaceDataset(tmp_path / "all").column("eye_distance"))[6]
     sheet = tmp_path / "sheets" / "faces.png"
-    facts = steps.align(
-        str(drawn), str(tmp_path / "out"), settings=DetectorSettings(), min_eyes=middle, sheet=sheet, workers=1
-    )
+    facts = steps.align(str(drawn), str(tmp_path / "out"), AlignConfig(min_eyes=middle, workers=1), sheet=sheet)
     assert facts["sheets"] == [str(sheet), str(sheet.with_name("faces-rejected.png"))]
     assert facts["rejected_by_reason"].get("too_small", 0) >= 6
     with Image.open(sheet) as kept, Image.open(facts["sheets"][1]) as rejected:
@@ -143,6 +145,4 @@ def test_sheets_show_the_kept_and_the_rejected(drawn: Path, tmp_path: Path) -> N
         colours = {colour for _, colour in kept.convert("RGB").getcolors(1 << 24) or ()}
         assert (0x30, 0xE0, 0x60) in colours  # the boxes of what was detected
     with pytest.raises(InputError, match=r"\.png"):
-        steps.align(
-            str(drawn), str(tmp_path / "out"), settings=DetectorSettings(), min_eyes=middle, sheet=tmp_path / "x"
-        )
+        steps.align(str(drawn), str(tmp_path / "out"), AlignConfig(min_eyes=middle), sheet=tmp_path / "x")

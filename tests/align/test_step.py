@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.step import extract
 from eolgul.faces.template import align_face
 from eolgul.images.decode import decode, encode_png
-from eolgul.model.package import DetectorSettings
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def extracted(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Pa
     (tmp / "photos" / first / f"{first}_0091.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     lines = ["1\t2", f"{first}\t1\t2", f"{first}\t1\t90", f"{first}\t1\t{second}\t1", f"{first}\t91\t{second}\t2"]
     (tmp / "pairs.txt").write_text("\n".join(lines) + "\n")
-    extract(tmp / "photos", tmp / "extracted", pairs=tmp / "pairs.txt")
+    extract(tmp / "photos", tmp / "extracted", ExtractConfig(pairs=str(tmp / "pairs.txt")))
     return tmp / "extracted"
 
 
@@ -78,7 +79,7 @@ def test_is_made_once_and_never_twice_over(extracted: Path, tmp_path: Path) -> N
     assert (
         align(extracted, tmp_path / "aligned", progress=lambda *_: pytest.fail("worked again")).digest == first.digest
     )
-    other = align(extracted, tmp_path / "aligned", settings=DetectorSettings(which="center"))
+    other = align(extracted, tmp_path / "aligned", AlignConfig(which="center"))
     assert other.digest != first.digest
     with pytest.raises(InputError, match="aligned already"):
         align(tmp_path / "aligned", tmp_path / "again")
@@ -86,7 +87,7 @@ def test_is_made_once_and_never_twice_over(extracted: Path, tmp_path: Path) -> N
 
 def test_unknown_settings_are_refused(extracted: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prettiest"):
-        align(extracted, tmp_path / "aligned", settings=DetectorSettings(which="prettiest"))
+        align(extracted, tmp_path / "aligned", AlignConfig(which="prettiest"))
     with pytest.raises(InputError, match="backend 'tpu'"):
-        align(extracted, tmp_path / "aligned", backend="tpu")
+        align(extracted, tmp_path / "aligned", AlignConfig(backend="tpu"))
     assert not (tmp_path / "aligned").exists()

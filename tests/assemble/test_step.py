@@ -16,6 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.datasets import make_dataset
 
+from eolgul.assemble.config import AssembleConfig
 from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, split_identities
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
@@ -156,7 +157,7 @@ def test_the_same_again_is_kept_and_another_seed_is_not(tmp_path: Path) -> None:
     assert assemble([one], tmp_path / "out").digest == first.digest
     assert (first.path / "dataset.json").stat().st_mtime_ns == stamp
     assert assemble([one], tmp_path / "other").digest == first.digest
-    assert assemble([one], tmp_path / "out", seed=1).digest != first.digest
+    assert assemble([one], tmp_path / "out", AssembleConfig(seed=1)).digest != first.digest
 
 
 def test_one_name_in_two_sources_is_two_people(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_people_who_share_an_image_stay_together_in_training(tmp_path: Path, see
     one = source(tmp_path / "one", extra=extra)
     two = source(tmp_path / "two", number=1, extra={"p07": shared, "p08": picture(1, 7, 0)})
     for order in ([one, two], [two, one]):
-        made = FaceDataset(assemble(order, tmp_path / "out", seed=seed).path)
+        made = FaceDataset(assemble(order, tmp_path / "out", AssembleConfig(seed=seed)).path)
         splits = splits_of(made)
         assert [splits[name] for name in ("one.p01", "one.p02", "one.p05", "two.p07", "two.p08")] == ["train"] * 5
         assert made.artifact.contents["identities_sharing_images"] == 5
@@ -188,11 +189,11 @@ def test_people_who_share_an_image_stay_together_in_training(tmp_path: Path, see
 
 def test_only_the_named_sources_are_held_back(tmp_path: Path) -> None:
     sources = [source(tmp_path / name, number=number) for number, name in enumerate(("one", "two"))]
-    splits = splits_of(FaceDataset(assemble(sources, tmp_path / "out", held_out_sources=["two"]).path))
+    splits = splits_of(FaceDataset(assemble(sources, tmp_path / "out", AssembleConfig(held_out_sources=("two",))).path))
     assert {split for name, split in splits.items() if name.startswith("one.")} == {"train"}
     assert {split for name, split in splits.items() if name.startswith("two.")} == {*FEWEST, "train"}
     with pytest.raises(InputError, match=r"held_out_sources \['tow'\]: the datasets are one, two"):
-        assemble(sources, tmp_path / "out", held_out_sources=["tow"])
+        assemble(sources, tmp_path / "out", AssembleConfig(held_out_sources=("tow",)))
 
 
 def test_too_few_people_are_refused(tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_people_with_one_image_are_not_held_out(tmp_path: Path) -> None:
 )
 def test_shares_that_leave_nobody(tmp_path: Path, shares: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="held-out shares"):
-        assemble([source(tmp_path / "one")], tmp_path / "out", **shares)
+        assemble([source(tmp_path / "one")], tmp_path / "out", AssembleConfig(**shares))
 
 
 def test_sources_that_do_not_fit(tmp_path: Path) -> None:
@@ -275,12 +276,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
     """Killed without warning, twice: what is finished is not written again, and the result is an unkilled run's."""
     sources = big_sources(tmp_path / "in")
-    whole = assemble(sources, tmp_path / "whole", shard_bytes=SHARD).path
+    whole = assemble(sources, tmp_path / "whole", AssembleConfig(shard_bytes=SHARD)).path
     out = tmp_path / "run" / "out"
     code = (
-        "import sys, time; from pathlib import Path; from eolgul.assemble.step import assemble\n"
-        "slow = lambda count: time.sleep(0.002)\n"
-        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), shard_bytes={SHARD}, progress=slow)"
+        "import sys, time; from pathlib import Path; from eolgul.assemble.config import AssembleConfig\n"
+        "from eolgul.assemble.step import assemble\n"
+        "slow = lambda done, total: time.sleep(0.002)\n"
+        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), AssembleConfig(shard_bytes={SHARD}), progress=slow)"
     )
     work = out.parent / ".out.partial"
     for wanted in (5, 15):
@@ -293,12 +295,14 @@ def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> N
         assert not out.exists()
     finished = [path.stem for path in (work / "parts").glob("*.json")]
     stamps = {f"{name}.tar": (work / "artifact/shards" / f"{name}.tar").stat().st_mtime_ns for name in finished}
-    seen: list[int] = []
-    made = FaceDataset(assemble(sources, out, shard_bytes=SHARD, progress=seen.append).path, check="sha256")
+    seen: list[tuple[int, int | None]] = []
+    config = AssembleConfig(shard_bytes=SHARD)
+    resumed = assemble(sources, out, config, progress=lambda *counts: seen.append(counts))
+    made = FaceDataset(resumed.path, check="sha256")
     assert tree(made.path) == tree(whole)
     assert {name: (out / "shards" / name).stat().st_mtime_ns for name in stamps} == stamps and len(stamps) >= 15
     assert [path.name for path in out.parent.iterdir()] == ["out"]
-    assert sum(seen) == len(made) == 480 and made.artifact.contents["rejected"] == 10
+    assert seen[-1] == (480, 480) and len(made) == 480 and made.artifact.contents["rejected"] == 10
     assert max(path.stat().st_size for path in (out / "shards").iterdir()) <= SHARD + 2 * 10240
 
 

@@ -88,7 +88,7 @@ def test_extract_says_what_it_made(raw: Path, tmp_path: Path) -> None:
 def test_what_is_replaced_is_named(raw: Path, tmp_path: Path) -> None:
     assert "replaced" not in command("extract", raw / "photos", tmp_path / "out").stderr
     done = command("extract", raw / "photos", tmp_path / "out", "--name", "other")
-    assert done.returncode == 0 and f"{tmp_path / 'out'}: what was there" in done.stderr
+    assert done.returncode == 0 and f"{tmp_path / 'out'}: replaced" in done.stderr
     again = command("extract", tmp_path / "out", tmp_path / "other")
     assert again.returncode == 2 and "is a FaceDataset already" in again.stderr
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,7 +26,9 @@ from eolgul.errors import InputError
 
 FACE = {
     "box": [1, 2, 3, 4], "detection_score": 0.9, "landmarks": [[1, 2]] * 5, "count": 1, "size": [9, 8],
-    "quality": {"sharpness": 0.5, "yaw": -3.0, "a_later_field": 1},
+    "quality": {
+        "sharpness": 0.5, "brightness": 90.0, "contrast": 20.0, "yaw": -3.0, "inter_eye_distance": 40.0, "a_later_field": 1,
+    },
 }  # fmt: skip
 COMPARISON = {
     "verdict": "undecided", "same_at_threshold": False, "similarity": 0.3, "false_match_rate": 0.01,
@@ -40,7 +44,13 @@ FAST = Retries(first_s=0.01, longest_s=0.05)
 
 
 def problem(status: int, code: str, field: str | None = None, **headers: str) -> Response:
-    body = {"type": f"urn:eolgul:problem:{code}", "status": status, "detail": f"because {code}", "code": code}
+    body = {
+        "type": f"urn:eolgul:problem:{code}",
+        "title": code,
+        "status": status,
+        "detail": f"because {code}",
+        "code": code,
+    }
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return JSONResponse(body | ({"field": field} if field else {}), status, names, "application/problem+json")
 
@@ -82,34 +92,45 @@ class World:
 
     def people(self, request: Request) -> Any:
         first = int(request.query_params.get("after", "0"))
-        names = [{"person": f"p{n}", "templates": n} for n in range(first, min(first + 2, 5))]
-        return {"people": names, "next": str(first + 2) if first + 2 < 5 else None}
+        names = [
+            {"person": f"p{n}", "templates": n, "comparable": n, "created_at": "2030-01-01T00:00:00Z"}
+            for n in range(first, min(first + 2, 5))
+        ]
+        return {"people": names, "next": str(first + 2) if first + 2 < 5 else None, "total": 5}
 
     def application(self) -> Starlette:
-        embedding = {"embedding": [0.6, 0.8], "model": "m", "face": FACE, "cached": False, "timings_ms": {}}
+        facts = {"model": "m", "synthetic": True, "timings_ms": {}}
+        embedding = {**facts, **FACE, "embedding": [0.6, 0.8], "face": FACE, "cached": False}
         found = {key: FACE[key] for key in ("box", "detection_score", "landmarks", "quality")} | {"chosen": True}
         many = {
             **MODEL, "face": FACE, "timings_ms": {},
             "results": [{"index": 0, "comparison": COMPARISON, "face": FACE},
-                        {"index": 1, "problem": {"code": "no_face", "detail": "none"}}],
+                        {"index": 1, "problem": {"type": "t", "title": "No face", "status": 422, "code": "no_face", "detail": "none"}}],
         }  # fmt: skip
-        candidate = {"person": "p1", "similarity": 0.7, "false_match_rate": 0.1, "verdict": "same", "template": "t"}
-        identified = {"candidates": [candidate], "people": 3, "templates_of_other_models": 1, "model": "m"}
-        enrolled = {"person": "p 1", "templates": ["t1"], "templates_total": 2, "model": "m"}
-        current = {"digest": "m", "backbone": "b", "embedding_size": 2, "synthetic": True, "threshold": 0.3}
+        candidate = {**COMPARISON, "person": "p1", "template": "t"}
+        identified = {
+            **MODEL, "timings_ms": {}, "face": FACE, "candidates": [candidate], "people": 3, "templates_of_other_models": 1,
+        }  # fmt: skip
+        enrolled = {**facts, "person": "p 1", "templates": ["t1"], "added": 1, "templates_total": 2, "faces": [FACE]}
+        current = {
+            "digest": "m", "backbone": "b", "embedding_size": 2, "contract": {}, "synthetic": True, "threshold": 0.3,
+            "threshold_interval": [0.2, 0.4], "calibration": {}, "false_match_rate": 0.001,
+            "false_match_rate_interval": None, "training": None, "sets": [], "card": None, "report": None,
+        }  # fmt: skip
+        erased = {"templates": 1, "cache_cleared": True}
         lines = "".join(json.dumps({"person": f"p{n}", "embedding": [n]}) + "\n" for n in range(3))
         return Starlette(routes=[
             self.route("/v1/verify", ["POST"], lambda _: VERIFICATION),
             self.route("/v1/verify/many", ["POST"], lambda _: many),
             self.route("/v1/embed", ["POST"], lambda _: embedding),
-            self.route("/v1/detect", ["POST"], lambda _: {"faces": [found], "size": [9, 8], "model": "m", "timings_ms": {}}),
+            self.route("/v1/detect", ["POST"], lambda _: {**facts, "faces": [found], "size": [9, 8]}),
             self.route("/v1/identify", ["POST"], lambda r: identified | {"people": int(r.query_params["k"])}),
             self.route("/v1/enroll", ["POST"], lambda _: enrolled),
             self.route("/v1/people", ["GET"], self.people),
-            self.route("/v1/people/{p}", ["DELETE"], lambda r: {"person": r.path_params["p"], "templates": 2}),
+            self.route("/v1/people/{p}", ["DELETE"], lambda r: erased | {"person": r.path_params["p"]}),
             self.route("/v1/people/{p}", ["GET"], lambda r: {"person": r.path_params["p"], "templates": [
                 {"template": "t1", "created_at": "2030-01-01T00:00:00Z", "model": "m"}]}),
-            self.route("/v1/people/{p}/templates/{t}", ["DELETE"], lambda r: {"person": r.path_params["p"], "templates": 1}),
+            self.route("/v1/people/{p}/templates/{t}", ["DELETE"], lambda r: erased | {"person": r.path_params["p"]}),
             self.route("/v1/export", ["GET"], lambda _: Response(lines, media_type="application/x-ndjson")),
             self.route("/v1/models/current", ["GET"], lambda _: current),
             self.route("/readyz", ["GET"], lambda _: {}),
@@ -177,7 +198,7 @@ def test_every_call_is_typed(ask: Ask, world: World, tmp_path: Path) -> None:
     photo.write_bytes(b"photo")
     answer = ask("verify", b"one", photo)
     assert (answer.verdict, answer.threshold_interval, answer.cached) == ("undecided", (0.3, 0.33), (True, False))
-    assert answer.faces[1].quality.yaw == -3.0 and answer.faces[0].quality.brightness is None
+    assert answer.faces[1].quality.yaw == -3.0 and answer.faces[0].quality.brightness == 90.0
     assert world.forms[0] == [("image1", "image1", b"one"), ("image2", "image2", b"photo")]
     many = ask("verify_many", b"x", [b"y", photo])
     assert many.results[0].comparison.similarity == 0.3 and many.results[1].problem.code == "no_face"
@@ -281,3 +302,9 @@ def test_bad_arguments_are_said_in_a_sentence(ask: Ask, world: World, tmp_path: 
             Client(url)
     with pytest.raises(InputError, match="API key"):
         Client(world.url, api_key="a\nb")
+
+
+def test_the_client_needs_no_web_framework() -> None:
+    code = "import sys, eolgul.client; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "eolgul" in loaded and not {"bentoml", "fastapi", "starlette", "redis", "onnxruntime", "torch"} & set(loaded)

@@ -300,6 +300,17 @@ def test_image_has_what_its_code_imports(name):
         assert dists & allowed, f"{name}: {module} comes with {dists}, which the image does not install"
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_signing_does_not_rely_on_another_package_s_dependencies(name):
+    """Signatures are made by `promote` and checked by `inspect` and the service; any image may run these commands."""
+    named = PYPROJECT["dependencies"] + [
+        text for extra in extras(name) for text in PYPROJECT["optional-dependencies"][extra]
+    ]
+    declared = {canonicalize_name(Requirement(text).name) for text in named}
+    for module in _foreign(("eolgul.registry.signing",)):
+        assert _distributions()[module] & declared, f"{name}: {module} is not among its own requirements"
+
+
 def test_every_entry_is_there():
     for entries in ENTRIES.values():
         assert all(_file(entry) for entry in entries)

@@ -122,7 +122,7 @@ def test_cache_works_as_its_user(cache_redis):
     from eolgul.serving.redis_link import RedisLink
 
     face = Face((1.0, 2.0, 30.0, 40.0), 0.99, tuple((float(i), float(i)) for i in range(5)))
-    key = CacheKey.of("tenant", "a" * 64, "b" * 64, b"image")
+    key = CacheKey.from_image("tenant", "a" * 64, "b" * 64, b"image")
     analysis = Analysis(np.full(4, 0.5, np.float32), face, 1, 64, 64)
     caller = Caller("tenant", "key", frozenset(), 2)
 

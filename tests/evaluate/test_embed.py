@@ -19,7 +19,7 @@ from eolgul.model.recognizer import Recognizer
 
 @pytest.fixture(scope="module")
 def recognizer(model: Path) -> Recognizer:
-    return Recognizer.of(ModelPackage.open(model))
+    return Recognizer.from_package(ModelPackage.open(model))
 
 
 def test_rows_come_back_in_the_order_asked(people: Path, recognizer: Recognizer) -> None:
@@ -51,7 +51,7 @@ def test_an_unaligned_dataset_is_refused(tmp_path: Path, recognizer: Recognizer,
 
 
 def test_a_blind_network_is_refused(tmp_path: Path, people: Path) -> None:
-    blind = Recognizer.of(ModelPackage.open(write_model(tmp_path / "blind", blind=True)))
+    blind = Recognizer.from_package(ModelPackage.open(write_model(tmp_path / "blind", blind=True)))
     with pytest.raises(InputError, match="ignores its input"):
         embed_rows(FaceDataset(people), range(10), blind)
 

@@ -10,11 +10,14 @@ import pytest
 from support.evaluation import write_benchmark
 from support.places import SHARED
 
+from eolgul.align.config import AlignConfig
 from eolgul.errors import InputError
 from eolgul.evaluate.cache import cached
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.recognizers import open_source
 from eolgul.evaluate.step import evaluate
 from eolgul.evaluation.reader import read_metrics
+from eolgul.extract.config import ExtractConfig
 
 _NAMED = os.environ.get("EOLGUL_RECOGNIZER", "")
 _LFW = SHARED / "lfw-1-5"
@@ -25,14 +28,16 @@ def test_a_benchmark_alone_gives_figures_and_no_threshold(tmp_path: Path, model:
     kept = tmp_path / "kept"
     (tmp_path / "c.json").write_text('{"flip": "none"}')
     onnx, contract = model / "model.onnx", str(tmp_path / "c.json")
-    made = evaluate(onnx, None, [lfw], tmp_path / "out", contract=contract, cache=kept, resamples=50, threads=1)
+    made = evaluate(
+        onnx, None, [lfw], tmp_path / "out", EvaluateConfig(contract=contract, cache=str(kept), resamples=50, threads=1)
+    )
     metrics = read_metrics(made.path)
     assert metrics["calibration"] is None and metrics["dataset"] is None
     assert metrics["sets"]["lfw"]["at_threshold"] is None
     assert set(made.card["files"]) == {"metrics.json", "report.html", "scores.parquet"}
     assert "a benchmark never chooses a threshold" in (made.path / "report.html").read_text(encoding="utf-8")
     assert len(list(kept.iterdir())) == 1
-    own = evaluate(model, None, [lfw], tmp_path / "own", resamples=50, threads=1)
+    own = evaluate(model, None, [lfw], tmp_path / "own", EvaluateConfig(resamples=50, threads=1))
     assert read_metrics(own.path)["sets"]["lfw"] == metrics["sets"]["lfw"]  # the very network, packaged
 
 
@@ -73,12 +78,11 @@ def test_a_public_recognizer_keeps_its_published_figure(tmp_path: Path) -> None:
     """InsightFace's MobileFaceNet (buffalo_s): 99.75 ± 0.23 % on all ten folds; these are five of them."""
     from eolgul import steps
 
-    steps.extract(str(_LFW / "images"), str(tmp_path / "raw"), name="lfw", pairs=str(_LFW / "pairs.txt"))
-    from eolgul.model.package import DetectorSettings
+    steps.extract(str(_LFW / "images"), str(tmp_path / "raw"), ExtractConfig(name="lfw", pairs=str(_LFW / "pairs.txt")))
 
     lfw = tmp_path / "lfw"
-    steps.align(str(tmp_path / "raw"), str(lfw), settings=DetectorSettings(which="center"))
-    out = evaluate(Path(_NAMED), None, [lfw], tmp_path / "out", contract="insightface", resamples=1000)
+    steps.align(str(tmp_path / "raw"), str(lfw), AlignConfig(which="center"))
+    out = evaluate(Path(_NAMED), None, [lfw], tmp_path / "out", EvaluateConfig(contract="insightface", resamples=1000))
     found = read_metrics(out.path)["sets"]["lfw"]["accuracy"]
     assert found["interval"][0] <= 0.9975 <= found["interval"][1]
     assert found["mean"] >= 0.995

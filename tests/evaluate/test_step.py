@@ -14,6 +14,7 @@ from support.evaluation import default_split, write_benchmark, write_model, writ
 from eolgul.artifact import open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.step import check_disjoint, evaluate
 from eolgul.evaluation.compare import acceptable
 from eolgul.evaluation.reader import read_metrics
@@ -91,14 +92,14 @@ def test_the_breakdown_counts_every_genuine_pair_of_a_condition(evaluation: Path
 
 def test_made_once(tmp_path: Path, model: Path, people: Path) -> None:
     said: list[str] = []
-    first = evaluate(model, people, [], tmp_path / "out", resamples=20, threads=1, progress=said.append)
-    again = evaluate(model, people, [], tmp_path / "out", resamples=20, threads=1, progress=said.append)
+    first = evaluate(model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1), progress=said.append)
+    again = evaluate(model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1), progress=said.append)
     assert again == first
     assert said[-1].startswith("already evaluated")
-    other = evaluate(model, people, [], tmp_path / "out", resamples=20, threads=1, fmr=0.1)
+    other = evaluate(model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1, fmr=0.1))
     assert other.digest != first.digest
     assert other.contents["fmr_target"] == 0.1
-    twin = evaluate(model, people, [], tmp_path / "twin", resamples=20, threads=1, fmr=0.1)
+    twin = evaluate(model, people, [], tmp_path / "twin", EvaluateConfig(resamples=20, threads=1, fmr=0.1))
     assert twin.digest == other.digest  # the same inputs give the same bytes, report and all
 
 
@@ -127,8 +128,7 @@ def test_bad_inputs_are_refused(tmp_path: Path, model: Path, people: Path) -> No
             "dataset": people,
             "benchmarks": [],
             "out": tmp_path / "out",
-            "threads": 1,
-            "resamples": 20,
+            "config": EvaluateConfig(threads=1, resamples=20),
         }
         with pytest.raises(InputError, match=match):
             evaluate(**(given | change))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import pytest
 from support.evaluation import write_benchmark, write_model
 
 from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluation.compare import acceptable, better, compare
 from eolgul.evaluation.paired import differences
 from eolgul.evaluation.reader import SCORES, read_metrics
@@ -134,13 +135,16 @@ def test_two_models_side_by_side(tmp_path: Path, evaluation: Path, model: Path) 
     lfw = write_benchmark(tmp_path / "lfw")
     other = write_model(tmp_path / "other", seed=5)
     places = [
-        evaluate(of, None, [lfw], tmp_path / name, resamples=20).path for of, name in ((model, "a"), (other, "b"))
+        evaluate(of, None, [lfw], tmp_path / name, EvaluateConfig(resamples=20)).path
+        for of, name in ((model, "a"), (other, "b"))
     ]
     alone = compare(*places)
     assert set(alone["sets"]["lfw"]) == {"accuracy"} and alone["promote"] is None
     low, high = alone["sets"]["lfw"]["accuracy"]["interval"]
     assert low <= alone["sets"]["lfw"]["accuracy"]["difference"] <= high
-    strangers = evaluate(model, None, [write_benchmark(tmp_path / "x", name="x")], tmp_path / "c", resamples=20).path
+    strangers = evaluate(
+        model, None, [write_benchmark(tmp_path / "x", name="x")], tmp_path / "c", EvaluateConfig(resamples=20)
+    ).path
     with pytest.raises(InputError, match="no set in common"):
         compare(places[0], strangers)
     (strangers / "scores.parquet").write_bytes(b"none")

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from support.evaluation import write_benchmark
 
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.step import evaluate
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.schema import FILE, json_schema
@@ -28,7 +29,9 @@ def test_the_published_file_is_what_the_models_say() -> None:
 
 def test_evaluations_are_valid(evaluation: Path, tmp_path: Path, model: Path) -> None:
     VALIDATOR.validate(read_metrics(evaluation))
-    alone = evaluate(model, None, [write_benchmark(tmp_path / "lfw")], tmp_path / "alone", resamples=20, threads=1)
+    alone = evaluate(
+        model, None, [write_benchmark(tmp_path / "lfw")], tmp_path / "alone", EvaluateConfig(resamples=20, threads=1)
+    )
     VALIDATOR.validate(read_metrics(alone.path))
 
 
@@ -99,6 +102,6 @@ def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, mo
             [n // 4 for n in range(40)],
         )
         writer.describe(aligned="arcface-112-v1", name="leaky", identities_known=True, pairs=40, pairs_lost=0)
-    out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", resamples=20, threads=1)
+    out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", EvaluateConfig(resamples=20, threads=1))
     leaky = read_metrics(out.path)["audit"]["sets"]["leaky"]
     assert leaky == {"images": 168, "images_in_training": 24, "people_in_training": 4}

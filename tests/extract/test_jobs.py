@@ -17,8 +17,9 @@ from PIL import Image
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import extract
+from eolgul.extract.config import ExtractConfig
 from eolgul.extract.sources import shares
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 
 SHARD = 1 << 20
@@ -45,7 +46,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
-    made = extract(faces, tmp_path_factory.mktemp("whole") / "out", shard_bytes=SHARD, workers=1)
+    made = extract(faces, tmp_path_factory.mktemp("whole") / "out", ExtractConfig(shard_bytes=SHARD, workers=1))
     return FaceDataset(made.path, check="sha256")
 
 
@@ -55,8 +56,8 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def start(faces: Path, out: Path, workers: int) -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from eolgul.extract import extract\n"
-        f"if __name__ == '__main__': extract(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes={SHARD}, workers={workers})"
+        "import sys; from pathlib import Path; from eolgul.extract.config import ExtractConfig; from eolgul.extract.step import extract\n"
+        f"if __name__ == '__main__': extract(Path(sys.argv[1]), Path(sys.argv[2]), ExtractConfig(shard_bytes={SHARD}, workers={workers}))"
     )
     argv = [sys.executable, "-c", code, str(faces), str(out)]
     return subprocess.Popen(argv, text=True, stderr=subprocess.PIPE, start_new_session=True)
@@ -87,9 +88,14 @@ def test_any_number_of_workers_gives_the_same_bytes(
     faces: Path, whole: FaceDataset, tmp_path: Path, workers: int
 ) -> None:
     seen: list[int] = []
-    extract(faces, tmp_path / "out", shard_bytes=SHARD, workers=workers, progress=seen.append)
+    extract(
+        faces,
+        tmp_path / "out",
+        ExtractConfig(shard_bytes=SHARD, workers=workers),
+        progress=lambda done, _: seen.append(done),
+    )
     assert tree(tmp_path / "out") == tree(whole.path)
-    assert sum(seen) <= 3000
+    assert seen[-1] <= 3000
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -112,10 +118,12 @@ def test_a_killed_job_goes_on_from_its_last_whole_shard(
     kept = parts(out)
     stamps = {path: path.stat().st_mtime_ns for path in (out.parent / ".out.partial" / "artifact" / "shards").iterdir()}
     seen: list[int] = []
-    made = extract(faces, out, shard_bytes=SHARD, workers=workers, progress=seen.append)
+    made = extract(
+        faces, out, ExtractConfig(shard_bytes=SHARD, workers=workers), progress=lambda done, _: seen.append(done)
+    )
     assert tree(made.path) == tree(whole.path)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert 0 < sum(seen) < 3000
+    assert 0 < seen[-1] < 3000
     same = [path for path, stamp in stamps.items() if (out / "shards" / path.name).stat().st_mtime_ns == stamp]
     assert len(same) >= len(kept) >= 3
 
@@ -129,7 +137,7 @@ def test_what_was_damaged_meanwhile_is_made_again(faces: Path, whole: FaceDatase
     shard.write_bytes(bytes(data))
     (folder / "parts" / "00002.json").write_text("{")
     (folder / "artifact" / "shards" / "00003.tar").unlink()
-    extract(faces, tmp_path / "out", shard_bytes=SHARD, workers=1)
+    extract(faces, tmp_path / "out", ExtractConfig(shard_bytes=SHARD, workers=1))
     assert tree(tmp_path / "out") == tree(whole.path)
 
 
@@ -137,7 +145,7 @@ def test_another_job_begins_anew(faces: Path, tmp_path: Path) -> None:
     kill_after(3, faces, tmp_path / "out")
     other = tmp_path / "other"
     write_rec(other, [(0, face(1)), (1, face(2))])
-    made = extract(other, tmp_path / "out", shard_bytes=SHARD)
+    made = extract(other, tmp_path / "out", ExtractConfig(shard_bytes=SHARD))
     assert FaceDataset(made.path, check="sha256").read(1) == face(2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
 
@@ -149,7 +157,7 @@ def test_two_at_once_are_told(faces: Path, tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGSTOP)
     try:
         with pytest.raises(InputError, match="another process is writing it"):
-            extract(faces, tmp_path / "out", shard_bytes=SHARD)
+            extract(faces, tmp_path / "out", ExtractConfig(shard_bytes=SHARD))
     finally:
         os.kill(process.pid, signal.SIGCONT)
     assert process.communicate()[1] == "" and process.returncode == 0
@@ -176,7 +184,7 @@ def test_parts_by_byte_range_hold_every_image_once(faces: Path, whole: FaceDatas
     found: dict[str, str] = {}
     rejected = 0
     for number in range(1, 8):
-        made = extract(faces, tmp_path / f"part{number}", part=f"{number}/7", name="faces")
+        made = extract(faces, tmp_path / f"part{number}", ExtractConfig(part=f"{number}/7", name="faces"))
         dataset = FaceDataset(made.path)
         ids = dict(zip(dataset.column("image_id"), dataset.column("sha256"), strict=True))
         assert not ids.keys() & found.keys()
@@ -186,7 +194,7 @@ def test_parts_by_byte_range_hold_every_image_once(faces: Path, whole: FaceDatas
     assert rejected == 2
     for part in ("0/7", "8/7", "1", "a/b", "1/0", "-1/2"):
         with pytest.raises(InputError, match="part"):
-            extract(faces, tmp_path / "bad", part=part)
+            extract(faces, tmp_path / "bad", ExtractConfig(part=part))
 
 
 def test_shares_are_consecutive_whole_and_bounded() -> None:
@@ -204,7 +212,7 @@ def test_verification_finds_what_structure_does_not_tell(tmp_path: Path) -> None
     bad = good[:table] + b"\xff" * 16 + good[table + 16 :]
     write_rec(tmp_path / "faces", [(0, good), (0, bad)])
     looked = extract(tmp_path / "faces", tmp_path / "looked")
-    decoded = extract(tmp_path / "faces", tmp_path / "decoded", verify=True)
+    decoded = extract(tmp_path / "faces", tmp_path / "decoded", ExtractConfig(verify=True))
     assert (looked.contents["images"], looked.contents["verified"]) == (2, False)
     assert (decoded.contents["images"], decoded.contents["verified"]) == (1, True)
     (row,) = FaceDataset(decoded.path).rejected()
@@ -221,7 +229,7 @@ def test_sizes_and_labels_that_property_excludes(tmp_path: Path) -> None:
     reasons = {row["reason"]: row["detail"] for row in dataset.rejected()}
     assert reasons["wrong_size"] == "100x112 pixels, expected 112x112"
     assert "label 2" in reasons["unknown_identity"]
-    assert len(FaceDataset(extract(tmp_path / "faces", tmp_path / "any", any_size=True).path)) == 2
+    assert len(FaceDataset(extract(tmp_path / "faces", tmp_path / "any", ExtractConfig(any_size=True)).path)) == 2
 
 
 def test_a_key_that_comes_twice(tmp_path: Path) -> None:
@@ -243,8 +251,9 @@ def test_memory_does_not_grow_with_the_source(faces: Path, tmp_path: Path) -> No
 
     def peak(source: Path, out: Path) -> int:
         code = (
-            "import resource, sys; from pathlib import Path; from eolgul.extract import extract\n"
-            "extract(Path(sys.argv[1]), Path(sys.argv[2]), shard_bytes=8 << 20, workers=1)\n"
+            "import resource, sys; from pathlib import Path\n"
+            "from eolgul.extract.config import ExtractConfig; from eolgul.extract.step import extract\n"
+            "extract(Path(sys.argv[1]), Path(sys.argv[2]), ExtractConfig(shard_bytes=8 << 20, workers=1))\n"
             "print(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]))"
         )
         argv = [sys.executable, "-c", code, str(source), str(out)]
@@ -266,7 +275,7 @@ def test_real_collections_in_full(
     shared_data: Path, tmp_path: Path, name: str, folder: str, count: int, people: int
 ) -> None:
     source = shared_data / folder
-    made = extract(source, tmp_path / name, name=name)
+    made = extract(source, tmp_path / name, ExtractConfig(name=name))
     files = [path for path in source.rglob("*") if path.suffix in (".jpg", ".pgm")]
     assert len(files) == made.contents["images"] == count and made.contents["rejected"] == 0
     assert made.contents["identities"] == people == len({path.parent for path in files})

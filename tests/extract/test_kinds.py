@@ -13,7 +13,9 @@ from support.carrays import write_carray
 from eolgul import steps, storage
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import detect_kind, extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.sources import detect_kind
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.formats.kface import PRESETS, Condition
 from eolgul.formats.lst import Row, write_lst
@@ -66,7 +68,7 @@ def test_a_carray_is_a_benchmark(tmp_path: Path) -> None:
     same = [number % 2 == 0 for number in range(20)]
     write_carray(tmp_path / "agedb_30", pixels, same, 7)
     assert detect_kind(tmp_path / "agedb_30") == "carrays"
-    made = extract(tmp_path / "agedb_30", tmp_path / "out", verify=True)
+    made = extract(tmp_path / "agedb_30", tmp_path / "out", ExtractConfig(verify=True))
     dataset = FaceDataset(made.path)
     pairs = dataset.pairs()
     assert pairs.same.tolist() == same and pairs.fold.tolist() == [number // 2 for number in range(20)]
@@ -93,7 +95,9 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     )
     conditions = "resolutions=Low accessories=S001 lights=L1 expressions=E01 cameras=C4-C10"
     train = extract(
-        tmp_path / "kface", tmp_path / "train", selection=conditions, without_identities=tmp_path / "test.txt"
+        tmp_path / "kface",
+        tmp_path / "train",
+        ExtractConfig(selection=conditions, without_identities=str(tmp_path / "test.txt")),
     )
     assert FaceDataset(train.path).column("image_id") == [
         f"19062421/Low_S001_L1_E01_{camera}" for camera in ("C4", "C7")
@@ -101,9 +105,9 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     test = extract(
         tmp_path / "kface",
         tmp_path / "test",
-        selection="resolutions=Low",
-        identities=tmp_path / "test.txt",
-        pairs=tmp_path / "Q1.txt",
+        ExtractConfig(
+            selection="resolutions=Low", identities=str(tmp_path / "test.txt"), pairs=str(tmp_path / "Q1.txt")
+        ),
     )
     dataset = FaceDataset(test.path)
     assert set(dataset.column("identity")) == {"19062422", "19062423"} and len(dataset) == 6
@@ -115,23 +119,27 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     assert test.contents["pairs_lost"] == 1
     assert len(PRESETS["T1"]) == 7 and len(PRESETS["T2"]) == 2 * 9 * 7 and len(PRESETS["T4"]) == 6 * 29 * 3 * 20
     with pytest.raises(InputError, match="they name no resolution"):
-        extract(tmp_path / "kface", tmp_path / "no", selection="resolutions=Low,High", pairs=tmp_path / "Q1.txt")
+        extract(
+            tmp_path / "kface",
+            tmp_path / "no",
+            ExtractConfig(selection="resolutions=Low,High", pairs=str(tmp_path / "Q1.txt")),
+        )
 
 
 def test_options_that_a_kind_would_not_hear_are_refused(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(0, picture(1))])
     (tmp_path / "list.txt").write_text("a\n")
     for options, says in (
-        ({"identities": tmp_path / "list.txt"}, "identities"),
-        ({"pairs": tmp_path / "list.txt"}, "pairs"),
+        ({"identities": str(tmp_path / "list.txt")}, "identities"),
+        ({"pairs": str(tmp_path / "list.txt")}, "pairs"),
         ({"reader": "other"}, "reader"),
     ):
         with pytest.raises(InputError, match=says):
-            extract(tmp_path / "faces", tmp_path / "out", **options)  # type: ignore[arg-type]
+            extract(tmp_path / "faces", tmp_path / "out", ExtractConfig(**options))
     listed(tmp_path / "raw")
     for options, says in (({"part": "1/2"}, "part"), ({"reader": "mxnet"}, "reader")):
         with pytest.raises(InputError, match=says):
-            extract(tmp_path / "raw", tmp_path / "out", **options)  # type: ignore[arg-type]
+            extract(tmp_path / "raw", tmp_path / "out", ExtractConfig(**options))
     assert not (tmp_path / "out").exists()
 
 
@@ -148,8 +156,8 @@ def test_mxnets_reader_gives_the_same_artifact(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(number // 4, image) for number, image in enumerate(images)])
     with RecordReader(tmp_path / "faces" / "train.rec") as reader:
         assert sum(1 for _ in reader.scan()) == 1 + 60 + 15
-    ours = extract(tmp_path / "faces", tmp_path / "ours", shard_bytes=250_000)
-    theirs = extract(tmp_path / "faces", tmp_path / "theirs", shard_bytes=250_000, reader="mxnet")
+    ours = extract(tmp_path / "faces", tmp_path / "ours", ExtractConfig(shard_bytes=250_000))
+    theirs = extract(tmp_path / "faces", tmp_path / "theirs", ExtractConfig(shard_bytes=250_000, reader="mxnet"))
     assert ours.digest == theirs.digest and ours.contents["images"] == 59
 
 
@@ -157,7 +165,7 @@ def test_without_mxnet_its_reader_is_a_sentence(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("EOLGUL_MXNET_PYTHON", str(tmp_path / "none"))
     write_rec(tmp_path / "faces", [(0, picture(1))])
     with pytest.raises(InputError, match="EOLGUL_MXNET_PYTHON names it"):
-        extract(tmp_path / "faces", tmp_path / "out", reader="mxnet")
+        extract(tmp_path / "faces", tmp_path / "out", ExtractConfig(reader="mxnet"))
 
 
 def test_lists_and_carrays_in_s3(tmp_path: Path, s3: str) -> None:

@@ -16,7 +16,9 @@ from PIL import Image
 from eolgul.artifact import Artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import detect_kind, extract
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.sources import detect_kind
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, write_annotation
 from eolgul.formats.recordio import RecordWriter, pack_image
@@ -133,10 +135,12 @@ def test_subsets_by_flags(tmp_path: Path) -> None:
         for number in range(1 + "abcd".index(person))
     }
     source = put(tmp_path / "photos", files)
-    dataset = check(extract(source, tmp_path / "out", min_images=2, max_identities=2, max_images_per_identity=2), 4)
+    dataset = check(
+        extract(source, tmp_path / "out", ExtractConfig(min_images=2, max_identities=2, max_images_per_identity=2)), 4
+    )
     assert list(stored(dataset)) == ["b/0", "b/1", "c/0", "c/1"]
     with pytest.raises(InputError, match=r"no identity folder with at least 5 image\(s\)"):
-        extract(source, tmp_path / "none", min_images=5)
+        extract(source, tmp_path / "none", ExtractConfig(min_images=5))
 
 
 def test_pairs_txt_makes_a_benchmark(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_pairs_txt_makes_a_benchmark(tmp_path: Path) -> None:
     (source / "B" / "B_0002.jpg").write_bytes(b"broken")
     text = "2\t1\nA\t1\t2\nA\t1\tB\t1\nB\t1\t2\nA\t2\tC\t1\n"
     (tmp_path / "pairs.txt").write_text(text)
-    dataset = check(extract(source, tmp_path / "out", pairs=tmp_path / "pairs.txt"), 4)
+    dataset = check(extract(source, tmp_path / "out", ExtractConfig(pairs=str(tmp_path / "pairs.txt"))), 4)
     pairs, ids = dataset.pairs(), dataset.column("image_id")
     assert [(ids[a], ids[b]) for a, b in zip(pairs.left, pairs.right, strict=True)] == [
         ("A/A_0001", "A/A_0002"),
@@ -166,7 +170,9 @@ def test_a_bad_pairs_txt_is_told_of_before_any_work(tmp_path: Path) -> None:
         (tmp_path, "directory"),
     ):
         with pytest.raises(InputError, match=says):
-            extract(source, tmp_path / "out", pairs=pairs, progress=seen.append)
+            extract(
+                source, tmp_path / "out", ExtractConfig(pairs=str(pairs)), progress=lambda done, _: seen.append(done)
+            )
     assert seen == [] and not (tmp_path / "out").exists()
 
 
@@ -175,10 +181,7 @@ def test_real_lfw(tmp_path: Path, shared_data: Path) -> None:
     made = extract(
         source,
         tmp_path / "out",
-        name="lfw",
-        min_images=3,
-        max_identities=20,
-        pairs=shared_data / "lfw-1-5" / "pairs.txt",
+        ExtractConfig(name="lfw", min_images=3, max_identities=20, pairs=str(shared_data / "lfw-1-5" / "pairs.txt")),
     )
     chosen = [folder for folder in sorted(source.iterdir()) if len(list(folder.iterdir())) >= 3][:20]
     files = [file for folder in chosen for file in sorted(folder.iterdir())]
@@ -327,11 +330,11 @@ def test_every_reason_of_kface(tmp_path: Path) -> None:
 
 def test_a_selection_of_kface(tmp_path: Path) -> None:
     source = kface(tmp_path / "kface")
-    dataset = check(extract(source, tmp_path / "out", selection="lights=L2"), 2)
+    dataset = check(extract(source, tmp_path / "out", ExtractConfig(selection="lights=L2")), 2)
     assert dataset.column("light") == ["L2", "L2"]
     for selection, says in (("lights=L5", "no K-FACE image of the selection"), ("light=L2", "selection 'light=L2'")):
         with pytest.raises(InputError, match=says):
-            extract(source, tmp_path / "none", selection=selection)
+            extract(source, tmp_path / "none", ExtractConfig(selection=selection))
 
 
 def test_the_same_again_is_kept(tmp_path: Path) -> None:
@@ -339,7 +342,10 @@ def test_the_same_again_is_kept(tmp_path: Path) -> None:
     first = extract(source, tmp_path / "out")
     stamp = (first.path / "dataset.json").stat().st_mtime_ns
     seen: list[int] = []
-    assert extract(source, tmp_path / "out", progress=seen.append, workers=5).digest == first.digest
+    assert (
+        extract(source, tmp_path / "out", ExtractConfig(workers=5), progress=lambda done, _: seen.append(done)).digest
+        == first.digest
+    )
     assert seen == [] and (first.path / "dataset.json").stat().st_mtime_ns == stamp
     put(tmp_path / "moved" / "photos", FOLDERS)
     assert extract(tmp_path / "moved" / "photos", tmp_path / "out2").digest == first.digest
@@ -387,7 +393,7 @@ def test_changes_beside_the_images_are_noticed(tmp_path: Path) -> None:
     faces = rec(tmp_path / "faces")
     assert extract(faces, tmp_path / "rec").contents["aligned"] == "arcface-112-v1"
     (faces / "property").write_text("3,250,250\n")
-    assert extract(faces, tmp_path / "rec", any_size=True).contents["aligned"] is None
+    assert extract(faces, tmp_path / "rec", ExtractConfig(any_size=True)).contents["aligned"] is None
 
 
 def test_the_synthetic_mark(tmp_path: Path) -> None:
@@ -434,14 +440,14 @@ def test_a_source_of_another_kind_than_said_is_a_sentence(tmp_path: Path, kind: 
     (tmp_path / "folder").mkdir()
     for name in ("file.jpg", "empty.rec", "folder", "none"):
         with pytest.raises(InputError):
-            extract(tmp_path / name, tmp_path / "out", kind=kind, name="x")
+            extract(tmp_path / name, tmp_path / "out", ExtractConfig(kind=kind, name="x"))
     assert not [path.name for path in tmp_path.iterdir() if "out" in path.name]
 
 
 @pytest.mark.parametrize("options", [{"name": "a.b"}, {"name": "a/b"}, {"name": "a b"}])
 def test_names_that_would_blur_borders_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="letters, digits"):
-        extract(put(tmp_path / "photos", FOLDERS), tmp_path / "out", **options)
+        extract(put(tmp_path / "photos", FOLDERS), tmp_path / "out", ExtractConfig(**options))
 
 
 def test_progress_counts_every_input(tmp_path: Path) -> None:
@@ -449,8 +455,8 @@ def test_progress_counts_every_input(tmp_path: Path) -> None:
         tmp_path / "photos", {f"a/{number}.jpg": picture(number % 7) for number in range(300)} | {"a/x.jpg": b""}
     )
     seen: list[int] = []
-    check(extract(source, tmp_path / "out", progress=seen.append), 301)
-    assert sum(seen) == 301
+    check(extract(source, tmp_path / "out", progress=lambda done, _: seen.append(done)), 301)
+    assert seen == sorted(seen) and seen[-1] == 301
 
 
 def test_no_machines_path_gets_into_the_artifact(tmp_path: Path) -> None:

@@ -107,8 +107,8 @@ def test_hostile_pickles_are_refused_by_name_and_do_nothing(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (([b"a"], [True]), "two images a flag"),
-        (([], []), "two images a flag"),
+        (([b"a"], [True]), "two images per flag"),
+        (([], []), "two images per flag"),
         (([b"a", "b"], [True]), "image 1"),
         (([b"a", b"b"], ["yes"]), "flag 0"),
         (([b"a", b"b"], [2]), "flag 0"),

@@ -224,7 +224,7 @@ def test_pair_lists_and_identity_lists_by_hand(tmp_path: Path) -> None:
         file.write_text(f"1\n{bad}\n")
         with pytest.raises(InputError, match=r"Q\.txt line 2: "):
             read_identities(file)
-    for empty, says in ((b"", "no "), (b"\xff", "at byte 0"), (None, "No such file")):
+    for empty, says in ((b"", "empty, expected one "), (b"\xff", "at byte 0"), (None, "No such file")):
         file.unlink(missing_ok=True)
         if empty is not None:
             file.write_bytes(empty)

@@ -222,11 +222,11 @@ def test_broken_records_are_told_by_mxnet_too(python: Path, tmp_path: Path) -> N
 def test_an_environment_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_rec(tmp_path, [(0, b"one")])
     monkeypatch.setenv("EOLGUL_MXNET_PYTHON", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="nowhere: no Python with mxnet"):
+    with pytest.raises(InputError, match="nowhere: not a Python with mxnet"):
         mxnet_reader.mxnet_python()
     monkeypatch.delenv("EOLGUL_MXNET_PYTHON")
     for body, says in (
-        ("exit 1", "without a word"),
+        ("exit 1", "no message"),
         ("echo no mxnet here >&2; exit 1", "no mxnet here"),
         ("exec cat /dev/zero", "to its end"),
     ):
@@ -235,5 +235,5 @@ def test_an_environment_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: py
         with pytest.raises(InputError, match=rf"python: mxnet did not read .*{says}"):
             list(mxnet_reader.iter_rec_mxnet(tmp_path / "train.rec", tmp_path / "python"))
     (tmp_path / "python").write_bytes(b"\x7fELF nothing")
-    with pytest.raises(InputError, match="does not start"):
+    with pytest.raises(InputError, match="cannot be started"):
         list(mxnet_reader.iter_rec_mxnet(tmp_path / "train.rec", tmp_path / "python"))

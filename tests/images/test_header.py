@@ -13,7 +13,7 @@ from PIL import Image
 
 from eolgul.errors import InputError
 from eolgul.images.decode import decode
-from eolgul.images.header import outline
+from eolgul.images.header import read_header
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "jpeg": ("RGB", "JPEG", {}),
@@ -43,7 +43,7 @@ def encoded(kind: str, size: tuple[int, int] = (37, 21)) -> bytes:
 
 def refused(data: bytes) -> str:
     with pytest.raises(InputError) as error:
-        outline(data)
+        read_header(data)
     assert "\n" not in str(error.value)
     return error.value.code
 
@@ -51,7 +51,7 @@ def refused(data: bytes) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_format_and_size_are_what_decoding_finds(kind: str) -> None:
     data = encoded(kind)
-    assert outline(data) == decode(data)[1]
+    assert read_header(data) == decode(data)[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,7 +68,7 @@ def test_every_cut_is_noticed(kind: str) -> None:
 @pytest.mark.parametrize("behind", [b"\0", b"\n\n", b"\0" * 5000, encoded("jpeg"), b"<?xpacket end='w'?>"])
 def test_what_lies_behind_a_jpegs_end_is_let_be(behind: bytes) -> None:
     data = encoded("jpeg")
-    assert outline(data + behind) == outline(data)
+    assert read_header(data + behind) == read_header(data)
     assert refused(data[:-2] + behind.replace(b"\xff\xd9", b"")) == "truncated"
 
 
@@ -77,7 +77,7 @@ def test_a_thumbnails_end_is_not_the_pictures() -> None:
     data, small = encoded("jpeg"), encoded("jpeg", (8, 8))
     segment = b"\xff\xe1" + (len(small) + 8).to_bytes(2, "big") + b"Exif\0\0" + small
     whole = data[:2] + segment + data[2:]
-    assert outline(whole) == outline(data)
+    assert read_header(whole) == read_header(data)
     assert refused(whole[:-2]) == "truncated"
 
 
@@ -109,7 +109,7 @@ def test_damage_is_a_result_or_a_reason(data: st.DataObject, kind: str) -> None:
     for _ in range(data.draw(st.integers(1, 4), "flips")):
         whole[data.draw(st.integers(0, min(len(whole) - 1, 700)), "where")] = data.draw(st.integers(0, 255), "value")
     try:
-        info = outline(bytes(whole))
+        info = read_header(bytes(whole))
     except InputError as error:
         assert error.code in ("truncated", "undecodable", "not_an_image", "unsupported_format", "too_large")
     else:

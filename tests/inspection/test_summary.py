@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from eolgul.errors import InputError
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, write_annotation
 from eolgul.formats.lst import Row, write_lst

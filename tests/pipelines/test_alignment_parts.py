@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ from support.datasets import make_dataset
 from support.places import ROOT
 
 from eolgul import steps
+from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
+from eolgul.config import offered
 from eolgul.dataset import FaceDataset
-from eolgul.model.package import DetectorSettings
 from eolgul.synth import draw_kface
 
 PEOPLE = 400
+OPTIONS = {item.name: item.default for item in offered(AlignConfig) if item.name != "part"} | {"workers": 1}
 # KFP's local runner needs a process of its own: it keeps its settings for good.
 RUN = """
 import json, sys
@@ -78,7 +81,7 @@ def run(words: dict[str, object], root: Path) -> tuple[subprocess.CompletedProce
 
 
 def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp_path: Path) -> None:
-    whole = align(pictures, tmp_path / "whole", anchor="rig")
+    whole = align(pictures, tmp_path / "whole", AlignConfig(anchor="rig"))
     with make_dataset(tmp_path / "ready", step="test", recipe={}, inputs=[], synthetic=True) as writer:
         writer.describe(name="ready", identities_known=True, aligned="arcface-112-v1")
         face = FaceDataset(tmp_path / "whole").read(0)
@@ -87,12 +90,9 @@ def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp
         "datasets": [str(pictures)],
         "benchmarks": [str(tmp_path / "ready")],  # aligned already: handed on
         "workspace": str(tmp_path / "run"),
-        "align_parts": 2,
-        "min_face_size": 40,
-        "which": "largest",
+        "parts": 2,
+        **OPTIONS,
         "anchor": "rig",
-        "backend": "onnx",
-        "workers": 1,
     }
     done, outputs = run(words, tmp_path / "kfp")
     assert outputs == {
@@ -109,13 +109,13 @@ def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp
 
 def test_parts_and_their_merge_in_s3(pictures: Path, tmp_path: Path, s3: str) -> None:
     """As machines do that share nothing but the bucket."""
-    settings = DetectorSettings(min_face_size=100)  # nearly nothing to do
+    config = AlignConfig(min_face_size=100, min_eyes=1)  # nearly nothing to do
     places = [f"{s3}/parts/{at}-of-2/in" for at in (1, 2)]
     for at, place in enumerate(places, 1):
-        steps.align(str(pictures), place, settings=settings, min_eyes=1, part=f"{at}/2")
+        steps.align(str(pictures), place, replace(config, part=f"{at}/2"))
         shutil.rmtree(Path(os.environ["EOLGUL_S3_CACHE"]) / "tests")
-    merged = steps.align(str(pictures), f"{s3}/merged/in", settings=settings, min_eyes=1, merge=places)
-    assert merged["digest"] == align(pictures, tmp_path / "whole", settings=settings, min_eyes=1).digest
+    merged = steps.align(str(pictures), f"{s3}/merged/in", config, merge=places)
+    assert merged["digest"] == align(pictures, tmp_path / "whole", config).digest
 
 
 def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -123,12 +123,8 @@ def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
         "datasets": [],
         "benchmarks": [],
         "workspace": str(tmp_path),
-        "align_parts": 0,
-        "min_face_size": 40,
-        "which": "largest",
-        "anchor": "none",
-        "backend": "onnx",
-        "workers": 1,
+        "parts": 0,
+        **OPTIONS,
     }
     done, outputs = run(words, tmp_path / "kfp")
     assert done.returncode != 0 and not outputs

@@ -121,9 +121,21 @@ def test_a_component_compiles_by_itself(step: str, tmp_path: Path) -> None:
 
 def test_parameters_are_read_as_json_or_text() -> None:
     got = face_recognition.parameters(
-        ["workspace=s3://b/runs/1", 'sources=["a", "b"]', "fmr=0.001", "recipe=demo", "selection="]
+        [
+            "workspace=s3://b/runs/1",
+            'sources=["a", "b"]',
+            "evaluate_fmr=0.001",
+            "train_recipe=demo",
+            "extract_selection=",
+        ]
     )
-    assert got == {"workspace": "s3://b/runs/1", "sources": ["a", "b"], "fmr": 0.001, "recipe": "demo", "selection": ""}
+    assert got == {
+        "workspace": "s3://b/runs/1",
+        "sources": ["a", "b"],
+        "evaluate_fmr": 0.001,
+        "train_recipe": "demo",
+        "extract_selection": "",
+    }
 
 
 @pytest.mark.parametrize(
@@ -131,9 +143,9 @@ def test_parameters_are_read_as_json_or_text() -> None:
     [
         (["workspce=x"], "workspce"),
         (["workspace=w", "sources=/nope"], "JSON list"),
-        (["workspace=w", "fmr=tiny"], "a number"),
-        (["fmr"], "name=value"),
-        (["fmr=1"], "workspace is missing"),
+        (["workspace=w", "evaluate_fmr=tiny"], "a number"),
+        (["evaluate_fmr"], "name=value"),
+        (["evaluate_fmr=1"], "workspace is missing"),
     ],
 )
 def test_unknown_parameters_are_refused(words: list[str], says: str) -> None:
@@ -153,7 +165,7 @@ def test_a_failing_step_fails_the_command_with_its_sentence(tmp_path: Path) -> N
 
 
 def test_what_kubeflow_does_not_take_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a file called \.yaml"):
+    with pytest.raises(InputError, match=r"expected a file name that ends in \.yaml"):
         face_recognition.compile_to(tmp_path / "pipeline.txt")
-    with pytest.raises(InputError, match="Kubeflow Pipelines does not take the run"):
+    with pytest.raises(InputError, match="Kubeflow Pipelines did not accept the run"):
         face_recognition.submit({"workspace": "s3://a/b"}, host="http://127.0.0.1:9", experiment="x", run_name=None)

@@ -81,7 +81,7 @@ def service(
 def other_service(
     other_package: ModelPackage, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """Another model beside the same Redis; it takes one request at a time."""
+    """Another model with the same Redis; it takes one request at a time."""
     yield from serve(
         other_package, redis_server.url, tmp_path_factory.mktemp("bentoml"), concurrency=1, queue=0, **PATIENT_REDIS
     )
@@ -89,7 +89,7 @@ def other_service(
 
 @pytest.fixture
 def fresh() -> Callable[[bytes], bytes]:
-    """The same picture in bytes that no cache has seen: a PNG text chunk with a number."""
+    """Encode a picture in bytes that no cache has seen, by a PNG text chunk with a random number."""
     from PIL.PngImagePlugin import PngInfo
 
     def encode(data: bytes) -> bytes:
@@ -104,7 +104,7 @@ def fresh() -> Callable[[bytes], bytes]:
 
 @pytest.fixture(scope="session")
 def many_scans() -> bytes:
-    """A progressive JPEG of 16 megapixels whose last scan, 31 bytes, is there a thousand times more."""
+    """A progressive JPEG of 16 megapixels whose last scan, 31 bytes, is repeated a thousand times."""
     buffer = io.BytesIO()
     Image.new("RGB", (4000, 4000), (120, 130, 140)).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()

@@ -21,9 +21,9 @@ def test_rotation_and_binding(tmp_path: Path) -> None:
     value = first.seal(b"secret", b"here")
     assert b"secret" not in value and value != first.seal(b"secret", b"here")
     both = written(tmp_path / "keys", new, old)
-    assert both.open(value, b"here") == b"secret" and both.stale(value)
+    assert both.open(value, b"here") == b"secret" and both.is_stale(value)
     assert both.open(value, b"there") is None
-    assert not both.stale(both.seal(b"", b""))
+    assert not both.is_stale(both.seal(b"", b""))
     assert written(tmp_path / "keys", new).open(value, b"here") is None
     assert Keyring.ephemeral().open(value, b"here") is None
 

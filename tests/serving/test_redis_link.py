@@ -62,7 +62,7 @@ def test_user_and_password_file(redis_server: RedisServer, tmp_path: Path, caplo
 def test_bad_settings_are_said_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         RedisLink("redis://h:1", name="cache", password_file=tmp_path / "none")
-    with pytest.raises(InputError, match="leave one out"):
+    with pytest.raises(InputError, match="expected one of them"):
         RedisLink("redis://u:p@h:1", name="cache", username="x")
     with pytest.raises(InputError, match="expected redis://") as caught:
         RedisLink("http://u:hidden@h:1", name="cache")

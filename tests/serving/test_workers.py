@@ -154,15 +154,15 @@ def test_a_shared_cache_needs_a_shared_key(package: ModelPackage, redis_server: 
 def test_the_first_look_is_waited_for(package: ModelPackage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker does before it takes requests, where a model is slow to come (here: a store that takes its time)."""
     loader = Loader(Settings(model=package.path))
-    look = loader.look
+    update = loader.update
 
-    def slow_look() -> None:
+    def slow_update() -> None:
         time.sleep(0.5)
-        look()
+        update()
 
-    monkeypatch.setattr(loader, "look", slow_look)
+    monkeypatch.setattr(loader, "update", slow_update)
     loader.start()
     assert not loader.ready
-    asyncio.run(asyncio.wait_for(loader.looked(), 30))
+    asyncio.run(asyncio.wait_for(loader.wait_first_load(), 30))
     assert loader.ready
     loader.stop()

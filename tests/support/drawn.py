@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.faces.networks import export_onnx
 from eolgul.synth import draw_kface
 

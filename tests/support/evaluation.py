@@ -13,6 +13,7 @@ from PIL import Image
 
 from eolgul.artifact import seal, writing
 from eolgul.evaluate.calibrate import AllPairs
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.pairs import all_pairs
 from eolgul.model.package import EmbeddingContract
 from support.datasets import make_dataset
@@ -156,4 +157,4 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory, model: Path, people: Pa
 
     base = tmp_path_factory.mktemp("evaluation")
     sets = [write_benchmark(base / "lfw"), write_benchmark(base / "own", name="own", known=True, synthetic=True)]
-    return evaluate(model, people, sets, base / "out", fmr=1e-4, threads=1).path
+    return evaluate(model, people, sets, base / "out", EvaluateConfig(fmr=1e-4, threads=1)).path

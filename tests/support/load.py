@@ -1,4 +1,4 @@
-"""Clients that keep asking while something breaks, and what their answers must be."""
+"""Clients that send requests while something fails, and the check of their answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIENTS = 4
 
 
 class Answer(NamedTuple):
-    """To which pair, with what status, and what it said (status 0: none came; similarity 9: it has none)."""
+    """One answer: index of the pair, status (0: no answer came), and its content (similarity 9: it has none)."""
 
     pair: int
     status: int
@@ -28,7 +28,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Crowd:
-    """Clients that verify the same pairs over and over. `answers` are in the order in which they came."""
+    """Clients that verify the same pairs repeatedly. `answers` are in the order of arrival."""
 
     url: str
     pairs: Sequence[tuple[bytes, bytes]]
@@ -37,13 +37,13 @@ class Crowd:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def more(self, count: int) -> list[Answer]:
-        """The next `count` answers, without those that were under way."""
+        """Wait for the next `count` answers, without those that were under way."""
         start = len(self.answers) + CLIENTS
         until(lambda: len(self.answers) >= start + count, 60)
         return self.answers[start : start + count]
 
     def hit_again(self) -> None:
-        """Return when the cache knows all images."""
+        """Wait until the cache has all images."""
         until(lambda: all(all(one.cached) for one in self.more(10)), 20)
 
     @contextmanager
@@ -83,15 +83,15 @@ def until(true: Callable[[], bool], seconds: float) -> None:
 
 
 def check(answers: Sequence[Answer], expected: Sequence[float]) -> None:
-    """Every answer is there and is the one that the networks give; `expected`: the similarity of each pair."""
+    """Check that every request was answered with the similarity of the networks; `expected`: that of each pair."""
     assert {one.status for one in answers} == {200}
     for one in answers:
         assert one.similarity == pytest.approx(expected[one.pair], abs=1e-5)
 
 
 def lines(log: Path, start: int, *words: str) -> list[str]:
-    """Lines of the service's log since byte `start` that hold all `words`."""
+    """Lines of the service's log after byte `start` that contain all `words`."""
     with log.open("rb") as file:
         file.seek(start)
-        found = file.read().decode().splitlines()
-    return [line for line in found if all(word in line for word in words)]
+        log_lines = file.read().decode().splitlines()
+    return [line for line in log_lines if all(word in line for word in words)]

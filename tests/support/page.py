@@ -38,7 +38,7 @@ def launched(kind: Any, *arguments: str) -> Iterator[Any]:
 
 @contextmanager
 def opened(browser: Any, service: Service, path: str = "/ui/", **options: Any) -> Iterator[Any]:
-    """A page of the service in a context of its own. At the end: nothing was asked of anyone else, no script failed."""
+    """Open a page of the service in its own context; at the end, check that it loaded nothing from elsewhere and no script failed."""
     context = browser.new_context(**{"locale": "en-GB", **options})
     page = context.new_page()
     ours = (str(service.client.base_url), "blob:", "data:")
@@ -73,7 +73,7 @@ def files(folder: Path, **contents: bytes) -> dict[str, str]:
 
 
 def beside(large: bytes, small: bytes) -> Image.Image:
-    """Two pictures in one, the second half as large: several faces, of which one counts."""
+    """Two pictures in one, the second at half size: several faces, of which one is used."""
     left, right = (Image.open(io.BytesIO(data)).convert("RGB") for data in (large, small))
     picture = Image.new("RGB", (left.width + right.width // 2, left.height), "white")
     picture.paste(right.resize((right.width // 2, right.height // 2)), (0, 0))
@@ -82,7 +82,7 @@ def beside(large: bytes, small: bytes) -> Image.Image:
 
 
 def lying(picture: Image.Image) -> bytes:
-    """The picture stored on its side, as phones do, with the EXIF orientation that turns it upright: JPEG."""
+    """The picture as a rotated JPEG, as phones store it, with the EXIF orientation that turns it upright."""
     exif = Image.Exif()
     exif[0x0112] = 6  # "rotate 90 degrees clockwise to show"
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What the tests of serving share: pictures, a real Redis, a running service."""
+"""Helpers of the tests of serving: pictures, a real Redis, a running service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_IMAGE_BYTES = 1 << 20  # small, so that the tests of the cap are quick
 
 @dataclass(frozen=True)
 class People:
-    """Encoded pictures, PNG: person A twice, person B once."""
+    """Pictures as PNG: person A twice, person B once."""
 
     a1: bytes
     a2: bytes
@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A real Redis on a port of its own that can be killed, paused and started again."""
+    """A real Redis on its own port that can be killed, paused and started again."""
 
     def __init__(self, executable: str) -> None:
         self._executable, self.port = executable, free_port()
@@ -86,12 +86,30 @@ class Service:
         return self.client.post("/v1/embed", files={"image": ("x", image)})
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of one sample, 0 where there is none yet."""
+        """The value of one sample, 0 if there is none yet."""
         for family in text_string_to_metric_families(self.client.get("/metrics").text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():
                     return sample.value
         return 0.0
+
+
+@dataclass
+class KeyedService:
+    """A running service with an API key per name, its audit log, and its two Redis servers."""
+
+    service: Service
+    keys: dict[str, str]
+    audit: Path
+    cache: RedisServer
+    gallery: RedisServer
+
+    def call(self, name: str | None, method: str, path: str, **options: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.keys[name]}"} if name else {}
+        return self.service.client.request(method, path, headers=headers, **options)  # type: ignore[arg-type]
+
+    def enroll(self, name: str, person: str, image: bytes) -> httpx.Response:
+        return self.call(name, "POST", "/v1/enroll", data={"person": person}, files={"images": image})
 
 
 def serve(

@@ -16,6 +16,7 @@ pytest.importorskip("embreex")
 from support.drawing import SMALL, truth_of
 
 from eolgul.errors import InputError
+from eolgul.faces.template import TEMPLATE
 from eolgul.formats.insightface import iter_rec, read_bin, read_property
 from eolgul.formats.kface import Selection, parse_path, read_annotation
 from eolgul.synth import (
@@ -28,7 +29,6 @@ from eolgul.synth import (
     draw_rec,
     identity_of,
 )
-from eolgul.synth.crop import TEMPLATE
 from eolgul.synth.plans import Faces
 from eolgul.synth.store import Shot
 

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("embreex")
 
+from eolgul.faces.template import TEMPLATE, similarity_transform
 from eolgul.synth import Scene
-from eolgul.synth.crop import TEMPLATE, similarity
 from eolgul.synth.rig import camera, camera_angles, light
 
 
@@ -32,6 +32,6 @@ def test_rays_go_through_the_pixels_points_are_projected_to(scene: Scene) -> Non
     towards = scene.landmarks - view.position()
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
     np.testing.assert_allclose(rays, towards, atol=1e-5)
-    crop = view.aligned(similarity(pixels[[1, 2, 0, 3, 4]], TEMPLATE), 112)
+    crop = view.aligned(similarity_transform(pixels[[1, 2, 0, 3, 4]], TEMPLATE), 112)
     np.testing.assert_allclose(crop.rays(crop.project(scene.landmarks)), towards, atol=1e-5)
     assert np.abs(crop.project(scene.landmarks)[[1, 2, 0, 3, 4]] - TEMPLATE).max() < 12

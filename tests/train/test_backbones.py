@@ -239,7 +239,7 @@ def test_published_weights_become_a_package(tmp_path: Path, layout: str, name: s
     x = torch.from_numpy(faces[..., ::-1].copy() if color == "BGR" else faces).float()
     x = ((x - 127.5) / 127.5).permute(0, 3, 1, 2)
     expected = F.normalize(REFERENCES[name](state, x) + REFERENCES[name](state, x.flip(3)))
-    np.testing.assert_allclose(Recognizer.of(package).embed(faces), expected.numpy(), atol=2e-5)
+    np.testing.assert_allclose(Recognizer.from_package(package).embed(faces), expected.numpy(), atol=2e-5)
     save_file(kept, tmp_path / "published.safetensors")
     other = import_weights(tmp_path / "published.safetensors", tmp_path / "other", layout=layout)
     assert (other.path / "model.onnx").read_bytes() == (made.path / "model.onnx").read_bytes()
@@ -263,7 +263,7 @@ def test_wrong_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
         {key: value for key, value in good.items() if key != "bn.bias"},
         r"nearest is mobilefacenet, but bn\.bias is missing",
     )
-    attempt({**good, "kernel": torch.zeros(2)}, r"but kernel is not of it")
+    attempt({**good, "kernel": torch.zeros(2)}, r"but kernel does not belong to it")
     attempt({**good, "bn.bias": torch.full((64,), float("nan"))}, r"bn\.bias holds numbers that are not finite")
     attempt([1, 2], r"expected a state dict")
     attempt(Path("/"), r"not a file of plain tensors")  # a pickled object: never built

@@ -12,7 +12,7 @@ from PIL import Image
 from support.datasets import make_dataset
 
 from eolgul.dataset import FaceDataset
-from eolgul.extract import extract
+from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.recognizer import Recognizer, network_input
@@ -73,7 +73,7 @@ def test_the_exported_model_answers_for_rgb_and_notices_a_swap(tmp_path: Path) -
     dataset = FaceDataset(path)
     red = read_face(dataset, dataset.column("identity").index("000000"))
     blue = read_face(dataset, dataset.column("identity").index("000001"))
-    recognizer = Recognizer.of(package)
+    recognizer = Recognizer.from_package(package)
     embeddings = recognizer.embed(np.stack([red, blue]))
     # By hand: PIL's RGB, the contract's numbers, the raw network. Nothing of ours in between.
     session = onnxruntime.InferenceSession(str(package.path / "model.onnx"), providers=["CPUExecutionProvider"])

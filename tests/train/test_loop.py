@@ -39,7 +39,7 @@ def test_learns_and_packages(toy: Path, tmp_path: Path) -> None:
     assert "Synthetic" in (package.path / "CARD.md").read_text()
     dataset = FaceDataset(toy)
     faces = np.stack([decode(dataset.read(row))[0] for row in range(0, 108, 6)])
-    similarity = Recognizer.of(package).embed(faces) @ Recognizer.of(package).embed(faces).T
+    similarity = Recognizer.from_package(package).embed(faces) @ Recognizer.from_package(package).embed(faces).T
     labels = dataset.numpy("label")[0:108:6]
     same = labels[:, None] == labels
     assert similarity[same].mean() > similarity[~same].mean() + 0.2
@@ -135,7 +135,7 @@ def test_an_export_of_other_weights_is_not_packaged(tmp_path: Path) -> None:
     one, other = (torch.nn.Sequential(torch.nn.Conv2d(3, 4, 9, 9), torch.nn.Flatten()) for _ in range(2))
     export(one, probe, tmp_path / "one.onnx", ["embeddings"], {})
     check_export(one, tmp_path / "one.onnx", probe.numpy())
-    with pytest.raises(InputError, match="other embeddings than torch"):
+    with pytest.raises(InputError, match="embeddings that differ from torch"):
         check_export(other, tmp_path / "one.onnx", probe.numpy())
 
 
@@ -210,7 +210,7 @@ def test_too_little_memory_suggests_settings(toy: Path, tmp_path: Path, monkeypa
             return super().forward(x)
 
     monkeypatch.setitem(backbones.BACKBONES, "hungry", Hungry)
-    with pytest.raises(InputError, match=r"^memory does not suffice on cpu[^\n]*accumulation=2[^\n]*$"):
+    with pytest.raises(InputError, match=r"^out of memory on cpu[^\n]*accumulation=2[^\n]*$"):
         train(toy, tmp_path / "model", recipe=tiny("backbone=hungry"))
 
 
@@ -250,7 +250,7 @@ def test_more_onnx_files_come_with_what_they_cost(toy: Path, tmp_path: Path) -> 
     facts = json.loads((package.path / "training.json").read_text())["variants"]
     dataset = FaceDataset(toy)
     faces = np.stack([decode(dataset.read(row))[0] for row in range(0, 108, 9)])
-    exact = Recognizer.of(package).embed(faces)
+    exact = Recognizer.from_package(package).embed(faces)
     for name, least in (("fp16", 0.9999), ("int8", 0.9)):
         file = package.path / facts[name]["file"]
         assert facts[name]["bytes"] == file.stat().st_size

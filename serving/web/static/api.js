@@ -1,5 +1,5 @@
 "use strict";
-// BentoML brings Swagger UI; its own page around it loads a tracker, so this one is ours.
+// Swagger UI comes with BentoML. BentoML's own page for it loads a tracker, so this page replaces that one.
 (async () => {
   const spec = await (await fetch("/openapi.json")).json();
   spec.servers = [{ url: "/" }];

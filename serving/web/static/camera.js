@@ -1,4 +1,4 @@
-// A picture from the camera, in a dialog. Nothing is recorded; the camera is let go as soon as the dialog closes.
+// Take a photo with the camera, in a dialog. Nothing is recorded; the camera is released when the dialog closes.
 import { $, words } from "./shell.js";
 
 const dialog = $("#camera"), video = $("#camera-video"), take = $("#camera-take"), said = $("#camera-said");
@@ -8,7 +8,7 @@ const REASONS = {
 };
 let deliver = null, opened = 0;
 
-// `use` gets a File when one is taken; `title` says for which photo.
+// `use` gets the File of the photo; `title` names the photo in the dialog.
 export async function photograph(title, use) {
   const turn = ++opened;
   deliver = use;
@@ -20,7 +20,7 @@ export async function photograph(title, use) {
   try {
     if (!navigator.mediaDevices) throw new DOMException("", "insecure"); // browsers offer it over https only
     const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: 1280 } } });
-    if (turn !== opened || !dialog.open) return release(stream); // cancelled while the browser was asking
+    if (turn !== opened || !dialog.open) return release(stream); // cancelled while the browser asked for permission
     video.srcObject = stream;
     await video.play();
     take.disabled = false;

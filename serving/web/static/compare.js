@@ -3,7 +3,7 @@ import { drawHistogram } from "./histogram.js";
 import { interval, rate } from "./rates.js";
 import { $, call, element, follow, page, render, sentence, shell, words, write } from "./shell.js";
 
-const SCALE = [-0.2, 1]; // strangers lie around zero; what is less alike than -0.2 is drawn at the left end
+const SCALE = [-0.2, 1]; // strangers lie around zero; similarities below -0.2 are drawn at the left end
 const MARKS = { same: "M14 25l7 7 13-15", different: "M16 16l16 16M32 16L16 32", undecided: "M18 18a6 6 0 1 1 9 5q-3 2-3 5M24 35v.1" };
 const state = { answer: null, problem: null, working: false, run: 0 };
 const photos = [1, 2].map((number) => new Frame(() => words()[`photo${number}`], `image${number}`, {
@@ -22,7 +22,7 @@ async function compare() {
   Object.assign(state, { working: true, answer: null, problem: null });
   render();
   const form = new FormData();
-  for (const photo of photos) form.append(photo.field, photo.file, "photo"); // file names are nobody's business
+  for (const photo of photos) form.append(photo.field, photo.file, "photo"); // the real file name may contain a person's name
   const { answer = null, problem = null } = await call("/v1/verify", { method: "POST", body: form });
   if (answer) await follow(answer);
   if (run !== state.run) return; // another photo was chosen meanwhile
@@ -48,7 +48,7 @@ function draw(said) {
   write("#problem-text", sentence(state.problem.code));
 }
 
-// What a screen reader says of it, in short; a problem is an alert of its own.
+// A short version for screen readers; a problem has its own alert.
 function announced(said) {
   const { answer, working } = state;
   return answer ? `${said[answer.verdict]}. ${inWords(answer)}` : working ? said.working : "";
@@ -78,7 +78,7 @@ function drawAnswer(said) {
   $("#limit").style.left = place(answer.threshold);
   const label = $("#limit span");
   label.textContent = said.threshold(limit);
-  label.style.transform = `translateX(-${place(answer.threshold)})`; // at the ends it must not leave the scale
+  label.style.transform = `translateX(-${place(answer.threshold)})`; // at the ends it must stay inside the scale
   $("#point").style.left = place(answer.similarity);
   const rows = [
     [said.factTime, `${answer.timings_ms.total.toFixed(1)} ms`],

@@ -8,8 +8,8 @@ const frames = new Set();
 let made = 0;
 
 export class Frame {
-  // `title()` is what the frame is called; `changed` is called when another photo, or none, is in it; `spill` gets the
-  // files beyond the first when several are dropped or chosen at once.
+  // `title()` returns the name of the frame; `changed` is called when its photo changes or is removed; `spill` gets the
+  // further files when several are dropped or chosen at once.
   constructor(title, field, { changed, spill = () => {} }) {
     Object.assign(this, { title, field, changed, spill, file: null, url: null, broken: false, detection: null, problem: null });
     this.element = $("#frame").content.firstElementChild.cloneNode(true);
@@ -46,18 +46,18 @@ export class Frame {
     if (file) this.look(file);
   }
 
-  // Every face of the photo, and the aligned crop: a courtesy, so a key that may not ask costs nothing but that.
+  // Show every face of the photo and the aligned crop. This is optional: without the scope `detect` the photo still works.
   async look(file) {
     const form = new FormData();
     form.append("image", file, "photo");
     const { answer, problem } = await call("/v1/detect?crops=true", { method: "POST", body: form });
-    if (this.file !== file) return; // another photo came meanwhile
+    if (this.file !== file) return; // another photo was chosen meanwhile
     this.detection = answer ?? null;
     this.problem = problem && !SILENT.includes(problem.code) ? problem : null;
     this.draw();
   }
 
-  // `face` is the one that a comparison used, `problem` what it said of this photo.
+  // `face` is the face that a comparison used, `problem` its problem with this photo.
   draw(face = this.face, problem = this.refusal) {
     Object.assign(this, { face, refusal: problem });
     const said = words(), { element, file } = this;
@@ -92,7 +92,7 @@ export class Frame {
     $(".take", element).addEventListener("click", () => photograph(this.name, (file) => this.choose(file)));
     $(".remove", element).addEventListener("click", () => {
       this.choose(null);
-      (element.isConnected ? this : [...frames].at(-1)).input.focus(); // the frame itself may have gone
+      (element.isConnected ? this : [...frames].at(-1)).input.focus(); // the frame itself may have been removed
     });
     $(".preview img", element).addEventListener("error", (event) => {
       if (event.target.src !== this.url) return; // an earlier photo
@@ -116,7 +116,7 @@ function note(faces, count = faces.length) {
   return count > 1 ? words().faces(count) : words().face;
 }
 
-// Pasted into the frame that has the focus, else into the first empty one, else into the last.
+// A pasted image goes to the frame that has the focus, otherwise to the first empty one, otherwise to the last.
 document.addEventListener("paste", (event) => {
   const file = event.clipboardData?.files[0];
   const all = [...frames], within = all.find((frame) => frame.element.contains(document.activeElement));

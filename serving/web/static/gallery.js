@@ -1,16 +1,16 @@
-// People whom the key's tenant enrolled: who a photo shows, who is there, who goes. What people are called is put into
-// the page as text only, and goes nowhere but to the API.
+// The people enrolled by the key's tenant: find, enroll, list, export and erase. Names are inserted into the page as text
+// only, and are sent to the API only.
 import { Frame } from "./frame.js";
 import { rate } from "./rates.js";
 import { ask } from "./session.js";
 import { $, call, element, follow, page, render, sentence, shell, words, write } from "./shell.js";
 
-const MOST_PHOTOS = 10, PAGE = 25; // the API takes no more photos at once
+const MOST_PHOTOS = 10, PAGE = 25; // the API takes at most 10 photos per request
 const state = { people: [], total: null, next: null, unavailable: null, said: {}, found: null };
 const wanted = new Frame(() => words().wantedPhoto, "image", { changed: forget });
 const portraits = [];
 
-// What a section says: kept as a function of the words, since the language may change.
+// The message of each section, as a function of the words, since the language may change.
 function say(section, text, wrong = false) {
   state.said[section] = { text, wrong };
   render();
@@ -23,7 +23,7 @@ function refuse(section, problem, scope) {
   say(section, text, true);
 }
 
-// --- who is this?
+// --- identify
 
 function forget() {
   state.found = null;
@@ -69,7 +69,7 @@ function portrait() {
   return frame;
 }
 
-// As many frames as photos, and an empty one for the next.
+// One frame per photo, and an empty one for the next.
 function arrange() {
   for (const frame of portraits.filter((one) => !one.file).slice(0, -1)) drop(frame);
   if (portraits.every((frame) => frame.file) && portraits.length < MOST_PHOTOS) portrait();
@@ -89,7 +89,7 @@ function spill(files) {
 async function enroll() {
   const chosen = portraits.filter((frame) => frame.file), form = new FormData();
   form.append("person", $("#person").value.trim());
-  for (const frame of chosen) form.append("images", frame.file, "photo"); // file names are nobody's business
+  for (const frame of chosen) form.append("images", frame.file, "photo"); // the real file name may contain a person's name
   say("enroll", () => words().working);
   const { answer, problem } = await call("/v1/enroll", { method: "POST", body: form });
   if (problem) return refuse("enroll", problem, "enroll");
@@ -116,7 +116,7 @@ function personRow(one) {
   erase.addEventListener("click", () => askToErase(one));
   row.append(
     element("strong", { dir: "auto" }, one.person),
-    ...(one.comparable === 0 ? [element("span", { class: "chip stale" }, said.enrollAgain)] : []), // of an earlier model
+    ...(one.comparable === 0 ? [element("span", { class: "chip stale" }, said.enrollAgain)] : []), // made by an earlier model
     element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language, { dateStyle: "medium" })}`),
     erase,
   );
@@ -126,7 +126,7 @@ function personRow(one) {
 function askToErase(one) {
   const dialog = $("#confirm");
   write("#confirm-title", words().eraseQuestion(one.person, one.templates));
-  dialog.returnValue = "no"; // Escape leaves what was answered last
+  dialog.returnValue = "no"; // Escape keeps the previous value
   dialog.onclose = () => dialog.returnValue === "yes" && erase(one);
   dialog.showModal();
 }
@@ -137,7 +137,7 @@ async function erase(one) {
   forget();
   await list();
   say("people", () => words().erased(one.person, state.total) + (answer.cache_cleared ? "" : ` ${words().cacheKept}`));
-  $("#people-said").focus(); // the button that had the focus is gone
+  $("#people-said").focus(); // the button that had the focus is removed
 }
 
 async function download() {

@@ -1,6 +1,6 @@
-// The scores of the calibration people, drawn over the similarity scale: strangers as a filled shape, pairs of one
-// person as a line, each as tall as its own peak, since there are thousands of strangers' pairs for one of the other. A
-// `threshold` is an upright line.
+// Draw the scores of the calibration people over the similarity scale: strangers as a filled shape, pairs of one person as
+// a line. Each is scaled to its own peak, since there are thousands of times more pairs of strangers. A `threshold` is a
+// vertical line.
 export function drawHistogram(svg, calibration, [low, high], threshold = null) {
   svg.replaceChildren();
   const { histogram_genuine: genuine, histogram_impostor: impostor } = calibration ?? {};

@@ -1,4 +1,4 @@
-// What the served model is: where it comes from, its threshold, its figures, its limits and its card.
+// Show the served model: its origin, threshold, figures, limits and card.
 import { drawHistogram } from "./histogram.js";
 import { round } from "./rates.js";
 import { ask } from "./session.js";
@@ -10,7 +10,7 @@ let card = { digest: null, html: "" };
 const percent = (share) => (share === null || share === undefined ? "–" : `${(100 * share).toFixed(2)} %`);
 const range = (pair, form) => (pair ? `${form(pair[0])} – ${form(pair[1])}` : "");
 
-function cell(name, value, interval) { // a phone shows the name beside the value, and no header row
+function cell(name, value, interval) { // a phone shows the name next to the value, without a header row
   const made = element("td", { "data-name": words()[name] }, value);
   if (interval) made.append(element("small", {}, interval));
   return made;
@@ -77,7 +77,7 @@ function draw(said) {
   if (model.card && card.digest !== model.digest) loadCard(model);
 }
 
-// The service made it from the package's CARD.md: HTML in there is text, and the page's policy runs no inline script.
+// The service renders CARD.md: HTML in it becomes text, and the page's policy blocks inline scripts.
 async function loadCard(model) {
   card = { digest: model.digest, html: "" };
   const response = await ask("/ui/card.html").catch(() => null);

@@ -1,22 +1,22 @@
-// A false match rate in words: how often strangers look at least this much alike.
+// Put a false match rate into words: how often strangers look at least this much alike.
 import { shell, words } from "./shell.js";
 
-const COMMON = 0.1; // from here on a percentage is easier to grasp than "1 in n"
+const COMMON = 0.1; // from this rate on, a percentage is easier to understand than "1 in n"
 
-// `comparison` has false_match_rate and false_match_rate_interval; below `floor` the calibration shows nothing.
+// `comparison` has false_match_rate and false_match_rate_interval; the calibration cannot show rates below `floor`.
 export function rate(comparison, floor) {
   const odds = comparison.false_match_rate, said = words();
   if (odds <= floor) return said.rateFloor(round(1 / odds));
   return odds > COMMON ? said.rateMany(Math.round(odds * 100)) : said.rate(round(1 / odds));
 }
 
-export function interval(comparison) { // a rate of 0 has no "1 of N": then only the upper end is said
+export function interval(comparison) { // a rate of 0 has no "1 in n": then only the upper end is stated
   if (!comparison.false_match_rate_interval) return "";
   const [low, high] = comparison.false_match_rate_interval;
   if (comparison.false_match_rate > COMMON) return words().betweenMany(Math.round(low * 100), Math.round(high * 100));
   return low > 0 ? words().between(round(1 / high), round(1 / low)) : words().atMost(round(1 / high));
 }
 
-export function round(number) { // two significant digits: more would claim what the data does not hold
+export function round(number) { // two significant digits: the data does not support more
   return Number(number.toPrecision(2)).toLocaleString(shell.language);
 }

@@ -1,11 +1,11 @@
-// The API key: from the address's #key=…, which is taken out at once, or typed. It lives as long as the tab.
+// The API key, from #key=… in the address (removed at once) or from the form. It is kept as long as the tab is open.
 const STORED = "eolgul.key";
 let key = null;
 
-// What a header may hold: fetch throws at other letters, and no key has any.
+// The characters that a key may have; fetch throws if a header has others.
 const sendable = (text) => /^[\x21-\x7e]+$/.test(text);
 
-// Whether the text could be a key; it is used from now on if so.
+// Use the text as the key if it could be one; returns whether it could.
 export function use(text) {
   const wanted = text.trim();
   if (!sendable(wanted)) return false;

@@ -1,4 +1,4 @@
-// What the pages share: the language, the served model, the key form, and how an answer or a problem comes in.
+// Shared by all pages: the language, the served model, the key form, and requests to the API.
 import { ask, unusable, use } from "./session.js";
 import { WORDS } from "./words.js";
 
@@ -11,10 +11,10 @@ let keyProblem = unusable ? "keyCharacters" : "keyNeeded";
 export const words = () => WORDS[shell.language];
 export const sentence = (code) => words().problems[code] ?? words().problems.other;
 
-// Why no model is shown: without a key nobody knows whether there is one, and the key form says what to do.
+// The reason why no model is shown; without a key that is unknown, and the key form says what to do.
 export const missing = () => ($("#key").hidden ? words().unloaded : "");
 
-// `draw` is called at every render; `start` once a key may be at hand: at first, and when another is given.
+// `draw` is called at every render; `start` at first and when a key is entered.
 export function page(draw, start = () => {}) {
   renderers.push(draw);
   starters.push(start);
@@ -38,20 +38,20 @@ export function render() {
   for (const draw of renderers) draw(said);
 }
 
-// A text that stays the same is left alone: a screen reader would read it out again.
+// Change a text only if it differs: a screen reader would read it out again.
 export function write(place, text) {
   const element = typeof place === "string" ? $(place) : place;
   if (element.textContent !== text) element.textContent = text;
 }
 
-// Put the words into what carries data-word (text) or data-label (an accessible name).
+// Fill the elements that have data-word (text) or data-label (accessible name).
 export function speak(root) {
   const said = words();
   for (const element of root.querySelectorAll("[data-word]")) write(element, said[element.dataset.word]);
   for (const element of root.querySelectorAll("[data-label]")) element.setAttribute("aria-label", said[element.dataset.label]);
 }
 
-// → { answer } or { problem: { code, field } }; never throws. A missing key is asked for.
+// Returns { answer } or { problem: { code, field } } and never throws. If a key is missing, the key form is shown.
 export async function call(path, options) {
   try {
     const response = await ask(path, options);
@@ -63,7 +63,7 @@ export async function call(path, options) {
   }
 }
 
-// An answer names its model: another than the page shows was swapped in.
+// An answer names its model; if the page shows another one, the model was replaced.
 export async function follow(answer) {
   if (answer.model !== shell.model?.digest) await loadModel();
 }
@@ -85,13 +85,12 @@ function askForKey(problem = keyProblem) {
   }
 }
 
-// Asked for again before the cookie that it brings, which opens the report, has ended (five minutes), and sooner while
-// there is no model.
+// Request the model again before the cookie for the report expires (five minutes), and sooner while there is no model.
 async function loadModel() {
   clearTimeout(again);
   const { answer, problem } = await call("/v1/models/current");
   clearTimeout(again);
-  if (problem?.code === "unauthorized") return; // a key will come
+  if (problem?.code === "unauthorized") return; // the key form is shown
   again = setTimeout(loadModel, answer ? 240_000 : 3_000);
   if (!answer) return;
   shell.model = answer;
@@ -120,5 +119,5 @@ $("#key").addEventListener("submit", (event) => {
   loadModel();
   for (const start of starters) start();
 });
-// A photo dropped beside the frames must not replace the page.
+// A photo dropped outside the frames must not replace the page.
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());

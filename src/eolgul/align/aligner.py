@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.align.config import AlignConfig
 from eolgul.align.rig_anchors import LIKENESS, Anchors, Place, face_box, likeness
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
@@ -37,15 +37,6 @@ class Found(NamedTuple):
 
 
 Result = Found | Rejection
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How faces are cut out: `crop` is "similarity" or "box", `min_eyes` the least eye distance in pixels."""
-
-    crop: str
-    min_eyes: float
-    anchor: bool
 
 
 class Photo(NamedTuple):
@@ -76,15 +67,15 @@ def reduction(min_face_size: int) -> int:
 class Aligner:
     """Align rows of one dataset with one detector."""
 
-    def __init__(self, source: FaceDataset, detector: Detector, options: Options) -> None:
+    def __init__(self, source: FaceDataset, detector: Detector, config: AlignConfig) -> None:
         """`source` is the dataset of pictures; `detector` is shared by the threads."""
-        self._source, self._detector, self._options = source, detector, options
+        self._source, self._detector, self._config = source, detector, config
         self._reduce = reduction(detector.settings.min_face_size)
         self._reduced = detector.looking_for(detector.settings.min_face_size // self._reduce)
         points = source.manifest["landmarks"].to_pylist()
         self._annotations = [None if row is None else np.array(row, np.float64).reshape(5, 2) for row in points]
         names = ("identity", "resolution", "camera", "accessory", "expression")
-        columns = [source.column(name) for name in names] if options.anchor else []
+        columns = [source.column(name) for name in names] if config.anchor == "rig" else []
         self._places = [None if None in row else Place(*row) for row in zip(*columns, strict=True)]
 
     def align(self, rows: Sequence[int], pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> list[Result]:
@@ -97,7 +88,7 @@ class Aligner:
         for chunk, found in zip(chunks, pool.map(self._detect, chunks), strict=True):
             results += found
             tell(len(chunk))
-        if self._options.anchor:
+        if self._config.anchor == "rig":
             anchors = self._known(rows, results)
             missing = [
                 at
@@ -179,12 +170,12 @@ class Aligner:
     ) -> Result:
         """Cut out the face at the landmarks (in `photo.pixels`); its figures are those in the whole image."""
         between = eye_distance(landmarks) * photo.reduced
-        if between < self._options.min_eyes:
+        if between < self._config.min_eyes:
             return Rejection(
-                Reason.TOO_SMALL, f"{between:.1f} pixels between the eyes, expected {self._options.min_eyes:g}"
+                Reason.TOO_SMALL, f"{between:.1f} pixels between the eyes, expected {self._config.min_eyes:g}"
             )
         try:
-            face = crop_box(photo.pixels, box) if self._options.crop == "box" else align_face(photo.pixels, landmarks)
+            face = crop_box(photo.pixels, box) if self._config.crop == "box" else align_face(photo.pixels, landmarks)
         except InputError as error:
             return Rejection.from_error(error)
         figures = {

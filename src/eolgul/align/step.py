@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,39 +12,25 @@ from typing import Any
 
 import cv2
 
-from eolgul.align.aligner import Aligner, Found, Options, Result
+from eolgul.align.aligner import Aligner, Found, Result
+from eolgul.align.config import AlignConfig
 from eolgul.artifact import Artifact, open_artifact, reuse
+from eolgul.config import Progress
 from eolgul.dataset import FACTS, DatasetBuild, FaceDataset, ShardWriter, build_dataset
 from eolgul.errors import InputError
-from eolgul.faces.choose import POLICIES
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
-from eolgul.faces.template import BOX_NAME, SIZE, TEMPLATE_NAME
-from eolgul.model.package import DetectorSettings
+from eolgul.faces.template import BOX_NAME, SIZE
+from eolgul.model.package import TEMPLATE_NAME
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
-BACKENDS = ("onnx", "torch")
-CROPS = {"similarity": TEMPLATE_NAME, "box": BOX_NAME}
-ANCHORS = ("none", "rig")
-_PART_ROWS = 2048  # what a kill costs at most, and a shard of about 40 MB
-DEFAULT_SETTINGS = DetectorSettings()
-
-Progress = Callable[[int, int], None]
 
 
 def align(
     dataset: Path,
     out: Path,
+    config: AlignConfig = AlignConfig(),
     *,
-    settings: DetectorSettings = DEFAULT_SETTINGS,
-    crop: str = "similarity",
-    anchor: str = "none",
-    min_eyes: float = 0.0,
-    backend: str = "onnx",
-    device: str = "cpu",
-    workers: int = 2,
-    part_rows: int = _PART_ROWS,
-    part: str = "",
     merge: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Artifact:
@@ -60,45 +45,29 @@ def align(
     byte, whatever the number of `workers` and kills.
 
     Args:
-        crop: "similarity" (five landmarks to the template) or "box" (the detector's box, as the original project cut).
-        anchor: "rig" serves pictures of a K-FACE rig in which no face was found with landmarks of the same person and
-            camera (and the same source order: an identity's images at one resolution lie together); they are marked
-            `annotated` or `anchored` in `landmark_source`. "none" leaves them rejected.
-        min_eyes: reject faces with fewer pixels between the eyes.
-        backend, device: "onnx" (CPU), or "torch" on "cpu" or "cuda".
-        workers: threads.
-        part_rows: images a shard, which is the unit that survives a kill.
-        part: "i/n" does the i-th of n shares of the shards only, into a FaceDataset for `merge`; it may have no image.
-        merge: the FaceDatasets of all n parts, made with the same options: they become one, and nothing is detected.
-        progress: called with (images done, images in all).
+        dataset: A FaceDataset of pictures.
+        out: Where the FaceDataset of faces goes.
+        config: The options. With `anchor` "rig", an identity's images at one resolution must lie together, and faces
+            say in `landmark_source` whether their landmarks were `annotated` or `anchored`. With `part`, only these
+            shards are done, into a FaceDataset for `merge`; it may have no image.
+        merge: The FaceDatasets of all n parts, made with the same options: they become one, and nothing is detected.
+        progress: Called with (images done, images in all).
 
     Raises:
-        InputError: when the dataset is aligned already, a setting is unknown, or a part is missing or not of this run.
+        InputError: When the dataset is aligned already, or a part is missing or belongs to another run.
     """
-    _check(settings, crop, anchor, backend)
-    if part and merge:
+    if config.part and merge:
         raise InputError("part and merge: expected one of them at most")
     source = FaceDataset(dataset)
     if is_aligned(source.artifact):
         raise InputError(f"{dataset}: aligned already ({source.artifact.contents['aligned']})")
-    recipe = {
-        "min_face_size": settings.min_face_size,
-        "thresholds": list(settings.thresholds),
-        "factor": settings.factor,
-        "which": settings.which,
-        "template": CROPS[crop],
-        "anchor": anchor,
-        "min_eyes": min_eyes,
-        "backend": backend,
-        "part_rows": part_rows,
-    }
+    recipe = config.to_recipe()
     inputs = [source.artifact.reference]
-    shards = _shards(source, part_rows, together=anchor == "rig")
+    shards = _shards(source, config.part_rows, together=config.anchor == "rig")
     mine = range(len(shards))
     places: dict[str, Path] = {}
-    if part:
-        mine = _share(part, len(shards))
-        recipe |= {"part": part}
+    if config.part:
+        mine = config.share(len(shards))
     if merge:
         places = _in_order(merge, recipe, inputs)
     done = reuse(out, "FaceDataset", step="align", version=VERSION, recipe=recipe, inputs=inputs)
@@ -108,29 +77,28 @@ def align(
         "step": "align",
         "recipe": recipe,
         "inputs": inputs,
-        "device": device,
+        "device": config.device,
         "merge": list(places),
         "version": VERSION,
     }
     with build_dataset(out, job) as build:
         for name, place in places.items():
-            share = _share(name, len(shards))
-            build.take_in(place, share)
+            build.take_in(place, config.share(len(shards), name))
         missing = [] if places else [number for number in mine if not build.is_finished(number)]
         if missing:
-            with _detector(settings, backend, device) as detector:
-                options = Options(crop, min_eyes, anchor == "rig")
-                _write(build, source, Aligner(source, detector, options), shards, mine, missing, workers, progress)
+            with _detector(config) as detector:
+                aligner = Aligner(source, detector, config)
+                _write(build, source, aligner, shards, mine, missing, config.workers, progress)
         contents = source.artifact.contents
         facts = {
             "name": contents["name"],
             "identities_known": contents["identities_known"],
-            "aligned": CROPS[crop],
-            "detector": asdict(settings),
+            "aligned": config.template,
+            "detector": asdict(config.detector),
         }
-        if part:  # what concerns the whole, the merged one gets
+        if config.part:  # what concerns the whole, the merged one gets
             build.finish(mine, may_be_empty=True)
-            facts |= {"part": part}
+            facts |= {"part": config.part}
         else:
             _carry_rejected(build, source, len(shards))
             if contents["benchmark"]:
@@ -150,29 +118,22 @@ def align(
 
 def is_aligned(artifact: Artifact) -> bool:
     """Whether a FaceDataset's images are faces on the template already, so that this step has nothing to do."""
-    return artifact.contents.get("aligned") in CROPS.values()
-
-
-def _check(settings: DetectorSettings, crop: str, anchor: str, backend: str) -> None:
-    known = {"which": POLICIES, "crop": tuple(CROPS), "anchor": ANCHORS, "backend": BACKENDS}
-    for name, value in {"which": settings.which, "crop": crop, "anchor": anchor, "backend": backend}.items():
-        if value not in known[name]:
-            raise InputError(f"{name} {value!r}: expected one of {', '.join(known[name])}")
+    return artifact.contents.get("aligned") in (TEMPLATE_NAME, BOX_NAME)
 
 
 @contextmanager
-def _detector(settings: DetectorSettings, backend: str, device: str) -> Iterator[Detector]:
+def _detector(config: AlignConfig) -> Iterator[Detector]:
     """A detector for several threads, each of which computes by itself: libraries' own threads would contend."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        if backend == "torch":
+        if config.backend == "torch":
             with _one_torch_thread():
-                yield Detector.from_torch(settings, device)
+                yield Detector.from_torch(config.detector, config.device)
             return
         with TemporaryDirectory() as folder:
             export_onnx(Path(folder))
-            yield Detector.from_onnx(Path(folder), settings)
+            yield Detector.from_onnx(Path(folder), config.detector)
     finally:
         cv2.setNumThreads(before)
 
@@ -200,15 +161,6 @@ def _shards(source: FaceDataset, rows: int, *, together: bool) -> list[range]:
             shards.append(range(begin, at))
             begin = at
     return shards
-
-
-def _share(part: str, shards: int) -> range:
-    """Which of so many shards the part "i/n" stands for; InputError where it is no such word."""
-    words = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", part)
-    if not words or int(words[1]) > int(words[2]):
-        raise InputError(f"part {part!r}: expected i/n with i from 1 to n, such as 2/4")
-    at, count = int(words[1]), int(words[2])
-    return range(shards * (at - 1) // count, shards * at // count)
 
 
 def _in_order(merge: Sequence[Path], recipe: dict[str, Any], inputs: list[dict[str, str]]) -> dict[str, Path]:

@@ -15,7 +15,9 @@ from typing import Any
 import pyarrow.compute as pc
 
 from eolgul.artifact import Artifact, open_artifact, reuse
-from eolgul.dataset import FACTS, SHARD_BYTES, FaceDataset, ShardWriter, build_dataset, member_size
+from eolgul.assemble.config import AssembleConfig
+from eolgul.config import Progress, count_up
+from eolgul.dataset import FACTS, FaceDataset, ShardWriter, build_dataset, member_size
 from eolgul.dataset.shard import member_header
 from eolgul.errors import InputError
 from eolgul.images.decode import EXTENSIONS, probe
@@ -28,40 +30,45 @@ _MIN_IMAGES = 2  # a held-out person with one picture gives no genuine pair
 def assemble(
     datasets: Sequence[Path],
     out: Path,
+    config: AssembleConfig = AssembleConfig(),
     *,
-    validation: float = 0.05,
-    calibration: float = 0.15,
-    test: float = 0.15,
-    held_out_sources: Sequence[str] = (),
-    seed: int = 0,
-    shard_bytes: int = SHARD_BYTES,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Artifact:
     """Merge aligned FaceDatasets into one at `out` and give every image a split; an equal one already there is kept.
 
-    `validation`, `calibration` and `test` are shares of the identities of each source (of those named in
-    `held_out_sources`, or of all). Which people they are depends on `seed`, their names and how many there are, not on
-    the order of anything. Raises InputError for
-    datasets that are not aligned, were aligned with different detector settings, share a source name, hold benchmark
-    pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
+    Which identities are held back depends on the seed, their names and how many there are, not on the order of
+    anything.
+
+    Args:
+        datasets: Aligned FaceDatasets.
+        out: Where the assembled FaceDataset goes.
+        config: The options.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        InputError: For datasets that are not aligned, were aligned with different detector settings, share a source
+            name, hold benchmark pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
     """
-    shares = {"test": test, "calibration": calibration, "validation": validation}
-    if not (min(shares.values()) >= 0 and sum(shares.values()) < 1):  # NaN is neither
-        raise InputError(f"held-out shares {shares}: each must be 0 or more and their sum below 1")
     if not datasets:
         raise InputError("no dataset to assemble")
     sources = [FaceDataset(path) for path in datasets]
-    detector = _check_sources(sources, held_out_sources)
-    recipe = {**shares, "held_out_sources": sorted(held_out_sources), "seed": seed}
+    detector = _check_sources(sources, config.held_out_sources)
+    recipe = config.to_recipe()
     inputs = [source.artifact.reference for source in sources]
     done = reuse(out, "FaceDataset", step="assemble", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         return done
     groups, shared = _groups(sources)
-    splits = split_identities(groups, shares, seed=seed, sources=held_out_sources)
-    shards = _shards(sources, shard_bytes)
-    report = progress or (lambda count: None)
-    job = {"step": "assemble", "recipe": recipe, "inputs": inputs, "shard_bytes": shard_bytes, "version": VERSION}
+    splits = split_identities(groups, config.shares, seed=config.seed, sources=config.held_out_sources)
+    shards = _shards(sources, config.shard_bytes)
+    report = count_up(progress, sum(len(source) for source in sources))
+    job = {
+        "step": "assemble",
+        "recipe": recipe,
+        "inputs": inputs,
+        "shard_bytes": config.shard_bytes,
+        "version": VERSION,
+    }
     with build_dataset(out, job) as build:
         for number, pieces in enumerate(shards):
             if build.is_finished(number):

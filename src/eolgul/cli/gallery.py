@@ -1,4 +1,4 @@
-"""The commands about the service's gallery: rotating its encryption key, and who must be enrolled again."""
+"""The commands for the service's gallery: rotate its encryption key, list the people to enroll again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="The people enrolled in the service
 @app.command("new-key")
 def new_key(
     file: Annotated[Path, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")],
-    key_id: Annotated[str | None, typer.Option("--id", help="What it is called (default: a random name).")] = None,
+    key_id: Annotated[str | None, typer.Option("--id", help="Id of the new key (default: random).")] = None,
 ) -> None:
-    """Put a new encryption key first in the file, which is made if need be. Then restart the service and `reseal`."""
+    """Insert a new encryption key as the first one of the file, which is created if absent. Then restart the service and `reseal`."""
     with extra("serve"):
         from eolgul.serving.keyring import add_key
 
@@ -27,19 +27,21 @@ def new_key(
 
 @app.command()
 def reseal(
-    url: Annotated[str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="The gallery's Redis.")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
+    ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The encryption keys, the new one first."),
+        typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys, the new one first."),
     ] = None,
     tenant: Annotated[
-        list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all that have an API key).")
+        list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all tenants that have an API key).")
     ] = None,
 ) -> None:
-    """Seal all that older encryption keys sealed again with the first one. Once `resealed` is 0, older keys may go.
+    """Seal again, with the first encryption key, every value that an older key sealed.
 
-    User, password and authorities of Redis, and the file of API keys, are the service's settings (EOLGUL_REDIS_…,
-    EOLGUL_API_KEYS_FILE). The embeddings stay what they are: another model needs the photos, which nobody keeps.
+    If `resealed` is 0, the older keys may be removed. User, password and certificate authorities of Redis, and the file of
+    API keys, are the settings of the service (EOLGUL_REDIS_…, EOLGUL_API_KEYS_FILE). The embeddings do not change.
     """
     from pydantic import ValidationError
 
@@ -47,9 +49,9 @@ def reseal(
         from eolgul.serving.gallery.reseal import reseal as step
         from eolgul.serving.settings import Settings
 
-    given: dict[str, Any] = {"gallery_url": url, "encryption_keys_file": file}
+    options: dict[str, Any] = {"gallery_url": url, "encryption_keys_file": file}
     try:
-        settings = Settings(**{name: value for name, value in given.items() if value})
+        settings = Settings(**{name: value for name, value in options.items() if value})
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"EOLGUL_{str(first['loc'][0]).upper()}: {first['input']!r}, {first['msg']}") from error
@@ -57,28 +59,27 @@ def reseal(
     say({"active": active, "resealed": sum(counts.values()), "tenants": counts})
 
 
-@app.command()
-def outdated(
-    url: Annotated[str, typer.Option(help="The service.")],
+@app.command("outdated")
+def list_outdated(
+    url: Annotated[str, typer.Option(help="Address of the service, http://… or https://….")],
     key_file: Annotated[
         Path | None,
-        typer.Option(help="A file that holds an API key with the scope `gallery` (or EOLGUL_API_KEY holds it)."),
+        typer.Option(help="File with an API key that has the scope `gallery` (default: EOLGUL_API_KEY)."),
     ] = None,
 ) -> None:
-    """Who has no template of the served model and is not found until enrolled again: a line each, then one with the counts.
+    """List the people without a template of the served model: one line per person, then one with the counts.
 
-    After a swap of models the old templates cannot be compared, and no photo is kept from which to make new ones.
+    The served model cannot find them until they are enrolled again: templates of another model cannot be compared, and no
+    photo is kept from which new ones could be made.
     """
     from eolgul.cli.verify import read_key
     from eolgul.client import Client
 
-    people = unfound = 0
+    people = outdated = 0
     with Client(url, api_key=read_key(key_file)) as client:
-        for one in client.people():
+        for person in client.people():
             people += 1
-            if one.comparable is None:
-                raise InputError(f"{url}: this service does not say which model made a template; it is an older one")
-            if not one.comparable:
-                unfound += 1
-                say({"person": one.person, "templates": one.templates})
-    say({"people": people, "outdated": unfound})
+            if not person.comparable:
+                outdated += 1
+                say({"person": person.person, "templates": person.templates})
+    say({"people": people, "outdated": outdated})

@@ -1,4 +1,4 @@
-"""The commands about keys: API keys of the service, and keys that sign published models."""
+"""The commands for keys: API keys of the service, and keys that sign published models."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from eolgul.cli.output import extra, say
 app = typer.Typer(no_args_is_help=True, help="API keys of the service.")
 signing_app = typer.Typer(no_args_is_help=True, help="Keys that sign published models.")
 
-KeysFile = Annotated[Path, typer.Option("--file", envvar="EOLGUL_API_KEYS_FILE", help="The file of API keys' hashes.")]
+KeysFile = Annotated[
+    Path, typer.Option("--file", envvar="EOLGUL_API_KEYS_FILE", help="The file of API keys (it holds their hashes).")
+]
 
 
 @app.command("new")
 def key_new(
     file: KeysFile,
-    tenant: Annotated[str, typer.Option(help="Whose key it is: galleries and caches are a tenant's own.")],
+    tenant: Annotated[str, typer.Option(help="Owner of the key; each tenant has its own gallery and cache.")],
     scope: Annotated[list[str], typer.Option(help="verify, detect, embed, identify, enroll or gallery (repeatable).")],
-    days: Annotated[float | None, typer.Option(help="It ends after so many days (default: never).", min=0)] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(help="Its own rate limit.", min=1)] = None,
-    note: Annotated[str, typer.Option(help="For whoever reads the file.")] = "",
+    days: Annotated[float | None, typer.Option(help="Days until the key expires (default: never).", min=0)] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="Rate limit of this key (default: that of the service).", min=1)
+    ] = None,
+    note: Annotated[str, typer.Option(help="Note for readers of the file.")] = "",
 ) -> None:
-    """Make an API key. It is printed once and kept nowhere; the file holds its hash."""
+    """Create an API key. It is printed once and stored nowhere; the file holds its hash."""
     from datetime import UTC, datetime, timedelta
 
     with extra("serve"):
@@ -39,7 +43,7 @@ def key_new(
 
 @app.command("list")
 def key_list(file: KeysFile) -> None:
-    """The keys of the file, without their hashes."""
+    """List the keys of the file, without their hashes."""
     with extra("serve"):
         from eolgul.serving.access.keys import read_keys
 
@@ -49,20 +53,22 @@ def key_list(file: KeysFile) -> None:
 
 @app.command("revoke")
 def key_revoke(key_id: Annotated[str, typer.Argument(metavar="ID")], file: KeysFile) -> None:
-    """Take a key out of the file; running services stop taking it within seconds."""
+    """Remove a key from the file; running services refuse it within seconds."""
     with extra("serve"):
         from eolgul.serving.access.keys import revoke_key
 
-    gone = revoke_key(file, key_id)
-    say({"revoked": gone.id, "tenant": gone.tenant})
+    revoked = revoke_key(file, key_id)
+    say({"revoked": revoked.id, "tenant": revoked.tenant})
 
 
 @signing_app.command("new")
 def signing_key_new(
-    file: Annotated[Path, typer.Argument(help="The private key goes here (0600), the public one into FILE.pub.")],
+    file: Annotated[
+        Path, typer.Argument(help="File for the private key (mode 0600); the public key is written to FILE.pub.")
+    ],
 ) -> None:
-    """Make an Ed25519 key: `promote --signing-key FILE` signs, serving trusts what EOLGUL_TRUSTED_KEYS_FILE lists."""
+    """Create an Ed25519 key. `promote --signing-key FILE` signs with it; the service trusts the keys in EOLGUL_TRUSTED_KEYS_FILE."""
     from eolgul.registry.signing import SigningKey, public_file
 
-    made = SigningKey.new(file)
-    say({"key_id": made.key_id, "private": str(file), "public": str(public_file(file))})
+    key = SigningKey.new(file)
+    say({"key_id": key.key_id, "private": str(file), "public": str(public_file(file))})

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
+from eolgul.config import Progress
 from eolgul.errors import InputError
 
 
@@ -19,14 +20,22 @@ def say(facts: dict[str, Any]) -> None:
 
 
 @contextmanager
-def bar(what: str, unit: str = "img") -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr when that is a terminal; yields a function that adds to the count."""
+def bar(what: str, unit: str = "img") -> Iterator[Progress]:
+    """Show a progress bar on stderr when that is a terminal; yields the function that moves it."""
     with tqdm(desc=what, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as shown:
 
-        def advance(count: int) -> None:
-            shown.update(count)
+        def move(done: int, total: int | None) -> None:
+            if shown.total is None and total is not None:  # work of an earlier run is done, but not at this run's speed
+                shown.total = total
+                shown.initial = shown.n = done
+            shown.update(done - shown.n)
 
-        yield advance
+        yield move
+
+
+def print_line(text: str) -> None:
+    """Print a line of progress on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

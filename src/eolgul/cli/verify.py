@@ -1,4 +1,4 @@
-"""`eolgul verify`: ask a running service, or load the model here and do what the service would do."""
+"""`eolgul verify`: ask a running service, or load the model in this process and compute the same answer."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from typing import Any
 
 from eolgul.cli.output import extra
 from eolgul.client import Client, EolgulError
+from eolgul.client.answers import VerifyAnswer
 from eolgul.client.calls import read
 from eolgul.errors import InputError
 
 
 def verify_over_http(url: str, image1: Path, image2: Path, *, api_key: str | None = None) -> dict[str, Any]:
-    """What `/v1/verify` answers. InputError carries the service's own sentence and code when it refuses."""
+    """The answer of `/v1/verify`. If the service refuses, the InputError has its sentence and code."""
     with Client(url, api_key=api_key) as client:
         try:
             return client.verify(image1, image2).model_dump(mode="json")
         except EolgulError as error:
             detail = error.detail
             if error.status is not None and error.code != "unexpected_answer":
-                which = {"image1": f"{image1}: ", "image2": f"{image2}: "}.get(error.field or "", "")
-                detail = f"{url}: {which}{detail}"
+                image = {"image1": f"{image1}: ", "image2": f"{image2}: "}.get(error.field or "", "")
+                detail = f"{url}: {image}{detail}"
             raise InputError(f"{detail} ({error.code})", error.code) from error
 
 
 def read_key(file: Path | None) -> str | None:
-    """The API key: the file's content, else EOLGUL_API_KEY, else none. Never an argument: those are seen by others."""
+    """Read the API key from the file, or from EOLGUL_API_KEY; None without either.
+
+    It is never an argument of the command, since other users can see those.
+    """
     if file is None:
         return os.environ.get("EOLGUL_API_KEY", "").strip() or None
     try:
@@ -38,9 +42,9 @@ def read_key(file: Path | None) -> str | None:
 
 
 def verify_here(image1: Path, image2: Path, *, registry: str, model: Path | None) -> dict[str, Any]:
-    """The same answer without a service, by the service's own code."""
+    """Compute the same answer without a service, with the service's own code."""
     with extra("serve"):
-        from eolgul.serving.endpoints import schemas
+        from eolgul.serving.endpoints.answers import comparison_fields, threshold_fields, used_face
         from eolgul.serving.inference.model import ServedModel, open_package
         from eolgul.serving.settings import Settings
 
@@ -59,13 +63,13 @@ def verify_here(image1: Path, image2: Path, *, registry: str, model: Path | None
         for name, milliseconds in stages.items():
             timings[name] = timings.get(name, 0.0) + milliseconds
     timings["total"] = (perf_counter() - start) * 1000
-    answer: dict[str, Any] = schemas.VerifyAnswer(
-        **schemas.Comparison.facts(served.compare(*(analysis.embedding for analysis in analyses))),
-        **schemas.Threshold.facts_of(served),
+    answer = VerifyAnswer(
+        **comparison_fields(served.compare(*(analysis.embedding for analysis in analyses))),
+        **threshold_fields(served),
         model=served.digest,
         synthetic=served.synthetic,
-        faces=[schemas.FaceFound.of(analysis) for analysis in analyses],
-        cached=[False, False],
+        faces=tuple(used_face(analysis) for analysis in analyses),
+        cached=(False, False),
         timings_ms={name: round(milliseconds, 3) for name, milliseconds in timings.items()},
-    ).model_dump(mode="json")
-    return answer
+    )
+    return answer.model_dump(mode="json")

@@ -1,10 +1,10 @@
-"""The service from Python: `Client` and, for asyncio, `AsyncClient`.
+"""Call the service from Python: `Client` and, for asyncio, `AsyncClient`.
 
     with Client("https://faces.example", api_key=key) as client:
         print(client.verify(Path("a.jpg"), Path("b.jpg")).verdict)
 
-Images are `bytes` or a path. Answers are typed (`eolgul.client.answers`); what the service refuses is an `EolgulError`
-with the `code` of its problem document. Refusals that pass (busy, rate limited) and lost connections are tried again.
+Images are `bytes` or a path. Answers are typed (`eolgul.client.answers`). A refusal raises `EolgulError` with the `code` of
+its problem document; temporary refusals (busy, rate limited) and lost connections are retried.
 """
 
 from eolgul.client.calls import Image

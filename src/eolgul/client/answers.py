@@ -1,191 +1,255 @@
-"""What the service answers, version 1 of its API. Unknown fields are passed over, so that a newer service still works.
+"""The answers of the API, version 1: the service builds and documents them from these models, and the client reads them.
 
-Boxes (x1, y1, x2, y2), landmarks (the picture's left eye, right eye, nose, mouth corners) and sizes (width, height) are
-in pixels of the upright image, origin at the top left. `model` is the digest of the model package that answered.
+Boxes (x1, y1, x2, y2), landmarks and sizes (width, height) are in pixels of the upright image (after EXIF rotation), with
+the origin at the top left. Unknown fields are ignored, so a client can read the answers of a newer service.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-Box = tuple[float, float, float, float]
-Point = tuple[float, float]
-Interval = tuple[float, float]
-Word = Literal["same", "different", "undecided"]
+from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """The base of every model here: immutable, and unknown fields are ignored."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Quality(_Answer):
-    """How usable a face is: variance of the Laplacian, mean and standard deviation of the grey levels (0 to 255), degrees
-    the head is turned, pixels between the eyes. None where the service gives none."""
+class FaceQuality(Answer):
+    """How usable the picture of a face is; measured on the aligned face unless the field says otherwise."""
 
-    sharpness: float | None = None
-    brightness: float | None = None
-    contrast: float | None = None
-    yaw: float | None = None
-    inter_eye_distance: float | None = None
-
-
-class Face(_Answer):
-    """The face that was used; `count` is how many the image holds."""
-
-    box: Box
-    detection_score: float
-    landmarks: tuple[Point, ...]
-    count: int
-    size: tuple[int, int]
-    quality: Quality = Quality()
+    sharpness: float = Field(description="variance of the Laplacian")
+    brightness: float = Field(description="mean grey level, 0 to 255")
+    contrast: float = Field(description="standard deviation of the grey levels")
+    yaw: float = Field(description="how far the head is turned, in degrees, estimated from the landmarks")
+    inter_eye_distance: float = Field(description="pixels between the eyes in the upright image")
 
 
-class Comparison(_Answer):
-    """`similarity` is the cosine of two embeddings; `false_match_rate` the share of pairs of strangers that score at
-    least as high, never below the floor that the calibration data can show; its interval is (low, high)."""
+class DetectedFace(Answer):
+    """A face, in pixels of the upright image (after EXIF rotation), with the origin at the top left."""
 
-    verdict: Word
-    same_at_threshold: bool | None = None
-    similarity: float
-    false_match_rate: float
-    false_match_rate_interval: Interval | None = None
-    log_likelihood_ratio: float | None = None
-
-
-class Verification(Comparison):
-    """`faces` and `cached` (the embedding was known already) are of the first and the second image."""
-
-    threshold: float
-    threshold_interval: Interval
-    false_match_rate_floor: float
-    model: str
-    synthetic: bool
-    faces: tuple[Face, Face]
-    cached: tuple[bool, bool]
-    timings_ms: dict[str, float]
+    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2")
+    detection_score: float = Field(description="the detector's confidence, 0 to 1")
+    landmarks: tuple[tuple[float, float], ...] = Field(
+        description="five points (x, y): the eye on the picture's left, the other eye, the nose, the mouth corners"
+    )
+    quality: FaceQuality
 
 
-class Problem(_Answer):
-    code: str
+class FaceFound(DetectedFace):
+    """The face that was used."""
+
+    count: int = Field(description="number of faces in the image; the model's policy chose this one")
+    size: tuple[int, int] = Field(description="width and height of the upright image")
+
+
+class Comparison(Answer):
+    """What the similarity of two photos means."""
+
+    verdict: Literal["same", "different", "undecided"] = Field(
+        description="`same` at or above the 95 % interval of the threshold, `different` below it, `undecided` inside it"
+    )
+    same_at_threshold: bool = Field(description="whether the similarity reaches the threshold, whatever its interval")
+    similarity: float = Field(description="cosine of the two embeddings, -1 to 1")
+    false_match_rate: float = Field(description="share of pairs of strangers that score at least this similarity")
+    false_match_rate_interval: tuple[float, float] | None = Field(
+        description="95 % interval of that rate over the calibration people; null if the calibration has none"
+    )
+    log_likelihood_ratio: float | None = Field(
+        description="natural logarithm; positive values support one person, negative values two; null if the calibration "
+        "has no such map"
+    )
+
+
+class ModelAnswer(Answer):
+    """The fields that every answer of a model has."""
+
+    model: str = Field(
+        description="digest of the model package that answered; embeddings of different models must not be compared"
+    )
+    synthetic: bool = Field(description="whether drawn people were among the model's training data")
+    timings_ms: dict[str, float] = Field(
+        description="milliseconds per stage, summed over the images, and in total; `shared` is the time spent waiting for "
+        "another request that analysed the same image"
+    )
+
+
+class Threshold(Answer):
+    """The calibrated threshold of the model that answered."""
+
+    threshold: float = Field(description="the calibrated similarity from which two photos count as one person")
+    threshold_interval: tuple[float, float] = Field(description="its 95 % interval over the calibration people")
+    false_match_rate_floor: float = Field(
+        description="the lowest rate that the calibration data can show; a false_match_rate equal to it may be lower in "
+        "truth"
+    )
+
+
+class VerifyAnswer(Comparison, Threshold, ModelAnswer):
+    """Whether two photos show the same person."""
+
+    faces: tuple[FaceFound, ...] = Field(description="the face used in image1 and the one used in image2")
+    cached: tuple[bool, ...] = Field(description="for image1 and image2, whether the embedding came from the cache")
+
+
+class Problem(Answer):
+    """RFC 9457 problem details; `code` is stable."""
+
+    type: str
+    title: str
+    status: int
     detail: str
+    code: str
+    field: str | None = None
 
 
-class OneOfMany(_Answer):
-    """What came of the image at `index` of `others`: a comparison and the face that was used, or a problem."""
+class OneOfMany(Answer):
+    """The comparison with one of `others`, or the problem with that image."""
 
-    index: int
+    index: int = Field(description="index in `others`, from 0")
     comparison: Comparison | None = None
-    face: Face | None = None
+    face: FaceFound | None = None
     problem: Problem | None = None
 
 
-class ManyVerifications(_Answer):
-    model: str
-    synthetic: bool
-    threshold: float
-    threshold_interval: Interval
-    false_match_rate_floor: float
-    face: Face
-    results: tuple[OneOfMany, ...]
-    timings_ms: dict[str, float]
+class VerifyManyAnswer(Threshold, ModelAnswer):
+    """One photo compared with several others."""
+
+    face: FaceFound = Field(description="the face used in image")
+    results: tuple[OneOfMany, ...] = Field(description="one result per image of `others`, in the same order")
 
 
-class Embedding(_Answer):
-    """`embedding` has unit length. Compare embeddings of one `model` only."""
+class EmbedAnswer(ModelAnswer):
+    """The embedding of a photo's face."""
 
-    embedding: tuple[float, ...]
-    model: str
-    face: Face
-    cached: bool
-    timings_ms: dict[str, float]
-
-
-class DetectedFace(_Answer):
-    """`chosen`: the face that the model's policy would use. `crop`: where asked for, what the network sees, a PNG in base64."""
-
-    box: Box
-    detection_score: float
-    landmarks: tuple[Point, ...]
-    quality: Quality = Quality()
-    chosen: bool
-    crop: str | None = None
+    embedding: tuple[float, ...] = Field(description="embedding of unit length")
+    face: FaceFound
+    box: tuple[float, float, float, float] = Field(description="face.box")
+    detection_score: float = Field(description="face.detection_score")
+    landmarks: tuple[tuple[float, float], ...] = Field(description="face.landmarks")
+    cached: bool = Field(description="whether the embedding came from the cache")
 
 
-class Detections(_Answer):
-    faces: tuple[DetectedFace, ...]
-    size: tuple[int, int]
-    model: str
-    timings_ms: dict[str, float]
+class FoundFace(DetectedFace):
+    """One of the faces of a photo."""
+
+    chosen: bool = Field(description="whether the model's policy chooses this face")
+    crop: str | None = Field(
+        default=None, description="with `crops=true`, the aligned face as the recognizer sees it: PNG as base64"
+    )
 
 
-class Candidate(_Answer):
-    """`template` is the person's template that scored highest."""
+class DetectAnswer(ModelAnswer):
+    """Every face in a photo, highest score first; a photo without faces is not an error."""
+
+    faces: tuple[FoundFace, ...]
+    size: tuple[int, int] = Field(description="width and height of the upright image")
+
+
+class EnrollAnswer(ModelAnswer):
+    """The templates (sealed embeddings) of the enrolled images; the images themselves are not kept."""
 
     person: str
-    similarity: float
-    false_match_rate: float
-    verdict: Word
-    template: str
+    templates: tuple[str, ...] = Field(description="ids of the images' templates, in the order of the images")
+    added: int = Field(description="number of new templates; an image that the person already has is not added again")
+    templates_total: int = Field(description="number of templates that the person has now")
+    faces: tuple[FaceFound, ...]
 
 
-class Identification(_Answer):
-    """Candidates, best first. Templates made by another model were not compared: enroll those people again."""
+class Candidate(Comparison):
+    """A person of the gallery who may be the one in the photo."""
 
+    person: str
+    template: str = Field(description="the person's template with the highest similarity")
+
+
+class IdentifyAnswer(Threshold, ModelAnswer):
+    """The tenant's people who look most like the face, best first.
+
+    With n people searched, the chance that a stranger is taken for one of them is about n times the false match rate.
+    """
+
+    face: FaceFound
     candidates: tuple[Candidate, ...]
-    people: int
-    templates_of_other_models: int
-    model: str
+    people: int = Field(description="number of people searched")
+    templates_of_other_models: int = Field(
+        description="templates made by other models, which this one cannot compare; enroll those people again"
+    )
 
 
-class Enrolment(_Answer):
-    person: str
-    templates: tuple[str, ...]
-    templates_total: int
-    model: str
+class TemplateShown(Answer):
+    """One template of a person, without its embedding."""
 
-
-class PersonSummary(_Answer):
-    """`comparable`: how many of the templates the served model made; with 0 it does not find the person, who must be
-    enrolled again. None where an older service does not tell."""
-
-    person: str
-    templates: int
-    comparable: int | None = None
-
-
-class PeoplePage(_Answer):
-    """`next` is the `after` of the next page, None on the last."""
-
-    people: tuple[PersonSummary, ...]
-    next: str | None = None
-
-
-class Template(_Answer):
     template: str
     created_at: str
     model: str
 
 
-class Person(_Answer):
+class PersonAnswer(Answer):
+    """A person and their templates."""
+
     person: str
-    templates: tuple[Template, ...]
+    templates: tuple[TemplateShown, ...]
 
 
-class Deletion(_Answer):
-    """`templates`: how many are gone. `cache_cleared`: whether the embedding cache dropped their images too; where not,
-    an embedding may stay there until its time to live ends. None where an older service does not tell."""
+class PersonListed(Answer):
+    """One entry of the list of people."""
 
     person: str
     templates: int
-    cache_cleared: bool | None = None
+    comparable: int = Field(
+        description="number of templates made by the served model; with 0 it cannot find the person, who must be enrolled "
+        "again"
+    )
+    created_at: str
 
 
-class CurrentModel(_Answer):
+class PeopleAnswer(Answer):
+    """One page of the tenant's people."""
+
+    people: tuple[PersonListed, ...]
+    next: str | None = Field(description="the value of `after` for the next page; null on the last page")
+    total: int
+
+
+class ErasedAnswer(Answer):
+    """What was erased."""
+
+    person: str
+    templates: int = Field(description="number of erased templates")
+    cache_cleared: bool = Field(
+        description="whether the embedding cache dropped the images too; if false, the cache could not be reached or an "
+        "image is no longer known, and an encrypted embedding may remain until its time to live ends"
+    )
+
+
+class ExportedTemplate(Answer):
+    """One line of the export."""
+
+    person: str
+    template: str
+    created_at: str
+    model: str
+    embedding: tuple[float, ...]
+    quality: dict[str, float]
+
+
+class CurrentModel(Answer):
+    """The served model: what it is, what it was trained on and how it was calibrated and evaluated."""
+
     digest: str
     backbone: str
     embedding_size: int
-    synthetic: bool
+    contract: dict[str, Any] = Field(description="the embedding contract, as in the package's config.json")
+    synthetic: bool = Field(description="whether drawn people were among the training data")
     threshold: float
-    report: str | None = None
+    threshold_interval: tuple[float, float]
+    calibration: dict[str, Any]
+    false_match_rate: float = Field(description="at the threshold")
+    false_match_rate_interval: tuple[float, float] | None
+    training: dict[str, Any] | None = Field(description="null if the package does not say")
+    sets: tuple[dict[str, Any], ...] = Field(description="the figures of each evaluated set")
+    card: str | None = Field(description="path of the model card's HTML; null if there is none")
+    report: str | None = Field(description="path of the evaluation report; null if there is none")

@@ -1,4 +1,4 @@
-"""The requests of the API, for both clients: what goes where, and which may be sent twice."""
+"""Build the requests of the API, for both clients."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from eolgul.client.transport import Call
+from eolgul.client.transport import ApiRequest
 from eolgul.errors import InputError
 
 Image = bytes | os.PathLike[str]
 
 
 def read(image: Image) -> bytes:
-    """The bytes of an image. InputError when a file cannot be read."""
+    """The bytes of an image. InputError if the file cannot be read."""
     if isinstance(image, bytes):
         return image
     try:
@@ -24,63 +24,81 @@ def read(image: Image) -> bytes:
 
 
 def _files(*parts: tuple[str, Image]) -> list[tuple[str, tuple[str, bytes]]]:
-    """Form files that are called as their field is: the file's own name may say who is in the picture."""
+    """The files of a form, each named as its field: the real file name may contain the name of the person."""
     return [(name, (name, read(image))) for name, image in parts]
 
 
 def _segment(name: str) -> str:
-    """An id as one part of an address. InputError for what cannot be an id: `.` and `..` are resolved on the way, and a
-    slash is one to the service, so that the deletion of such a template would be the deletion of its person."""
+    """Quote an id as one segment of a path.
+
+    Raises:
+        InputError: The id is empty, `.` or `..`, or has a slash. These change the path, so that deleting such a template
+            would delete its person.
+    """
     if name in ("", ".", "..") or "/" in name:
-        raise InputError(f"{name!r}: no id of a person or a template can be that")
+        raise InputError(f"{name!r} is not an id of a person or a template, expected no slash and not . or ..")
     return quote(name, safe="")
 
 
-def verify(image1: Image, image2: Image) -> Call:
-    return Call("POST", "/v1/verify", files=_files(("image1", image1), ("image2", image2)))
+def verify(image1: Image, image2: Image) -> ApiRequest:
+    """POST /v1/verify."""
+    return ApiRequest("POST", "/v1/verify", files=_files(("image1", image1), ("image2", image2)))
 
 
-def verify_many(image: Image, others: Sequence[Image]) -> Call:
-    return Call("POST", "/v1/verify/many", files=_files(("image", image), *(("others", one) for one in others)))
+def verify_many(image: Image, others: Sequence[Image]) -> ApiRequest:
+    """POST /v1/verify/many."""
+    return ApiRequest(
+        "POST", "/v1/verify/many", files=_files(("image", image), *(("others", other) for other in others))
+    )
 
 
-def embed(image: Image) -> Call:
-    return Call("POST", "/v1/embed", files=_files(("image", image)))
+def embed(image: Image) -> ApiRequest:
+    """POST /v1/embed."""
+    return ApiRequest("POST", "/v1/embed", files=_files(("image", image)))
 
 
-def detect(image: Image, crops: bool) -> Call:
-    return Call("POST", "/v1/detect", params={"crops": "true"} if crops else {}, files=_files(("image", image)))
+def detect(image: Image, crops: bool) -> ApiRequest:
+    """POST /v1/detect."""
+    return ApiRequest("POST", "/v1/detect", params={"crops": "true"} if crops else {}, files=_files(("image", image)))
 
 
-def identify(image: Image, k: int) -> Call:
-    return Call("POST", "/v1/identify", params={"k": k}, files=_files(("image", image)))
+def identify(image: Image, k: int) -> ApiRequest:
+    """POST /v1/identify."""
+    return ApiRequest("POST", "/v1/identify", params={"k": k}, files=_files(("image", image)))
 
 
-def enroll(person: str, images: Sequence[Image]) -> Call:
-    # Sent twice it is done once, but a person erased between the two would be there again.
-    parts = _files(*(("images", one) for one in images))
-    return Call("POST", "/v1/enroll", data={"person": person}, files=parts, idempotent=False)
+def enroll(person: str, images: Sequence[Image]) -> ApiRequest:
+    """POST /v1/enroll, which is not idempotent."""
+    # A repeated request adds nothing, but it would enroll a person again who was erased after the first one.
+    parts = _files(*(("images", image) for image in images))
+    return ApiRequest("POST", "/v1/enroll", data={"person": person}, files=parts, idempotent=False)
 
 
-def people(after: str | None, limit: int) -> Call:
-    return Call("GET", "/v1/people", params={"limit": limit} | ({"after": after} if after else {}))
+def people(after: str | None, limit: int) -> ApiRequest:
+    """GET /v1/people: one page."""
+    return ApiRequest("GET", "/v1/people", params={"limit": limit} | ({"after": after} if after else {}))
 
 
-def person(name: str) -> Call:
-    return Call("GET", f"/v1/people/{_segment(name)}")
+def person(name: str) -> ApiRequest:
+    """GET /v1/people/{person}."""
+    return ApiRequest("GET", f"/v1/people/{_segment(name)}")
 
 
-def delete_person(name: str) -> Call:
-    return Call("DELETE", f"/v1/people/{_segment(name)}")
+def delete_person(name: str) -> ApiRequest:
+    """DELETE /v1/people/{person}."""
+    return ApiRequest("DELETE", f"/v1/people/{_segment(name)}")
 
 
-def delete_template(name: str, template: str) -> Call:
-    return Call("DELETE", f"/v1/people/{_segment(name)}/templates/{_segment(template)}")
+def delete_template(name: str, template: str) -> ApiRequest:
+    """DELETE /v1/people/{person}/templates/{template}."""
+    return ApiRequest("DELETE", f"/v1/people/{_segment(name)}/templates/{_segment(template)}")
 
 
-def export() -> Call:
-    return Call("GET", "/v1/export")
+def export() -> ApiRequest:
+    """GET /v1/export."""
+    return ApiRequest("GET", "/v1/export")
 
 
-def current_model() -> Call:
-    return Call("GET", "/v1/models/current")
+def current_model() -> ApiRequest:
+    """GET /v1/models/current."""
+    return ApiRequest("GET", "/v1/models/current")

@@ -1,8 +1,8 @@
-"""The two clients: the same calls, one blocking and one for asyncio. Both keep connections; close them, or use `with`.
+"""The two clients, with the same methods: one blocking, one for asyncio. Both keep connections; close them, or use `with`.
 
-Every method raises EolgulError (what the service said, or that it cannot be reached) and InputError (an image file that
-cannot be read, an id that none can be).
-A deletion whose answer was lost is sent again, and may then say `person_not_found` although it worked.
+Every method may raise EolgulError (the service refuses or cannot be reached) and InputError (an image file cannot be read,
+or an id is not valid). A deletion whose answer is lost is sent again, and may then raise `person_not_found` although it
+succeeded.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ import httpx
 from pydantic import BaseModel
 from tenacity import AsyncRetrying, Retrying
 
-from eolgul.client import answers as a
-from eolgul.client import calls
+from eolgul.client import answers, calls
 from eolgul.client.calls import Image
-from eolgul.client.transport import Call, EolgulError, Retries, cut, parse
+from eolgul.client.transport import ApiRequest, EolgulError, Retries, broken_off, parse
 from eolgul.errors import InputError
 
 A = TypeVar("A", bound=BaseModel)
-_PAGE = 500  # people a page
+_PAGE = 500  # people per page
 
 
 def _options(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
-    """The arguments of httpx's clients. InputError for an address or a key that cannot be one."""
+    """The arguments of httpx's clients. InputError if the address or the key is not valid."""
     try:
         address = httpx.URL(url.rstrip("/"))
     except httpx.InvalidURL as error:
-        raise InputError(f"{url}: no address of a service ({error})") from error
+        raise InputError(f"{url}: not an address of a service ({error}), expected http://… or https://…") from error
     if address.scheme not in ("http", "https") or not address.host:
         raise InputError(f"{url}: expected the address of a service, http://… or https://…")
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-        raise InputError("the API key holds characters that no key has, expected eolgul_<key id>_<secret>")
+        raise InputError("the API key has characters that no key has, expected eolgul_<key id>_<secret>")
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return {"base_url": address, "headers": headers, "timeout": httpx.Timeout(timeout_s, connect=min(5.0, timeout_s))}
 
@@ -47,7 +46,17 @@ class Client:
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout_s: float = 30.0, retries: Retries | None = None
     ) -> None:
-        """`timeout_s` bounds every wait for the service's next bytes, not the sum of all tries."""
+        """Prepare a client.
+
+        Args:
+            url: The address of the service, `http://…` or `https://…`.
+            api_key: Sent with every request.
+            timeout_s: Longest wait for the next bytes of the service, not for all attempts together.
+            retries: When a request is tried again.
+
+        Raises:
+            InputError: The address or the key is not valid.
+        """
         self._http = httpx.Client(**_options(url, api_key, timeout_s))
         self._retries = retries or Retries()
 
@@ -58,112 +67,113 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the connections."""
         self._http.close()
 
-    def verify(self, image1: Image, image2: Image) -> a.Verification:
-        """Are these one person?"""
-        return self._ask(calls.verify(image1, image2), a.Verification)
+    def verify(self, image1: Image, image2: Image) -> answers.VerifyAnswer:
+        """Compare two images: do they show the same person?"""
+        return self._request(calls.verify(image1, image2), answers.VerifyAnswer)
 
-    def verify_many(self, image: Image, others: Sequence[Image]) -> a.ManyVerifications:
-        """One image against up to 32 others; an unusable other gets a problem in its place."""
-        return self._ask(calls.verify_many(image, others), a.ManyVerifications)
+    def verify_many(self, image: Image, others: Sequence[Image]) -> answers.VerifyManyAnswer:
+        """Compare one image with up to 32 others; an unusable one gets a problem as its result."""
+        return self._request(calls.verify_many(image, others), answers.VerifyManyAnswer)
 
-    def embed(self, image: Image) -> a.Embedding:
+    def embed(self, image: Image) -> answers.EmbedAnswer:
         """The unit-length embedding of the image's face."""
-        return self._ask(calls.embed(image), a.Embedding)
+        return self._request(calls.embed(image), answers.EmbedAnswer)
 
-    def detect(self, image: Image, *, crops: bool = False) -> a.Detections:
+    def detect(self, image: Image, *, crops: bool = False) -> answers.DetectAnswer:
         """Every face in the image; with `crops`, each as the network sees it (112 x 112 PNG, base64)."""
-        return self._ask(calls.detect(image, crops), a.Detections)
+        return self._request(calls.detect(image, crops), answers.DetectAnswer)
 
-    def identify(self, image: Image, k: int = 5) -> a.Identification:
-        """The `k` people of the gallery who are nearest."""
-        return self._ask(calls.identify(image, k), a.Identification)
+    def identify(self, image: Image, k: int = 5) -> answers.IdentifyAnswer:
+        """The `k` people of the gallery who are most similar."""
+        return self._request(calls.identify(image, k), answers.IdentifyAnswer)
 
-    def enroll(self, person: str, images: Sequence[Image]) -> a.Enrolment:
+    def enroll(self, person: str, images: Sequence[Image]) -> answers.EnrollAnswer:
         """Add up to 10 images of a person to the gallery.
 
-        It is tried again only when the service turned it away unread: if the connection is lost, ask `person` what is
-        there."""
-        return self._ask(calls.enroll(person, images), a.Enrolment)
+        It is retried only if the service did not admit it. After a lost connection, call `person` to see what is stored.
+        """
+        return self._request(calls.enroll(person, images), answers.EnrollAnswer)
 
-    def people(self) -> Iterator[a.PersonSummary]:
-        """Everyone in the gallery, asked for page by page."""
+    def people(self) -> Iterator[answers.PersonListed]:
+        """All people in the gallery, requested page by page."""
         after: str | None = None
         while True:
-            page = self._ask(calls.people(after, _PAGE), a.PeoplePage)
+            page = self._request(calls.people(after, _PAGE), answers.PeopleAnswer)
             yield from page.people
             if (after := page.next) is None:
                 return
 
-    def person(self, person: str) -> a.Person:
-        """One person's templates. EolgulError `person_not_found`."""
-        return self._ask(calls.person(person), a.Person)
+    def person(self, person: str) -> answers.PersonAnswer:
+        """A person's templates. EolgulError `person_not_found` if there is no such person."""
+        return self._request(calls.person(person), answers.PersonAnswer)
 
-    def delete_person(self, person: str) -> a.Deletion:
-        """Erase a person and what the service remembers of their images. EolgulError `person_not_found`."""
-        return self._ask(calls.delete_person(person), a.Deletion)
+    def delete_person(self, person: str) -> answers.ErasedAnswer:
+        """Erase a person and the cached embeddings of their images. EolgulError `person_not_found`."""
+        return self._request(calls.delete_person(person), answers.ErasedAnswer)
 
-    def delete_template(self, person: str, template: str) -> a.Deletion:
+    def delete_template(self, person: str, template: str) -> answers.ErasedAnswer:
         """Erase one template of a person."""
-        return self._ask(calls.delete_template(person, template), a.Deletion)
+        return self._request(calls.delete_template(person, template), answers.ErasedAnswer)
 
     def export(self) -> Iterator[dict[str, Any]]:
-        """Every record of the gallery, embeddings included, as it arrives. Once it has begun it is not tried again."""
-        response = self._retrying(calls.export())
+        """Every template of the gallery with its embedding, as it arrives; not retried once it has begun."""
+        response = self._send_retrying(calls.export())
         try:
             for line in response.iter_lines():
                 if line:
-                    yield _record(line, response)
-        except httpx.RequestError as error:  # lost, or encoded as it should not be
-            raise cut(error, response.url) from error
+                    yield _parse_line(line, response)
+        except httpx.RequestError as error:  # the connection is lost, or the encoding is wrong
+            raise broken_off(error, response.url) from error
         finally:
             response.close()
 
-    def current_model(self) -> a.CurrentModel:
-        """The model that answers now."""
-        return self._ask(calls.current_model(), a.CurrentModel)
+    def current_model(self) -> answers.CurrentModel:
+        """The model that is served now."""
+        return self._request(calls.current_model(), answers.CurrentModel)
 
     def ready(self) -> bool:
-        """Whether the service takes requests now; False when it cannot be reached. Asked once."""
+        """Whether the service accepts requests now; False if it cannot be reached. Not retried."""
         try:
             return self._http.get("/readyz").is_success
         except httpx.RequestError:
             return False
 
-    def _ask(self, call: Call, kind: type[A]) -> A:
-        response = self._retrying(call)
+    def _request(self, api_request: ApiRequest, shape: type[A]) -> A:
+        response = self._send_retrying(api_request)
         try:
             response.read()
-        except httpx.RequestError as error:  # lost, or encoded as it should not be
-            raise cut(error, response.url) from error
+        except httpx.RequestError as error:  # the connection is lost, or the encoding is wrong
+            raise broken_off(error, response.url) from error
         finally:
             response.close()
-        return parse(response, kind)
+        return parse(response, shape)
 
-    def _retrying(self, call: Call) -> httpx.Response:
-        return Retrying(**self._retries.options())(self._send, call)
+    def _send_retrying(self, api_request: ApiRequest) -> httpx.Response:
+        return Retrying(**self._retries.options())(self._send, api_request)
 
-    def _send(self, call: Call) -> httpx.Response:
-        """A good answer, its body not yet read; the caller closes it."""
-        request = call.request(self._http)
+    def _send(self, api_request: ApiRequest) -> httpx.Response:
+        """A successful response whose body is not read yet; the caller closes it."""
+        request = api_request.build(self._http)
         try:
             response = self._http.send(request, stream=True)
         except httpx.TransportError as error:
-            raise call.lost(error, request.url) from error
+            raise api_request.connection_error(error, request.url) from error
         if response.is_success:
             return response
         try:
             response.read()
-        except httpx.RequestError as error:  # lost, or encoded as it should not be
-            raise cut(error, request.url) from error
+        except httpx.RequestError as error:  # the connection is lost, or the encoding is wrong
+            raise broken_off(error, request.url) from error
         finally:
             response.close()
-        raise call.refused(response)
+        raise api_request.refusal(response)
 
 
 class AsyncClient:
-    """The same for asyncio; tasks may share one. Methods as in `Client`."""
+    """The client for asyncio; tasks may share one. See `Client` for the methods and arguments."""
 
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout_s: float = 30.0, retries: Retries | None = None
@@ -178,99 +188,115 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
+        """As `Client.close`."""
         await self._http.aclose()
 
-    async def verify(self, image1: Image, image2: Image) -> a.Verification:
-        return await self._ask(partial(calls.verify, image1, image2), a.Verification)
+    async def verify(self, image1: Image, image2: Image) -> answers.VerifyAnswer:
+        """As `Client.verify`."""
+        return await self._request(partial(calls.verify, image1, image2), answers.VerifyAnswer)
 
-    async def verify_many(self, image: Image, others: Sequence[Image]) -> a.ManyVerifications:
-        return await self._ask(partial(calls.verify_many, image, others), a.ManyVerifications)
+    async def verify_many(self, image: Image, others: Sequence[Image]) -> answers.VerifyManyAnswer:
+        """As `Client.verify_many`."""
+        return await self._request(partial(calls.verify_many, image, others), answers.VerifyManyAnswer)
 
-    async def embed(self, image: Image) -> a.Embedding:
-        return await self._ask(partial(calls.embed, image), a.Embedding)
+    async def embed(self, image: Image) -> answers.EmbedAnswer:
+        """As `Client.embed`."""
+        return await self._request(partial(calls.embed, image), answers.EmbedAnswer)
 
-    async def detect(self, image: Image, *, crops: bool = False) -> a.Detections:
-        return await self._ask(partial(calls.detect, image, crops), a.Detections)
+    async def detect(self, image: Image, *, crops: bool = False) -> answers.DetectAnswer:
+        """As `Client.detect`."""
+        return await self._request(partial(calls.detect, image, crops), answers.DetectAnswer)
 
-    async def identify(self, image: Image, k: int = 5) -> a.Identification:
-        return await self._ask(partial(calls.identify, image, k), a.Identification)
+    async def identify(self, image: Image, k: int = 5) -> answers.IdentifyAnswer:
+        """As `Client.identify`."""
+        return await self._request(partial(calls.identify, image, k), answers.IdentifyAnswer)
 
-    async def enroll(self, person: str, images: Sequence[Image]) -> a.Enrolment:
-        return await self._ask(partial(calls.enroll, person, images), a.Enrolment)
+    async def enroll(self, person: str, images: Sequence[Image]) -> answers.EnrollAnswer:
+        """As `Client.enroll`."""
+        return await self._request(partial(calls.enroll, person, images), answers.EnrollAnswer)
 
-    async def people(self) -> AsyncIterator[a.PersonSummary]:
+    async def people(self) -> AsyncIterator[answers.PersonListed]:
+        """As `Client.people`."""
         after: str | None = None
         while True:
-            page = await self._ask(partial(calls.people, after, _PAGE), a.PeoplePage)
+            page = await self._request(partial(calls.people, after, _PAGE), answers.PeopleAnswer)
             for person in page.people:
                 yield person
             if (after := page.next) is None:
                 return
 
-    async def person(self, person: str) -> a.Person:
-        return await self._ask(partial(calls.person, person), a.Person)
+    async def person(self, person: str) -> answers.PersonAnswer:
+        """As `Client.person`."""
+        return await self._request(partial(calls.person, person), answers.PersonAnswer)
 
-    async def delete_person(self, person: str) -> a.Deletion:
-        return await self._ask(partial(calls.delete_person, person), a.Deletion)
+    async def delete_person(self, person: str) -> answers.ErasedAnswer:
+        """As `Client.delete_person`."""
+        return await self._request(partial(calls.delete_person, person), answers.ErasedAnswer)
 
-    async def delete_template(self, person: str, template: str) -> a.Deletion:
-        return await self._ask(partial(calls.delete_template, person, template), a.Deletion)
+    async def delete_template(self, person: str, template: str) -> answers.ErasedAnswer:
+        """As `Client.delete_template`."""
+        return await self._request(partial(calls.delete_template, person, template), answers.ErasedAnswer)
 
     async def export(self) -> AsyncIterator[dict[str, Any]]:
-        response = await self._retrying(calls.export())
+        """As `Client.export`."""
+        response = await self._send_retrying(calls.export())
         try:
             async for line in response.aiter_lines():
                 if line:
-                    yield _record(line, response)
-        except httpx.RequestError as error:  # lost, or encoded as it should not be
-            raise cut(error, response.url) from error
+                    yield _parse_line(line, response)
+        except httpx.RequestError as error:  # the connection is lost, or the encoding is wrong
+            raise broken_off(error, response.url) from error
         finally:
             await response.aclose()
 
-    async def current_model(self) -> a.CurrentModel:
-        return await self._ask(calls.current_model, a.CurrentModel)
+    async def current_model(self) -> answers.CurrentModel:
+        """As `Client.current_model`."""
+        return await self._request(calls.current_model, answers.CurrentModel)
 
     async def ready(self) -> bool:
+        """As `Client.ready`."""
         try:
             return (await self._http.get("/readyz")).is_success
         except httpx.RequestError:
             return False
 
-    async def _ask(self, make: Callable[[], Call], kind: type[A]) -> A:
-        response = await self._retrying(await anyio.to_thread.run_sync(make))  # a thread, since it may read files
+    async def _request(self, build: Callable[[], ApiRequest], shape: type[A]) -> A:
+        response = await self._send_retrying(
+            await anyio.to_thread.run_sync(build)
+        )  # in a thread, since it may read files
         try:
             await response.aread()
-        except httpx.RequestError as error:  # lost, or encoded as it should not be
-            raise cut(error, response.url) from error
+        except httpx.RequestError as error:  # the connection is lost, or the encoding is wrong
+            raise broken_off(error, response.url) from error
         finally:
             await response.aclose()
-        return parse(response, kind)
+        return parse(response, shape)
 
-    async def _retrying(self, call: Call) -> httpx.Response:
-        return await AsyncRetrying(**self._retries.options())(self._send, call)
+    async def _send_retrying(self, api_request: ApiRequest) -> httpx.Response:
+        return await AsyncRetrying(**self._retries.options())(self._send, api_request)
 
-    async def _send(self, call: Call) -> httpx.Response:
-        request = call.request(self._http)
+    async def _send(self, api_request: ApiRequest) -> httpx.Response:
+        request = api_request.build(self._http)
         try:
             response = await self._http.send(request, stream=True)
         except httpx.TransportError as error:
-            raise call.lost(error, request.url) from error
+            raise api_request.connection_error(error, request.url) from error
         if response.is_success:
             return response
         try:
             await response.aread()
-        except httpx.RequestError as error:  # lost, or encoded as it should not be
-            raise cut(error, request.url) from error
+        except httpx.RequestError as error:  # the connection is lost, or the encoding is wrong
+            raise broken_off(error, request.url) from error
         finally:
             await response.aclose()
-        raise call.refused(response)
+        raise api_request.refusal(response)
 
 
-def _record(line: str, response: httpx.Response) -> dict[str, Any]:
+def _parse_line(line: str, response: httpx.Response) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise EolgulError("unexpected_answer", f"{response.url}: a line that is no JSON") from error
+        raise EolgulError("unexpected_answer", f"{response.url}: a line is not JSON") from error
     if not isinstance(value, dict):
-        raise EolgulError("unexpected_answer", f"{response.url}: a line that is no record")
+        raise EolgulError("unexpected_answer", f"{response.url}: a line is not a JSON object")
     return value

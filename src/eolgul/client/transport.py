@@ -1,4 +1,4 @@
-"""One request with its tries, and errors as values with codes. The waiting between tries is tenacity's."""
+"""One request of the API, its retries (with tenacity), and the errors with their codes."""
 
 from __future__ import annotations
 
@@ -15,18 +15,24 @@ from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wai
 from eolgul.errors import InputError
 
 A = TypeVar("A", bound=BaseModel)
-# Nothing was sent: there was no connection to send it on.
+# Nothing was sent: there was no connection.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-# Sent, but the connection ended before an answer. A read timeout is none of these: that service is slow, not gone.
+# The request was sent, but the connection ended before an answer. A read timeout is not one of these: the service is slow.
 _LOST = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError, httpx.CloseError)
-# The service turned the request away at the door, so that it has certainly done nothing.
-_TURNED_AWAY = ("busy", "model_not_ready", "rate_limited")
+# The service refuses these requests before it does anything.
+_NOT_ADMITTED = ("busy", "model_not_ready", "rate_limited")
 
 
 class EolgulError(InputError):
-    """The service refused, or could not be reached. `code` is that of the problem document, or `no_answer`,
-    `unexpected_answer`; `status` the HTTP status, None without an answer; `field` the form field that is to blame;
-    `retry_after` the seconds that the service asks to wait."""
+    """The service refused the request, or could not be reached.
+
+    Attributes:
+        code: The code of the problem document, or `no_answer` or `unexpected_answer`.
+        detail: One sentence.
+        status: The HTTP status; None without an answer.
+        field: The form field at fault, if there is one.
+        retry_after: Seconds that the service asks to wait.
+    """
 
     def __init__(
         self, code: str, detail: str, status: int | None = None, field: str | None = None,
@@ -36,14 +42,21 @@ class EolgulError(InputError):
         self.detail, self.status, self.field, self.retry_after = detail, status, field, retry_after
 
 
-class _PassingError(EolgulError):
-    """An error that another try may not meet."""
+class _TemporaryError(EolgulError):
+    """An error that may not occur in another attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """At most `attempts` tries. Waits grow at random up to `longest_s`; a `Retry-After` up to `honour_s` is waited for
-    in full and a little more (so that clients do not come back together), a longer one is raised at once."""
+    """When a request is tried again.
+
+    Attributes:
+        attempts: Largest number of attempts.
+        first_s: Scale of the first wait in seconds; waits are random and grow.
+        longest_s: Longest random wait in seconds.
+        honour_s: A `Retry-After` of at most this many seconds is waited for, plus a random wait, so that clients do not
+            return at the same time. A longer one raises the error at once.
+    """
 
     attempts: int = 5
     first_s: float = 0.2
@@ -55,27 +68,27 @@ class Retries:
         backoff = wait_random_exponential(multiplier=self.first_s, max=self.longest_s)
 
         def wait(state: RetryCallState) -> float:
-            return _asked(state) + backoff(state)
+            return _retry_after(state) + backoff(state)
 
-        def passing(error: BaseException) -> bool:
-            return isinstance(error, _PassingError) and (error.retry_after or 0.0) <= self.honour_s
+        def is_temporary(error: BaseException) -> bool:
+            return isinstance(error, _TemporaryError) and (error.retry_after or 0.0) <= self.honour_s
 
         return {
-            "retry": retry_if_exception(passing),
+            "retry": retry_if_exception(is_temporary),
             "stop": stop_after_attempt(self.attempts),
             "wait": wait,
             "reraise": True,
         }
 
 
-def _asked(state: RetryCallState) -> float:
+def _retry_after(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return error.retry_after or 0.0 if isinstance(error, EolgulError) else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A request that can be sent again and again. `idempotent`: doing it twice is doing it once."""
+class ApiRequest:
+    """A request that can be sent several times. `idempotent`: sending it twice has the effect of sending it once."""
 
     method: str
     path: str
@@ -84,39 +97,40 @@ class Call:
     files: list[tuple[str, tuple[str, bytes]]] | None = None
     idempotent: bool = True
 
-    def request(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+    def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """The request of httpx."""
         return client.build_request(self.method, self.path, params=dict(self.params), data=self.data, files=self.files)
 
-    def lost(self, error: httpx.TransportError, url: httpx.URL) -> EolgulError:
-        """What a failure before any byte of an answer comes to."""
+    def connection_error(self, error: httpx.TransportError, url: httpx.URL) -> EolgulError:
+        """The error for a connection failure before the first byte of the response."""
         again = isinstance(error, _UNSENT) or (self.idempotent and isinstance(error, _LOST))
-        kind = _PassingError if again else EolgulError
+        kind = _TemporaryError if again else EolgulError
         return kind("no_answer", f"{url}: no answer ({str(error) or type(error).__name__})")
 
-    def refused(self, response: httpx.Response) -> EolgulError:
-        """What an error status comes to; the body has been read."""
+    def refusal(self, response: httpx.Response) -> EolgulError:
+        """The error for a response with an error status, whose body has been read."""
         retry_after = _seconds(response.headers.get("Retry-After"))
         try:
             problem = response.json()
-            code, detail, to_blame = str(problem["code"]), str(problem["detail"]), problem.get("field")
+            code, detail, form_field = str(problem["code"]), str(problem["detail"]), problem.get("field")
         except (ValueError, KeyError, TypeError):
-            code, to_blame = "unexpected_answer", None
-            detail = f"{response.url}: HTTP status {response.status_code}, and not what eolgul answers"
-        # An idempotent call may be repeated whoever refused it; any other only when eolgul itself says it did nothing.
-        again = code in _TURNED_AWAY or (self.idempotent and response.status_code in (429, 503))
-        kind = _PassingError if again else EolgulError
-        return kind(code, detail, response.status_code, to_blame, retry_after)
+            code, form_field = "unexpected_answer", None
+            detail = f"{response.url}: HTTP status {response.status_code} without a problem document of eolgul"
+        # An idempotent request may be repeated whoever refused it; any other only if eolgul itself did not admit it.
+        again = code in _NOT_ADMITTED or (self.idempotent and response.status_code in (429, 503))
+        kind = _TemporaryError if again else EolgulError
+        return kind(code, detail, response.status_code, form_field, retry_after)
 
 
-def cut(error: httpx.RequestError, url: httpx.URL) -> EolgulError:
-    """What a failure in the middle of an answer comes to. It is not tried again."""
+def broken_off(error: httpx.RequestError, url: httpx.URL) -> EolgulError:
+    """The error for a failure in the middle of a response, which is not retried."""
     return EolgulError("no_answer", f"{url}: the answer broke off ({str(error) or type(error).__name__})")
 
 
-def parse(response: httpx.Response, kind: type[A]) -> A:
-    """The body of a good answer. EolgulError `unexpected_answer` when it is not what the API says."""
+def parse(response: httpx.Response, shape: type[A]) -> A:
+    """Parse the body of a successful response. EolgulError `unexpected_answer` if it does not match the API."""
     try:
-        return kind.model_validate_json(response.content)
+        return shape.model_validate_json(response.content)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -126,7 +140,7 @@ def parse(response: httpx.Response, kind: type[A]) -> A:
 
 
 def _seconds(value: str | None) -> float | None:
-    """A `Retry-After`, which is a number of seconds or a date (RFC 9110)."""
+    """The seconds of a `Retry-After`, which is a number of seconds or a date (RFC 9110)."""
     if value is None:
         return None
     if value.strip().isdigit():

@@ -11,8 +11,9 @@ from typing import Any
 from eolgul import storage
 from eolgul.demo.options import DemoOptions
 from eolgul.errors import InputError
+from eolgul.extract.config import source_name
 from eolgul.files import sha256_file
-from eolgul.steps import source_name
+from eolgul.formats.synthetic import mark_of
 
 Say = Callable[[str], None]
 
@@ -57,7 +58,7 @@ def drawn(options: DemoOptions, bucket: str, say: Say) -> RawData:
     draw("K-FACE tree", draw_kface, "kface", people=options.people)
     draw("train.rec", draw_rec, "faces_drawn", people=options.rec_people, images=options.rec_images)
     draw("verification set (.bin)", draw_bin, "drawn_pairs.bin", people=options.bin_people, pairs=options.bin_pairs)
-    for name in ("kface", "faces_drawn", "drawn_pairs.bin", "drawn_pairs.bin.synthetic.json"):
+    for name in ("kface", "faces_drawn", "drawn_pairs.bin", mark_of(raw / "drawn_pairs.bin").name):
         _upload(raw / name, f"{bucket}/raw/{name}")
     say(f"uploaded to {bucket}/raw/")
     return RawData(

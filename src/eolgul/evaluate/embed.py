@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.images.decode import decode
+from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
 
 Progress = Callable[[str], None]
@@ -83,7 +83,7 @@ def _batches(dataset: FaceDataset, rows: list[int], size: int, batch: int) -> It
     """Yield (position of the first row, uint8 RGB batch) in order, a few batches decoded ahead."""
 
     def load(start: int) -> NDArray[np.uint8]:
-        return np.stack([_face(dataset, row, size) for row in rows[start : start + batch]])
+        return np.stack([read_face(dataset, row, size) for row in rows[start : start + batch]])
 
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
     waiting: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
@@ -98,17 +98,6 @@ def _batches(dataset: FaceDataset, rows: list[int], size: int, batch: int) -> It
             yield first, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _face(dataset: FaceDataset, row: int, size: int) -> NDArray[np.uint8]:
-    where = f"{dataset.path}: image {dataset.manifest['image_id'][row].as_py()} (row {row})"
-    try:
-        pixels, _ = decode(dataset.read(row))
-    except InputError as error:
-        raise InputError(f"{where}: {error}", error.code) from error
-    if pixels.shape != (size, size, 3):
-        raise InputError(f"{where}: {pixels.shape[1]}x{pixels.shape[0]} pixels, an aligned face has {size}x{size}")
-    return pixels
 
 
 def _check_sees(dataset: FaceDataset, rows: list[int], embeddings: NDArray[np.float32]) -> None:

@@ -10,11 +10,10 @@ from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
 from eolgul.files import sha256_bytes, sha256_file
 from eolgul.model.package import EmbeddingContract, ModelPackage
-from eolgul.model.recognizer import Recognizer
+from eolgul.model.recognizer import Recognizer, execution_providers
 
 # The contracts of the field's public recognizers: aligned 112 x 112 faces, (pixel - 127.5) / 127.5, mirror image added.
 CONTRACTS = {"insightface": EmbeddingContract(), "insightface-bgr": EmbeddingContract(color="BGR")}
-PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +34,7 @@ class Source:
 
     def recognizer(self, *, threads: int, device: str = "cpu") -> Recognizer:
         """Load the network on `device`, "cpu" or "cuda"; InputError when this ONNX Runtime has no such device."""
-        import onnxruntime
-
-        if device not in PROVIDERS:
-            raise InputError(f"device {device!r}: expected {' or '.join(PROVIDERS)}")
-        if PROVIDERS[device][0] not in onnxruntime.get_available_providers():
-            raise InputError(f"device {device}: this ONNX Runtime has no {PROVIDERS[device][0]}")
-        return Recognizer(self.onnx, self.contract, threads=threads, providers=PROVIDERS[device])
+        return Recognizer(self.onnx, self.contract, threads=threads, providers=execution_providers(device))
 
 
 def open_source(model: Path, contract: str | None = None) -> Source:

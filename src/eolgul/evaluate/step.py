@@ -23,6 +23,7 @@ from eolgul.evaluate.all_pairs import compare_everything, similarity_of
 from eolgul.evaluate.cache import Embed, cached
 from eolgul.evaluate.calibrate import AllPairs, calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.embed import Progress, check_aligned, embed_rows, embedding_size
 from eolgul.evaluate.leakage import audit
 from eolgul.evaluate.metrics import CONDITIONS, ScoredSet
@@ -32,7 +33,7 @@ from eolgul.evaluate.recognizers import open_source
 from eolgul.evaluate.report.plots import Curves
 from eolgul.evaluate.report.published import published
 from eolgul.evaluate.scores import write_scores
-from eolgul.evaluation.bootstrap import RESAMPLES, Subjects
+from eolgul.evaluation.bootstrap import Subjects
 from eolgul.evaluation.reader import HELD_OUT, METRICS_FORMAT, read_metrics
 from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
@@ -48,54 +49,45 @@ def evaluate(
     dataset: Path | None,
     benchmarks: Sequence[Path],
     out: Path,
+    config: EvaluateConfig = EvaluateConfig(),
     *,
-    contract: str | None = None,
-    fmr: float = 1e-4,
-    threads: int = 2,
-    device: str = "cpu",
-    cache: Path | None = None,
-    without_anchored: bool = False,
-    seed: int = 0,
-    pictures: bool = True,
-    resamples: int = RESAMPLES,
-    language: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Artifact:
     """Measure `model` and write an Evaluation to `out` (returned as it is when already made from the same inputs).
 
-    `model` is a ModelPackage, or an ONNX file with its `contract` (`eolgul.evaluate.recognizers`). The `calibration` people
-    of `dataset` give the threshold for the false match rate `fmr`, its `test` people the set "held-out"; `benchmarks`
-    are aligned datasets with pairs. Without a `dataset` only the benchmarks are measured, and there is no threshold: a
-    benchmark never chooses one. `cache` is a folder that keeps embeddings by model and dataset. `without_anchored`
-    leaves out held-out and calibration faces whose landmarks came from another picture. `pictures` puts thumbnails of
-    the worst pairs into the report, which is in English and Korean; `language` is the one that it opens in (auto: the
-    browser's). Raises InputError when test or calibration people are also in training, when an
-    input is not what it should be, or when the model gives all images one embedding.
-    """
-    from eolgul.evaluate.report.page import (
-        LANGUAGES,
-        render,
-    )  # jinja2: what only reads metrics (the registry) need not have it
+    The calibration people of `dataset` give the threshold, its test people the set "held-out". Without a dataset only
+    the benchmarks are measured, and there is no threshold: a benchmark never chooses one.
 
-    if language not in LANGUAGES:
-        raise InputError(f"language is {language!r}; expected one of {', '.join(LANGUAGES)}")
+    Args:
+        model: A ModelPackage, or an ONNX file with `config.contract` (`eolgul.evaluate.recognizers`).
+        dataset: An assembled FaceDataset, or None.
+        benchmarks: Aligned FaceDatasets with pairs.
+        out: Where the Evaluation goes.
+        config: The options.
+        progress: Called with a sentence about what is done next.
+
+    Raises:
+        InputError: When test or calibration people are also in training, when an input is not what it should be, or
+            when the model gives all images one embedding.
+    """
+    from eolgul.evaluate.report.page import render  # needs jinja2, which reading metrics does not
+
     say: Progress = progress or (lambda _: None)
-    source = open_source(model, contract)
+    source = open_source(model, config.contract)
     people = None if dataset is None else FaceDataset(dataset)
     others = [FaceDataset(path) for path in benchmarks]
     measured_on = [*([] if people is None else [people]), *others]
     if not measured_on:
         raise InputError("neither a dataset nor a benchmark is given; there is nothing to measure on")
     inputs = [source.reference, *(item.artifact.reference for item in measured_on)]
-    recipe: dict[str, Any] = {"fmr": fmr, "seed": seed, "pictures": pictures, "resamples": resamples}
-    recipe |= {"without_anchored": True} if without_anchored else {}
-    recipe |= {"language": language} if language != "auto" else {}
+    recipe = config.to_recipe()
+    seed, resamples, without_anchored = config.seed, config.resamples, config.without_anchored
     done = reuse(out, "Evaluation", step="evaluate", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
         return done
     names = _names(others)
-    recognizer = source.recognizer(threads=threads, device=device)
+    recognizer = source.recognizer(threads=config.threads, device=config.device)
     # What would fail after hours of embedding fails now.
     for data in measured_on:
         check_aligned(data, recognizer.contract)
@@ -104,7 +96,7 @@ def evaluate(
 
     def embedder(data: FaceDataset) -> Embed:
         return cached(
-            cache,
+            Path(config.cache) if config.cache else None,
             source.digest,
             data.artifact.digest,
             lambda rows: embed_rows(data, rows, recognizer, progress=progress),
@@ -114,7 +106,7 @@ def evaluate(
         check_disjoint(people)
         embed = embedder(people)
         say("calibrating the threshold")
-        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), fmr, seed, resamples)
+        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), config.fmr, seed, resamples)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
         sets.append(_held_out(people, embed, calibration.threshold, seed, without_anchored))
     for name, other, asked in zip(names, others, pairs, strict=True):
@@ -146,8 +138,8 @@ def evaluate(
         "published": published([item.name for item in sets if not item.synthetic]),
     }
     say("writing the report")
-    thumbnails = _thumbnails(shown, image_ids, hardest) if pictures else {}
-    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails, language)
+    thumbnails = _thumbnails(shown, image_ids, hardest) if config.pictures else {}
+    report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails, config.language)
     with writing(out) as folder:
         (folder / "metrics.json").write_bytes(canonical_json(metrics))
         if calibration is not None:

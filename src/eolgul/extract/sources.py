@@ -13,38 +13,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.dataset import SHARD_BYTES, member_size
+from eolgul.dataset import member_size
 from eolgul.errors import InputError, Reason, Rejection
+from eolgul.extract.config import ExtractConfig
 from eolgul.files import sha256_file
 from eolgul.formats import insightface, kface
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
+from eolgul.model.package import TEMPLATE_NAME
 
-KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
-ALIGNED = "arcface-112-v1"
-SYNTHETIC_MARK = "synthetic.json"
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jfif"
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What is asked of an extraction; see `eolgul.extract.extract`."""
-
-    selection: str | None = None
-    identities: frozenset[str] | None = None
-    without_identities: frozenset[str] = frozenset()
-    min_images: int = 1
-    max_identities: int | None = None
-    max_images_per_identity: int | None = None
-    part: tuple[int, int] | None = None
-    reader: str = "own"
-    any_size: bool = False
-    shard_bytes: int = SHARD_BYTES
-
-    def wants(self, identity: str) -> bool:
-        """Whether an identity is asked for."""
-        return (self.identities is None or identity in self.identities) and identity not in self.without_identities
 
 
 class Candidate(NamedTuple):
@@ -94,7 +73,7 @@ def detect_kind(source: Path) -> str:
     """The kind of a source, from its names alone.
 
     Raises:
-        InputError: when it is not one of `KINDS`.
+        InputError: when it is of no known kind.
     """
     if source.is_file():
         kind = {".rec": "rec", ".bin": "bin", ".lst": "lst"}.get(source.suffix)
@@ -166,7 +145,7 @@ class RecTask:
             yield Candidate(where, image_id, identity, image, name, rejection=rejection, size=self.size)
 
 
-def plan_rec(rec: Path, options: Options) -> Plan:
+def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     """Plan a `.rec` by its index; `part` (i, n) takes the records that begin in the i-th of n equal byte ranges.
 
     Raises:
@@ -176,24 +155,24 @@ def plan_rec(rec: Path, options: Options) -> Plan:
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
     keys, offsets, sizes, repeated = index.keys, index.offsets, index.sizes, index.repeated
-    if options.part is not None:
-        number, count = options.part
+    if config.byte_range is not None:
+        number, count = config.byte_range
         total = rec.stat().st_size
         chosen = (offsets >= total * (number - 1) // count) & (offsets < total * number // count)
         if not chosen.any():
             raise InputError(f"{rec}: no image record begins in part {number} of {count}")
         keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
-    python = mxnet_python() if options.reader == "mxnet" else None
-    size = (stated.width, stated.height) if stated is not None and not options.any_size else None
+    python = mxnet_python() if config.reader == "mxnet" else None
+    size = (stated.width, stated.height) if stated is not None and not config.any_size else None
     identities = stated.identities if stated is not None else None
     tasks = [
         RecTask(rec, keys[cut], offsets[cut], repeated[cut], identities, size, python)
-        for cut in shares(sizes, options.shard_bytes)
+        for cut in shares(sizes, config.shard_bytes)
     ]
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
     files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
     also = [about] if about.is_file() else []
-    return Plan(tasks, stamp_files(files), ALIGNED if aligned else None, also=also)
+    return Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also)
 
 
 @dataclass(frozen=True)
@@ -215,14 +194,14 @@ class BinTask:
             yield Candidate(f"{self.name} image {number}", f"{pair:06}/{side}", identity, image, name, size=self.size)
 
 
-def plan_bin(file: Path, options: Options) -> Plan:
+def plan_bin(file: Path, config: ExtractConfig) -> Plan:
     """Plan a `.bin` set: a benchmark with ten consecutive folds. Every image must have the size that most of them have."""
     loaded = insightface.read_bin(file)
     sizes = np.array([len(image) for image in loaded.images], np.int64)
-    size = None if options.any_size else _common_size(loaded.images)
-    tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, options.shard_bytes)]
+    size = None if config.any_size else _common_size(loaded.images)
+    tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, config.shard_bytes)]
     pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(loaded.same)) for i, same in enumerate(loaded.same)]
-    aligned = ALIGNED if size == (112, 112) else None
+    aligned = TEMPLATE_NAME if size == (112, 112) else None
     return Plan(tasks, stamp_files([file]), aligned, False, pairs, portable=False)
 
 
@@ -230,12 +209,12 @@ def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
     """The width and height that most of the images have, judged from about 200 evenly spaced ones."""
     from collections import Counter
 
-    from eolgul.images.header import outline
+    from eolgul.images.header import read_header
 
     seen: Counter[tuple[int, int]] = Counter()
     for image in images[:: max(1, len(images) // 200)]:
         try:
-            info = outline(image)
+            info = read_header(image)
         except InputError:
             continue
         seen[info.width, info.height] += 1
@@ -264,16 +243,16 @@ class CarrayTask:
             yield Candidate(where, f"{pair:06}/{side}", identity, encode_png(pixels), name, size=(112, 112))
 
 
-def plan_carrays(folder: Path, options: Options) -> Plan:
+def plan_carrays(folder: Path, config: ExtractConfig) -> Plan:
     """Plan a carray: InsightFace_Pytorch's copy of a `.bin` set."""
     from eolgul.formats.carrays import read_carray
 
     carray = read_carray(folder)
     guess = np.full(len(carray), 25_000, np.int64)  # bytes of a 112x112 PNG of a face, about
-    tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, options.shard_bytes)]
+    tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, config.shard_bytes)]
     pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(carray.same)) for i, same in enumerate(carray.same)]
     files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
-    return Plan(tasks, stamp_files(files), ALIGNED, False, pairs)
+    return Plan(tasks, stamp_files(files), TEMPLATE_NAME, False, pairs)
 
 
 class Entry(NamedTuple):
@@ -323,7 +302,7 @@ class FilesTask:
             yield Candidate(where, entry.image_id, entry.identity, path, name, facts, rejection, beside, size)
 
 
-def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
+def plan_files(root: Path, entries: list[Entry], config: ExtractConfig) -> Plan:
     """Plan the files of a tree; of several with one id all but the first are rejected."""
     seen: set[str] = set()
     for place, entry in enumerate(entries):
@@ -332,8 +311,8 @@ def plan_files(root: Path, entries: list[Entry], options: Options) -> Plan:
             entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
         seen.add(entry.image_id)
     sizes = np.array([entry.size for entry in entries], np.int64)
-    cuts = shares(sizes, options.shard_bytes)
-    tasks = [FilesTask(root, entries[cut], options.any_size) for cut in cuts]
+    cuts = shares(sizes, config.shard_bytes)
+    tasks = [FilesTask(root, entries[cut], config.any_size) for cut in cuts]
     stamp = hashlib.sha256()
     for entry in entries:
         for one in (entry, entry.note):

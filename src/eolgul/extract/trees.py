@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract.sources import ALIGNED, Entry, Options, Plan, is_picture, plan_files, text, walk
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.sources import Entry, Plan, is_picture, plan_files, text, walk
 from eolgul.formats import kface
+from eolgul.model.package import TEMPLATE_NAME
 
 _BAD_NAME = Rejection(
     Reason.BAD_NAME, "the file's name is not UTF-8; rename it, or unpack its archive with its encoding"
@@ -19,7 +21,7 @@ _UNKNOWN_CONDITION = Rejection(
 )
 
 
-def plan_folders(source: Path, options: Options) -> Plan:
+def plan_folders(source: Path, config: ExtractConfig) -> Plan:
     """Plan identity folders, `<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, any photos.
 
     Raises:
@@ -32,13 +34,13 @@ def plan_folders(source: Path, options: Options) -> Plan:
         found = list(group)
         if found[0].name == first:  # it lies in no identity folder
             loose += [entry._replace(rejection=_NO_IDENTITY) for entry in found]
-        elif len(found) >= options.min_images and options.wants(first):
-            people.append(found[: options.max_images_per_identity])
-    people = people[: options.max_identities]
+        elif len(found) >= config.min_images and config.wants(first):
+            people.append(found[: config.max_images_per_identity])
+    people = people[: config.max_identities]
     if not people and (source / "dataset.json").is_file():
         raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     if not people:
-        raise InputError(f"{source}: no identity folder with at least {options.min_images} image(s)")
+        raise InputError(f"{source}: no identity folder with at least {config.min_images} image(s)")
     entries = list(loose)
     for entry in itertools.chain.from_iterable(people):
         identity = text(entry.name.partition("/")[0])
@@ -47,7 +49,7 @@ def plan_folders(source: Path, options: Options) -> Plan:
             entries.append(entry._replace(image_id=image_id, identity=identity))
         else:
             entries.append(entry._replace(identity=identity, rejection=_BAD_NAME))
-    return plan_files(source, entries, options)
+    return plan_files(source, entries, config)
 
 
 def _files(source: Path) -> list[Entry]:
@@ -64,13 +66,13 @@ def _files(source: Path) -> list[Entry]:
     return entries
 
 
-def plan_kface(source: Path, options: Options) -> Plan:
+def plan_kface(source: Path, config: ExtractConfig) -> Plan:
     """Plan K-FACE's tree: the images of the selection, each with its condition and its annotation, if it has one.
 
     Raises:
         InputError: when no image is in the selection.
     """
-    selection = kface.Selection.parse(options.selection) if options.selection else None
+    selection = kface.Selection.parse(config.selection) if config.selection else None
     entries: list[Entry] = []
     for folder in sorted(path.name for path in source.glob("*_Resolution")):
         notes: dict[str, Entry] = {}
@@ -86,16 +88,16 @@ def plan_kface(source: Path, options: Options) -> Plan:
                 entries.append(entry._replace(rejection=_UNKNOWN_CONDITION))
                 continue
             identity, condition = parsed
-            if (selection is None or condition in selection) and options.wants(identity):
+            if (selection is None or condition in selection) and config.wants(identity):
                 image_id = kface.image_id(identity, condition)
                 note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
                 entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
     if not any(entry.identity for entry in entries):
-        raise InputError(f"{source}: no K-FACE image of the selection ({options.selection or 'all'}) in it")
-    return plan_files(source, entries, options)
+        raise InputError(f"{source}: no K-FACE image of the selection ({config.selection or 'all'}) in it")
+    return plan_files(source, entries, config)
 
 
-def plan_lst(file: Path, options: Options) -> Plan:
+def plan_lst(file: Path, config: ExtractConfig) -> Plan:
     """Plan the images that an InsightFace `.lst` names, by paths below the folder of the list.
 
     Raises:
@@ -122,9 +124,9 @@ def plan_lst(file: Path, options: Options) -> Plan:
             facts |= {"landmarks": list(row.landmarks), "landmark_source": "annotated"}
         entry = _entry(root, row.path)
         entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, rejection=rejection))
-    plan = plan_files(root, entries, options)
+    plan = plan_files(root, entries, config)
     plan.also.append(file)
-    plan.aligned = ALIGNED if aligned else None
+    plan.aligned = TEMPLATE_NAME if aligned else None
     return plan
 
 

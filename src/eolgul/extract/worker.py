@@ -15,7 +15,7 @@ from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_unreadable
 from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode
-from eolgul.images.header import outline
+from eolgul.images.header import read_header
 from eolgul.workers import map_in_order, report
 
 Progress = Callable[[int], None]
@@ -169,7 +169,7 @@ def _check_header(candidate: Candidate) -> Checked:
         data = candidate.data
         sha256 = sha256_bytes(data)
     try:
-        info = outline(data)
+        info = read_header(data)
     except InputError as error:
         return Checked(candidate, b"", sha256, None, Rejection.from_error(error))
     if candidate.size is not None and (info.width, info.height) != candidate.size:

@@ -1,4 +1,4 @@
-"""Which of the faces found is the one that counts."""
+"""Choose the face that counts among those that are found."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError, Reason
 from eolgul.faces.mtcnn import Faces
+from eolgul.model.package import POLICIES
 
-POLICIES = ("largest", "center", "annotated", "single")
-# A detector is off by a few hundredths of the annotated points' extent, a neighbour's face by one or more.
+# Shares of the annotated points' extent: a detector is off by a few hundredths, a neighbouring face by one or more.
 _FITS = 0.4
 
 
 def choose(
     faces: Faces, which: str, size: tuple[int, int], annotation: NDArray[np.floating] | None = None
 ) -> int | None:
-    """The row of the face that `which` names in an image of `size` (width, height), None where there is no such face.
+    """Choose a face by a policy.
 
-    `largest` by box area; `center` nearest to the middle; `annotated` the one whose landmarks fit `annotation` (5 x 2),
-    the largest where there is none; `single` refuses several: InputError `several_faces`.
+    Args:
+        faces: The faces of one image.
+        which: `largest` by box area; `center`, the nearest to the middle; `annotated`, whose landmarks fit `annotation`, or
+            the largest without an annotation; `single`, which refuses several faces.
+        size: Width and height of the image in pixels.
+        annotation: Annotated landmarks, 5 x 2, in pixels.
+
+    Returns:
+        The row of the face, None if there is no such face.
+
+    Raises:
+        InputError: `several_faces` under the policy `single`; an unknown policy.
     """
     if which not in POLICIES:
         raise InputError(f"face policy {which!r}: expected one of {', '.join(POLICIES)}")

@@ -1,8 +1,8 @@
 """The MTCNN cascade: image pyramid, candidates, non-maximum suppression, box regression, landmarks.
 
 Source: Zhang et al. 2016 (arXiv:1604.02878); numerically it follows facenet-pytorch, with whose weights it runs, so
-that the same settings find the same faces. Images are worked through in groups of bounded size, equal sizes together,
-and the P-Net in strips, so that memory does not grow with what is asked for.
+that the same settings find the same faces. Images are processed in groups of bounded size, equal sizes together, and the
+P-Net runs in strips, so that memory does not grow with the number or the size of images.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from eolgul.model.package import DetectorSettings
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 _CELL, _STRIDE = 12, 2  # the P-Net sees 12x12 pixels and moves by two
-_GROUP_PIXELS = 1 << 20  # of the images that are worked on together
+_GROUP_PIXELS = 1 << 20  # of the images that are processed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Faces:
 
 
 class Detector:
-    """MTCNN with one backend and one setting. `detect` may be called from several threads."""
+    """MTCNN with one backend and fixed settings. `detect` may be called from several threads."""
 
     def __init__(self, networks: Networks, settings: DetectorSettings) -> None:
         self._networks = networks
@@ -52,18 +52,20 @@ class Detector:
 
     @classmethod
     def from_onnx(cls, folder: Path, settings: DetectorSettings, threads: int = 1) -> Self:
+        """Load pnet.onnx, rnet.onnx and onet.onnx from a folder; InputError if one is missing."""
         return cls(OnnxNetworks(folder, threads=threads), settings)
 
     @classmethod
     def from_torch(cls, settings: DetectorSettings, device: str = "cpu") -> Self:
+        """Load facenet-pytorch's networks and weights; InputError if they or the device are missing."""
         return cls(TorchNetworks(device), settings)
 
     def looking_for(self, min_face_size: int) -> Detector:
-        """The same networks and settings but for the smallest face."""
+        """A detector with the same networks, and the same settings except for the smallest face."""
         return Detector(self._networks, replace(self.settings, min_face_size=min_face_size))
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Faces]:
-        """Find the faces of uint8 RGB images (H x W x 3, sizes may differ)."""
+        """Find the faces of uint8 RGB images (H x W x 3, sizes may differ); one `Faces` per image."""
         if not hasattr(self._memory, "tables"):
             self._memory.tables = Tables()
         tables: Tables = self._memory.tables
@@ -77,7 +79,7 @@ class Detector:
         return faces
 
     def likeness(self, image: NDArray[np.uint8], boxes: Floats) -> Floats:
-        """How sure the O-Net is that a face fills each of `boxes` (K x 4: x1 y1 x2 y2, pixels): 0…1, 0 outside the image."""
+        """The O-Net's probability that a face fills each of `boxes` (K x 4: x1 y1 x2 y2, pixels); 0 outside the image."""
         numbers = np.arange(len(boxes), dtype=np.int64)
         picture = Picture(image)
         crops, _, inside = _crops([picture] * len(boxes), _squared(boxes), numbers, 48)
@@ -88,7 +90,7 @@ class Detector:
 
     def _propose(self, pictures: Sequence[Picture]) -> tuple[Floats, Ints]:
         """Stage 1: square candidate boxes (K x 4) over all images and the image each belongs to (K)."""
-        found: list[list[Floats]] = [[] for _ in pictures]
+        proposals: list[list[Floats]] = [[] for _ in pictures]
         shapes: dict[tuple[int, int], list[int]] = {}
         for number, picture in enumerate(pictures):
             shapes.setdefault((picture.height, picture.width), []).append(number)
@@ -102,12 +104,12 @@ class Detector:
                 candidates, rows = self._candidates(level, scale)
                 for row, number in enumerate(numbers):
                     mine = candidates[rows == row]
-                    found[number].append(mine[nms(mine[:, :4], mine[:, 4], 0.5)])
+                    proposals[number].append(mine[nms(mine[:, :4], mine[:, 4], 0.5)])
         boxes, owners = [np.empty((0, 4), np.float32)], [np.empty(0, np.int64)]
-        for number, some in enumerate(found):
-            if not some:  # too small for any face
+        for number, levels in enumerate(proposals):
+            if not levels:  # the image is too small for any face
                 continue
-            candidates = np.concatenate(some)
+            candidates = np.concatenate(levels)
             candidates = candidates[nms(candidates[:, :4], candidates[:, 4], 0.7)]
             sides = candidates[:, 2:4] - candidates[:, :2]
             corners = candidates[:, :4] + candidates[:, 5:9] * np.concatenate([sides, sides], axis=1)
@@ -119,7 +121,7 @@ class Detector:
         """P-Net cells above the threshold as rows x1 y1 x2 y2 score dx1 dy1 dx2 dy2, and the image of each.
 
         `level` is network input, N x 3 x h x w. Cell i sees rows 2 i to 2 i + 11, so a strip that begins at an even row and
-        overlaps the next by ten gives the very cells that the whole would.
+        overlaps the next by ten gives the same cells as the whole level.
         """
         count, _, height, width = level.shape
         pixels = self._networks.portions.pnet
@@ -129,7 +131,7 @@ class Detector:
         for first in range(0, count, images):
             for top in range(0, max(1, (height - 10) // 2), rows):
                 strip = level[first : first + images, :, 2 * top : 2 * (top + rows) + 10]
-                if strip.shape[2] < _CELL:  # an odd row more, already part of the strip before
+                if strip.shape[2] < _CELL:  # one odd row, which is part of the strip before
                     continue
                 regression, scores = self._networks.pnet(np.ascontiguousarray(strip))
                 image, row, column = np.nonzero(scores >= self.settings.thresholds[0])
@@ -147,7 +149,7 @@ class Detector:
         if len(boxes) == 0:
             return boxes, owners
         step = self._networks.portions.rnet
-        batches = [self._networks.rnet(crops[at : at + step]) for at in range(0, len(crops), step)]
+        batches = [self._networks.rnet(crops[start : start + step]) for start in range(0, len(crops), step)]
         regression, scores = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         passed = scores > self.settings.thresholds[1]
         boxes, owners, scores, regression = boxes[passed], owners[passed], scores[passed], regression[passed]
@@ -160,7 +162,7 @@ class Detector:
         if len(boxes) == 0:
             return [Faces(boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)) for _ in pictures]
         step = self._networks.portions.onet
-        batches = [self._networks.onet(crops[at : at + step]) for at in range(0, len(crops), step)]
+        batches = [self._networks.onet(crops[start : start + step]) for start in range(0, len(crops), step)]
         regression, points, scores = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         passed = scores > self.settings.thresholds[2]
         boxes, owners, scores = boxes[passed], owners[passed], scores[passed]
@@ -179,7 +181,7 @@ class Detector:
 
 
 def _groups(images: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.uint8]]]:
-    """Consecutive images, so many that their pixels stay within bounds; a larger one goes by itself."""
+    """Groups of consecutive images with a bounded number of pixels; a larger image is a group by itself."""
     groups: list[list[NDArray[np.uint8]]] = []
     pixels = 0
     for image in images:
@@ -193,7 +195,7 @@ def _groups(images: Sequence[NDArray[np.uint8]]) -> list[list[NDArray[np.uint8]]
 
 
 def pyramid_scales(height: int, width: int, settings: DetectorSettings) -> list[float]:
-    """The scales at which the smallest face (and each larger one) fills the P-Net's 12 pixels."""
+    """The scales at which the smallest face, and each larger one, fills the P-Net's 12 pixels."""
     scale = _CELL / settings.min_face_size
     side = min(height, width) * scale
     scales = []
@@ -204,7 +206,7 @@ def pyramid_scales(height: int, width: int, settings: DetectorSettings) -> list[
 
 
 def _crops(pictures: Sequence[Picture], boxes: Floats, owners: Ints, side: int) -> tuple[Floats, Floats, Ints]:
-    """Network input for each box, cut at the image border; boxes wholly outside are dropped."""
+    """Network input for each box, cut at the image border; boxes entirely outside are dropped."""
     sizes = np.array([(picture.width, picture.height) for picture in pictures], np.int64)[owners]
     whole = np.trunc(boxes).astype(np.int64)
     begin = np.maximum(whole[:, :2], 1) - 1
@@ -233,7 +235,7 @@ def _squared(boxes: Floats) -> Floats:
 
 
 def _per_image(owners: Ints, keep: Callable[[Ints], Ints]) -> Ints:
-    """Apply a suppression to each image's rows by themselves; kept rows of all images, image by image."""
+    """Apply a suppression to the rows of each image separately; returns the kept rows, image by image."""
     kept = []
     for number in np.unique(owners):
         rows = np.flatnonzero(owners == number)

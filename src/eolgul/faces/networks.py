@@ -23,24 +23,26 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Portions:
-    """How much a network is given in one call: pixels of the P-Net, crops of the R-Net and of the O-Net."""
+    """The largest input of one call: pixels for the P-Net, crops for the R-Net and for the O-Net."""
 
     pnet: int
     rnet: int
     onet: int
 
 
-# What a layer makes of so much stays in a core's cache: larger batches are up to twice as slow.
+# The output of a layer stays in a core's cache at this size: larger batches are up to twice as slow.
 _CPU = Portions(1 << 15, 64, 8)
-# A GPU wants work: half a gigabyte of it. Not measured, since none was at hand.
+# About half a gigabyte, to keep a GPU busy. An estimate that is not measured.
 _GPU = Portions(1 << 22, 8192, 4096)
 
 
 class Networks(Protocol):
-    """What the cascade asks of a backend. Each returns the outputs in the order of its docstring."""
+    """A backend of the cascade. Each method returns its outputs in the order of its docstring."""
 
     @property
-    def portions(self) -> Portions: ...
+    def portions(self) -> Portions:
+        """The largest inputs of one call."""
+        ...
 
     def pnet(self, images: Floats) -> tuple[Floats, Floats]:
         """Box regression N x 4 x h x w and face probability N x h x w for a pyramid level."""
@@ -56,14 +58,14 @@ class Networks(Protocol):
 
 
 class OnnxNetworks:
-    """The networks on ONNX Runtime, from a folder holding pnet.onnx, rnet.onnx and onet.onnx."""
+    """The networks on ONNX Runtime, from a folder with pnet.onnx, rnet.onnx and onet.onnx."""
 
     portions = _CPU
 
     def __init__(self, folder: Path, *, threads: int = 1) -> None:
         for name in NAMES:
             if not (folder / f"{name}.onnx").is_file():
-                raise InputError(f"{folder / f'{name}.onnx'}: missing, the detector needs it")
+                raise InputError(f"{folder / f'{name}.onnx'}: missing, expected one of the detector's three networks")
         self._sessions = {name: onnx_session(folder / f"{name}.onnx", threads=threads) for name in NAMES}
 
     def _run(self, name: str, batch: Floats) -> list[Any]:
@@ -71,14 +73,17 @@ class OnnxNetworks:
         return outputs
 
     def pnet(self, images: Floats) -> tuple[Floats, Floats]:
+        """See `Networks.pnet`."""
         boxes, probabilities = self._run("pnet", images)
         return boxes, probabilities[:, 1]
 
     def rnet(self, crops: Floats) -> tuple[Floats, Floats]:
+        """See `Networks.rnet`."""
         boxes, probabilities = self._run("rnet", crops)
         return boxes, probabilities[:, 1]
 
     def onet(self, crops: Floats) -> tuple[Floats, Floats, Floats]:
+        """See `Networks.onet`."""
         boxes, points, probabilities = self._run("onet", crops)
         return boxes, points, probabilities[:, 1]
 
@@ -126,7 +131,7 @@ def export_onnx(folder: Path) -> None:
     }
     for (name, module), side in zip(_modules().items(), (12, 24, 48), strict=True):
         for child, activation in list(module.named_children()):
-            # Behind a dense layer, where the tensors are tiny, PReLU stays.
+            # PReLU stays behind dense layers, where the tensors are tiny.
             if isinstance(activation, torch.nn.PReLU) and (name, child) not in _DENSE:
                 setattr(module, child, _fusible(activation))
         free = {0: "n", 2: "height", 3: "width"} if name == "pnet" else {0: "n"}
@@ -138,10 +143,10 @@ _DENSE = {("rnet", "prelu4"), ("onet", "prelu5")}
 
 
 def _fusible(activation: Any) -> Any:
-    """A PReLU as `y + sign(1 - a) relu(-|1 - a| y)`: the same function, made of operations that ONNX Runtime fuses.
+    """Write a PReLU as `y + sign(1 - a) relu(-|1 - a| y)`: the same function, of operations that ONNX Runtime fuses.
 
-    Its own PReLU took half of all time: it is not vectorised, and forces the blocked channel layout of the
-    convolutions to be undone before and redone after it. A 1x1 depthwise convolution with ReLU and one with addition
+    ONNX Runtime's PReLU takes half of all time: it is not vectorised, and forces the blocked channel layout of the
+    convolutions to be undone before it and restored after it. A 1x1 depthwise convolution with ReLU and one with addition
     keep the layout (measured: P-Net 1.8, R-Net 2.3, O-Net 1.9 times as fast, outputs equal within 3e-6).
     """
     import torch

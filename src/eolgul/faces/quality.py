@@ -1,4 +1,4 @@
-"""Figures of a face's picture: how sharp, bright and rich in contrast it is, and how far the head is turned."""
+"""Figures of a face image: sharpness, brightness, contrast, distance between the eyes, and yaw of the head."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ _MARGIN = 16  # of the 112 pixels on each side: there may be hair, background, o
 
 
 def picture_quality(face: NDArray[np.uint8]) -> dict[str, float]:
-    """Of an aligned face (uint8 RGB 112 x 112 x 3), its middle 80 x 80 in grey levels, so that faces compare.
+    """Measure the middle 80 x 80 pixels of an aligned face in grey levels, so that faces are comparable.
 
-    `sharpness`: variance of the Laplacian (Pech-Pacheco et al. 2000); `brightness`: mean; `contrast`: standard deviation.
+    Args:
+        face: uint8 RGB, 112 x 112 x 3.
+
+    Returns:
+        `sharpness`: variance of the Laplacian (Pech-Pacheco et al. 2000); `brightness`: mean; `contrast`: standard
+        deviation; all of grey levels 0…255.
     """
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
     return {
@@ -23,15 +28,21 @@ def picture_quality(face: NDArray[np.uint8]) -> dict[str, float]:
 
 
 def eye_distance(landmarks: NDArray[np.floating]) -> float:
-    """Between the eyes of five landmarks (5 x 2), in their unit."""
+    """The distance between the eyes of five landmarks (5 x 2), in their unit."""
     return float(np.hypot(*(landmarks[1] - landmarks[0])))
 
 
 def estimated_yaw(landmarks: NDArray[np.floating]) -> float:
-    """How far the head is turned, in degrees, from five landmarks (5 x 2): positive as for a camera on the sitter's left.
+    """Estimate the yaw of the head from five landmarks.
 
-    The nose stands out of the plane of eyes and mouth by about half of their mean width, so a turn moves it from
-    their middle by tan(yaw) times that half. Good to a few degrees up to 60; NaN-free: 0 when all points coincide.
+    The nose stands out of the plane of eyes and mouth by about half of their mean width, so a turn moves it from their
+    middle by tan(yaw) times that half. The estimate is good to a few degrees up to 60.
+
+    Args:
+        landmarks: 5 x 2, in any unit.
+
+    Returns:
+        Degrees, positive for a camera on the sitter's left; 0 if all points coincide.
     """
     left, right, nose, mouth_left, mouth_right = np.asarray(landmarks, np.float64)
     across = right - left + mouth_right - mouth_left

@@ -1,4 +1,4 @@
-"""Greedy non-maximum suppression: of boxes that overlap much, the best one stays."""
+"""Greedy non-maximum suppression: of boxes that overlap, only the best stays."""
 
 from __future__ import annotations
 
@@ -7,37 +7,44 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-_BLOCK = 256  # overlaps are computed for so many boxes at once
+_BLOCK = 256  # boxes whose overlaps are computed at once
 
 
 def nms(boxes: Floats, scores: Floats, threshold: float, *, smaller: bool = False) -> Ints:
-    """Rows of `boxes` (N x 4: x1 y1 x2 y2) to keep, best score first.
+    """Select the boxes to keep.
 
-    A box goes when it overlaps a better one by more than `threshold`: intersection over union, or, with `smaller`,
-    over the smaller area with pixel-inclusive sides (MTCNN's "Min", for a face found twice at different sizes).
+    Args:
+        boxes: N x 4, x1 y1 x2 y2.
+        scores: N.
+        threshold: A box that overlaps a better one by more than this is dropped.
+        smaller: Divide the intersection by the smaller area, with pixel-inclusive sides (MTCNN's "Min", for a face found
+            twice at different sizes), instead of by the union.
+
+    Returns:
+        Rows of `boxes`, best score first, int64.
     """
     extra = np.float32(1 if smaller else 0)
-    # Sure faces often tie at exactly 1.0. facenet-pytorch takes the first of equals here and the last in its "Min" variant.
+    # Scores often tie at exactly 1.0. facenet-pytorch takes the first of equals here and the last in its "Min" variant.
     order = np.argsort(scores, kind="stable")[::-1] if smaller else np.argsort(-scores, kind="stable")
     kept: list[int] = []
     while order.size:
         overlapping = _overlapping(boxes[order[:_BLOCK]], boxes[order], threshold, extra)
-        alive = np.ones(len(order), bool)
+        remaining = np.ones(len(order), bool)
         best = 0
         while best < len(overlapping):
             kept.append(int(order[best]))
-            alive[best] = False
-            alive &= ~overlapping[best]
-            following = int(alive[best:].argmax())
-            if following == 0:  # the best itself is done, so nothing is left
+            remaining[best] = False
+            remaining &= ~overlapping[best]
+            following = int(remaining[best:].argmax())
+            if following == 0:  # the best box is the last one
                 break
             best += following
-        order = order[alive]
+        order = order[remaining]
     return np.array(kept, np.int64)
 
 
 def _overlapping(some: Floats, others: Floats, threshold: float, extra: np.float32) -> NDArray[np.bool_]:
-    """Whether each of `some` overlaps each of `others` too much: bool len(some) x len(others)."""
+    """Whether each of `some` overlaps each of `others` by more than `threshold`: bool, len(some) x len(others)."""
     x1, y1, x2, y2 = others.T
     left, top, right, bottom = some.T[:, :, None]
     width = np.minimum(right, x2)

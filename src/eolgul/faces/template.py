@@ -1,4 +1,4 @@
-"""The similarity transform from five landmarks to the 112x112 template, and the cut-out made with it."""
+"""Align a face: the similarity transform from five landmarks to the 112x112 template, and the crop made with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError, Reason
 
-TEMPLATE_NAME = "arcface-112-v1"
 BOX_NAME = "box-112-v1"
 SIZE = 112
 # Left eye, right eye, nose, left and right mouth corner (as seen in the image), x y in pixels of a 112x112 picture.
@@ -19,9 +18,17 @@ _SHRINK = 0.5
 
 
 def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rotation, uniform scale and translation (2x3) that best take `source` to `target` (both K x 2, least squares).
+    """Fit rotation, uniform scale and translation by least squares (Umeyama 1991, doi:10.1109/34.88573).
 
-    Umeyama 1991 (doi:10.1109/34.88573); never a reflection. ValueError when the source points all coincide.
+    Args:
+        source: K x 2.
+        target: K x 2.
+
+    Returns:
+        The 2 x 3 matrix that maps `source` to `target`, never a reflection.
+
+    Raises:
+        ValueError: All source points coincide.
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
@@ -36,10 +43,17 @@ def similarity_transform(source: NDArray[np.floating], target: NDArray[np.floati
 
 
 def align_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Cut out the face: uint8 RGB H x W x 3 and landmarks 5 x 2 (pixels) → uint8 RGB 112 x 112 x 3, outside black.
+    """Cut out a face, aligned to the template.
 
-    Bilinear sampling; where a large face shrinks to less than half, the image is first averaged down (area
-    interpolation), since bilinear sampling alone would then skip pixels and alias.
+    Sampling is bilinear. A face that shrinks to less than half is first averaged down (area interpolation), since bilinear
+    sampling alone would skip pixels and alias.
+
+    Args:
+        image: uint8 RGB, H x W x 3.
+        landmarks: 5 x 2, in pixels.
+
+    Returns:
+        uint8 RGB, 112 x 112 x 3, black outside the image.
     """
     matrix = similarity_transform(landmarks, TEMPLATE)
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
@@ -55,9 +69,17 @@ def align_face(image: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDA
 
 
 def crop_box(image: NDArray[np.uint8], box: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The original project's plain crop: what the box (x1 y1 x2 y2, pixels) shows of the image, as 112 x 112.
+    """Crop a box to 112 x 112 without alignment, as the original project does; proportions are not kept.
 
-    Not turned upright and not kept in proportion; area averages where it shrinks. InputError where the box shows nothing.
+    Args:
+        image: uint8 RGB, H x W x 3.
+        box: x1 y1 x2 y2, in pixels.
+
+    Returns:
+        uint8 RGB, 112 x 112 x 3; area averages where the box shrinks.
+
+    Raises:
+        InputError: `no_face` if the box lies outside the image.
     """
     height, width = image.shape[:2]
     x1, y1 = (max(0, int(value)) for value in box[:2])

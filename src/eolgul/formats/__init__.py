@@ -1,1 +1,1 @@
-"""Other people's formats, and nothing else: RecordIO, InsightFace's `.rec` layout and `.bin` sets, K-FACE, LFW."""
+"""Formats of other projects: RecordIO, InsightFace's `.rec` layout, `.bin` sets and `.lst`, bcolz carrays, K-FACE, LFW."""

@@ -1,7 +1,7 @@
 """InsightFace's use of RecordIO (`train.rec`, `train.idx`, `property`) and its `.bin` verification sets.
 
 In the InsightFace layout record 0 holds `[N+1, N+1+identities]`, records 1…N are images and the records from N+1 on
-are one per identity, without an image. Files made by `im2rec` have none of that: keys from 0, a scalar label each.
+are one per identity, without an image. Files of `im2rec` differ: keys start at 0, and each record has one scalar label.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pack_image, read_index
 
-EXACT = 1 << 24  # the whole numbers up to here are float32 numbers, which record 0 states its counts in
+EXACT = 1 << 24  # whole numbers up to here are exact in float32, the type of the counts in record 0
 _IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
-_FORGET = 16 << 20  # bytes of images after which the pages they came from are let go
+_FORGET = 16 << 20  # bytes of images after which the pages that hold them are released
 
 
 class RecImage(NamedTuple):
@@ -43,7 +43,7 @@ class RecImage(NamedTuple):
 class ImageIndex:
     """Where the image records of a `.rec` are: keys (ascending), byte offsets and sizes in bytes, all int64.
 
-    `repeated` is true where the `.idx` has named the same key before, for another record.
+    `repeated` is true where the `.idx` names a key again, for another record.
     """
 
     keys: NDArray[np.int64]
@@ -66,7 +66,7 @@ class Property:
 
 
 def read_property(path: Path) -> Property:
-    """Read `property`. InputError when its first line is not `identities,height,width`."""
+    """Read `property`; InputError if its first line is not `identities,height,width`."""
     lines = path.read_text(encoding="ascii", errors="replace").split()
     try:
         identities, height, width = (int(value) for value in lines[0].split(","))
@@ -76,17 +76,19 @@ def read_property(path: Path) -> Property:
 
 
 def iter_rec(rec: Path) -> Iterator[RecImage]:
-    """Every image record of a `.rec` file in key order, in either layout.
+    """Read every image record of a `.rec` file in key order, in either layout.
 
-    The `.idx` beside it is used when it is there and fits; a missing or stale one is replaced by scanning the file.
-    Raises InputError for a file that is no RecordIO; a single bad record is returned with its `rejection`.
+    The `.idx` beside it is used if it exists and fits; otherwise the file is scanned. A bad record has a `rejection`.
+
+    Raises:
+        InputError: The file is not RecordIO.
     """
     index = index_rec(rec)
     return read_images(rec, index.keys, index.offsets)
 
 
 def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> Iterator[RecImage]:
-    """The image records at these offsets, under these keys, in this order: what N readers of one file share out."""
+    """Read the image records at these offsets (int64), under these keys, in this order, so that N readers can share a file."""
     with RecordReader(rec) as reader:
         read = 0
         for key, offset in zip(keys.tolist(), offsets.tolist(), strict=True):
@@ -103,7 +105,7 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
 
 
 def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) -> RecImage:
-    """A record that could be read, by whatever reader: an image of an identity, or why it is none."""
+    """Check a record of any reader: it holds an image of an identity, or the result has a `rejection`."""
     if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
         detail = f"{rec} at byte {offset}: label {label} is not an identity number"
         return RecImage(key, offset, None, b"", Rejection(Reason.UNKNOWN_IDENTITY, detail))
@@ -116,8 +118,10 @@ def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) 
 def index_rec(rec: Path) -> ImageIndex:
     """Find a `.rec` file's image records, in either layout, by its `.idx` or, where that does not fit, by scanning.
 
-    Memory: a few numbers a record. Raises InputError for a file that is no RecordIO or that holds fewer images than its
-    record 0 announces.
+    Memory: a few numbers per record.
+
+    Raises:
+        InputError: The file is not RecordIO, or holds fewer images than its record 0 announces.
     """
     with RecordReader(rec) as reader:
         index, heads = _index(rec, reader)
@@ -127,33 +131,33 @@ def index_rec(rec: Path) -> ImageIndex:
             keys, offsets, sizes, flags = keys[order], offsets[order], sizes[order], flags[order]
         end = _images_end(reader, keys, offsets)
     if end is not None:
-        # Where record 0 could not state its numbers exactly: an identity's record is a header and two labels.
+        # Above EXACT record 0 cannot state its numbers; an identity's record is known by its size, a header and two labels.
         identities = (flags == 0) & (sizes == _IDENTITY_RECORD)
         images = (keys > 0) & ((keys < end) if end <= EXACT else ~identities)
         keys, offsets, sizes = keys[images], offsets[images], sizes[images]
-        found = len(keys) - int((keys[1:] == keys[:-1]).sum())
-        if np.float32(found + 1) != np.float32(end):
-            raise InputError(f"{rec}: record 0 announces {end - 1} images, {found} are there; is it cut off?")
+        present = len(keys) - int((keys[1:] == keys[:-1]).sum())
+        if np.float32(present + 1) != np.float32(end):
+            raise InputError(f"{rec}: record 0 announces {end - 1} images, {present} are there; is it cut off?")
     repeated = np.zeros(len(keys), np.bool_)
     repeated[1:] = keys[1:] == keys[:-1]
     return ImageIndex(keys, offsets, sizes, repeated)
 
 
 def _images_end(reader: RecordReader, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> int | None:
-    """The key after the last image when record 0 is InsightFace's, None when it is an image like the others."""
-    place = int(np.searchsorted(keys, 0))
-    if place == len(keys) or keys[place] != 0:
+    """The key after the last image if record 0 is InsightFace's; None if it is an image like the others."""
+    row = int(np.searchsorted(keys, 0))
+    if row == len(keys) or keys[row] != 0:
         return None
     try:
-        first = reader.image(int(offsets[place]))
-    except InputError:  # a bad record is told of in its turn
+        first = reader.image(int(offsets[row]))
+    except InputError:  # a bad record is reported when it is read
         return None
     label = first.labels[0]
     return int(label) if first.flag == 2 and len(first.image) == 0 and label > 0 and label.is_integer() else None
 
 
 def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads]:
-    """Every record's key and offset, in file order, and what stands at the offsets."""
+    """Every record's key and offset, in file order, and the headers at the offsets."""
     path = rec.with_suffix(".idx")
     if path.is_file():
         listed = read_index(path)
@@ -170,9 +174,9 @@ def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads]:
 
 
 def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
-    """What stands where the index (by offset) points; None for a stale one, which leaves records out or points elsewhere.
+    """The headers where the index (by offset) points; None if it is stale: it omits records or points elsewhere.
 
-    A record that is broken where the index rightly points is the file's fault, and is told of when it is read.
+    If the index is right and the record there is broken, the record is reported when it is read.
     """
     offsets = index.offsets
     if len(index) == 0 or offsets[0] != 0 or offsets[-1] > reader.size - 8 or (offsets % 4).any():
@@ -182,7 +186,7 @@ def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
         return None
     heads = reader.heads(offsets)
     short = heads.magic & (heads.flag == 0) & (heads.following(offsets) < listed)
-    if any(reader.begins_at(int(place)) for place in heads.following(offsets)[short]):
+    if any(reader.begins_at(int(after)) for after in heads.following(offsets)[short]):
         return None
     for offset, next_listed in zip(offsets[heads.flag != 0].tolist(), listed[heads.flag != 0].tolist(), strict=True):
         try:
@@ -197,9 +201,20 @@ def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
 def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int = 112, width: int = 112) -> Property:
     """Write `train.rec`, `train.idx` and `property` in the InsightFace layout.
 
-    `images` yields (label, encoded image) with labels 0, 1, 2… in ascending order, each identity's images together.
-    Record 0 needs the image count, which a stream tells only at its end, so the payloads are spooled to a side file.
-    Raises ValueError when labels skip a number or go back, InputError when there are more than record 0 can state.
+    Record 0 needs the image count, which a stream knows only at its end, so the images are spooled to a side file.
+
+    Args:
+        folder: Where the three files go.
+        images: (label, encoded image), with labels 0, 1, 2… in ascending order and each identity's images together.
+        height: The images' height in pixels, for `property`.
+        width: Their width.
+
+    Returns:
+        What `property` says.
+
+    Raises:
+        ValueError: Labels skip a number or decrease.
+        InputError: There are more images than record 0 can state.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranges: list[list[int]] = []
@@ -243,7 +258,7 @@ class Bin:
 
 
 class _Dtype:
-    """Stands in for `numpy.dtype` and is only its name; the state that the pickle gives it is not listened to."""
+    """Stands in for `numpy.dtype` and keeps only its name; it ignores the state that the pickle gives it."""
 
     name = ""
 
@@ -255,10 +270,10 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for a pickled numpy array and is only its bytes: no shape and no pointer of a stranger reaches numpy."""
+    """Stands in for a pickled numpy array and keeps only its bytes: no untrusted shape or pointer reaches numpy."""
 
     data = b""
-    kind = ""  # "u1" or "b1" when it is a one-dimensional array of uint8 or bool
+    kind = ""  # "u1" or "b1" if it is a one-dimensional array of uint8 or bool
 
     def __init__(self, *_: object) -> None:
         pass
@@ -271,7 +286,7 @@ class _Array:
 
 
 class _FromBuffer(_Array):
-    """Stands in for `numpy.core.numeric._frombuffer`, through which pickle protocol 5 brings arrays back."""
+    """Stands in for `numpy.core.numeric._frombuffer`, with which pickle protocol 5 restores arrays."""
 
     def __init__(self, data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], *_: object) -> None:
         self.__setstate__((1, shape, dtype, False, bytes(data) if isinstance(data, bytearray) else data))
@@ -282,7 +297,7 @@ class _Scalar(int):
 
     def __new__(cls, dtype: _Dtype, data: bytes) -> Self:
         if dtype.name != "b1" or data not in (b"\0", b"\1"):
-            raise InputError("holds a numpy scalar that is no bool: refused")
+            raise InputError("holds a numpy scalar that is not a bool: refused")
         return super().__new__(cls, data[0])
 
     def __setstate__(self, state: object) -> None:
@@ -294,7 +309,7 @@ class _Encode:
 
     def __new__(cls, text: str, encoding: str | bytes) -> bytes:  # type: ignore[misc]
         if encoding not in ("latin1", b"latin1"):
-            raise InputError("encodes in something else than latin1: refused")
+            raise InputError("uses an encoding other than latin1: refused")
         return text.encode("latin1")
 
     def __setstate__(self, state: object) -> None:
@@ -302,7 +317,7 @@ class _Encode:
 
 
 class _NoBytes:
-    """Stands in for `bytes`, which Python 3 asks for to write empty ones in protocols 0 to 2, and for nothing else."""
+    """Stands in for `bytes`, which Python 3 calls only for empty bytes in protocols 0 to 2."""
 
     def __new__(cls) -> bytes:  # type: ignore[misc]
         return b""
@@ -314,7 +329,7 @@ class _NoBytes:
 class _BinUnpickler(pickle.Unpickler):
     """Builds what a `.bin` needs (bytes, str, list, tuple, bool, uint8 and bool arrays) and nothing else.
 
-    Numpy's own classes are no safe gift to a stranger (`ndarray(shape, "O", bytes)` takes the bytes for pointers), so a
+    Numpy's own classes are unsafe with untrusted data (`ndarray(shape, "O", bytes)` takes the bytes for pointers), so a
     pickle that names them gets the stand-ins above. They are classes because a pickle can set a function's attributes.
     """
 
@@ -331,27 +346,28 @@ class _BinUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._STAND_INS:
-            asked = f"{module}.{name}"[:80]  # a stranger's words: no line break or escape of theirs reaches a terminal
+            asked = f"{module}.{name}"[:80]  # untrusted text: no line break or escape sequence reaches a terminal
             raise InputError(f"asks for {asked!a}, which a .bin set never needs: refused")
         return self._STAND_INS[module, name]
 
 
 def _check_memo(file: BinaryIO | mmap.mmap) -> None:
-    """Refuse a memo number larger than any honest pickler gives: Python allocates that many places at once."""
+    """Refuse a memo number larger than a real pickler gives: Python allocates that many entries at once."""
     puts = 0
-    for opcode, argument, place in pickletools.genops(file):  # type: ignore[arg-type]
+    for opcode, argument, offset in pickletools.genops(file):  # type: ignore[arg-type]
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
             puts += 1
             if int(argument or 0) > puts:
-                raise InputError(f"byte {place} asks for memo place {argument}: refused")
+                raise InputError(f"byte {offset} asks for memo entry {argument}: refused")
 
 
 def read_bin(path: Path) -> Bin:
     """Read a `.bin` set written by Python 2 or 3, its items bytes or uint8 arrays.
 
-    Raises InputError when it is no such pickle, asks for any other class, or its counts do not fit.
+    Raises:
+        InputError: The file is not such a pickle, names any other class, or its counts do not fit.
     """
-    place = 0
+    offset = 0
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
@@ -359,13 +375,13 @@ def read_bin(path: Path) -> Bin:
                 data.seek(0)
                 loaded = _BinUnpickler(data, encoding="bytes").load()
             finally:
-                place = data.tell()
+                offset = data.tell()
     except InputError as error:
-        raise InputError(f"{path} before byte {place}: {error}") from error
+        raise InputError(f"{path} before byte {offset}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except Exception as error:  # a hostile or cut-off pickle can raise nearly anything
-        raise InputError(f"{path} before byte {place}: not a readable .bin set ({type(error).__name__})") from error
+    except Exception as error:  # a malicious or cut-off pickle can raise nearly anything
+        raise InputError(f"{path} before byte {offset}: not a readable .bin set ({type(error).__name__})") from error
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         raise InputError(f"{path}: expected a pair (images, is-same flags)")
     items, flags = loaded
@@ -374,11 +390,11 @@ def read_bin(path: Path) -> Bin:
     if not isinstance(items, tuple | list) or not isinstance(flags, tuple | list):
         raise InputError(f"{path}: expected a list of images and a list of flags")
     if len(items) != 2 * len(flags) or len(flags) == 0:
-        raise InputError(f"{path}: {len(items)} images and {len(flags)} flags, expected two images a flag")
+        raise InputError(f"{path}: {len(items)} images and {len(flags)} flags, expected two images per flag")
     images = [_image_bytes(item, f"{path} image {number}") for number, item in enumerate(items)]
     same = np.empty(len(flags), np.bool_)
     for number, flag in enumerate(flags):
-        if not isinstance(flag, int) or flag not in (0, 1):  # its repr is not asked for: a nested list's can be endless
+        if not isinstance(flag, int) or flag not in (0, 1):  # never its repr: that of a nested list can be endless
             raise InputError(f"{path} flag {number}: a {type(flag).__name__}, expected true or false")
         same[number] = bool(flag)
     return Bin(images, same)
@@ -394,7 +410,7 @@ def _image_bytes(item: Any, where: str) -> bytes:
 
 
 def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:
-    """Write a `.bin` set that InsightFace's own readers load. ValueError unless there are two images a flag."""
+    """Write a `.bin` set that InsightFace's own readers load; ValueError unless there are two images per flag."""
     if len(images) != 2 * len(same):
         raise ValueError(f"{len(images)} images for {len(same)} flags")
     buffer = io.BytesIO()

@@ -1,9 +1,9 @@
-"""K-FACE (AI Hub): its folder tree, its conditions, a selection language over them, and its annotation files.
+"""K-FACE (AI Hub): its folder tree, its conditions, a selection language for them, and its annotation files.
 
 Layout: `{High,Middle,Low}_Resolution/<ID>/<S00x>/<Ly>/<E0z>/<Cn>.jpg`. An annotation `<Cn>.txt` beside an image holds
 seven points (nose, right eye, left eye, right and left mouth corner, right and left ear) and five to seven boxes
-(face, eyes, nose, mouth, ears; hidden ones left out), numbers separated by space, tab, comma or semicolon. Which boxes
-a camera leaves out is the convention of K-FACE's own annotation tool (k-face/k-face_2019, tools/boundingbox).
+(face, eyes, nose, mouth, ears; hidden ones omitted), numbers separated by space, tab, comma or semicolon. Which boxes
+are omitted for a camera is the convention of K-FACE's own annotation tool (k-face/k-face_2019, tools/boundingbox).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ALL = {
     "cameras": CAMERAS,
 }
 BOXES = ("face", "right eye", "left eye", "nose", "mouth", "right ear", "left ear")
-_SEES_LEFT = (*CAMERAS[:6], "C14", "C15", "C19")  # the cameras at the person's left
+_SEES_LEFT = (*CAMERAS[:6], "C14", "C15", "C19")  # the cameras on the person's left
 _PATH = re.compile(
     r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})\.(?:jpg|jpeg|png)$",
     re.IGNORECASE,
@@ -43,7 +43,7 @@ _PATH = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How one K-FACE image was taken."""
+    """The condition of one K-FACE image."""
 
     resolution: str
     accessory: str
@@ -60,7 +60,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which conditions to take, as data. Each field holds K-FACE's own names, in K-FACE's order."""
+    """A set of conditions. Each field holds K-FACE's own names, in K-FACE's order."""
 
     resolutions: tuple[str, ...] = ("Middle",)
     accessories: tuple[str, ...] = ACCESSORIES
@@ -72,7 +72,10 @@ class Selection:
     def parse(cls, text: str) -> Selection:
         """Read a preset's name or `field=values …`, values being names or ranges: `lights=L1-L3 cameras=C5-C10`.
 
-        A field left out means all of it (resolutions: Middle). Raises InputError for an unknown field or name.
+        An omitted field means all of its values (resolutions: Middle).
+
+        Raises:
+            InputError: A field or name is unknown.
         """
         if text in PRESETS:
             return PRESETS[text]
@@ -89,7 +92,7 @@ class Selection:
         return cls(**chosen)
 
     def conditions(self) -> Iterator[Condition]:
-        """Every combination, cameras changing fastest."""
+        """Every combination; cameras change fastest."""
         lists = (self.resolutions, self.accessories, self.lights, self.expressions, self.cameras)
         return (Condition(*names) for names in itertools.product(*lists))
 
@@ -97,8 +100,8 @@ class Selection:
         if not isinstance(condition, Condition):
             return False
         return all(
-            getattr(condition, one.name) in getattr(self, many.name)
-            for one, many in zip(fields(Condition), fields(Selection), strict=True)
+            getattr(condition, field.name) in getattr(self, chosen.name)
+            for field, chosen in zip(fields(Condition), fields(Selection), strict=True)
         )
 
     def __len__(self) -> int:
@@ -123,16 +126,16 @@ def _names(values: str, field: str) -> tuple[str, ...]:
 
 
 PRESETS = {
-    # The original project's selection: 3 lights x 3 accessories x 3 expressions x 6 cameras = 162 images a person.
+    # The original project's selection: 3 lights x 3 accessories x 3 expressions x 6 cameras = 162 images per person.
     "original": Selection(
         accessories=("S001", "S002", "S005"), lights=("L1", "L2", "L3"), cameras=tuple(f"C{n}" for n in range(5, 11))
     ),
-    # The demo's: near-frontal cameras, frontal and side lights, every expression, with and without glasses.
+    # For the demo: near-frontal cameras, frontal and side lights, every expression, with and without glasses.
     "demo": Selection(
         accessories=("S001", "S002"), lights=("L1", "L3", "L19", "L25"), cameras=tuple(f"C{n}" for n in range(5, 11))
     ),
     "all": Selection(),
-    # The published protocol of mixface: what T1…T4 train on, and what its tests draw from (L7 is darkness: left out).
+    # The published protocol of mixface: the training sets T1…T4, and the images of its tests (without L7, which is dark).
     "T1": Selection(accessories=("S001",), lights=("L1",), expressions=("E01",), cameras=CAMERAS[3:10]),
     "T2": Selection(
         accessories=ACCESSORIES[:2],
@@ -152,43 +155,47 @@ PRESETS = {
 
 
 def parse_path(path: str) -> tuple[str, Condition] | None:
-    """Identity and condition of a path in K-FACE's tree (`/` between parts), or None when it is no such path."""
+    """Identity and condition of a path in K-FACE's tree (`/` between parts); None for any other path."""
     match = _PATH.search(path)
     if not match:
         return None
     resolution, identity, accessory, light, expression, camera = match.groups()
     condition = Condition(resolution.capitalize(), accessory.upper(), light.upper(), f"E0{expression}", camera.upper())
-    known = all(getattr(condition, one.name) in _ALL[many] for one, many in zip(fields(Condition), _ALL, strict=True))
+    known = all(
+        getattr(condition, field.name) in _ALL[names] for field, names in zip(fields(Condition), _ALL, strict=True)
+    )
     return (identity, condition) if known else None
 
 
 def image_id(identity: str, condition: Condition) -> str:
     """An image's id in a FaceDataset: `<identity>/<resolution>_<accessory>_<light>_<expression>_<camera>`."""
-    return f"{identity}/{'_'.join(getattr(condition, one.name) for one in fields(Condition))}"
+    return f"{identity}/{'_'.join(getattr(condition, field.name) for field in fields(Condition))}"
 
 
 def read_identities(path: Path) -> list[str]:
-    """The identities of a list, one a line, such as the protocol's 30 of the test. InputError names a line with more."""
+    """Read a list with one identity per line, such as the 30 test identities of the protocol; InputError names a bad line."""
     names: dict[str, None] = {}
     for number, line in _lines(path):
         if not re.fullmatch(r"[^\s/\\,;]+", line) or line in (".", ".."):
             raise InputError(f"{path} line {number}: {line[:60]!r}, expected one identity")
         names[line] = None
     if not names:
-        raise InputError(f"{path}: no identity in it, expected one a line")
+        raise InputError(f"{path}: empty, expected one identity per line")
     return list(names)
 
 
 def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
-    """A published pair list (Q1…Q4), `<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1` a line, of images of one resolution.
+    """Read a published pair list (Q1…Q4) for images of one resolution: `<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1` per line.
 
     The lists have no folds and hold all genuine pairs first, so each class is cut into ten consecutive parts: every fold
-    has both. Also read is the analysis list's `<id> Cn <id> Cn 0|1`, which leaves the conditions out that do not vary:
-    S001, L1, E01. Raises InputError naming the line.
+    has both. Lines `<id> Cn <id> Cn 0|1` of the analysis list are read too; their other conditions are S001, L1, E01.
+
+    Raises:
+        InputError: A line does not fit; the message names it.
     """
     if resolution not in RESOLUTIONS:
         raise InputError(f"resolution {resolution!r}: expected one of {', '.join(RESOLUTIONS)}")
-    found: list[tuple[str, str, bool]] = []
+    listed: list[tuple[str, str, bool]] = []
     for number, line in _lines(path):
         words = line.split()
         if len(words) == 5:
@@ -198,29 +205,31 @@ def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
             expected = "'<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1' or '<id> Cn <id> Cn 0|1'"
             raise InputError(f"{path} line {number}: {line[:80]!r}, expected {expected}")
         left, right = (image_id(*side) for side in sides if side is not None)
-        found.append((left, right, words[2] == "1"))
-    if not found:
-        raise InputError(f"{path}: no pair in it")
-    totals = [sum(same == kind for *_, same in found) for kind in (False, True)]
+        listed.append((left, right, words[2] == "1"))
+    if not listed:
+        raise InputError(f"{path}: empty, expected one pair per line")
+    totals = [sum(same == kind for *_, same in listed) for kind in (False, True)]
     seen = [0, 0]
     pairs = []
-    for left, right, same in found:
+    for left, right, same in listed:
         pairs.append(Pair(left, right, same, 10 * seen[same] // totals[same]))
         seen[same] += 1
     return pairs
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file that hold something, stripped, with their numbers."""
+    """The non-empty lines of a text file, stripped, with their numbers."""
     lines = enumerate(read_text(path).split("\n"), 1)
     return ((number, line.strip()) for number, line in lines if line.strip())
 
 
 def visible_boxes(camera: str) -> tuple[str, ...]:
-    """The names of the boxes that K-FACE's annotators draw for a camera, in the file's order.
+    """The names of the boxes in the annotation of a camera's image, in the file's order; right and left are the person's.
 
-    Right and left are the person's. All seven from C7 and C16; from the side the far ear is left out, and from C1, C2,
-    C12 and C13 the far eye too. InputError for a name that is no camera.
+    All seven for C7 and C16; from the side the far ear is omitted, and for C1, C2, C12 and C13 the far eye too.
+
+    Raises:
+        InputError: There is no such camera.
     """
     if camera not in CAMERAS:
         raise InputError(f"camera {camera!r}: expected one of {CAMERAS[0]} to {CAMERAS[-1]}")
@@ -234,7 +243,7 @@ def visible_boxes(camera: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What `<Cn>.txt` says of an image, in pixels from its top left corner.
+    """The content of `<Cn>.txt`, in pixels from the top left corner of the image.
 
     `points` is 7x2 float32: nose, right eye, left eye, right mouth corner, left mouth corner, right ear, left ear
     (right and left are the person's). `boxes` is Kx4 float32 (K is 5 to 7), x y width height, the face first.
@@ -249,7 +258,7 @@ class Annotation:
         return self.points[[1, 2, 0, 3, 4]]
 
     def named_boxes(self, camera: str) -> dict[str, NDArray[np.float32]]:
-        """The boxes (each 4 float32) by name. InputError when there are not as many as that camera's images have."""
+        """The boxes (each 4 float32) by name; InputError if their number does not fit the camera."""
         names = visible_boxes(camera)
         if len(names) != len(self.boxes):
             raise InputError(f"{len(self.boxes)} boxes of camera {camera}, expected {len(names)}: {', '.join(names)}")
@@ -257,7 +266,11 @@ class Annotation:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Read an annotation file. InputError names the line that does not hold the expected numbers, or says how many lack."""
+    """Read an annotation file.
+
+    Raises:
+        InputError: A line does not hold the expected numbers, or lines are missing; the message says which or how many.
+    """
     rows: list[list[float]] = []
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -272,7 +285,7 @@ def read_annotation(path: Path) -> Annotation:
             row = [float(word) for word in words]
         except ValueError:
             row = []
-        if len(row) != len(expected.split()) or not all(abs(value) < 1e6 for value in row):  # NaN is not
+        if len(row) != len(expected.split()) or not all(abs(value) < 1e6 for value in row):  # NaN is refused too
             raise InputError(f"{path} line {number}: {line[:60]!r}, expected numbers '{expected}'")
         rows.append(row)
         if len(rows) > 14:

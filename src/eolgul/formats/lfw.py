@@ -1,4 +1,4 @@
-"""LFW's two files: `<Name>/<Name>_0001.jpg` pictures and `pairs.txt` with its folds of matched and mismatched pairs."""
+"""LFW's formats: images `<Name>/<Name>_0001.jpg`, and `pairs.txt` with folds of matched and mismatched pairs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class Pair(NamedTuple):
 
 
 def image_key(name: str, number: int) -> str:
+    """The image id of a person's n-th image, as extraction builds it."""
     return f"{name}/{name}_{number:04}"
 
 
 def read_text(path: Path) -> str:
-    """A whole text file. InputError when it cannot be read or is not UTF-8, naming the byte."""
+    """Read a text file; InputError if it cannot be read or is not UTF-8 (naming the byte)."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -36,21 +37,22 @@ def read_text(path: Path) -> str:
 def read_pairs(path: Path) -> list[Pair]:
     """Read `pairs.txt`: `folds<TAB>pairs-per-class`, then per fold the matched and then the mismatched lines.
 
-    Raises InputError naming the line that does not fit.
+    Raises:
+        InputError: A line does not fit; the message names it.
     """
     first, *rest = read_text(path).splitlines() or [""]
     lines = [(number, line) for number, line in enumerate(rest, 2) if line.strip()]
     try:
         folds, each = (int(value) for value in first.split())
-        if not 1 <= folds <= _MOST or not 1 <= each <= _MOST:  # a number without end would only make a sentence so
+        if not 1 <= folds <= _MOST or not 1 <= each <= _MOST:  # an endless number would make the message endless
             raise ValueError(first)
     except ValueError as error:
         raise InputError(f"{path} line 1: expected 'folds<TAB>pairs per class'") from error
     if len(lines) != 2 * folds * each:
         raise InputError(f"{path}: {len(lines)} pair lines, expected {2 * folds * each} ({folds} folds of 2 x {each})")
     pairs = []
-    for place, (number, line) in enumerate(lines):
-        fold, within = divmod(place, 2 * each)
+    for index, (number, line) in enumerate(lines):
+        fold, within = divmod(index, 2 * each)
         words = line.split()
         try:
             if within < each:

@@ -1,8 +1,8 @@
-"""mxnet's own record reader, asked in the environment that it needs (`make mxnet-env`): the second opinion on ours.
+"""Read records with mxnet in an environment of its own (`make mxnet-env`), as a second implementation beside ours.
 
-mxnet 1.9.1 wants numpy < 1.24, so it lives in an interpreter of its own. A script runs there and sends a frame for each
-record: a byte (0 a record, 1 a record that mxnet refuses, 2 the end), the key (int64) and the length (uint32) of what
-follows, little-endian; then the payload or mxnet's sentence.
+mxnet 1.9.1 needs numpy < 1.24, and therefore its own interpreter. A script runs there and sends one frame per record: a
+byte (0: a record, 1: a record that mxnet refuses, 2: the end), the key (int64) and the length (uint32) of the payload,
+little-endian; then the payload, or mxnet's message.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ out.close()
 
 
 def mxnet_python() -> Path:
-    """The interpreter that has mxnet: EOLGUL_MXNET_PYTHON, or the checkout's `.venv-mxnet`. InputError when not there."""
+    """The interpreter that has mxnet: EOLGUL_MXNET_PYTHON, or `.venv-mxnet` of the checkout; InputError if missing."""
     named = os.environ.get("EOLGUL_MXNET_PYTHON")
     python = Path(named) if named else Path(__file__).resolve().parents[3] / ".venv-mxnet" / "bin" / "python"
     if not os.access(python, os.X_OK) or python.is_dir():
         hint = (
             "EOLGUL_MXNET_PYTHON names it" if named else "`make mxnet-env` builds it, EOLGUL_MXNET_PYTHON names another"
         )
-        raise InputError(f"{python}: no Python with mxnet is there; {hint}")
+        raise InputError(f"{python}: not a Python with mxnet; {hint}")
     return python
 
 
 def iter_rec_mxnet(rec: Path, python: Path) -> Iterator[RecImage]:
-    """As `insightface.iter_rec`, but every record is read by mxnet in the interpreter `python`."""
+    """Like `insightface.iter_rec`, with mxnet in the interpreter `python` reading every record."""
     index = index_rec(rec)
     return read_images_mxnet(rec, index.keys, index.offsets, python)
 
@@ -76,18 +76,19 @@ def iter_rec_mxnet(rec: Path, python: Path) -> Iterator[RecImage]:
 def read_images_mxnet(
     rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64], python: Path
 ) -> Iterator[RecImage]:
-    """As `insightface.read_images`, but every record is read by mxnet in the interpreter `python`.
+    """Like `insightface.read_images`, with mxnet in the interpreter `python` reading every record.
 
-    Raises InputError when that interpreter cannot be started, has no mxnet, or ends before its last record.
+    Raises:
+        InputError: That interpreter cannot be started, has no mxnet, or ends before the last record.
     """
-    with tempfile.TemporaryFile() as said, tempfile.NamedTemporaryFile() as listed:
+    with tempfile.TemporaryFile() as messages, tempfile.NamedTemporaryFile() as listed:
         listed.write(np.column_stack([keys, offsets]).astype("<i8").tobytes())
         listed.flush()
         command = [str(python), "-c", _SCRIPT, str(rec), listed.name]
         try:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages)
         except OSError as error:
-            raise InputError(f"{python}: mxnet's Python does not start ({error.strerror})") from error
+            raise InputError(f"{python}: mxnet's Python cannot be started ({error.strerror})") from error
         assert process.stdout is not None
         with process:
             try:
@@ -99,10 +100,10 @@ def read_images_mxnet(
                 else:
                     if _frame(process.stdout) == (_END, len(keys), b""):
                         return
-                process.kill()  # it has ended, or says what nobody asked for
+                process.kill()  # it has ended, or sends unexpected data
                 process.wait()
-                raise InputError(f"{python}: mxnet did not read {rec} to its end ({_last_words(said)})")
-            finally:  # the caller may have stopped asking
+                raise InputError(f"{python}: mxnet did not read {rec} to its end ({_last_line(messages)})")
+            finally:  # the caller may stop early
                 process.kill()
 
 
@@ -118,7 +119,7 @@ def _frame(stream: IO[bytes]) -> tuple[int, int, bytes] | None:
 def _image(rec: Path, offset: int, kind: int, key: int, payload: bytes) -> RecImage:
     where = f"{rec} at byte {offset}"
     if kind == _REFUSED:
-        detail = f"{where}: mxnet says: {payload.decode(errors='replace')}"
+        detail = f"{where}: refused by mxnet: {payload.decode(errors='replace')}"
         return RecImage(key, offset, None, b"", Rejection(Reason.BAD_RECORD, detail))
     try:
         _, labels, _, _, image = unpack_image(payload, where)
@@ -127,7 +128,7 @@ def _image(rec: Path, offset: int, kind: int, key: int, payload: bytes) -> RecIm
     return checked_image(rec, key, offset, labels[0], bytes(image))
 
 
-def _last_words(said: IO[bytes]) -> str:
-    said.seek(0)
-    lines = said.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")
+def _last_line(messages: IO[bytes]) -> str:
+    messages.seek(0)
+    lines = messages.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no message")

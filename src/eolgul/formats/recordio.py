@@ -1,6 +1,6 @@
 """MXNet RecordIO: records of bytes in one file, split at embedded magics, found through an `.idx` or by scanning.
 
-Source: dmlc-core `recordio.h` as summarised in the project's format notes. A record is a little-endian uint32 magic,
+Source: `recordio.h` of dmlc-core. A record is a little-endian uint32 magic,
 a uint32 `cflag << 29 | length`, the payload, and zero padding to four bytes. A payload that contains the magic at a
 four-byte-aligned place is stored as several parts (cflag 1, 2…, 3) with those four bytes left out between them.
 """
@@ -28,16 +28,16 @@ MAGIC_BYTES = struct.pack("<I", MAGIC)
 MAX_LENGTH = (1 << 29) - 1
 _HEAD = struct.Struct("<II")
 _IMAGE_HEAD = struct.Struct("<IfQQ")
-_BOTH = struct.Struct("<IIIfQQ")  # a record's head and its image header
+_BOTH = struct.Struct("<IIIfQQ")  # a record's header and its image header
 _WHOLE, _FIRST, _MIDDLE, _LAST = 0, 1, 2, 3
-_GATHER = 1 << 11  # headers read between two times of letting go of their pages
+_GATHER = 1 << 11  # headers read before their pages are released
 _FORGET = 16 << 20
 
 
 class ImageRecord(NamedTuple):
-    """A record's image header (`IRHeader`) and what follows it.
+    """A record's image header (`IRHeader`), its labels and its image.
 
-    `labels` holds the header's scalar label when `flag` is 0, else the `flag` float32 labels behind the header.
+    `labels` holds the header's scalar label if `flag` is 0, else the `flag` float32 labels behind the header.
     """
 
     flag: int
@@ -55,7 +55,7 @@ def pack_image(labels: float | list[float], image: bytes, *, id: int = 0, id2: i
 
 
 def unpack_image(payload: bytes | memoryview, where: str) -> ImageRecord:
-    """Split a payload into header, labels and image bytes; InputError (naming `where`) when it is too short."""
+    """Split a payload into header, labels and image bytes; InputError (naming `where`) if it is too short."""
     view = memoryview(payload)
     try:
         flag, label, id_, id2 = _IMAGE_HEAD.unpack_from(view)
@@ -78,13 +78,13 @@ class Heads:
     length: NDArray[np.int64]
 
     def following(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the next part would begin."""
+        """Where the next part begins."""
         after: NDArray[np.int64] = offsets + _HEAD.size + (self.length + 3) // 4 * 4
         return after
 
 
 class RecordReader:
-    """Read records by byte offset from a memory map. Whole records are views on the map, not copies."""
+    """Reads records by byte offset from a memory map. Records of one part are views on the map, not copies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,20 +107,24 @@ class RecordReader:
         self.close()
 
     def close(self) -> None:
-        """Release the map. Views handed out earlier keep it alive until they go."""
+        """Release the map; views that are still in use keep it alive."""
         self._view.release()
-        with contextlib.suppress(BufferError):  # a caller still holds a view; the map goes with the last of them
+        with contextlib.suppress(BufferError):  # a caller still holds a view; the map is closed with the last of them
             self._map.close()
 
     def forget(self) -> None:
-        """Let go of the pages read so far, which otherwise count as this process's memory; views stay good."""
+        """Release the pages read so far, which otherwise count as this process's memory; views stay valid."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def read(self, offset: int) -> tuple[memoryview, int]:
-        """The payload of the record at `offset` (bytes from the file's start) and the offset of the next record.
+        """Read the record at `offset`, in bytes from the file's start.
 
-        Raises InputError, naming the offset, where there is no whole record.
+        Returns:
+            Its payload and the offset of the next record.
+
+        Raises:
+            InputError: There is no complete record; the message names the offset.
         """
         parts: list[memoryview] = []
         while True:
@@ -147,11 +151,11 @@ class RecordReader:
         return head >> 29, self._view[start : start + length], start + (length + 3) // 4 * 4
 
     def image(self, offset: int) -> ImageRecord:
-        """The image record at `offset`; InputError, naming the offset, where there is none."""
+        """The image record at `offset`; InputError, naming the offset, if there is none."""
         return self._unpack(offset, self.read(offset)[0])
 
     def label_and_image(self, offset: int) -> tuple[float, bytes]:
-        """The first label and a copy of the encoded image of the record at `offset`; errors as `image`."""
+        """The first label and a copy of the encoded image of the record at `offset`; errors like `image`."""
         if 0 <= offset <= self.size - _BOTH.size:
             magic, head, flag, label, _, _ = _BOTH.unpack_from(self._view, offset)
             stop = offset + 8 + head
@@ -161,7 +165,7 @@ class RecordReader:
         return record.labels[0], bytes(record.image)
 
     def images(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, ImageRecord]]:
-        """As `scan`, each payload split into its image header and image."""
+        """Like `scan`, with each payload split into its image header and image."""
         offset = self._resync(start)
         size, view, unpack = self.size, self._view, _BOTH.unpack_from
         end = size if end is None else min(end, size)
@@ -181,7 +185,7 @@ class RecordReader:
     def _unpack(self, offset: int, payload: memoryview) -> ImageRecord:
         try:
             return unpack_image(payload, "")
-        except InputError as error:  # the place is put into words only where it is needed
+        except InputError as error:  # the place is formatted only when it is needed
             raise InputError(f"{self.path} at byte {offset}{error}") from error
 
     def heads(self, offsets: NDArray[np.int64]) -> Heads:
@@ -191,16 +195,16 @@ class RecordReader:
         head = np.empty(len(offsets), np.uint32)
         for begin in range(0, len(offsets), _GATHER):
             part = slice(begin, begin + _GATHER)
-            places = offsets[part] // 4
-            magic[part] = words[places] == MAGIC
-            head[part] = words[places + 1]
+            indices = offsets[part] // 4
+            magic[part] = words[indices] == MAGIC
+            head[part] = words[indices + 1]
             self.forget()
         return Heads(magic, (head >> 29).astype(np.uint8), (head & MAX_LENGTH).astype(np.int64))
 
     def offsets(self) -> NDArray[np.int64]:
-        """Where every record begins, found by scanning."""
+        """The offset of every record, by a scan of the file."""
 
-        def places() -> Iterator[int]:
+        def offsets() -> Iterator[int]:
             next_time = _FORGET
             for offset, _ in self.scan():
                 if offset > next_time:
@@ -208,10 +212,10 @@ class RecordReader:
                     next_time = offset + _FORGET
                 yield offset
 
-        return np.fromiter(places(), np.int64)
+        return np.fromiter(offsets(), np.int64)
 
     def begins_at(self, offset: int) -> bool:
-        """Whether the header of a record's first or only part stands at `offset`."""
+        """Whether a record begins at `offset`: the header of its first or only part."""
         if offset + _HEAD.size > self.size or self._map[offset : offset + 4] != MAGIC_BYTES:
             return False
         return self._map[offset + 7] >> 5 in (_WHOLE, _FIRST)
@@ -219,9 +223,8 @@ class RecordReader:
     def scan(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, memoryview]]:
         """Every record as (offset, payload), in file order, of those that begin in bytes [start, end).
 
-        `start` may lie anywhere: the first record at or after it is found by its magic (a magic inside a payload
-        cannot be mistaken for one, since the writer takes them out). So byte ranges that cut the file into pieces
-        give every record exactly once.
+        `start` may lie anywhere: the first record at or after it is found by its magic (the writer removes every magic
+        inside a payload). Byte ranges that cut the file into pieces therefore give every record exactly once.
         """
         offset = self._resync(start)
         size, view, unpack = self.size, self._view, _HEAD.unpack_from
@@ -253,7 +256,7 @@ class RecordReader:
 
 
 class RecordWriter:
-    """Append records to a new `.rec` file and their keys and offsets to its `.idx`."""
+    """Appends records to a new `.rec` file and their keys and offsets to its `.idx`."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("wb", buffering=1 << 20)
@@ -270,11 +273,11 @@ class RecordWriter:
         self._index.close()
 
     def write(self, key: int, payload: bytes) -> int:
-        """Write one record and return its byte offset; ValueError when a part would exceed 2^29 - 1 bytes."""
+        """Write one record and return its byte offset; ValueError if a part exceeds 2^29 - 1 bytes."""
         offset = self._offset
         parts = _split(payload)
         if max(map(len, parts)) > MAX_LENGTH:
-            raise ValueError(f"a record of {len(payload)} bytes does not fit RecordIO's {MAX_LENGTH}")
+            raise ValueError(f"a record of {len(payload)} bytes, expected at most RecordIO's {MAX_LENGTH}")
         for number, part in enumerate(parts):
             first, last = number == 0, number == len(parts) - 1
             flag = (_WHOLE if last else _FIRST) if first else (_LAST if last else _MIDDLE)
@@ -288,12 +291,12 @@ class RecordWriter:
 
 def _split(payload: bytes) -> list[bytes]:
     parts, begin, search = [], 0, 0
-    while (found := payload.find(MAGIC_BYTES, search)) >= 0:
-        if found % 4:
-            search = found + 1
+    while (magic := payload.find(MAGIC_BYTES, search)) >= 0:
+        if magic % 4:
+            search = magic + 1
             continue
-        parts.append(payload[begin:found])
-        begin = search = found + 4
+        parts.append(payload[begin:magic])
+        begin = search = magic + 4
     parts.append(payload[begin:])
     return parts
 
@@ -310,7 +313,7 @@ class Index:
 
 
 def read_index(path: Path) -> Index:
-    """Read an `.idx` file, `key<TAB>byte offset` a line. InputError names the line that is something else."""
+    """Read an `.idx` file, `key<TAB>byte offset` per line; InputError names a line of another form."""
     try:
         table = pc.read_csv(
             path,
@@ -320,7 +323,7 @@ def read_index(path: Path) -> Index:
         )
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except pa.ArrowException:  # it does not say which line; so they are read one by one
+    except pa.ArrowException:  # it does not name the line, so they are read one by one
         return _read_index_lines(path)
     return Index(table["key"].to_numpy(), table["offset"].to_numpy())
 
@@ -339,5 +342,5 @@ def _read_index_lines(path: Path) -> Index:
 
 
 def _int64(text: str) -> int:
-    """A whole number; one beyond 64 bits is as far beyond any file's end as the largest is."""
+    """A whole number, limited to 64 bits: any larger one lies beyond the end of every file."""
     return max(min(int(text), (1 << 63) - 1), -(1 << 63))

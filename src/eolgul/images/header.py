@@ -1,7 +1,7 @@
-"""What an encoded image says of itself without being decoded: format, size in pixels, and whether it is all there.
+"""Read an image's format and size in pixels, and check that it is complete, without decoding it.
 
 Sources: ITU-T T.81 (JPEG markers), the PNG specification (chunks), RFC 9649 (WebP's RIFF container), Netpbm's PGM/PPM.
-JPEG and PNG are looked at here, because millions of small ones go through extraction; the others' headers by Pillow.
+JPEG and PNG are parsed here, because extraction reads millions of small ones; Pillow reads the headers of the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from eolgul.images.decode import MAX_PIXELS, ImageInfo, probe
 
 # Binary PGM and PPM: magic, width, height, largest value, one white space; comments between them.
 _PNM = re.compile(rb"P[56](?:(?:\s|#[^\n]*\n)+\d{1,9}){2}(?:\s|#[^\n]*\n)+(\d{1,9})\s")
-_PNM_HEAD = 4096  # bytes in which it must end
+_PNM_HEAD = 4096  # bytes within which it must end
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE = struct.Struct(">II")
 _JPEG_END = b"\xff\xd9"
@@ -23,10 +23,17 @@ _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 
 
-def outline(data: bytes) -> ImageInfo:
-    """Format, width and height (before EXIF rotation) of an image that is complete as far as its structure tells.
+def read_header(data: bytes) -> ImageInfo:
+    """Read the header of an image whose structure is complete.
 
-    Raises InputError with code `truncated`, `undecodable`, `not_an_image`, `unsupported_format` or `too_large`.
+    Args:
+        data: The encoded image.
+
+    Returns:
+        Format, width and height before EXIF rotation.
+
+    Raises:
+        InputError: `truncated`, `undecodable`, `not_an_image`, `unsupported_format` or `too_large`.
     """
     if data.startswith(b"\xff\xd8\xff"):
         info = _jpeg(data)
@@ -53,42 +60,44 @@ def _cut(data: bytes) -> InputError:
 
 
 def _jpeg(data: bytes) -> ImageInfo:
-    place, size = 2, len(data)
-    while place + 4 <= size:
-        if data[place] != 0xFF:
-            raise InputError(f"no JPEG marker at byte {place} of the image", Reason.UNDECODABLE)
-        marker = data[place + 1]
+    position, size = 2, len(data)
+    while position + 4 <= size:
+        if data[position] != 0xFF:
+            raise InputError(f"no JPEG marker at byte {position} of the image", Reason.UNDECODABLE)
+        marker = data[position + 1]
         if marker == 0xFF:  # a fill byte
-            place += 1
+            position += 1
         elif marker in _FRAMES:
-            if place + 9 > size:
+            if position + 9 > size:
                 break
-            height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
+            height, width = data[position + 5] << 8 | data[position + 6], data[position + 7] << 8 | data[position + 8]
             if not width or not height:
                 raise InputError(f"the JPEG states a size of {width}x{height}", Reason.UNDECODABLE)
-            if data.endswith(_JPEG_END) or _has_end(data, place):
+            if data.endswith(_JPEG_END) or _has_end(data, position):
                 return ImageInfo("JPEG", width, height)
             break
         elif marker in _BARE:
-            place += 2
+            position += 2
         elif marker in (0xD9, 0xDA):
             raise InputError("the JPEG does not state its size before its data", Reason.UNDECODABLE)
         else:
-            length = data[place + 2] << 8 | data[place + 3]
+            length = data[position + 2] << 8 | data[position + 3]
             if length < 2:
-                raise InputError(f"a JPEG segment of length {length} at byte {place} of the image", Reason.UNDECODABLE)
-            place += 2 + length
+                raise InputError(
+                    f"a JPEG segment of length {length} at byte {position} of the image", Reason.UNDECODABLE
+                )
+            position += 2 + length
     raise _cut(data)
 
 
-def _has_end(data: bytes, place: int) -> bool:
-    """Whether an end marker follows the scan data; what lies behind it (padding, a phone's second picture) is let be."""
+def _has_end(data: bytes, position: int) -> bool:
+    """Whether an end marker follows the scan data; anything behind it (padding, a phone's second image) is ignored."""
     size = len(data)
-    while place + 4 <= size and data[place] == 0xFF:
-        marker = data[place + 1]
-        place += 2 + (data[place + 2] << 8 | data[place + 3])
+    while position + 4 <= size and data[position] == 0xFF:
+        marker = data[position + 1]
+        position += 2 + (data[position + 2] << 8 | data[position + 3])
         if marker == 0xDA:
-            return data.find(_JPEG_END, place) >= 0  # in scan data FF is always followed by 00 or a restart marker
+            return data.find(_JPEG_END, position) >= 0  # in scan data FF is always followed by 00 or a restart marker
     return False
 
 

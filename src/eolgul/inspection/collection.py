@@ -1,6 +1,6 @@
-"""Any collection of face images looked at as one list: a FaceDataset, a `.rec`, a `.bin`, a carray or a tree of files.
+"""Any collection of face images as one list: a FaceDataset, a `.rec`, a `.bin`, a carray or a tree of files.
 
-What `inspect` counts and what a contact sheet shows. Opening one reads names, headers and labels, never all the images.
+`inspect` counts it and a contact sheet shows it. To open one reads names, headers and labels, never all the images.
 """
 
 from __future__ import annotations
@@ -15,23 +15,33 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract import Options, sources, trees
+from eolgul.extract import sources, trees
+from eolgul.extract.config import ExtractConfig
 from eolgul.formats import carrays, insightface, kface
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
 
-FIRST = 5  # problems that are told in full
-_FORGET = 1_000  # records after which the pages of a memory map are let go; each can bring in 64 kB
+FIRST = 5  # problems that are reported in full
+_FORGET = 1_000  # records after which the pages of a memory map are released; each can map 64 kB
 _PLANS = {"kface": trees.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
 
 
 @dataclass
-class Gallery:
+class Collection:
     """Images 0…N-1, each with the number of its identity (int32 N) and its encoded size in bytes (int64 N).
 
-    `name` gives an identity's name and `pixels` an image (uint8 RGB, height x width x 3; InputError when it is broken).
-    `encoded` gives the encoded bytes where there are any. `shapes` is N x 2 (width, height) where that is known without
-    opening the images. `problems` are the first few of `rejected`, which counts by reason what is no usable image.
+    Attributes:
+        identities: The number of each image's identity.
+        sizes: The encoded size of each image; empty if images are not encoded.
+        name: Gives an identity's name by its number.
+        pixels: Decodes an image to uint8 RGB, height x width x 3; InputError if it is broken.
+        place: Names an image in messages.
+        encoded: Gives the encoded bytes of an image; None if images are not encoded.
+        shapes: N x 2 (width, height), None if that takes reading the images.
+        identities_known: False if only the identity of pairs is known.
+        rejected: The number of unusable inputs by reason.
+        problems: Sentences about the first of them.
+        facts: Further facts for the report.
     """
 
     identities: NDArray[np.int32]
@@ -56,23 +66,24 @@ class Gallery:
             self.problems.append(rejection.detail)
 
 
-def of_bytes(read: Callable[[int], bytes]) -> Callable[[int], NDArray[np.uint8]]:
+def _decoder(read: Callable[[int], bytes]) -> Callable[[int], NDArray[np.uint8]]:
+    """A function that decodes the images that `read` gives."""
     return lambda number: decode(read(number))[0]
 
 
-def of_dataset(dataset: FaceDataset) -> Gallery:
-    """A FaceDataset's images; what it has rejected comes with it."""
+def from_dataset(dataset: FaceDataset) -> Collection:
+    """The images of a FaceDataset, and the inputs that it has rejected."""
     labels = dataset.numpy("label")
     names: dict[int, str] = {}
     for row in np.unique(labels, return_index=True)[1].tolist():
         names[int(labels[row])] = dataset.manifest["identity"][row].as_py()
     shapes = np.column_stack([dataset.numpy("width"), dataset.numpy("height")]).astype(np.int32)
     contents = dataset.artifact.contents
-    gallery = Gallery(
+    collection = Collection(
         labels.astype(np.int32),
         dataset.numpy("size").astype(np.int64),
         lambda label: names[label],
-        of_bytes(dataset.read),
+        _decoder(dataset.read),
         lambda row: f"{dataset.path} image {dataset.manifest['image_id'][row].as_py()}",
         dataset.read,
         shapes,
@@ -81,12 +92,12 @@ def of_dataset(dataset: FaceDataset) -> Gallery:
     )
     if contents.get("rejected"):
         first = dataset.rejected()[:FIRST]
-        gallery.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in first]
-    return gallery
+        collection.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in first]
+    return collection
 
 
-def of_rec(rec: Path) -> Gallery:
-    """A `.rec` by its index; the headers of all records are read, their images are not."""
+def from_rec(rec: Path) -> Collection:
+    """The images of a `.rec`; this reads the headers of all records, not their images."""
     index = insightface.index_rec(rec)
     reader = RecordReader(rec)
     usable = np.zeros(len(index), np.bool_)
@@ -119,48 +130,48 @@ def of_rec(rec: Path) -> Gallery:
 
     def read(number: int) -> bytes:
         data = bytes(reader.image(int(places[number])).image)
-        reader.forget()  # a page brings in its neighbours, and images that are looked at lie far apart
+        reader.forget()  # reading maps neighbouring pages too, and the images that are shown lie far apart
         return data
 
-    gallery = Gallery(
+    collection = Collection(
         labels[usable],
         sizes[usable],
         lambda label: f"{label:06}",
-        of_bytes(read),
+        _decoder(read),
         lambda n: f"{rec} at byte {places[n]}",
         read,
     )
     for rejection in refused:
-        gallery.refuse(rejection)
+        collection.refuse(rejection)
     about = rec.with_name("property")
     if about.is_file():
         stated = insightface.read_property(about)
-        gallery.facts["property"] = {"identities": stated.identities, "height": stated.height, "width": stated.width}
+        collection.facts["property"] = {"identities": stated.identities, "height": stated.height, "width": stated.width}
         if stated.images is not None:
-            gallery.facts["property"]["images"] = stated.images
-    return gallery
+            collection.facts["property"]["images"] = stated.images
+    return collection
 
 
-def of_bin(file: Path) -> Gallery:
-    """A `.bin`, which says who is alike and not who is who: a genuine pair counts as one identity."""
-    loaded = insightface.read_bin(file)
-    gallery = Gallery(
-        _of_pairs(loaded.same),
-        np.array([len(image) for image in loaded.images], np.int64),
+def from_bin(file: Path) -> Collection:
+    """The images of a `.bin`, which knows pairs but no identities: a genuine pair counts as one identity."""
+    pairs = insightface.read_bin(file)
+    collection = Collection(
+        _of_pairs(pairs.same),
+        np.array([len(image) for image in pairs.images], np.int64),
         lambda code: f"pair {code // 2}",
-        of_bytes(loaded.images.__getitem__),
+        _decoder(pairs.images.__getitem__),
         lambda number: f"{file} image {number}",
-        loaded.images.__getitem__,
+        pairs.images.__getitem__,
         identities_known=False,
     )
-    gallery.facts = {"pairs": len(loaded.same), "genuine": int(loaded.same.sum())}
-    return gallery
+    collection.facts = {"pairs": len(pairs.same), "genuine": int(pairs.same.sum())}
+    return collection
 
 
-def of_carray(folder: Path) -> Gallery:
-    """A bcolz carray: pixels, of which there are no encoded bytes."""
+def from_carray(folder: Path) -> Collection:
+    """The images of a bcolz carray, which holds pixels and no encoded bytes."""
     carray = carrays.read_carray(folder)
-    gallery = Gallery(
+    collection = Collection(
         _of_pairs(carray.same),
         np.zeros(0, np.int64),
         lambda code: f"pair {code // 2}",
@@ -169,8 +180,8 @@ def of_carray(folder: Path) -> Gallery:
         shapes=np.full((len(carray), 2), 112, np.int32),
         identities_known=False,
     )
-    gallery.facts = {"pairs": len(carray.same), "genuine": int(carray.same.sum())}
-    return gallery
+    collection.facts = {"pairs": len(carray.same), "genuine": int(carray.same.sum())}
+    return collection
 
 
 def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -179,9 +190,9 @@ def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
     return codes
 
 
-def of_files(source: Path, kind: str) -> Gallery:
-    """A tree of image files, or those that a `.lst` names, as extraction would take them: names and sizes only."""
-    plan = _PLANS[kind](source, Options())
+def from_files(source: Path, kind: str) -> Collection:
+    """The image files of a tree or of a `.lst`, as extraction selects them; this reads names and sizes only."""
+    plan = _PLANS[kind](source, ExtractConfig())
     entries = [entry for task in plan.tasks if isinstance(task, sources.FilesTask) for entry in task.entries]
     root = source.parent if kind == "lst" else source
     good = [entry for entry in entries if entry.rejection is None]
@@ -196,28 +207,28 @@ def of_files(source: Path, kind: str) -> Gallery:
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}", Reason.UNREADABLE) from error
 
-    gallery = Gallery(
+    collection = Collection(
         numbers,
         np.array([entry.size for entry in good], np.int64),
         names.__getitem__,
-        of_bytes(read),
+        _decoder(read),
         lambda number: sources.text(str(root / good[number].name)),
         read,
     )
     for entry in entries:
         if entry.rejection is not None:
             where = sources.text(str(root / entry.name))
-            gallery.refuse(Rejection(entry.rejection.code, f"{where}: {entry.rejection.detail}"))
+            collection.refuse(Rejection(entry.rejection.code, f"{where}: {entry.rejection.detail}"))
     if kind == "kface":
         conditions = {entry.condition for entry in good if entry.condition is not None}
         for name in kface.Condition.__slots__:
-            found = {getattr(condition, name) for condition in conditions}
-            gallery.facts[name] = [value for value in _order(name) if value in found]
-        gallery.facts["annotations"] = sum(entry.note is not None for entry in good)
-    return gallery
+            present = {getattr(condition, name) for condition in conditions}
+            collection.facts[name] = [value for value in _order(name) if value in present]
+        collection.facts["annotations"] = sum(entry.note is not None for entry in good)
+    return collection
 
 
 def _order(name: str) -> Sequence[str]:
-    """A condition's names in K-FACE's order."""
+    """The values of a condition in K-FACE's order."""
     order: Sequence[str] = getattr(kface, f"{name.upper()}S") if name != "accessory" else kface.ACCESSORIES
     return order

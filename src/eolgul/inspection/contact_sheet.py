@@ -1,4 +1,4 @@
-"""A contact sheet: up to sixty faces of a collection on one picture, evenly spread over its identities, with their names."""
+"""Draw a contact sheet: up to sixty images of a collection, evenly spread over its identities, with their names."""
 
 from __future__ import annotations
 
@@ -11,66 +11,59 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eolgul.errors import InputError
 from eolgul.files import refuse_disk
-from eolgul.inspection.collection import Gallery
+from eolgul.images.grid import grid
+from eolgul.inspection.collection import Collection
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 LIMIT = 60
 _COLUMNS = 10
 _FACE, _MARGIN, _LINE = 112, 6, 16
-_INK, _PAPER, _BROKEN = (30, 30, 30), (250, 250, 250), (205, 205, 205)
-# Pillow's own font has no Hangul; K-FACE's identities are numbers, but folders are often called by people's names.
+_INK, _PAPER, _BROKEN = "#1e1e1e", "#fafafa", "#cdcdcd"
+# Pillow's own font has no Hangul. K-FACE's identities are numbers, but folders often have people's names.
 _FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansKR-Regular.otf", "NanumGothic.ttf")
 
 
 def choose(identities: NDArray[np.int32], limit: int = LIMIT) -> list[int]:
-    """Up to `limit` images: one of every so-many-th identity, or, of few identities, as many of each as fit."""
+    """Choose up to `limit` images evenly: one of every n-th identity, or, of few identities, as many of each as fit."""
     order = np.argsort(identities, kind="stable")
     starts = np.flatnonzero(np.diff(identities[order], prepend=-1) != 0)
     counts = np.diff(starts, append=len(order))
     if len(starts) >= limit:
-        picked = np.linspace(0, len(starts) - 1, limit).astype(np.int64)
-        return [int(order[starts[one]]) for one in picked]
-    rounds = [(number, one) for one, count in enumerate(counts.tolist()) for number in range(min(count, limit))]
-    places = sorted(sorted(rounds)[:limit], key=lambda place: (place[1], place[0]))
-    return [int(order[starts[one] + number]) for number, one in places]
+        evenly = np.linspace(0, len(starts) - 1, limit).astype(np.int64)
+        return [int(order[starts[identity]]) for identity in evenly]
+    rounds = [
+        (number, identity) for identity, count in enumerate(counts.tolist()) for number in range(min(count, limit))
+    ]
+    shown = sorted(sorted(rounds)[:limit], key=lambda item: (item[1], item[0]))
+    return [int(order[starts[identity] + number]) for number, identity in shown]
 
 
 def check_name(out: Path) -> None:
-    """InputError for a sheet that would be no PNG; for before the work."""
+    """Raise InputError, before any work, if the name of a sheet does not end in .png."""
     if out.suffix.lower() != ".png":
         raise InputError(f"sheet {out}: expected a name that ends in .png")
 
 
-def write_sheet(gallery: Gallery, out: Path, title: str, *, synthetic: bool = False) -> None:
-    """Write the sheet of a collection as a PNG. InputError when it has no images or `out` cannot be written.
+def write_sheet(collection: Collection, out: Path, title: str, *, synthetic: bool = False) -> None:
+    """Write the sheet of a collection as a PNG; an image that cannot be decoded is a grey field with its error's code.
 
-    An image that cannot be decoded is a grey field with its error's code on it.
+    Raises:
+        InputError: The collection has no images, or `out` cannot be written.
     """
-    chosen = choose(gallery.identities)
+    chosen = choose(collection.identities)
     if not chosen:
         raise InputError(f"{title}: no images for a contact sheet")
-    rows = -(-len(chosen) // _COLUMNS)
-    columns = min(len(chosen), _COLUMNS)
-    width = max(columns * (_FACE + _MARGIN) + _MARGIN, 480)
-    sheet = Image.new("RGB", (width, 2 * _LINE + _MARGIN + rows * (_FACE + _LINE + _MARGIN)), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), _font()
-    known = f"{len(np.unique(gallery.identities)):,} identities" if gallery.identities_known else "identities not known"
-    about = f"{len(gallery):,} images, {known}{'   SYNTHETIC: nobody here exists' if synthetic else ''}"
+    font = _font()
+    faces = grid([_cell(collection, image, font) for image in chosen], _COLUMNS, gap=_MARGIN, background=_PAPER)
+    width = max(faces.width + _MARGIN, 480)
+    sheet = Image.new("RGB", (width, 2 * _LINE + _MARGIN + faces.height), _PAPER)
+    sheet.paste(faces, (_MARGIN, 2 * _LINE + _MARGIN))
+    draw = ImageDraw.Draw(sheet)
+    identities = len(np.unique(collection.identities))
+    known = f"{identities:,} identities" if collection.identities_known else "identities not known"
+    about = f"{len(collection):,} images, {known}{'   SYNTHETIC: nobody here exists' if synthetic else ''}"
     for line, text in enumerate((title, about)):
         draw.text((_MARGIN, 2 + line * _LINE), _fit(draw, font, text, width - 2 * _MARGIN), _INK, font)
-    for number, image in enumerate(chosen):
-        row, column = divmod(number, _COLUMNS)
-        x = _MARGIN + column * (_FACE + _MARGIN)
-        y = 2 * _LINE + _MARGIN + row * (_FACE + _LINE + _MARGIN)
-        try:
-            face = Image.fromarray(gallery.pixels(image))
-        except InputError as error:
-            draw.rectangle((x, y, x + _FACE - 1, y + _FACE - 1), _BROKEN)
-            draw.text((x + 4, y + _FACE // 2), error.code, _INK, font)
-        else:
-            face.thumbnail((_FACE, _FACE), Image.Resampling.LANCZOS)
-            sheet.paste(face, (x + (_FACE - face.width) // 2, y + (_FACE - face.height) // 2))
-        name = gallery.name(int(gallery.identities[image]))
-        draw.text((x, y + _FACE + 1), _fit(draw, font, name, _FACE), _INK, font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     try:
@@ -81,7 +74,24 @@ def write_sheet(gallery: Gallery, out: Path, title: str, *, synthetic: bool = Fa
         raise InputError(f"{out}: cannot be written ({error.strerror})") from error
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _cell(collection: Collection, image: int, font: Font) -> Image.Image:
+    """One image of a collection with the name of its identity below."""
+    cell = Image.new("RGB", (_FACE, _FACE + _LINE), _PAPER)
+    draw = ImageDraw.Draw(cell)
+    try:
+        face = Image.fromarray(collection.pixels(image))
+    except InputError as error:
+        draw.rectangle((0, 0, _FACE - 1, _FACE - 1), _BROKEN)
+        draw.text((4, _FACE // 2), error.code, _INK, font)
+    else:
+        face.thumbnail((_FACE, _FACE), Image.Resampling.LANCZOS)
+        cell.paste(face, ((_FACE - face.width) // 2, (_FACE - face.height) // 2))
+    name = collection.name(int(collection.identities[image]))
+    draw.text((0, _FACE + 1), _fit(draw, font, name, _FACE), _INK, font)
+    return cell
+
+
+def _font() -> Font:
     for name in _FONTS:
         try:
             return ImageFont.truetype(name, 11)
@@ -90,8 +100,8 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(11)
 
 
-def _fit(draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: int) -> str:
-    """The text, its middle left out where it is longer than `width` pixels."""
+def _fit(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int) -> str:
+    """The text; its middle is left out if it is longer than `width` pixels."""
     text = text.encode("utf-8", "replace").decode().replace("\n", " ")[:300]
     for keep in range(len(text), 0, -1):
         short = text if keep == len(text) else f"{text[: (keep + 1) // 2]}…{text[len(text) - keep // 2 :]}"

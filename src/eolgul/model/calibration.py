@@ -1,6 +1,6 @@
 """The calibration of a model: its threshold, and the false match rate of a threshold at any similarity.
 
-Step 5 makes it (`eolgul.evaluate.calibrate`); serving gives verdicts with it, so only numpy is imported here.
+Step 5 makes it (`eolgul.evaluate.calibrate`) and serving decides with it, so that only numpy is imported here.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _COUNTS = ("subjects", "genuine_pairs", "impostor_pairs", "subject_pairs", "resa
 class LikelihoodMap:
     """From similarity to log-likelihood ratio (natural logarithm): `slope` * similarity + `offset`.
 
-    `cllr` and `min_cllr` (bits) say on the calibration people what the ratios cost, and what the best monotone map
-    would. Beyond `lowest` and `highest`, the scores seen, the ratio is held: nothing is extrapolated.
+    `cllr` and `min_cllr` (bits) are the cost of these ratios on the calibration data and that of the best monotone map.
+    Outside `lowest` to `highest`, the range of the observed scores, the ratio is constant: nothing is extrapolated.
     """
 
     slope: float
@@ -43,7 +43,7 @@ class LikelihoodMap:
     min_cllr: float
 
     def at(self, similarity: float) -> float:
-        """How much this similarity speaks for one person (above 0) or for two (below 0)."""
+        """The evidence of a similarity for one person (above 0) or for two (below 0)."""
         return self.slope * min(max(similarity, self.lowest), self.highest) + self.offset
 
 
@@ -54,7 +54,7 @@ class Calibration:
     `fmr_target` is the rate the threshold was chosen for: `fmr_requested`, or `fmr_floor` = 1 / `subject_pairs` where
     the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
     95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
-    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold put there, `llr` to a
+    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold there, `llr` to a
     log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % bootstrap
     interval over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; the histograms count the scores
     in bins of equal width from -1 to 1 (all four are empty in files of older versions).
@@ -83,27 +83,27 @@ class Calibration:
     histogram_impostor: tuple[int, ...] = ()
 
     def same(self, similarity: float) -> bool:
-        """The verdict on a cosine similarity."""
+        """Whether a cosine similarity means one person."""
         return similarity >= self.threshold
 
     def fmr_at(self, similarity: float) -> float:
-        """The false match rate of a threshold put at `similarity`: how often strangers look at least this alike.
+        """The false match rate of a threshold at `similarity`: how often two different people are at least this similar.
 
-        A step function that never rises with similarity, never understates what was observed, and never returns less
-        than `fmr_floor`, however high the similarity: the data says nothing beyond it. Below the table it is 1.
+        A step function that never rises with similarity and never understates the observed rate. It never returns less than
+        `fmr_floor`, since the data supports no smaller rate; below the table it is 1.
         """
         row = bisect_right(self.table_similarity, similarity) - 1
         return 1.0 if row < 0 else max(self.table_fmr[row], self.fmr_floor)
 
     def fmr_interval_at(self, similarity: float) -> tuple[float, float] | None:
-        """The 95 % interval of `fmr_at`, None where the file holds none; (0, 1) below the table."""
+        """The 95 % interval of `fmr_at`, None if the file has no intervals; (0, 1) below the table."""
         if not self.table_fmr_low:
             return None
         row = bisect_right(self.table_similarity, similarity) - 1
         return (0.0, 1.0) if row < 0 else (self.table_fmr_low[row], self.table_fmr_high[row])
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the table, as JSON values."""
+        """Everything except the table, as JSON values."""
         value = asdict(self)
         for name in _TABLE.values():
             del value[name]
@@ -112,13 +112,17 @@ class Calibration:
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """The value `calibration.json` holds."""
+        """The content of `calibration.json`."""
         table = {key: list(getattr(self, name)) for key, name in _TABLE.items() if getattr(self, name)}
         return {"format": FORMAT, **self.summary(), "table": table}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote. InputError names what is missing, of a wrong type or contradicts itself."""
+        """Read what `to_json` writes.
+
+        Raises:
+            InputError: A value is missing, has a wrong type or contradicts another; the message names it.
+        """
         try:
             if value["format"] != FORMAT:
                 raise InputError(f"calibration: format {value['format']!r}, expected {FORMAT}")
@@ -128,7 +132,7 @@ class Calibration:
             table = dict(value["table"])
             tables: dict[str, Any] = {name: tuple(map(float, table.get(key, ()))) for key, name in _TABLE.items()}
             histograms: dict[str, Any] = {name: tuple(map(int, value.get(name, ()))) for name in _HISTOGRAMS}
-            made = cls(
+            calibration = cls(
                 **numbers,
                 **counts,
                 threshold_interval=(float(low), float(high)),
@@ -139,8 +143,8 @@ class Calibration:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"calibration: {type(error).__name__} at {error}; expected what step 5 writes") from error
-        made._check()
-        return made
+        calibration._check()
+        return calibration
 
     def _check(self) -> None:
         numbers = [getattr(self, name) for name in _NUMBERS] + [*self.threshold_interval]

@@ -1,4 +1,4 @@
-"""From a torch module to an ONNX file: the one place that exports, for the detector's networks and the recognizer's."""
+"""Export a torch module to ONNX: both the detector's networks and the recognizer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ OPSET = 17
 def export(
     module: Any, example: Any, path: Path, outputs: Sequence[str], free: Mapping[str, Mapping[int, str]]
 ) -> None:
-    """Write `module` (a torch module in eval mode) as ONNX with one input called "images".
+    """Write a module as ONNX, with one input called "images".
 
-    `example` is a tensor of that input, `free` names the axes that may have any length, by input or output name. The
-    tracing exporter is used: it keeps the P-Net's free height and width, and needs no compiler.
+    The tracing exporter is used: it keeps the P-Net's free height and width, and needs no compiler.
+
+    Args:
+        module: A torch module in eval mode.
+        example: A tensor of the input's shape.
+        path: The file to write.
+        outputs: Names of the outputs.
+        free: Axes of any length, by the name of the input or output.
     """
     import torch
 
-    with warnings.catch_warnings():  # torch announces the tracing exporter's retirement at each call
+    with warnings.catch_warnings():  # torch warns at each call that the tracing exporter will be removed
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module,

@@ -1,4 +1,4 @@
-"""ModelPackage: a trained model with everything needed to use it, and a digest that is its identity everywhere.
+"""ModelPackage: a trained model with everything that its use needs; its digest is its identity everywhere.
 
 `model.onnx` and `model.safetensors`, `config.json` (backbone and embedding contract), `detector/` (the MTCNN networks
 as ONNX), `training.json`, `CARD.md`, `manifest.json` (the card: every file's sha256), and after promotion
@@ -14,13 +14,16 @@ from typing import Any, Self
 
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.errors import InputError
+from eolgul.model.calibration import Calibration
 
 FLIPS = ("sum", "none")
+TEMPLATE_NAME = "arcface-112-v1"  # the alignment whose points are in eolgul.faces.template
+POLICIES = ("largest", "center", "annotated", "single")  # which face of several counts
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorSettings:
-    """How faces are found: MTCNN's three score thresholds, smallest face side in pixels, pyramid factor, which face."""
+    """How faces are found: smallest face side in pixels, MTCNN's three score thresholds, pyramid factor, which face."""
 
     min_face_size: int = 40
     thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
@@ -30,7 +33,7 @@ class DetectorSettings:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingContract:
-    """What must be done to pixels so that two embeddings may be compared. Two models with one contract still differ.
+    """How pixels become comparable embeddings. Embeddings of two models with the same contract are not comparable.
 
     The network's input is float32 N x 3 x size x size, channels in `color` order, `(pixel - mean) / std` of uint8
     pixels. `flip` "sum" adds the mirror image's embedding before the L2 normalisation, "none" does not.
@@ -41,13 +44,17 @@ class EmbeddingContract:
     size: int = 112
     mean: float = 127.5
     std: float = 127.5
-    template: str = "arcface-112-v1"
+    template: str = TEMPLATE_NAME
     flip: str = "sum"
     detector: DetectorSettings = DetectorSettings()
 
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Self:
-        """Read a contract from `config.json`; InputError for an unknown key or a value this version cannot honour."""
+        """Read a contract as `config.json` holds it.
+
+        Raises:
+            InputError: A key is unknown, or this version does not support a value; the message names `where`.
+        """
         try:
             detector = dict(value["detector"])
             detector["thresholds"] = tuple(detector["thresholds"])
@@ -59,6 +66,7 @@ class EmbeddingContract:
         return contract
 
     def to_json(self) -> dict[str, Any]:
+        """The contract as `config.json` holds it."""
         return asdict(self)
 
 
@@ -73,11 +81,19 @@ class ModelPackage:
 
     @classmethod
     def open(cls, path: Path, *, check: str = "sha256") -> Self:
-        """Open and check a package on the local disk. InputError names the file that is missing, changed or malformed."""
+        """Open and check a package on the local disk.
+
+        Args:
+            path: Its folder.
+            check: How files are checked, as for `eolgul.artifact.open_artifact`.
+
+        Raises:
+            InputError: A file is missing, changed or malformed; the message names it.
+        """
         artifact = open_artifact(path, "ModelPackage", check=check)
         for name in ("model.onnx", "config.json", "detector/pnet.onnx", "detector/rnet.onnx", "detector/onet.onnx"):
             if name not in artifact.card["files"]:
-                raise InputError(f"{path / name}: missing, a model package needs it")
+                raise InputError(f"{path / name}: missing, expected in a model package")
         where = str(path / "config.json")
         try:
             config = json.loads((path / "config.json").read_bytes())
@@ -92,13 +108,24 @@ class ModelPackage:
 
     @property
     def path(self) -> Path:
+        """The package's folder."""
         return self.artifact.path
 
     @property
     def digest(self) -> str:
+        """The sha256 of manifest.json."""
         return self.artifact.digest
 
-    def calibration(self) -> dict[str, Any] | None:
-        """`calibration.json` as step 5 wrote it, None before promotion."""
+    def calibration(self) -> Calibration | None:
+        """Read `calibration.json`; None before promotion.
+
+        Raises:
+            InputError: The file is not what `eolgul evaluate` writes.
+        """
         file = self.path / "calibration.json"
-        return json.loads(file.read_bytes()) if file.is_file() else None
+        if not file.is_file():
+            return None
+        try:
+            return Calibration.from_json(json.loads(file.read_bytes()))
+        except (InputError, ValueError) as error:
+            raise InputError(f"{file}: {error}") from error

@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from eolgul.faces.template import SIZE, TEMPLATE, similarity_transform
 from eolgul.synth.mesh import Reals
 from eolgul.synth.person import Person, generator
 from eolgul.synth.render import jpeg, render
 from eolgul.synth.rig import Camera, Light, expression_actions, free_camera
 from eolgul.synth.scene import Scene, Sitter
 
-SIZE = 112
-# Where the five landmarks lie in an aligned face (InsightFace's template): eyes, nose, mouth corners, image left first.
-TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
 # Standard deviation of a detector's landmark error, pixels of the crop.
 _JITTER = 1.5
-
-
-def similarity(source: Reals, target: Reals) -> Reals:
-    """The (2, 3) rotation, uniform scale and shift that maps points (N, 2) to `target` with the least squared error."""
-    s = source[:, 0] + 1j * source[:, 1]
-    t = target[:, 0] + 1j * target[:, 1]
-    centred = s - s.mean()
-    turn = np.vdot(centred, t - t.mean()) / np.vdot(centred, centred)
-    shift = t.mean() - turn * s.mean()
-    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def aligned_faces(person: Person, count: int, stream: int) -> list[tuple[bytes, Reals]]:
@@ -75,7 +61,7 @@ def aligned_face(scene: Scene, rng: np.random.Generator) -> tuple[bytes, Reals]:
 def as_detected(scene: Scene, camera: Camera, rng: np.random.Generator) -> Camera:
     """The camera composed with the alignment by landmarks that carry a detector's error."""
     target = TEMPLATE + rng.normal(0, _JITTER, (5, 2))
-    return camera.aligned(similarity(scene.five(camera), target), SIZE)
+    return camera.aligned(similarity_transform(scene.five(camera), target), SIZE)
 
 
 def _expression(person: Person, rng: np.random.Generator) -> dict[str, float]:

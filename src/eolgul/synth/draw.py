@@ -18,13 +18,15 @@ from PIL import Image
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, Selection
+from eolgul.formats.synthetic import mark_beside
+from eolgul.images.grid import grid
 from eolgul.synth.person import IDENTITIES, generator
 from eolgul.synth.plans import Drawing, Faces, Photographs, Progress, Session
 from eolgul.synth.population import DEFAULT_ORIGINS, Origins, draw_person, parse_origins
 from eolgul.synth.render import render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
-from eolgul.synth.store import CARD, TRUTH, WorkFolder, produce_once, write_truth
+from eolgul.synth.store import TRUTH, WorkFolder, produce_once, write_truth
 
 _REC_STREAM, _BIN_STREAM = 10, 11
 _FOLDS = 10
@@ -171,7 +173,7 @@ def draw_bin(
         write_bin(folder.product, [shot.data for shot in shots], same)
         write_truth(folder.path / TRUTH, [(shot.name, shot.truth) for shot in shots])
 
-    card = out.with_name(f"{out.name}.{CARD}")
+    card = mark_beside(out)
     return produce_once(out, card, recipe, {"images": len(plan), "identities": len(set(plan))}, write)
 
 
@@ -261,13 +263,8 @@ def contact_sheet(
         for number, (accessory, lamp, expression, view) in enumerate(shots):
             scene = sitter.scene(expression, accessory)
             picture = render(scene, camera(view, "Middle"), light(lamp), generator(seed, first + k, 20, number))
-            tiles.append(picture[:, 65:281])
-    rows = -(-len(tiles) // columns)
-    height, width = tiles[0].shape[:2]
-    sheet = Image.new("RGB", (columns * width, rows * height))
-    for number, tile in enumerate(tiles):
-        sheet.paste(Image.fromarray(tile), (number % columns * width, number // columns * height))
-    return sheet
+            tiles.append(Image.fromarray(picture[:, 65:281]))
+    return grid(tiles, columns)
 
 
 def balanced(conditions: Sequence[Condition], count: int) -> list[Condition]:

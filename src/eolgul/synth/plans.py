@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from eolgul.errors import InputError
 from eolgul.formats.kface import Condition, write_annotation
+from eolgul.formats.synthetic import SYNTHETIC_MARK
 from eolgul.synth.crop import aligned_faces
 from eolgul.synth.person import Person, generator
 from eolgul.synth.population import Origins
@@ -18,7 +19,7 @@ from eolgul.synth.population import people as persons
 from eolgul.synth.render import jpeg, render
 from eolgul.synth.rig import camera, light
 from eolgul.synth.scene import Sitter
-from eolgul.synth.store import CARD, TRUTH, Shot, WorkFolder, produce_once, write_truth
+from eolgul.synth.store import TRUTH, Shot, WorkFolder, produce_once, write_truth
 from eolgul.synth.wild import photographs
 from eolgul.workers import map_in_order
 
@@ -211,4 +212,4 @@ class Drawing:
             write_truth(folder.product / TRUTH, truths)
 
         counts = {"images": sum(map(len, plans)), "identities": self.people}
-        return produce_once(out, out / CARD, recipe, counts, write)
+        return produce_once(out, out / SYNTHETIC_MARK, recipe, counts, write)

@@ -1,1 +1,4 @@
-"""Step 4: backbones, the ArcFace head, data, the loop, checkpoints → ModelPackage. The only room (with align) that needs torch."""
+"""Step 4: backbones, the ArcFace head, data, the loop and checkpoints → ModelPackage.
+
+Apart from the export of the detector, only this package needs torch.
+"""

@@ -1,7 +1,7 @@
-"""What training does to a face before the network sees it: a pure function of the face, the recipe and a seed.
+"""Augment a training face: a pure function of the face, the recipe and a seed.
 
-Mirror, crop, photometric changes and low resolution are those of published recipes: the mirror of ArcFace's, the other
-three of AdaFace's (arXiv:2204.00964, section 4).
+The mirror image is part of ArcFace's published recipe; crop, photometric changes and low resolution are part of AdaFace's
+(arXiv:2204.00964, section 4).
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ _RESAMPLINGS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_C
 
 
 def augment(face: NDArray[np.uint8], recipe: Recipe, seed: list[int]) -> NDArray[np.uint8]:
-    """uint8 RGB, H x W x 3 → the same shape; the same seed gives the same picture."""
+    """Change a face at random as the recipe says; the same seed gives the same image.
+
+    Args:
+        face: uint8 RGB, H x W x 3.
+        recipe: Which changes are made, how often and how strongly.
+        seed: Seed of the random numbers.
+
+    Returns:
+        uint8 RGB of the same shape.
+    """
     rng = np.random.default_rng(seed)
     if rng.random() < recipe.flip:
         face = face[:, ::-1]
@@ -42,7 +51,7 @@ def augment(face: NDArray[np.uint8], recipe: Recipe, seed: list[int]) -> NDArray
 
 
 def _crop(face: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Black but for a window of 0.2 to 1 of the area, side ratio 3/4 to 4/3, at the place where it was."""
+    """Keep a window of 0.2 to 1 of the area, side ratio 3/4 to 4/3, where it is; the rest becomes black."""
     height, width = face.shape[:2]
     area, ratio = rng.uniform(0.2, 1.0), np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
     tall = min(height, max(1, round(height * np.sqrt(area / ratio))))
@@ -54,7 +63,7 @@ def _crop(face: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8
 
 
 def _low_resolution(face: NDArray[np.uint8], rng: np.random.Generator, smallest: int) -> NDArray[np.uint8]:
-    """Made small (`smallest` pixels a side at least) and large again, as a distant camera's face would be."""
+    """Reduce the face (at least `smallest` pixels per side) and enlarge it again, like one from a distant camera."""
     height, width = face.shape[:2]
     side = int(rng.integers(min(smallest, height), height + 1))
     down, up = rng.integers(0, len(_RESAMPLINGS), 2)

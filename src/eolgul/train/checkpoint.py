@@ -1,12 +1,11 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, kept so that a kill at any moment loses none.
+"""Checkpoints: everything a run needs to continue as if it had never stopped; a kill at any moment destroys none.
 
 Below one place (a folder or an `s3://` prefix) lie `slot-<n>/` (torch.distributed.checkpoint's files), `best-<n>/`
-(the best epoch's network) and `checkpoints.json`, the list of what is whole: newest first, with the sha256 of every
-file and the run's progress. Only a slot that the list does not name is written to, and the list is replaced in one
-step afterwards: that is the moment at which a checkpoint exists.
+(the best epoch's network) and `checkpoints.json`, which lists the complete checkpoints: newest first, with the sha256 of
+every file and the run's progress. Only a slot that the list does not name is written to, and the list is replaced
+atomically afterwards: a checkpoint exists from that moment on.
 
-A tensor is read as a tensor and nothing else: torch's index file, a pickle, goes through an unpickler that admits its
-own few classes.
+Only tensors are read: torch's index file, a pickle, goes through an unpickler that admits the few classes it needs.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ State = dict[str, Tensor]
 
 
 class Checkpoints:
-    """The checkpoints of one run: `recipe` is the digest of recipe and dataset, which must not change under way.
+    """The checkpoints of one run: `recipe` is the digest of recipe and dataset, which must not change during the run.
 
-    To S3 they go in the background: `save` returns when they lie on the local disk, and waits for the one before.
+    Uploads to S3 run in the background: `save` waits for the previous one and returns when its files are on the local disk.
     """
 
     def __init__(self, uri: str, *, recipe: str, keep: int = 2, world: World = World()) -> None:  # noqa: B008
@@ -57,8 +56,13 @@ class Checkpoints:
         self._index: list[dict[str, Any]] = world.share(self._read_index() if world.first else [])
 
     def save(self, state: Mapping[str, Tensor], progress: dict[str, Any], best: Mapping[str, Tensor] | None) -> None:
-        """All ranks together: keep `state` (this rank's tensors; a DTensor is a shard of one that all have part in) and
-        `progress` (JSON). `best` is rank 0's and given when it is another than at the last call."""
+        """Write a checkpoint; all ranks call this together.
+
+        Args:
+            state: This rank's tensors; a DTensor is this rank's share of a tensor of all ranks.
+            progress: The run's progress as JSON values.
+            best: The best epoch's network, on rank 0, if it has changed since the last call.
+        """
         self.wait()
         slot = self.world.share(self._free("slot", "name"))
         place = Path(self.uri) / slot if not storage.is_s3(self.uri) else self.staging(self.uri) / slot
@@ -91,16 +95,21 @@ class Checkpoints:
             storage.write_bytes(storage.join(self.uri, _INDEX), listed)
 
     def wait(self) -> None:
-        """Until what was saved is where it belongs; raises what went wrong with it."""
+        """Wait until the last checkpoint is uploaded; raises the error of a failed upload."""
         if self._upload is not None:
             upload, self._upload = self._upload, None
             upload.result()
 
     def load(self, state: State) -> dict[str, Any] | None:
-        """Read the newest whole checkpoint into `state`'s tensors; its progress, None when there is none.
+        """Read the newest complete checkpoint into the tensors of `state`.
 
-        A damaged one is passed over with a line in `warnings`. InputError when all are damaged, or belong to another
-        recipe.
+        A damaged one is skipped, with a line in `warnings`.
+
+        Returns:
+            The progress of that checkpoint, None if there is no checkpoint.
+
+        Raises:
+            InputError: All checkpoints are damaged.
         """
         damaged = []
         for number, entry in enumerate(self._index):
@@ -118,7 +127,7 @@ class Checkpoints:
         return None
 
     def best(self) -> State:
-        """The best epoch's network, as the newest checkpoint names it (rank 0's)."""
+        """Read the best epoch's network that the newest checkpoint names; on rank 0."""
         self.wait()
         name = self._index[0]["best"]["name"]
         return dict(load_file(self._local(name) / "best.safetensors"))
@@ -142,7 +151,7 @@ class Checkpoints:
         return entries
 
     def _free(self, kind: str, key: str) -> str:
-        """A folder of this kind that no checkpoint of the list uses (`key` is where an entry names it)."""
+        """The name of a folder that no listed checkpoint uses; an entry names its folder under `key`."""
         used = {entry[key]["name"] if isinstance(entry[key], dict) else entry[key] for entry in self._index}
         return next(f"{kind}-{n}" for n in range(self.keep + 1) if f"{kind}-{n}" not in used)
 
@@ -151,7 +160,7 @@ class Checkpoints:
 
     @staticmethod
     def staging(uri: str) -> Path:
-        """Where checkpoints lie on their way to and from S3. All ranks must see it (one machine, or a shared disk)."""
+        """The local folder for checkpoints kept in S3. All ranks must see it (one machine, or a shared disk)."""
         return Path(tempfile.gettempdir()) / f"eolgul-checkpoints-{sha256_bytes(uri.encode())[:24]}"
 
     def _publish(self, folders: list[Path], listed: bytes) -> None:
@@ -160,13 +169,13 @@ class Checkpoints:
         storage.write_bytes(storage.join(self.uri, _INDEX), listed)
 
     def _fetch(self, entry: dict[str, Any]) -> str | None:
-        """Bring a checkpoint's folders here; a sentence when their bytes are not those that were saved."""
+        """Download the folders of a checkpoint; returns a sentence if their bytes are not those that were saved."""
         for part in (entry, entry["best"]):
             if part is None:
                 continue
             folder = self._local(part["name"])
             if storage.is_s3(self.uri) and not (folder.is_dir() and list_files(folder) == part["files"]):
-                with contextlib.suppress(InputError):  # nothing there: said below
+                with contextlib.suppress(InputError):  # a missing folder is reported below
                     copy = storage.fetch(storage.join(self.uri, part["name"]))
                     shutil.rmtree(folder, ignore_errors=True)
                     shutil.copytree(copy, folder)
@@ -185,14 +194,14 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch says at each call that one process alone is one process alone."""
+    """Silence the warning that torch gives at each call without a process group."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         yield
 
 
 class _Unpickler(pickle.Unpickler):
-    """For torch.distributed.checkpoint's index of tensors."""
+    """Unpickle the index of torch.distributed.checkpoint, and no other class."""
 
     _ADMITTED: ClassVar[dict[str, set[str]]] = {
         "torch.distributed.checkpoint.metadata": {
@@ -213,18 +222,18 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Reader(FileSystemReader):
-    """torch's reader with that unpickler, and for tensors only."""
+    """The reader of torch with that unpickler; it refuses anything but tensors."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with (Path(self.path) / ".metadata").open("rb") as file:
             try:
                 metadata = _Unpickler(file).load()
             except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, TypeError) as error:
-                raise InputError(f"{self.path}: its index is broken") from error
+                raise InputError(f"{self.path}: the index of the checkpoint is broken") from error
         if not isinstance(metadata, Metadata) or not all(
             isinstance(value, TensorStorageMetadata) for value in metadata.state_dict_metadata.values()
         ):
-            raise InputError(f"{self.path}: holds other things than tensors")
+            raise InputError(f"{self.path}: the checkpoint holds something other than tensors")
         if metadata.storage_meta is not None:
             metadata.storage_meta.load_id = self.load_id
         return metadata

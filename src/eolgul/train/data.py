@@ -11,25 +11,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.images.decode import decode
+from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
 from eolgul.train.augment import augment
-from eolgul.train.distributed import World
+from eolgul.train.distributed import World, processes_here
+from eolgul.train.loader import STALL_SECONDS, Progress, check_shared_memory, share, watched
 from eolgul.train.recipe import Recipe
 
-_AHEAD = 3  # batches that each worker prepares while the network works
-_TRIES = 100  # neighbours looked at for one that can be read; a hundred broken ones in a row are no accident
+_FACE_BYTES = 112 * 112 * 3
+_TRIES = 100  # rows tried in search of a readable image; a hundred broken ones in a row mean a damaged dataset
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """This rank's part of a step: faces uint8 N x 112 x 112 x 3 RGB, labels int64 N, the manifest rows shown (int64 N)
-    and {manifest row: why} of those that could not be read, for which others are shown."""
+    """This rank's part of a step.
+
+    Attributes:
+        faces: uint8 RGB, N x 112 x 112 x 3.
+        labels: int64, N.
+        rows: The manifest rows that are shown, int64, N.
+        unreadable: {manifest row: reason} of images that cannot be read; others are shown in their place.
+    """
 
     faces: Tensor
     labels: Tensor
@@ -41,7 +47,7 @@ class TrainingData:
     """The `train` split of an assembled FaceDataset, with labels dense over its own identities.
 
     A step is `recipe.batch_size` images of the epoch's order, whatever the number of ranks; each rank takes its
-    consecutive part of it. So a run that goes on with other ranks sees the same images in the same steps.
+    consecutive part of it. A run that continues with another number of ranks sees the same images in the same steps.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class TrainingData:
         recipe: Recipe,
         *,
         workers: int,
+        stall_seconds: float = STALL_SECONDS,
         world: World = World(),  # noqa: B008 - immutable
         pin: bool = False,
     ) -> None:
@@ -69,15 +76,18 @@ class TrainingData:
         self.labels = labels.astype(np.int64)
         self._weights = _weights(dataset, self.rows, recipe.source_weights)
         self._dataset, self._recipe, self._world = dataset, recipe, world
-        self._workers, self._pin = workers, pin
+        self._workers, self._stall_seconds, self._pin = workers, stall_seconds, pin
+        check_shared_memory(
+            recipe.batch_size // world.size * _FACE_BYTES, min(workers, self.steps), processes_here(world)
+        )
 
     @property
     def steps(self) -> int:
-        """Steps an epoch: the last, incomplete batch is left out (its images change with every epoch's order)."""
+        """Steps per epoch: the last, incomplete batch is left out (its images change with every epoch's order)."""
         return len(self.rows) // self._recipe.batch_size
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's positions in `rows`, as many as there are: each once, or by the sources' weights."""
+        """The epoch's order: as many positions in `rows` as there are rows, each once or by the weight of its source."""
         rng = np.random.default_rng([self._recipe.seed, epoch])
         if self._weights is None:
             return rng.permutation(len(self.rows))
@@ -91,28 +101,23 @@ class TrainingData:
         return order[begin : begin + size]
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from step `start` on, prepared ahead by worker processes with file handles of their own."""
+        """The epoch's batches from step `start` on, prepared ahead by worker processes with their own file handles.
+
+        Raises:
+            InputError: Too many images in a row cannot be read, or the workers lose a batch (see `eolgul.train.loader`).
+        """
         order = self.order(epoch)
         parts = [self.part(epoch, step, order) for step in range(start, self.steps)]
-        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts)
-        loader: DataLoader[Any] = DataLoader(
-            source,
-            batch_size=None,
-            shuffle=False,
-            num_workers=min(self._workers, len(parts)),
-            prefetch_factor=_AHEAD if parts and self._workers else None,
-            worker_init_fn=_own_handles,
-            pin_memory=self._pin,
-        )
-        try:
-            for faces, labels, rows, unreadable in loader:
-                yield Batch(faces, labels, rows, unreadable)
-        except InputError as error:  # a worker's comes with its whole traceback before the sentence
-            raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+        workers = min(self._workers, len(parts))
+        progress = Progress(workers)
+        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts, progress)
+        items = watched(source, progress, workers=workers, stall_seconds=self._stall_seconds, pin=self._pin)
+        for faces, labels, rows, unreadable in items:
+            yield Batch(faces, labels, rows, unreadable)
 
 
 class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
-    """What a worker process needs: item i is the i-th batch."""
+    """The dataset of a worker process: item i is the i-th batch."""
 
     def __init__(
         self,
@@ -122,12 +127,18 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         labels: NDArray[np.int64],
         epoch: int,
         parts: list[NDArray[np.int64]],
+        progress: Progress,
     ) -> None:
-        self.dataset = dataset
-        self._recipe, self._rows, self._labels, self._epoch, self._parts = recipe, rows, labels, epoch, parts
+        self._dataset, self._recipe, self._rows, self._labels = dataset, recipe, rows, labels
+        self._epoch, self._parts, self._progress = epoch, parts, progress
 
     def __len__(self) -> int:
         return len(self._parts)
+
+    def start_worker(self, _: int) -> None:
+        """Open the shards anew in a worker process, which must not share the file handles of others."""
+        info: Any = torch.utils.data.get_worker_info()
+        info.dataset._dataset = copy.copy(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
         positions = self._parts[index].copy()
@@ -137,56 +148,52 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
             face, positions[place] = self._readable(int(position), unreadable)
             seed = [self._recipe.seed, self._epoch, int(positions[place])]
             faces[place] = augment(face, self._recipe, seed)
-        labels, rows = self._labels[positions], self._rows[positions]
-        return torch.from_numpy(faces), torch.from_numpy(labels), torch.from_numpy(rows), unreadable
+            self._progress.count()
+        shown = [torch.from_numpy(values) for values in (faces, self._labels[positions], self._rows[positions])]
+        share(shown)
+        return shown[0], shown[1], shown[2], unreadable
 
     def _readable(self, position: int, unreadable: dict[int, str]) -> tuple[NDArray[np.uint8], int]:
-        """The face at a position, or at the next one that can be read."""
+        """The face at a position, or the next one that can be read, with its position."""
         for _ in range(_TRIES):
             row = int(self._rows[position])
             try:
-                return read_face(self.dataset, row), position
+                return read_face(self._dataset, row), position
             except InputError as error:
                 unreadable[row] = str(error)
                 position = (position + 1) % len(self._rows)
+            except OSError as error:
+                raise InputError(f"{self._dataset.path} row {row}: {error.strerror}") from error
         raise InputError(
-            f"{self.dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
+            f"{self._dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
         )
-
-
-def _own_handles(_: int) -> None:
-    info: Any = torch.utils.data.get_worker_info()
-    info.dataset.dataset = copy.copy(info.dataset.dataset)  # a copy opens the shards for itself
-
-
-def read_face(dataset: FaceDataset, row: int) -> NDArray[np.uint8]:
-    """One aligned face, uint8 RGB 112 x 112 x 3. InputError when it is broken or has another size."""
-    face, _ = decode(dataset.read(row))
-    if face.shape != (112, 112, 3):
-        raise InputError(
-            f"{dataset.path} row {row}: {face.shape[1]}x{face.shape[0]} pixels, expected an aligned 112x112 face"
-        )
-    return face
 
 
 def to_input(faces: Tensor, contract: EmbeddingContract) -> Tensor:
-    """uint8 N x H x W x 3 RGB → the network's float32 N x 3 x H x W in channels-last order, on the faces' device.
+    """Turn faces into network input on their device, where a quarter of the bytes have to be copied.
 
-    Bit-equal to `eolgul.model.recognizer.network_input`, which evaluation and serving use; a quarter of the bytes travel.
+    The result is bit-equal to that of `eolgul.model.recognizer.network_input`, which evaluation and serving use.
+
+    Args:
+        faces: uint8 RGB, N x H x W x 3.
+        contract: Colour order and scaling.
+
+    Returns:
+        float32 N x 3 x H x W in channels-last order.
     """
     ordered = faces if contract.color == "RGB" else faces.flip(3)
     return ((ordered.float() - contract.mean) / contract.std).permute(0, 3, 1, 2)
 
 
 def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str, float]) -> NDArray[np.float64] | None:
-    """How often each row is shown in relation to the others; None when all are alike."""
+    """The relative frequency of each row; None if all are shown equally often."""
     if not weights:
         return None
     sources = np.asarray(dataset.column("source"))[rows]
     there = sorted(set(sources.tolist()))
     unknown = sorted(set(weights) - set(there))
     if unknown:
-        raise InputError(f"source_weights names {', '.join(unknown)}; the training images are of {', '.join(there)}")
+        raise InputError(f"source_weights names {', '.join(unknown)}, expected some of the sources {', '.join(there)}")
     each = np.array([weights.get(source, 1.0) for source in there])
     if each.sum() <= 0:
         raise InputError("source_weights leaves no source with a weight above 0")
@@ -194,8 +201,10 @@ def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str
 
 
 def _weighted(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """As many positions as there are weights, each as often as its weight says on average: every image floor or ceil
-    times, by systematic sampling over a random order."""
+    """Draw as many positions as there are weights, each in proportion to its weight.
+
+    Systematic sampling over a random order: a position whose expected count is x occurs floor(x) or ceil(x) times.
+    """
     order = rng.permutation(len(weights))
     edges = np.cumsum(weights[order])
     marks = (np.arange(len(weights)) + rng.random()) * edges[-1] / len(weights)

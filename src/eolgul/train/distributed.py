@@ -1,4 +1,4 @@
-"""The processes of one training run, as `torchrun` starts them; without it, a world of one process."""
+"""The processes of one training run, as `torchrun` starts them; without it, a single process."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class World:
 
     @property
     def first(self) -> bool:
+        """Whether this is rank 0, which writes and reports."""
         return self.rank == 0
 
     def shard(self, total: int) -> tuple[int, int]:
@@ -36,7 +37,7 @@ class World:
         return min(self.rank * each, total), min((self.rank + 1) * each, total)
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """Every rank's rows in rank order, without gradient; all ranks have as many."""
+        """Every rank's rows in rank order, without gradient; all ranks have the same number."""
         if self.size == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -80,6 +81,7 @@ class World:
         return box
 
     def wait(self) -> None:
+        """Wait until all ranks are here."""
         if self.size > 1:
             dist.barrier()
 
@@ -99,7 +101,11 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the run that `torchrun` started (its RANK and WORLD_SIZE), over NCCL on GPUs and gloo on CPUs."""
+    """Join the run that `torchrun` started (its RANK and WORLD_SIZE), over NCCL on GPUs and gloo on CPUs.
+
+    Raises:
+        InputError: RANK or WORLD_SIZE is not a number.
+    """
     try:
         rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError as error:
@@ -116,14 +122,23 @@ def joined(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+def processes_here(world: World) -> int:
+    """The processes of this run on this machine, which share its memory (torchrun's LOCAL_WORLD_SIZE)."""
+    return min(world.size, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def connection_lost(error: BaseException) -> bool:
     """Whether a collective failed because another process is gone (gloo raises plain RuntimeErrors)."""
-    said = str(error)
-    return isinstance(error, dist.DistError) or any(word in said for word in ("gloo", "Connection", "Broken pipe"))
+    text = str(error)
+    return isinstance(error, dist.DistError) or any(word in text for word in ("gloo", "Connection", "Broken pipe"))
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:<n>`; under torchrun each process of a machine takes a GPU of its own."""
+    """The device of `auto`, `cpu`, `cuda` or `cuda:<n>`; under torchrun each process of a machine takes its own GPU.
+
+    Raises:
+        InputError: The name is unknown, or there is no GPU.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

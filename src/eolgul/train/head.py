@@ -1,6 +1,7 @@
-"""The classification head: a centre (or several) for each training identity, cut over the processes. Training only.
+"""The classification head: one or more centres per training identity, split over the processes.
 
-It is never packaged: its rows stand for training people, and recognition is about people it never saw.
+It serves training only and is never packaged: its rows stand for training identities, and recognition is about people
+that the network has never seen.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Head(nn.Module):
     """Cosines to every identity's centre, the margin, the scale and the cross-entropy, over all ranks at once.
 
     Each rank holds the centres of its share of the identities (PartialFC, An et al. 2022, arXiv:2203.15565); the
-    softmax's denominator is summed over ranks. With `sample` < 1 each step uses the batch's own identities and random
-    others, that share of all; memory for gradients and time fall with it. With `centers` > 1 an identity's cosine is
+    softmax's denominator is summed over ranks. With `sample` < 1 a step uses that share of all identities: the batch's own and
+    random others; time and the memory for gradients fall with it. With `centers` > 1 an identity's cosine is
     the largest of its centres' (Sub-center ArcFace, Deng et al. 2020, ECCV). `weight` is float32,
     identities of this rank x centers x embedding size.
     """
@@ -52,8 +53,12 @@ class Head(nn.Module):
             self.register_buffer("momentum", torch.zeros_like(self.weight))
 
     def choose(self, labels: Tensor, position: tuple[int, int]) -> None:
-        """Before a step: which of this rank's centres take part. `labels` are all of this rank's in the step (int64);
-        the choice is a function of the seed, `position` (epoch, step) and the rank."""
+        """Choose the centres of this rank that take part in the next step.
+
+        Args:
+            labels: All labels of this rank in the step, int64.
+            position: (epoch, step); with the seed and the rank it determines the choice.
+        """
         if self.sample >= 1:
             return
         count = self.end - self.begin
@@ -68,7 +73,12 @@ class Head(nn.Module):
         self._active = self.weight.detach()[self._rows].requires_grad_()
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """embeddings N x D (any length), labels int64 N, both this rank's → the loss, averaged over all ranks' rows."""
+        """Compute the loss, averaged over the rows of all ranks.
+
+        Args:
+            embeddings: This rank's embeddings, N x D, of any length.
+            labels: Their identities, int64 N.
+        """
         # The cosine is taken in float32 under autocast too: near +-1 a bfloat16 cosine has no angle left.
         with torch.autocast(embeddings.device.type, enabled=False):
             logits, own = self.logits(embeddings, labels)
@@ -78,7 +88,7 @@ class Head(nn.Module):
             return loss
 
     def logits(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """All ranks' rows against this rank's chosen centres: logits N x chosen, and each row's column (-1: not here)."""
+        """Logits of all ranks' rows for this rank's chosen centres (N x chosen), and each row's column (-1: on another rank)."""
         everyone = self.world.gather_with_gradient(embeddings.to(self.weight.dtype))
         own = self._columns(self.world.gather(labels))
         lengths = everyone.norm(dim=1)
@@ -89,7 +99,7 @@ class Head(nn.Module):
         cosine = F.linear(F.normalize(everyone), F.normalize(active, dim=2).view(chosen * centers, size))
         if centers > 1:
             cosine = cosine.view(-1, chosen, centers).amax(dim=2)
-        # Alone, every row's identity is here; asking which are would make a GPU wait.
+        # With one rank every row's identity is here; a search for them would make the GPU wait.
         rows = torch.arange(len(own), device=own.device) if self.world.size == 1 else torch.nonzero(own >= 0).squeeze(1)
         target = self.margin(cosine[rows, own[rows]], lengths[rows])
         return self.scale * cosine.index_put((rows, own[rows]), target), own
@@ -118,7 +128,7 @@ class Head(nn.Module):
 
 
 class _ShardedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of rows whose logits are spread over the ranks by column; -1 marks a target that is elsewhere."""
+    """Mean cross-entropy of rows whose logits are spread over the ranks by column; -1 marks a target on another rank."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, own: Tensor, world: World) -> Tensor:
@@ -141,7 +151,7 @@ class _ShardedCrossEntropy(torch.autograd.Function):
 
 
 def _first_centres(begin: int, end: int, centers: int, size: int, seed: int) -> Tensor:
-    """Normal numbers of deviation 0.01, drawn block by block: the same for an identity whatever the number of ranks."""
+    """Normal numbers of deviation 0.01, drawn block by block, so that they do not depend on the number of ranks."""
     weight = torch.empty(end - begin, centers, size)
     for block in range(begin // _BLOCK, -(-end // _BLOCK)):
         generator = torch.Generator().manual_seed(hash((seed, block)) % 2**63)

@@ -23,10 +23,16 @@ _PROBES = 8
 
 
 def import_weights(weights: Path, out: Path, *, layout: str, backbone: str | None = None) -> Artifact:
-    """Make a ModelPackage at `out` of a state dict file (`.pth`/`.pt`, read without pickle's powers, or `.safetensors`).
+    """Make a ModelPackage of published weights.
 
-    `backbone` is found by the parameters' names and shapes unless it is given. Raises InputError when the file holds
-    anything but tensors, or its names or shapes are not those of a network of `layout`.
+    Args:
+        weights: A state dict file: `.safetensors`, or `.pth`/`.pt`, of which only tensors are unpickled.
+        out: Where the package goes.
+        layout: The project whose parameter names the file has, a key of `LAYOUTS`.
+        backbone: The network; None finds it by the names and shapes of the parameters.
+
+    Raises:
+        InputError: The file holds anything but tensors, or its names or shapes are not those of a network of `layout`.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
@@ -40,7 +46,7 @@ def import_weights(weights: Path, out: Path, *, layout: str, backbone: str | Non
     if done is not None:
         return done
     contract = EmbeddingContract(color=_COLOR[layout])
-    # No faces are at hand: smooth random pictures, which a network that works answers differently.
+    # There are no faces here: smooth random images, to which a working network gives different embeddings.
     noise = torch.randn(_PROBES, 3, 14, 14, generator=torch.Generator().manual_seed(0))
     probe = nn.functional.interpolate(noise, size=(112, 112), mode="bicubic").clamp(-1, 1).numpy()
     with writing(out) as folder:
@@ -54,7 +60,11 @@ def import_weights(weights: Path, out: Path, *, layout: str, backbone: str | Non
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name; nothing in it is executed. InputError when it is no such file."""
+    """Read the tensors of a weights file by name; nothing in it is executed.
+
+    Raises:
+        InputError: The file is missing, or is not a state dict of plain tensors.
+    """
     if not file.is_file():
         raise InputError(f"{file}: no such file")
     if file.suffix == ".safetensors":
@@ -72,17 +82,24 @@ def read_state(file: Path) -> dict[str, Tensor]:
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{file}: expected a state dict, names with tensors")
+        raise InputError(f"{file}: expected a state dict: tensors by name")
     return _unwrapped(state)
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the names that DistributedDataParallel's and torch.compile's wrappers leave in front."""
+    """Remove the prefixes that DistributedDataParallel and torch.compile put before names."""
     return {str(name).removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
 
 
 def match(state: Mapping[str, Tensor], layout: str, backbone: str | None, where: str) -> tuple[str, int, nn.Module]:
-    """The network of `layout` that has these parameters: its name, its embedding size, and it with the weights in it."""
+    """Find the network of `layout` that has these parameters.
+
+    Returns:
+        Its name, its embedding size, and the network with the weights loaded.
+
+    Raises:
+        InputError: No network of `layout` fits, or a number is not finite.
+    """
     size = _embedding_size(state, layout, where)
     complaints = {}
     for name in [backbone] if backbone else LAYOUTS[layout]:
@@ -111,14 +128,14 @@ def _embedding_size(state: Mapping[str, Tensor], layout: str, where: str) -> int
     }
     found = next((state[name] for name in last[layout] if name in state), None)
     if found is None or found.ndim != 2:
-        raise InputError(f"{where}: has none of {', '.join(last[layout])}, so it is not of {layout}")
+        raise InputError(f"{where}: not of layout {layout}, expected one of {', '.join(last[layout])}")
     return int(found.shape[0])
 
 
 def _difference(have: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]]) -> tuple[int, str] | None:
-    """How many names or shapes differ and a sentence about the first; None when all fit.
+    """The number of names or shapes that differ, and a sentence about the first; None if all fit.
 
-    Counters of batches (`num_batches_tracked`) may lack: files of before torch 1.0 have none, and nothing reads them.
+    Counters of batches (`num_batches_tracked`) may be missing: older files have none, and nothing reads them.
     """
     missing = sorted(name for name in want.keys() - have.keys() if not name.endswith("num_batches_tracked"))
     extra = sorted(have.keys() - want.keys())
@@ -128,7 +145,7 @@ def _difference(have: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[in
     elif missing:
         text = f"{missing[0]} is missing"
     elif extra:
-        text = f"{extra[0]} is not of it"
+        text = f"{extra[0]} does not belong to it"
     else:
         return None
     return len(missing) + len(extra) + len(wrong), text

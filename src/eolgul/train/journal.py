@@ -1,4 +1,4 @@
-"""What a run says while it goes: metrics.jsonl, TensorBoard's event files, and the numbers of the progress line."""
+"""Reports of a running training: metrics.jsonl, TensorBoard events, and the progress line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any, TextIO
 
 
 class Journal:
-    """`metrics.jsonl` (a JSON object a line, with its `update` and `kind`) and TensorBoard events in one folder.
+    """`metrics.jsonl` (one JSON object per line, with its `update` and `kind`) and TensorBoard events in one folder.
 
-    A run that goes on from update `update` takes back what an earlier one wrote after it.
+    A run that continues from update `update` removes what an earlier one wrote after it.
     """
 
     def __init__(self, folder: Path, *, update: int, tensorboard: bool) -> None:
@@ -30,7 +30,7 @@ class Journal:
             self._board = SummaryWriter(str(folder), purge_step=update + 1)
 
     def write(self, kind: str, update: int, values: Mapping[str, Any]) -> None:
-        """`kind` is "step" or "epoch"; nested figures become `kind/outer/inner` in TensorBoard."""
+        """Write one line; `kind` is "step" or "epoch". Nested figures become `kind/outer/inner` in TensorBoard."""
         print(json.dumps({"kind": kind, "update": update, **values}), file=self._file, flush=True)
         if self._board is not None:
             for name, value in _flat(kind, values):
@@ -38,51 +38,52 @@ class Journal:
             self._board.flush()
 
     def close(self) -> None:
+        """Close the files."""
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
 def _update(line: str) -> float:
-    """The update a line is about; a line that was cut off is after everything."""
+    """The update of a line; infinity for a line that is cut off."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return float(json.loads(line)["update"])
     return float("inf")
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+    figures: list[tuple[str, float]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            found += _flat(f"{prefix}/{name}", value)
+            figures += _flat(f"{prefix}/{name}", value)
         elif isinstance(value, int | float):
-            found.append((f"{prefix}/{name}", float(value)))
-    return found
+            figures.append((f"{prefix}/{name}", float(value)))
+    return figures
 
 
 class Clock:
-    """Images a second, the share of time spent waiting for data, and the time left, over the updates of this call."""
+    """Measure images per second, the share of time spent waiting for data, and the time left."""
 
     def __init__(self, images: int, left: int) -> None:
-        self._images, self._left = images, left  # of an update; updates to the run's end
+        self._images, self._left = images, left  # images per update; updates until the end of the run
         self._begun = self._lap = time.monotonic()
         self._updates = self._lap_updates = 0
         self._waited = self._lap_waited = 0.0
 
     def tick(self, waited: float) -> None:
-        """One update is done, `waited` seconds of it for its batch."""
+        """Count an update that waited `waited` seconds for its batch."""
         self._updates += 1
         self._lap_updates += 1
         self._waited += waited
         self._lap_waited += waited
 
     def pause(self, seconds: float) -> None:
-        """Leave out time that was not training (validation)."""
+        """Leave out time that is not training (validation)."""
         self._begun += seconds
         self._lap += seconds
 
     def lap(self) -> dict[str, float]:
-        """images_per_second and data_wait (share) since the last lap; seconds_left by the whole call's mean."""
+        """Return images_per_second and data_wait (a share) since the last lap, and seconds_left by the mean of the whole run."""
         now = time.monotonic()
         took = max(now - self._lap, 1e-9)
         each = (now - self._begun) / max(self._updates, 1)
@@ -96,7 +97,7 @@ class Clock:
 
     @property
     def waited(self) -> float:
-        """The whole call's share of time spent waiting for data."""
+        """The share of time spent waiting for data since the start."""
         return min(1.0, self._waited / max(time.monotonic() - self._begun, 1e-9))
 
 

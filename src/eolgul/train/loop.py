@@ -1,4 +1,4 @@
-"""The training loop, from an assembled FaceDataset to a ModelPackage, to be read from top to bottom."""
+"""The training loop: from an assembled FaceDataset to a ModelPackage."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from eolgul.train.data import TrainingData, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
 from eolgul.train.head import Head
 from eolgul.train.journal import Clock, Journal
+from eolgul.train.loader import STALL_SECONDS, ended_worker
 from eolgul.train.margins import make_margin
 from eolgul.train.optim import Average, LossScale, learning_rate, make_optimizer
 from eolgul.train.package import VERSION, write_package
@@ -35,7 +36,7 @@ from eolgul.train.state import tensors
 from eolgul.train.validate import Validation
 
 Report = Callable[[dict[str, Any]], None]
-_AGREE = 20  # updates between two questions whether all ranks shall save: asking takes a broadcast
+_AGREE = 20  # updates between two decisions of all ranks whether to save, which take a broadcast
 _NAMED = 1000  # unreadable images that training.json names
 
 
@@ -49,22 +50,38 @@ def train(
     keep: int = 2,
     device: str = "auto",
     workers: int = 2,
+    stall_seconds: float = STALL_SECONDS,
     max_steps: int | None = None,
     report: Report | None = None,
     tensorboard: bool = False,
 ) -> Artifact | None:
-    """Train on the `train` split, choose the epoch on the `validation` split, package it at `out`.
+    """Train on the `train` split, choose the best epoch on the `validation` split, and write the package.
 
-    `checkpoints` is the place (path or `s3://`; default beside `out`) below which `<recipe digest>/` holds the `keep`
-    newest checkpoints, written every `checkpoint_seconds` and at every epoch's end, and `logs/` (metrics.jsonl, and
-    TensorBoard's events when `tensorboard`). A run that finds them goes on, with the result of a run that was never
-    stopped: to the bit on the same kind of machine with as many processes, and with the same images in the same steps
-    with any number. `workers` processes decode. Under `torchrun` every process calls this and the first one packages.
+    A run that finds checkpoints continues from the newest, with the result of a run that was never stopped: to the bit on
+    the same kind of machine with the same number of processes, and with the same images in the same steps on any number.
+    Under `torchrun` every process calls this; the first one writes the package.
 
-    `max_steps` ends the run after so many steps in this call, with a checkpoint and without a package (None is
-    returned): how tests interrupt it. `report` gets a dict a second while training, one after each epoch, and
-    {"warning": sentence}. InputError when the data are unfit, the loss is no number any more (the batch's image ids are
-    saved), more images than `recipe.max_unreadable` are broken, or memory does not suffice.
+    Args:
+        dataset: An assembled FaceDataset.
+        out: Where the ModelPackage goes.
+        recipe: Everything that decides what is learned.
+        checkpoints: Place (path or `s3://`, default beside `out`) of the checkpoints and `logs/` (metrics.jsonl, TensorBoard
+            events), below `<recipe digest>/`.
+        checkpoint_seconds: Seconds between checkpoints; one more is written at the end of every epoch.
+        keep: Number of checkpoints that are kept.
+        device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
+        workers: Processes that decode images; 0 decodes in this one.
+        stall_seconds: End the run if a batch is missing and no worker has read an image for this long.
+        max_steps: Stop after this many steps, with a checkpoint and without a package; tests interrupt a run with it.
+        report: Gets one dict per second while training, one after each epoch, and {"warning": sentence}.
+        tensorboard: Whether to write TensorBoard events.
+
+    Returns:
+        The package; None after `max_steps`.
+
+    Raises:
+        InputError: The data is unsuitable; the loss is not finite (the ids of the batch's images are saved); more images
+            than `recipe.max_unreadable` are broken; a batch is lost; or memory runs out.
     """
     data = FaceDataset(dataset)
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
@@ -81,9 +98,11 @@ def train(
     with joined(target) as world:
         saved = Checkpoints(place, recipe=digest, keep=keep, world=world)
         try:
-            return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, max_steps,
-                        report or (lambda row: None), tensorboard, world)  # fmt: skip
+            return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, stall_seconds,
+                        max_steps, report or (lambda row: None), tensorboard, world)  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and (ended := ended_worker(error)) is not None:
+                raise ended from error
             if world.size > 1 and connection_lost(error):
                 raise InputError(
                     f"process {world.rank} of {world.size}: another process of this run ended; its own message says why"
@@ -91,7 +110,7 @@ def train(
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
             raise InputError(
-                f"memory does not suffice on {target} ({str(error).splitlines()[0][:120]}): set accumulation="
+                f"out of memory on {target} ({str(error).splitlines()[0][:120]}): set accumulation="
                 f"{2 * recipe.accumulation} (the same result in smaller parts), precision=bf16, sample below 1 when the "
                 "identities are many, or a smaller batch_size"
             ) from error
@@ -106,13 +125,15 @@ def _run(
     checkpoint_seconds: float,
     target: torch.device,
     workers: int,
+    stall_seconds: float,
     max_steps: int | None,
     report: Report,
     tensorboard: bool,
     world: World,
 ) -> Artifact | None:
     contract = EmbeddingContract(detector=_detector_settings(data))
-    training = TrainingData(data, recipe, workers=workers, world=world, pin=target.type == "cuda")
+    training = TrainingData(data, recipe, workers=workers, stall_seconds=stall_seconds, world=world,
+                            pin=target.type == "cuda")  # fmt: skip
     validation = Validation(data, contract)
 
     torch.manual_seed(recipe.seed)
@@ -146,14 +167,14 @@ def _run(
     value = math.nan
 
     def settle() -> None:
-        """Look at the last step's loss. One step late, so that a GPU always has the next one to work on."""
+        """Check the loss of the last step; one step late, so that a GPU always has the next one to compute."""
         nonlocal unsettled, value
         if unsettled is None:
             return
         (loss, norm, rows), unsettled = unsettled, None
         value = loss.item()
         if not math.isfinite(value) or (not loss_scale.fp16 and not math.isfinite(norm.item())):
-            raise InputError(_lost(data, saved.uri, world, rows, value, progress))
+            raise InputError(_report_non_finite(data, saved.uri, world, rows, value, progress))
         progress["loss_sum"] += value
 
     def save(best: dict[str, Tensor] | None = None) -> None:
@@ -181,7 +202,7 @@ def _run(
                 group["lr"] = rate
             warm = recipe.margin_warmup_epochs
             head.margin.strength = min(1.0, position / warm) if warm else 1.0
-            # Drop-out's numbers are a function of the position too: no generator has a state that must be kept.
+            # Dropout's random numbers depend on the position too, so that no generator's state has to be kept.
             torch.manual_seed(hash((recipe.seed, epoch, step, world.rank)) % 2**63)
 
             labels = batch.labels.to(target, non_blocking=True)
@@ -277,7 +298,7 @@ def _run(
 
 @torch.no_grad()
 def _clip(network: nn.Module, head: Head, most: float, factor: float, world: World) -> Tensor:
-    """Scale all gradients so that their common norm is at most `most`; the norm before. `factor` is the loss's scale."""
+    """Scale all gradients so that their common norm is at most `most`; returns the norm before. `factor` is the loss scale."""
     own = [value.grad for value in network.parameters() if value.grad is not None]
     centres = [] if head.gradient is None else [head.gradient]
     of_centres = world.sum(torch.stack([value.norm() ** 2 for value in centres]).sum())
@@ -294,7 +315,7 @@ def _better(recipe: Recipe, measured: dict[str, float], best: dict[str, Any] | N
 
 
 def _ended(recipe: Recipe, progress: dict[str, Any]) -> bool:
-    """Early stopping: `patience` epochs have gone by without a better one."""
+    """Early stopping: whether the last `patience` epochs are no better than the best one."""
     best = progress["best"]
     return bool(recipe.patience and best is not None and progress["epoch"] - best["epoch"] >= recipe.patience)
 
@@ -307,7 +328,7 @@ def _count_unreadable(
     data: FaceDataset,
     report: Report,
 ) -> None:
-    """Name each broken image once; InputError when they are more than the recipe admits."""
+    """Report each broken image once; InputError if there are more than the recipe admits."""
     for row, why in new.items():
         image = data.manifest["image_id"][row].as_py()
         if image not in known:
@@ -320,8 +341,10 @@ def _count_unreadable(
         )
 
 
-def _lost(data: FaceDataset, place: str, world: World, rows: Tensor, loss: float, progress: dict[str, Any]) -> str:
-    """Save the ids of the images of a step whose loss or gradients are no numbers, and say so."""
+def _report_non_finite(
+    data: FaceDataset, place: str, world: World, rows: Tensor, loss: float, progress: dict[str, Any]
+) -> str:
+    """Save the ids of the images of a step whose loss or gradients are not finite; returns the sentence for the error."""
     shown = [row for part in world.collect(rows.tolist()) for row in part]
     ids = data.manifest["image_id"]
     where = {"epoch": progress["epoch"] + 1, "step": progress["step"], "loss": str(loss)}
@@ -337,7 +360,7 @@ def _lost(data: FaceDataset, place: str, world: World, rows: Tensor, loss: float
 
 
 def _logs(place: str, world: World) -> Path:
-    """The folder of metrics.jsonl and TensorBoard's events; beside checkpoints in S3 it is a copy, sent every epoch."""
+    """The folder of metrics.jsonl and TensorBoard's events; for checkpoints in S3 a local copy, uploaded every epoch."""
     if not storage.is_s3(place):
         return Path(place) / "logs"
     folder = Checkpoints.staging(place) / "logs"
@@ -347,7 +370,7 @@ def _logs(place: str, world: World) -> Path:
 
 
 def _autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """What `precision` asks for; "auto" is bfloat16 where it is computed natively."""
+    """The type of autocast for the recipe's `precision`; "auto" is bfloat16 where it is computed natively."""
     if recipe.precision != "auto":
         return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
     if device.type == "cuda":
@@ -357,7 +380,7 @@ def _autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
 
 
 def _detector_settings(data: FaceDataset) -> DetectorSettings:
-    """The settings the faces were aligned with, so that serving finds them the same way."""
+    """The settings with which the faces were aligned, so that serving finds faces in the same way."""
     detector = data.artifact.contents.get("detector")
     if detector is None:
         return DetectorSettings()

@@ -1,8 +1,8 @@
-"""Margins: what is taken from the true identity's cosine in training, so that people end up further apart.
+"""Margins: training lowers the cosine to the true identity's centre, so that identities end up further apart.
 
-Each is a module from the cosines between N embeddings and their own identity's centre (float N, in [-1, 1]) and the
-embeddings' lengths (float N) to what stands in their place (float N). `strength` in [0, 1] scales the margin while it
-warms up.
+Each margin is a module. Its inputs are the cosines between N embeddings and the centres of their own identities (float N,
+in [-1, 1]) and the lengths of the embeddings (float N); its output replaces the cosines (float N). `strength` in [0, 1]
+scales the margin during its warm-up.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ import math
 import torch
 from torch import Tensor, nn
 
-# sqrt has no finite slope at 0; at this distance from it it has, and no usable digit changes.
+# The slope of sqrt is infinite at 0; at this distance it is finite, and no usable digit of the result changes.
 _FLOOR = 1e-12
 
 
 class Margin(nn.Module):
-    """The base: no margin."""
+    """No margin; the base of the others."""
 
     def __init__(self) -> None:
         super().__init__()
         self.strength = 1.0
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
+        """Apply the margin; see the module's docstring for the shapes."""
         return cosine
 
 
 class ArcFace(Margin):
     """cos(angle + margin), margin in radians (Deng et al. 2019, arXiv:1801.07698, eq. 3).
 
-    Where angle + margin would pass pi, the value goes on falling as `cos(angle) - margin * sin(margin)` (easy margin
+    Where angle + margin exceeds pi, the value falls further as `cos(angle) - margin * sin(margin)` (easy margin
     off), so that it is monotonic in the angle.
     """
 
@@ -39,6 +40,7 @@ class ArcFace(Margin):
         self.margin = margin
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
+        """Apply the margin to the cosines."""
         margin = self.margin * self.strength
         sine = torch.sqrt((1.0 - cosine * cosine).clamp_min(_FLOOR))
         rotated = cosine * math.cos(margin) - sine * math.sin(margin)
@@ -54,11 +56,12 @@ class CosFace(Margin):
         self.margin = margin
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
+        """Apply the margin to the cosines."""
         return cosine - self.margin * self.strength
 
 
 def _angle(cosine: Tensor) -> Tensor:
-    """The angle of a cosine, kept a few of its type's steps away from 0 and pi, where acos has no finite slope."""
+    """The angle of a cosine, kept a few machine epsilons away from 0 and pi, where the slope of acos is infinite."""
     most = 1 - 4 * torch.finfo(cosine.dtype).eps
     return torch.acos(cosine.clamp(-most, most))
 
@@ -75,6 +78,7 @@ class Combined(Margin):
         self.m1, self.m2, self.m3 = m1, m2, m3
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
+        """Apply the margin to the cosines."""
         angle = _angle(cosine)
         phi = (1 + (self.m1 - 1) * self.strength) * angle + self.m2 * self.strength
         turns = torch.floor(phi.detach() / math.pi)
@@ -83,12 +87,12 @@ class Combined(Margin):
 
 
 class AdaFace(Margin):
-    """A margin by image quality, which the embedding's length stands for (Kim et al. 2022, arXiv:2204.00964, eq. 8-11).
+    """A margin by image quality, measured by the embedding's length (Kim et al. 2022, arXiv:2204.00964, eq. 8-11).
 
-    `z = clip((length - mean) / std * h, -1, 1)` of running figures over batches (lengths above 100 count as 100, as in
-    the authors' code); then
-    `cos(angle - m * z) - (m * z + m)`: sharp pictures are pushed at the border, poor ones left alone. The length takes
-    part without gradient. `lengths` must be the whole batch's, on all ranks the same.
+    `z = clip((length - mean) / std * h, -1, 1)`, with running mean and deviation over batches (lengths above 100 count as
+    100, as in the authors' code); the result is `cos(angle - m * z) - (m * z + m)`. Sharp images are emphasised near the
+    decision boundary, poor ones are not. No gradient flows through the length. `observe` needs the lengths of the whole
+    batch, the same on all ranks.
     """
 
     mean: Tensor
@@ -97,17 +101,20 @@ class AdaFace(Margin):
     def __init__(self, margin: float = 0.4, *, h: float = 0.333, momentum: float = 0.99) -> None:
         super().__init__()
         self.margin, self.h, self.momentum = margin, h, momentum
-        self.register_buffer("mean", torch.tensor(20.0))  # the authors' start: about a fresh network's lengths
+        self.register_buffer(
+            "mean", torch.tensor(20.0)
+        )  # the authors' start: about the lengths of an untrained network
         self.register_buffer("std", torch.tensor(100.0))
 
     @torch.no_grad()
     def observe(self, lengths: Tensor) -> None:
-        """Take a batch's lengths (float N, N > 1) into the running mean and standard deviation."""
+        """Update the running mean and standard deviation with the lengths of a batch (float N, N > 1)."""
         lengths = lengths.clamp(1e-3, 100)
         self.mean.lerp_(lengths.mean().to(self.mean.dtype), 1 - self.momentum)
         self.std.lerp_(lengths.std().to(self.std.dtype), 1 - self.momentum)
 
     def forward(self, cosine: Tensor, lengths: Tensor) -> Tensor:
+        """Apply the margin to the cosines."""
         margin = self.margin * self.strength
         lengths = lengths.detach().clamp(1e-3, 100)
         z = ((lengths - self.mean) / (self.std + 1e-3) * self.h).clamp(-1, 1)
@@ -116,7 +123,7 @@ class AdaFace(Margin):
 
 
 def make_margin(name: str, margin: float, m1: float, m3: float) -> Margin:
-    """The margin that a recipe names; `m1` and `m3` are of the combined one only."""
+    """Make the margin that a recipe names; `m1` and `m3` belong to the combined one only."""
     if name == "combined":
         return Combined(m1, margin, m3)
     return {"arcface": ArcFace, "cosface": CosFace, "adaface": AdaFace, "softmax": lambda _: Margin()}[name](margin)

@@ -1,4 +1,4 @@
-"""CARD.md: what a trained package is, for people who think of using it."""
+"""CARD.md: the model card of a trained package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ The code that made it is Apache-2.0."""
 
 
 def card(recipe: Recipe, contract: EmbeddingContract, training: Mapping[str, Any], dataset: FaceDataset) -> str:
-    """The Markdown text. `training` is training.json's content."""
+    """Write the card as Markdown; `training` is the content of training.json."""
     best = training["curve"][training["best_epoch"] - 1]
     warning = (
         "\n> **Synthetic.** Trained on drawn people who do not exist. It shows that the pipeline works; it is not fit to\n"

@@ -1,4 +1,4 @@
-"""The optimizer, the learning rate over time, the averaged weights and the loss's scale."""
+"""The optimizer, the learning-rate schedule, the averaged weights and the scale of the loss."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _GROW_AFTER = 2000  # steps without an overflow before the scale doubles, as in 
 
 
 def learning_rate(recipe: Recipe, position: float) -> float:
-    """The rate at `position` (epochs done, with fraction): linear warm-up, then steps of a tenth, half a cosine or a
-    power of the time left."""
+    """The learning rate at `position`, in epochs with a fraction.
+
+    A linear warm-up, then the recipe's schedule: steps of a tenth, half a cosine, or a power of the remaining time.
+    """
     if position < recipe.warmup_epochs:
         return recipe.learning_rate * (0.01 + 0.99 * position / recipe.warmup_epochs)
     if recipe.schedule == "step":
@@ -29,7 +31,7 @@ def learning_rate(recipe: Recipe, position: float) -> float:
 
 
 def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Weight decay pulls weights only: norms, PReLU slopes and biases (one-dimensional) are left alone.
+    """Make the recipe's optimizer; weight decay applies to weights, not to norms, PReLU slopes and biases.
 
     Every state tensor exists from the start (zeros, which give the same first step), so that a checkpoint can be read
     into it.
@@ -54,7 +56,7 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.
 
 
 class Average:
-    """An exponential moving average of a network's parameters, with its buffers as they are."""
+    """An exponential moving average of a network's parameters and floating-point buffers; other buffers are copied."""
 
     def __init__(self, network: nn.Module, keep: float) -> None:
         self.keep = keep
@@ -62,6 +64,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
+        """Take the network's current state into the average."""
         own, new = [], []
         for name, value in network.state_dict().items():
             if value.is_floating_point():
@@ -73,9 +76,9 @@ class Average:
 
 
 class LossScale:
-    """fp16's small gradients are kept from vanishing by a factor on the loss; halved when they overflow instead.
+    """A factor on the loss that keeps small fp16 gradients from vanishing; it is halved when gradients overflow.
 
-    Without fp16 the factor is 1 and an overflow is an error of the run.
+    Without fp16 the factor is 1, and an overflow ends the run.
     """
 
     def __init__(self, fp16: bool) -> None:
@@ -84,7 +87,11 @@ class LossScale:
         self.calm = 0
 
     def accept(self, norm: Tensor) -> bool:
-        """Whether the step is to be taken, by the gradients' norm. With fp16 this waits for the device."""
+        """Whether to take the step, by the norm of the gradients. With fp16 this waits for the device.
+
+        Raises:
+            InputError: The gradients overflow at the smallest scale.
+        """
         if not self.fp16:
             return True
         if math.isfinite(norm.item()):

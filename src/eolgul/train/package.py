@@ -1,4 +1,4 @@
-"""From a trained network to a ModelPackage, proven to give the same embeddings through ONNX Runtime."""
+"""Write a trained network as a ModelPackage, after a check that ONNX Runtime gives the same embeddings."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def write_package(
 ) -> Artifact:
     """Export, check on validation faces, and seal. `training` goes into training.json beside recipe and dataset.
 
-    Raises InputError, and leaves nothing, when ONNX Runtime's embeddings differ from torch's or do not depend on the
-    image at all.
+    Raises:
+        InputError: ONNX Runtime's embeddings differ from torch's or do not depend on the image; nothing is left at `out`.
     """
     network = network.cpu().eval()
     reference = dataset.artifact.reference
@@ -81,7 +81,19 @@ def write_network(
     contract: EmbeddingContract,
     probe: NDArray[np.float32],
 ) -> None:
-    """model.safetensors, model.onnx (checked on `probe`, N x 3 x 112 x 112), config.json and detector/ in `folder`."""
+    """Write model.safetensors, model.onnx, config.json and detector/ into `folder`.
+
+    Args:
+        network: The trained network, in eval mode, on the CPU.
+        folder: The package's folder.
+        backbone: Name of the network.
+        embedding_size: Length of its embeddings.
+        contract: The embedding contract.
+        probe: Network input on which the export is checked, float32 N x 3 x 112 x 112.
+
+    Raises:
+        InputError: The export does not reproduce the network.
+    """
     weights = {name: value.contiguous() for name, value in network.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
     free = {"images": {0: "n"}, "embeddings": {0: "n"}}
@@ -98,14 +110,20 @@ def write_network(
 
 
 def check_export(network: nn.Module, onnx: Path, probe: NDArray[np.float32]) -> None:
-    """Compare torch and ONNX Runtime on real faces; InputError when they disagree or all faces embed alike."""
+    """Compare torch and ONNX Runtime on `probe`, float32 N x 3 x 112 x 112.
+
+    Raises:
+        InputError: Their embeddings differ, or all embeddings are the same.
+    """
     with torch.inference_mode():
         expected = F.normalize(network(torch.from_numpy(probe))).numpy()
     got = onnx_session(onnx, threads=1).run(None, {"images": probe})[0]
     got = got / np.linalg.norm(got, axis=1, keepdims=True)
     worst = float(np.abs(expected - got).max())
     if not worst < _TOLERANCE:
-        raise InputError(f"the ONNX export gives other embeddings than torch (numbers differ by {worst:.2g})")
+        raise InputError(
+            f"the ONNX export gives embeddings that differ from torch's by {worst:.2g}, expected less than {_TOLERANCE:g}"
+        )
     if float((got @ got.T).min()) > 1 - _TOLERANCE:
         raise InputError(
             "the model gives every face the same embedding: it has learned nothing that tells people apart; train for more "

@@ -1,4 +1,4 @@
-"""A training recipe: every number that decides what a run learns, as data. Named ones are in `recipes/*.toml`."""
+"""A training recipe: every number that decides what a run learns. Named recipes are in `recipes/*.toml`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOLDER = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """See the comments in `recipes/*.toml` for where the values come from."""
+    """The values of a recipe; the comments in `recipes/*.toml` say where they come from."""
 
     backbone: str = "mobilefacenet"
     embedding_size: int = 512
@@ -26,11 +26,11 @@ class Recipe:
     margin_m1: float = 1.0  # combined: the factor of the angle
     margin_m3: float = 0.0  # combined: what is taken from the cosine
     margin_warmup_epochs: float = 0.0  # the margin grows linearly from 0 over these epochs
-    centers: int = 1  # centres an identity has (Sub-center ArcFace has 3)
-    sample: float = 1.0  # share of the identities' centres that take part in a step (PartialFC)
+    centers: int = 1  # centres per identity (Sub-center ArcFace has 3)
+    sample: float = 1.0  # share of all identities whose centres take part in a step (PartialFC)
     epochs: int = 20
     batch_size: int = 128  # images of one update, over all processes
-    accumulation: int = 1  # parts that a process cuts its share of a batch into, for want of memory
+    accumulation: int = 1  # parts into which a process cuts its share of a batch, to save memory
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -40,27 +40,33 @@ class Recipe:
     poly_power: float = 2.0  # of a "poly" schedule
     warmup_epochs: float = 0.0
     clip_norm: float = 5.0
-    ema: float = 0.0  # share of the averaged weights that an update leaves as it was; 0: no average is kept
+    ema: float = 0.0  # share of the averaged weights that an update keeps; 0: no average
     precision: str = "auto"  # auto: bf16 where the hardware has it, else fp32; fp16 scales its loss
     channels_last: bool = True
     compile: bool = False
     flip: float = 0.5  # share of training images that are mirrored
-    photometric: float = 0.0  # strength of brightness and contrast changes, share of 255
+    photometric: float = 0.0  # strength of brightness and contrast changes, as a share of 255
     saturation: float = 0.0  # strength of changes of saturation
     shift: int = 0  # largest random shift of the crop in pixels
-    crop: float = 0.0  # share of training images of which a window is kept and the rest is black
-    low_resolution: float = 0.0  # share of training images that are made small and large again
+    crop: float = 0.0  # share of training images that are black outside a random window
+    low_resolution: float = 0.0  # share of training images that are reduced and enlarged again
     low_resolution_side: int = 22  # the smallest, in pixels of 112
-    source_weights: Mapping[str, float] = field(default_factory=dict)  # how often a source's images are shown; else 1
-    max_unreadable: float = 0.001  # share of the training images that may be broken before the run stops
+    source_weights: Mapping[str, float] = field(
+        default_factory=dict
+    )  # relative frequency of a source's images; 1 for those not named
+    max_unreadable: float = 0.001  # largest share of the training images that may be broken
     choose_by: str = "auc"  # the validation figure that chooses the best epoch
-    patience: int = 0  # epochs without a better one before the run ends; 0: never
+    patience: int = 0  # epochs without a better one after which the run ends; 0: no limit
     variants: tuple[str, ...] = ()  # more ONNX files in the package: fp16, int8
     seed: int = 0
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Self:
-        """A named recipe or a `.toml` file, then `key=value` overrides. InputError for unknown keys or wrong types."""
+        """Read a named recipe or a `.toml` file, then apply `key=value` overrides.
+
+        Raises:
+            InputError: There is no such recipe, a key is unknown, or a value has the wrong type or lies out of range.
+        """
         path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
         if not path.is_file():
             raise InputError(f"recipe {name!r}: expected a .toml file or one of {', '.join(recipe_names())}")
@@ -119,11 +125,13 @@ class Recipe:
             raise InputError(f"recipe {name}: variants {', '.join(unknown)}, expected fp16, int8")
 
     def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON values, as the card of a package holds it."""
         lists = {"milestones": list(self.milestones), "variants": list(self.variants)}
         return asdict(self) | lists | {"source_weights": dict(self.source_weights)}
 
 
 def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 

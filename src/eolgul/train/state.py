@@ -1,4 +1,4 @@
-"""Everything a training run has learned and remembers, as tensors by name: what a checkpoint holds."""
+"""The state of a training run as tensors by name: the content of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from eolgul.train.optim import Average
 def tensors(
     network: nn.Module, head: Head, optimizer: torch.optim.Optimizer, average: Average | None, world: World
 ) -> dict[str, Tensor]:
-    """The live tensors: writing into them is loading. With several ranks the head's are DTensors, this rank's share of
-    the whole, so that a checkpoint can be read by any number of ranks."""
-    found = {f"network.{name}": value for name, value in network.state_dict().items()}
-    found |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    """The live tensors of a run: to load a checkpoint is to write into them.
+
+    With several ranks the tensors of the head are DTensors, this rank's share of the whole, so that any number of ranks can
+    read a checkpoint.
+    """
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    state |= {f"head.{name}": value for name, value in head.state_dict().items()}
     names = {id(value): f"network.{name}" for name, value in network.named_parameters()}
     names[id(head.weight)] = "head.weight"
     for parameter, kept in optimizer.state.items():
-        found |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in kept.items()}
+        state |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in kept.items()}
     if average is not None:
-        found |= {f"average.{name}": value for name, value in average.state.items()}
+        state |= {f"average.{name}": value for name, value in average.state.items()}
     if world.size == 1:
-        return found
+        return state
     mesh = init_device_mesh(head.weight.device.type, (world.size,))
-    for name, value in found.items():
+    for name, value in state.items():
         if name.partition("head.")[1] and value.ndim == head.weight.ndim:
             whole = torch.Size((head.identities, *value.shape[1:]))
             stride = torch.empty(whole, device="meta").stride()
-            found[name] = DTensor.from_local(
+            state[name] = DTensor.from_local(
                 value.detach(), mesh, [Shard(0)], run_check=False, shape=whole, stride=stride
             )
-    return found
+    return state

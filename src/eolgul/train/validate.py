@@ -1,4 +1,4 @@
-"""After each epoch: how well the network tells apart people it does not train on. Only this chooses the best epoch."""
+"""Validation after each epoch, on identities that are not trained on. Only this chooses the best epoch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch.nn import functional as F
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
+from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
 from eolgul.model.recognizer import network_input
-from eolgul.train.data import read_face
 
 _BATCH = 64
-_MOST_IMAGES = 4000  # all pairs of them are 8 million: seconds, however many people a source holds back
+_MOST_IMAGES = 4000  # they have 8 million pairs, which take seconds, however many identities a source holds out
 
 
 class Validation:
-    """The `validation` split: all pairs of its images, and a closed-set loss against prototypes.
+    """Measures on the `validation` split: over all pairs of its images, and a closed-set loss against prototypes.
 
-    The loss: each identity's first half of images makes its prototype (the mean embedding); the other half are
-    classified against all prototypes with the training scale and no margin, and their cross-entropy is averaged.
+    For the loss, the mean embedding of the first half of an identity's images is its prototype. The other half is
+    classified against all prototypes with the training scale and no margin; the loss is the mean cross-entropy.
     """
 
     def __init__(self, dataset: FaceDataset, contract: EmbeddingContract) -> None:
@@ -31,7 +31,7 @@ class Validation:
         identities, counts = np.unique(self._labels, return_counts=True)
         if len(identities) < 2 or counts.max() < 2:
             raise InputError(f"{dataset.path}: the validation split needs two identities, one with two images")
-        self._dataset, self._contract = dataset, contract
+        self._dataset, self.contract = dataset, contract
 
     def embed(self, network: nn.Module, device: torch.device) -> NDArray[np.float32]:
         """Embeddings of the split, float32 N x D with rows of length 1 (no mirror image added)."""
@@ -43,15 +43,24 @@ class Validation:
                 parts.append(F.normalize(network(batch.to(device)).float()).cpu().numpy())
         return np.concatenate(parts)
 
+    def faces(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The aligned faces at these manifest rows: uint8 RGB, N x 112 x 112 x 3."""
+        return np.stack([read_face(self._dataset, int(row)) for row in rows])
+
     def inputs(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return network_input(np.stack([read_face(self._dataset, int(row)) for row in rows]), self._contract)
+        """The same as network input: float32 N x 3 x 112 x 112, as the contract says."""
+        return network_input(self.faces(rows), self.contract)
 
     def measure(self, embeddings: NDArray[np.float32], scale: float) -> dict[str, float]:
-        """auc and the true accept rates at three false match rates over all pairs of images; loss and accuracy against
-        prototypes.
+        """Measure over all pairs of images, and against prototypes.
 
-        Where the impostor pairs are too few for a rate, the threshold is the highest of them, which is the strictest
-        that they can tell of.
+        Args:
+            embeddings: What `embed` returns, float32 N x D.
+            scale: The training scale, for the loss.
+
+        Returns:
+            `auc` and the true accept rates at three false match rates over all pairs; `loss` and `accuracy` against
+            prototypes. Where the impostor pairs are too few for a rate, the threshold is their highest similarity.
         """
         upper = np.triu_indices(len(embeddings), 1)
         similarity = (embeddings @ embeddings.T)[upper]
@@ -91,9 +100,9 @@ class Validation:
 
 
 def _thin(rows: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """At most _MOST_IMAGES rows: the first n images of every identity, n as large as fits.
+    """At most _MOST_IMAGES rows: the first n images of every identity, with the largest n that fits.
 
-    Where even two images of each are too many, identities are left out evenly over their order, which is by source, so
+    If even two images per identity are too many, identities are left out evenly over their order, which is by source, so
     that every source keeps its share.
     """
     if len(rows) <= _MOST_IMAGES:
@@ -102,9 +111,9 @@ def _thin(rows: NDArray[np.int64], labels: NDArray[np.int32]) -> NDArray[np.int6
     if len(identities) > _MOST_IMAGES // 2:
         kept = identities[np.linspace(0, len(identities) - 1, _MOST_IMAGES // 2).astype(int)]
         rows = rows[np.isin(labels[rows], kept)]
-    of = labels[rows]
-    order = np.argsort(of, kind="stable")
-    place = np.empty(len(rows), np.int64)  # the image's number within its identity
-    place[order] = np.arange(len(rows)) - np.searchsorted(of[order], of[order], "left")
-    most = next((n for n in range(int(place.max()) + 1, 2, -1) if (place < n).sum() <= _MOST_IMAGES), 2)
-    return rows[place < most]
+    labels_of_rows = labels[rows]
+    order = np.argsort(labels_of_rows, kind="stable")
+    number = np.empty(len(rows), np.int64)  # of the image within its identity
+    number[order] = np.arange(len(rows)) - np.searchsorted(labels_of_rows[order], labels_of_rows[order], "left")
+    most = next((n for n in range(int(number.max()) + 1, 2, -1) if (number < n).sum() <= _MOST_IMAGES), 2)
+    return rows[number < most]

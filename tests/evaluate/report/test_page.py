@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.report.page import formatted
 from eolgul.evaluate.step import evaluate
 
@@ -151,7 +152,7 @@ def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: P
     from support.evaluation import write_benchmark
 
     odd = write_benchmark(tmp_path / "odd", name="<b>a.b</b>", pairs=20)
-    out = evaluate(model, people, [odd], tmp_path / "out", pictures=False, resamples=20, threads=1)
+    out = evaluate(model, people, [odd], tmp_path / "out", EvaluateConfig(pictures=False, resamples=20, threads=1))
     page = (out.path / "report.html").read_text(encoding="utf-8")
     assert "<b>a_b" not in page
     assert "data:image" not in page
@@ -220,15 +221,15 @@ def test_the_language_asked_for_comes_first(tmp_path: Path, model: Path, languag
     from support.evaluation import write_benchmark
 
     lfw = write_benchmark(tmp_path / "lfw", pairs=20)
-    options = {"language": language, "pictures": False, "resamples": 20, "threads": 1}
-    page = (evaluate(model, None, [lfw], tmp_path / "out", **options).path / "report.html").read_text(encoding="utf-8")  # type: ignore[arg-type]
+    config = EvaluateConfig(language=language, pictures=False, resamples=20, threads=1)
+    page = (evaluate(model, None, [lfw], tmp_path / "out", config).path / "report.html").read_text(encoding="utf-8")
     assert page.lstrip().startswith(f'<!doctype html>\n<html lang="{lang}">')
     assert ("navigator.language" in page) == (language == "auto")
 
 
 def test_an_unknown_language_is_refused(tmp_path: Path, model: Path, people: Path) -> None:
-    with pytest.raises(InputError, match="language is 'kr'; expected one of auto, en, ko"):
-        evaluate(model, people, [], tmp_path / "out", language="kr")
+    with pytest.raises(InputError, match="language 'kr': expected one of auto, en, ko"):
+        evaluate(model, people, [], tmp_path / "out", EvaluateConfig(language="kr"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The bodies of all requests together have a bound; one alone is always taken."""
+"""The bodies of all requests together have a memory limit; a single one is always accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from support.serving import People, serve
 
 from eolgul.model.package import ModelPackage
-from eolgul.serving.endpoints.body import Room
+from eolgul.serving.endpoints.body import BodyMemory
 from eolgul.serving.problems import RejectionError
 
 MIB = 1 << 20
@@ -18,14 +18,14 @@ HEAD = b'--b\r\nContent-Disposition: form-data; name="image"; filename="f"\r\n\r
 
 
 def test_what_one_request_took_another_cannot_until_it_is_given_back() -> None:
-    room = Room(limit=100)
-    with room.share() as one, room.share() as other:
+    memory = BodyMemory(limit=100)
+    with memory.share() as one, memory.share() as other:
         one.take(150)  # alone it may be as large as its own cap
         with pytest.raises(RejectionError) as caught:
             other.take(1)
-        assert caught.value.code == "busy" and room.held == 150
-    assert room.held == 0
-    with room.share() as one, room.share() as other:
+        assert caught.value.code == "busy" and memory.held == 150
+    assert memory.held == 0
+    with memory.share() as one, memory.share() as other:
         one.take(60)
         other.take(40)
         for share in (one, other):

@@ -171,8 +171,8 @@ def test_who_must_be_enrolled_again(
     [
         (["reseal", "--url", "redis://127.0.0.1:1/0"], "the gallery cannot be reached"),
         (["reseal", "--file", "nowhere"], "nowhere: cannot be read as a file of keys"),
-        (["new-key", "--id", "a b"], "a key id has up to 64 letters"),
-        (["new-key", "--id", "first"], "the key id first is there already"),
+        (["new-key", "--id", "a b"], "expected up to 64 letters"),
+        (["new-key", "--id", "first"], "already has a key with the id first"),
     ],
 )
 def test_one_sentence_for_what_is_wrong(world: World, arguments: list[str], words: str) -> None:

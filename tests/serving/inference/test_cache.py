@@ -28,7 +28,7 @@ from eolgul.serving.redis_link import RedisLink
 Fresh = Callable[[bytes], bytes]
 T = TypeVar("T")
 RING = Keyring.ephemeral()
-KEY = CacheKey.of("t", "m" * 64, "c" * 64, b"image")
+KEY = CacheKey.from_image("t", "m" * 64, "c" * 64, b"image")
 LANDMARKS = tuple((float(i), float(i + 1)) for i in range(5))
 ANALYSIS = Analysis(
     np.random.default_rng(0).normal(size=512).astype(np.float32),
@@ -289,6 +289,6 @@ def assert_recovers(service: Service, image: bytes) -> None:
 
 
 def test_nothing_of_a_picture_is_in_the_key_or_value(people: People) -> None:
-    key = CacheKey.of("t", "m", "c", people.a1)
+    key = CacheKey.from_image("t", "m", "c", people.a1)
     assert key.image == hashlib.sha256(people.a1).hexdigest()
     assert io.BytesIO(people.a1).read(64) not in pack(key, ANALYSIS, RING)

@@ -99,7 +99,7 @@ def test_from_enrolment_to_erasure(world: World, photos: dict[str, str], tmp_pat
         said(page, "people", "Nobody yet.")
         assert page.is_hidden("#export") and page.is_disabled("#keep") and page.is_disabled("#find")
         enroll(page, "Hong Gil-dong", [photos["a1"], photos["a2"]])
-        said(page, "enroll", "Hong Gil-dong: 2 new, 2 in all.")
+        said(page, "enroll", "Hong Gil-dong: 2 new, 2 in total.")
         assert page.locator("#portraits .photo").count() == 1 and page.input_value("#person") == ""
         enroll(page, HOSTILE, [photos["b1"]])
         said(page, "people", "2 people.")
@@ -149,7 +149,7 @@ def test_what_is_wrong_is_said_in_its_place(world: World, photos: dict[str, str]
         said(page, "people", "Nobody yet.")  # either every photo or none
         page.click("#portraits .photo.wrong .remove")
         page.click("#keep:enabled")
-        said(page, "enroll", "Hong: 1 new, 1 in all.")
+        said(page, "enroll", "Hong: 1 new, 1 in total.")
         page.set_input_files("#wanted input", photos["blank"])
         page.click("#find")
         said(page, "identify", "No face was found")
@@ -215,7 +215,7 @@ def test_several_photos_at_once_and_no_more_than_ten(world: World, people: Peopl
         assert page.locator("#portraits .photo.full").count() == 9 and page.locator("#portraits .photo").count() == 10
         page.fill("#person", "홍길동")
         page.click("#keep:enabled")
-        said(page, "enroll", "홍길동: 새로 1개, 모두 1개.")  # they are one picture
+        said(page, "enroll", "홍길동: 새로 1개를 등록해 모두 1개입니다.")  # they are one picture
 
 
 def test_a_service_without_a_gallery_says_so(browser: Any, service: Service) -> None:

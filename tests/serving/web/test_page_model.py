@@ -161,7 +161,7 @@ def test_the_page_says_what_the_package_holds(
         chosen = facts(page, "calibration")
         assert chosen["False match rate asked for"] == "1 in 1,000"
         assert chosen["False match rate measured"] == "0.86 % (0.43 % – 1.72 %)"
-        assert chosen["Measured on"] == "50 people, 500 pairs of one person, 10,000 of two"
+        assert chosen["Measured on"] == "50 people, 500 pairs of one person, 10,000 of different people"
         assert page.locator("#scores path").count() == 3  # strangers, one person, threshold
         rows = [row.replace("\n", " ").replace("\t", " ") for row in page.locator("#sets tr").all_inner_texts()]
         assert len(rows) == 2

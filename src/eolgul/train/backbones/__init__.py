@@ -1,4 +1,4 @@
-"""The networks from a 112x112 face to an embedding, by name, with the parameter names of the projects that publish them."""
+"""Networks from a 112x112 face to an embedding, by name, with the parameter names of the projects that publish them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "iresnet100": iresnet(100),
     "mobilefacenet_wide": WideMobileFaceNet,
 }
-# Whose published weights fit which networks, parameter name by parameter name.
+# The networks whose parameter names the published weights of each project have.
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "insightface_pytorch": ("mobilefacenet", "irse50", "ir50", "irse101", "ir100", "irse152", "ir152"),
     "arcface_torch": ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet_wide"),
@@ -34,7 +34,14 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 
 
 def build(name: str, embedding_size: int) -> nn.Module:
-    """A fresh backbone: float32 N x 3 x 112 x 112 → N x embedding_size, not normalised. InputError for unknown names."""
+    """Make a backbone with new random weights.
+
+    Returns:
+        A module from float32 N x 3 x 112 x 112 to N x embedding_size, not normalised.
+
+    Raises:
+        InputError: No backbone has this name.
+    """
     if name not in BACKBONES:
         raise InputError(f"backbone {name!r}: expected one of {', '.join(BACKBONES)}")
     return BACKBONES[name](embedding_size)

@@ -60,7 +60,7 @@ class _Block(nn.Module):
 
 
 class IRNet(nn.Module):
-    """float32 N x 3 x 112 x 112 → N x embedding_size."""
+    """Network from float32 N x 3 x 112 x 112 to N x embedding_size."""
 
     def __init__(
         self, stages: tuple[tuple[int, int, int], ...], embedding_size: int, *, se: bool, dropout: float = 0.6
@@ -81,10 +81,11 @@ class IRNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed the images; rows are not normalised."""
         out: Tensor = self.output_layer(self.body(self.input_layer(x)))
         return out
 
 
 def ir(layers: int, *, se: bool) -> Callable[[int], IRNet]:
-    """How to make the IR (or IR-SE) network of 50, 100 or 152 layers; IR-50 has 43.6 million parameters at 512."""
+    """A function that makes the IR (or IR-SE) network of 50, 100 or 152 layers; IR-50 has 43.6 million parameters at 512."""
     return lambda embedding_size: IRNet(_STAGES[layers], embedding_size, se=se)

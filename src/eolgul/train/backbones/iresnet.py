@@ -34,7 +34,7 @@ class _Block(nn.Module):
 
 
 class IResNet(nn.Module):
-    """float32 N x 3 x 112 x 112 → N x embedding_size."""
+    """Network from float32 N x 3 x 112 x 112 to N x embedding_size."""
 
     def __init__(self, blocks: tuple[int, ...], embedding_size: int = 512, *, dropout: float = 0.0) -> None:
         super().__init__()
@@ -56,6 +56,7 @@ class IResNet(nn.Module):
                 nn.init.normal_(module.weight, 0, 0.1)  # the published recipes' learning rates were found with it
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed the images; rows are not normalised."""
         x = self.prelu(self.bn1(self.conv1(x)))
         for number in range(1, len(_CHANNELS) + 1):
             x = self.get_submodule(f"layer{number}")(x)
@@ -64,5 +65,5 @@ class IResNet(nn.Module):
 
 
 def iresnet(layers: int) -> Callable[[int], IResNet]:
-    """How to make the IResNet of 18, 34, 50 or 100 layers."""
+    """A function that makes the IResNet of 18, 34, 50 or 100 layers."""
     return lambda embedding_size: IResNet(_BLOCKS[layers], embedding_size)

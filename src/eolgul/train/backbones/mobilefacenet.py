@@ -54,7 +54,7 @@ class _Residuals(nn.Module):
 
 
 class MobileFaceNet(nn.Module):
-    """float32 N x 3 x 112 x 112 → N x embedding_size. 1,200,512 parameters at 512 (the published network's count)."""
+    """Network from float32 N x 3 x 112 x 112 to N x embedding_size. 1,200,512 parameters at 512 (the published network's count)."""
 
     def __init__(self, embedding_size: int = 512) -> None:
         super().__init__()
@@ -72,6 +72,7 @@ class MobileFaceNet(nn.Module):
         self.bn = nn.BatchNorm1d(embedding_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed the images; rows are not normalised."""
         x = self.conv_23(self.conv2_dw(self.conv1(x)))
         x = self.conv_34(self.conv_3(x))
         x = self.conv_45(self.conv_4(x))

@@ -41,7 +41,7 @@ def _residuals(channels: int, count: int, width: int) -> _Layers:
 
 
 class WideMobileFaceNet(nn.Module):
-    """float32 N x 3 x 112 x 112 → N x embedding_size. 2.06 million parameters at 512."""
+    """Network from float32 N x 3 x 112 x 112 to N x embedding_size. 2.06 million parameters at 512."""
 
     def __init__(self, embedding_size: int = 512) -> None:
         super().__init__()
@@ -70,6 +70,7 @@ class WideMobileFaceNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed the images; rows are not normalised."""
         for layer in self.layers:
             x = layer(x)
         out: Tensor = self.features(self.conv_sep(x))

@@ -1,0 +1,85 @@
+"""The options of step 2."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from eolgul.config import Config, option
+from eolgul.errors import InputError
+from eolgul.model.package import POLICIES, TEMPLATE_NAME, DetectorSettings
+
+_DEFAULTS = DetectorSettings()
+
+
+@dataclass(frozen=True)
+class AlignConfig(Config):
+    """How faces are found, chosen and cut out."""
+
+    min_face_size: int = option(_DEFAULTS.min_face_size, "Smallest side of a face in pixels.", least=12)
+    min_score: float = option(
+        _DEFAULTS.thresholds[2], "Smallest detection score of a face.", least=0, most=1, in_recipe=False
+    )
+    min_eyes: float = option(0.0, "Smallest distance between the eyes in pixels.", least=0)
+    which: str = option(
+        _DEFAULTS.which,
+        "Which face counts when there are several; annotated is the one that fits the annotation, single rejects the "
+        "image.",
+        choices=POLICIES,
+    )
+    crop: str = option(
+        "similarity",
+        "How a face is cut out: similarity moves five landmarks to the template, box takes the detector's box as the "
+        "original project did.",
+        choices=("similarity", "box"),
+        in_recipe=False,
+    )
+    anchor: str = option(
+        "none",
+        "Where no face is found in a K-FACE image: none rejects it, rig uses landmarks of the same person and camera.",
+        choices=("none", "rig"),
+    )
+    part: str = option("", "Do only the i-th of n shares, as i/n, for a later merge.", in_recipe=False)
+    backend: str = option("onnx", "What runs the detector: onnx (CPU) or torch.", choices=("onnx", "torch"))
+    device: str = option("cpu", "Device of the torch backend: cpu or cuda.", in_recipe=False)
+    workers: int = option(2, "Threads.", least=1, in_recipe=False)
+    # What a kill costs at most, and a shard of about 40 MB.
+    part_rows: int = option(2048, "Images per shard, the unit that survives a kill.", least=1, internal=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.part:
+            self.share(1)
+
+    @property
+    def detector(self) -> DetectorSettings:
+        """The detector's settings."""
+        thresholds = (*_DEFAULTS.thresholds[:2], self.min_score)
+        return DetectorSettings(min_face_size=self.min_face_size, thresholds=thresholds, which=self.which)
+
+    def share(self, shards: int, part: str = "") -> range:
+        """The numbers of the shards, of `shards` in all, that `part` stands for.
+
+        Raises:
+            InputError: When the part is not i/n with 1 <= i <= n.
+        """
+        part = part or self.part
+        words = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", part)
+        if not words or int(words[1]) > int(words[2]):
+            raise InputError(f"part {part!r}: expected i/n with i from 1 to n, such as 2/4")
+        number, count = int(words[1]), int(words[2])
+        return range(shards * (number - 1) // count, shards * number // count)
+
+    @property
+    def template(self) -> str:
+        """The name of the template that faces are cut out on."""
+        from eolgul.faces.template import BOX_NAME  # it imports OpenCV
+
+        return BOX_NAME if self.crop == "box" else TEMPLATE_NAME
+
+    def to_recipe(self) -> dict[str, Any]:
+        """As `Config.to_recipe`, with the detector's settings and the template's name in full."""
+        settings = self.detector
+        full = {"thresholds": list(settings.thresholds), "factor": settings.factor, "template": self.template}
+        return super().to_recipe() | full | ({"part": self.part} if self.part else {})

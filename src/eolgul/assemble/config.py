@@ -1,0 +1,38 @@
+"""The options of step 3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eolgul.config import Config, option
+from eolgul.errors import InputError
+
+
+@dataclass(frozen=True)
+class AssembleConfig(Config):
+    """How identities are shared out to the splits."""
+
+    validation: float = option(0.05, "Share of identities whose figures choose the best epoch.")
+    calibration: float = option(0.15, "Share of identities that set the threshold.")
+    test: float = option(0.15, "Share of identities that the result is measured on.")
+    held_out_sources: tuple[str, ...] = option(
+        (), "Names of the sources to hold identities back from. Default: all sources."
+    )
+    seed: int = option(0, "Decides which identities are held back.")
+    shard_bytes: int = option(512 << 20, "Largest size of a shard in bytes.", least=1, in_recipe=False, internal=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shares = self.shares
+        if not (min(shares.values()) >= 0 and sum(shares.values()) < 1):  # NaN is neither
+            raise InputError(f"held-out shares {shares}: each must be 0 or more and their sum below 1")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of identities of each held-out split."""
+        return {"test": self.test, "calibration": self.calibration, "validation": self.validation}
+
+    def to_recipe(self) -> dict[str, Any]:
+        """As `Config.to_recipe`; the order of the sources does not count."""
+        return super().to_recipe() | {"held_out_sources": sorted(self.held_out_sources)}

@@ -1,0 +1,154 @@
+"""The commands that make and show data: synth, extract, align, assemble, export, inspect."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eolgul import steps
+from eolgul.align.config import AlignConfig
+from eolgul.assemble.config import AssembleConfig
+from eolgul.cli.options import options_of
+from eolgul.cli.output import bar, say
+from eolgul.extract.config import ExtractConfig
+
+app = typer.Typer()
+_PANEL = "Data"
+
+
+@app.command(rich_help_panel=_PANEL)
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder for a K-FACE tree, a .rec or photos; for bin a .bin file.")],
+    kind: Annotated[str, typer.Option(help="What to write: kface, rec, bin or folders.")] = "kface",
+    people: Annotated[int, typer.Option(help="Number of people.", min=1)] = 60,
+    first: Annotated[
+        int | None, typer.Option(help="Number of the first person. Default: each kind has its own people.", min=0)
+    ] = None,
+    selection: Annotated[
+        str, typer.Option(help="kface: conditions to draw, a preset or 'lights=L1-L3 cameras=C5-C10 …'.")
+    ] = "demo",
+    images: Annotated[
+        int | None,
+        typer.Option(
+            help="Images per person; for kface at most this many, 0 for all. "
+            "Default: 24, or all of the selections original and all.",
+            min=0,
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(help="bin: number of pairs.", min=1)] = 300,
+    style: Annotated[str, typer.Option(help="rig (K-FACE's studio) or wild (any camera, light and place).")] = "rig",
+    origins: Annotated[
+        str | None, typer.Option(help="Shares of people by origin. Default: asian=0.7,african=0.15,caucasian=0.15.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same people and images.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that draw.", min=1)] = 2,
+) -> None:
+    """Draw people who do not exist, in K-FACE's or InsightFace's formats."""
+    from eolgul.synth import draw_kind
+
+    with bar("synth") as progress:
+        facts = draw_kind(
+            out,
+            kind,
+            people=people,
+            first=first,
+            selection=selection,
+            images=images,
+            pairs=pairs,
+            style=style,
+            origins=origins,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+    say({"artifact": str(out), **facts})
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(ExtractConfig)
+def extract(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .rec file or its folder, a .bin, a .lst, a K-FACE tree or identity folders; path or s3://."
+        ),
+    ],
+    out: Annotated[str, typer.Argument(help="Where the FaceDataset goes; path or s3://.")],
+    config: ExtractConfig,
+) -> None:
+    """Step 1: turn a raw source into a FaceDataset. Run it again after a kill and it goes on."""
+    with bar("extract") as progress:
+        facts = steps.extract(source, out, config, progress=progress)
+    say(facts)
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(AlignConfig)
+def align(
+    dataset: Annotated[str, typer.Argument(help="A FaceDataset of pictures; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the FaceDataset of faces goes; path or s3://.")],
+    config: AlignConfig,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(help="Place of a part; put all parts together. Give the options they were made with. Repeatable."),
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Contact sheet of the faces to write (.png), with one of the rejected images.")
+    ] = None,
+) -> None:
+    """Step 2: find the face in every image (MTCNN), turn it upright, cut out 112x112.
+
+    Run it again after a kill and it goes on.
+    """
+    with bar("align") as progress:
+        facts = steps.align(dataset, out, config, merge=merge or (), sheet=sheet, progress=progress)
+    say(facts)
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(AssembleConfig)
+def assemble(
+    datasets: Annotated[list[str], typer.Argument(help="Aligned FaceDatasets to merge; paths or s3://.")],
+    out: Annotated[str, typer.Option(help="Where the assembled FaceDataset goes; path or s3://.")],
+    config: AssembleConfig,
+) -> None:
+    """Step 3: merge aligned FaceDatasets and split them by identity."""
+    with bar("assemble") as progress:
+        facts = steps.assemble(datasets, out, config, progress=progress)
+    say(facts)
+
+
+@app.command(rich_help_panel=_PANEL)
+def export(
+    dataset: Annotated[str, typer.Argument(help="A FaceDataset; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="A folder, for bin a file; path or s3://.")],
+    to: Annotated[str, typer.Option(help="Format: rec, folders, bin (a benchmark) or webdataset.")],
+    split: Annotated[
+        str | None, typer.Option(help="Only this split: train, validation, calibration or test. Default: all.")
+    ] = None,
+) -> None:
+    """Write a FaceDataset in another format. Every image keeps its bytes."""
+    with bar("export") as progress:
+        say(steps.export(dataset, out, to=to, split=split, progress=progress))
+
+
+@app.command(rich_help_panel=_PANEL)
+def inspect(
+    place: Annotated[
+        str, typer.Argument(help="An artifact, a registry, a .rec, a .bin or another raw source; path or s3://.")
+    ],
+    sheet: Annotated[Path | None, typer.Option(help="Contact sheet of up to 60 images to write (.png).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
+) -> None:
+    """Show what an artifact, a registry or a raw source is and what it holds."""
+    from eolgul.inspection.summary import inspect as summarize
+    from eolgul.inspection.summary import render
+
+    facts = summarize(place, sheet)
+    if as_json or not sys.stdout.isatty():
+        say(facts)
+    else:
+        print(f"{place}: {render(facts)}", flush=True)

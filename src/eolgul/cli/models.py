@@ -1,0 +1,128 @@
+"""The commands that make, measure and publish models: train, import, evaluate, compare, promote."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from eolgul import steps
+from eolgul.cli.options import options_of
+from eolgul.cli.output import print_line, say
+from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
+from eolgul.train.config import TrainConfig
+from eolgul.train.journal import training_line
+
+app = typer.Typer()
+_PANEL = "Models"
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(TrainConfig, flags={"overrides": "--set"})
+def train(
+    dataset: Annotated[str, typer.Argument(help="An assembled FaceDataset; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the ModelPackage goes; path or s3://.")],
+    config: TrainConfig,
+) -> None:
+    """Step 4: train a model. It goes on from the last checkpoint when there is one.
+
+    On several processes: torchrun --nproc-per-node N -m eolgul train …
+    """
+    facts = steps.train(dataset, out, config, report=training_line)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's other processes have nothing to add
+        say(facts)
+
+
+@app.command("import", rich_help_panel=_PANEL)
+def import_(
+    weights: Annotated[str, typer.Argument(help="A state dict: .pth, .pt or .safetensors; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the ModelPackage goes; path or s3://.")],
+    layout: Annotated[str, typer.Option(help="Project of the weights: insightface_pytorch or arcface_torch.")],
+    backbone: Annotated[str | None, typer.Option(help="Network. Default: the one that the weights fit.")] = None,
+) -> None:
+    """Make a ModelPackage of published weights, when names and shapes fit a network of that project."""
+    say(steps.import_weights(weights, out, layout=layout, backbone=backbone))
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(EvaluateConfig)
+def evaluate(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="A ModelPackage (not with --onnx) and an assembled FaceDataset; paths or s3://.",
+            metavar="[MODEL] [DATASET]",
+        ),
+    ] = None,
+    *,
+    out: Annotated[str, typer.Option(help="Where the Evaluation goes; path or s3://.")],
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", help="An aligned benchmark; path or s3://. Repeatable."),
+    ] = None,
+    onnx: Annotated[str | None, typer.Option(help="An ONNX file to measure instead of MODEL; path or s3://.")] = None,
+    config: EvaluateConfig,
+) -> None:
+    """Step 5: measure a model on people it never saw, calibrate its threshold, write the report.
+
+    Without DATASET only the benchmarks are measured, and no threshold is given.
+    """
+    given = [*([onnx] if onnx else []), *(places or [])]
+    if not 1 <= len(given) <= 2:
+        raise InputError(f"{len(given)} places: expected MODEL DATASET, or --onnx FILE and optionally DATASET")
+    if onnx:
+        config = replace(config, contract=config.contract or "insightface")
+    elif config.contract:
+        raise InputError(f"contract {config.contract}: is only for --onnx; a ModelPackage holds its own contract")
+    dataset = given[1] if len(given) > 1 else ""
+    facts = steps.evaluate(given[0], dataset, benchmarks or (), out, config, progress=print_line)
+    facts.pop("metrics")
+    say(facts)
+
+
+@app.command(rich_help_panel=_PANEL)
+def compare(
+    candidate: Annotated[str, typer.Argument(help="An Evaluation; path or s3://.")],
+    current: Annotated[str, typer.Argument(help="Another model's Evaluation on the same data; path or s3://.")],
+    seed: Annotated[int, typer.Option(help="Decides the bootstrap.")] = 0,
+) -> None:
+    """Compare two evaluations: differences on every set with paired intervals, and whether CANDIDATE would be promoted."""
+    say(steps.compare(candidate, current, seed=seed))
+
+
+@app.command(rich_help_panel=_PANEL)
+def promote(
+    registry: Annotated[str, typer.Option(help="The registry: a folder or s3://bucket/prefix.")],
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL EVALUATION]", help="The model to promote and its Evaluation; paths or s3://."),
+    ] = None,
+    to: Annotated[
+        str,
+        typer.Option(help="Instead of MODEL: digest, or its beginning, of an earlier model to go back to."),
+    ] = "",
+    current_evaluation: Annotated[
+        str, typer.Option(help="Evaluation of production's model on the candidate's data; path or s3://.")
+    ] = "",
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the comparison says.")] = False,
+    signing_key: Annotated[
+        str, typer.Option(envvar="EOLGUL_SIGNING_KEY_FILE", help="File of the private key that signs the model.")
+    ] = "",
+) -> None:
+    """Step 6: publish a model, and make it production's model if it beats the current one. Or go back with --to."""
+    places = places or []
+    if to:
+        if places or current_evaluation or force:
+            raise InputError("--to goes back to a published model: no MODEL, EVALUATION, comparison or --force with it")
+        say(steps.roll_back(registry, to, signing_key=signing_key))
+        return
+    if len(places) != 2:
+        raise InputError(f"{len(places)} places: expected MODEL EVALUATION, or --to DIGEST")
+    model, evaluation = places
+    facts = steps.promote(
+        model, evaluation, registry, current_evaluation=current_evaluation, force=force, signing_key=signing_key
+    )
+    say(facts)

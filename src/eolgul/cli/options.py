@@ -1,0 +1,69 @@
+"""Make a command's options from the config of its step, so that names, defaults and help texts are written once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from eolgul.config import Config, describe, offered
+
+Command = Callable[..., None]
+
+
+def options_of(config: type[Config], flags: Mapping[str, str] | None = None) -> Callable[[Command], Command]:
+    """Replace a command's parameter `config` by one option per field of `config`.
+
+    Args:
+        config: The class that the command takes an instance of.
+        flags: Flags with another name than their field's, such as {"overrides": "--set"}.
+    """
+    hints = get_type_hints(config)
+    items = offered(config)
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for name, parameter in signature.parameters.items() if name != "config"]
+        options = [_parameter(item, hints[item.name], (flags or {}).get(item.name)) for item in items]
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            values = {item.name: _value(item, given.pop(item.name)) for item in items}
+            command(**given, config=config(**values))
+
+        parameters = [*own, *options]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(item: Field[Any], kind: Any, flag: str | None) -> inspect.Parameter:
+    """A field as the parameter that typer makes an option of."""
+    least, most = item.metadata["least"], item.metadata["most"]
+    several = isinstance(item.default, tuple)
+    names = (flag or f"--{item.name.replace('_', '-')}",)
+    if kind is bool and item.default is False:
+        option = typer.Option(*names, help=describe(item))
+    elif kind is bool:
+        option = typer.Option(help=describe(item))
+    else:
+        repeated = " Repeatable." if several else ""
+        option = typer.Option(
+            *names, help=describe(item) + repeated, min=least, max=most, envvar=item.metadata["envvar"]
+        )
+    return inspect.Parameter(
+        item.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if several else item.default,
+        annotation=Annotated[list[str] | None if several else kind, option],
+    )
+
+
+def _value(item: Field[Any], given: Any) -> Any:
+    return tuple(given or ()) if isinstance(item.default, tuple) else given

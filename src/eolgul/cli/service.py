@@ -1,0 +1,58 @@
+"""The commands of the service: serve, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eolgul.cli.output import extra, say
+
+app = typer.Typer()
+_PANEL = "Service"
+
+
+@app.command(rich_help_panel=_PANEL)
+def serve(
+    registry: Annotated[
+        str, typer.Option(envvar="EOLGUL_REGISTRY", help="Registry whose production model is served.")
+    ] = "",
+    model: Annotated[
+        Path | None, typer.Option(envvar="EOLGUL_MODEL", help="Folder of a ModelPackage, instead of a registry.")
+    ] = None,
+    redis_url: Annotated[
+        str, typer.Option(envvar="EOLGUL_REDIS_URL", help="Redis that caches embeddings. Default: no cache.")
+    ] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+) -> None:
+    """Serve the production model over HTTP (BentoML) until stopped."""
+    with extra("serve"):
+        from eolgul.serving import launch
+
+    raise typer.Exit(launch.serve(port=port, host=host, registry=registry, model=model, redis_url=redis_url))
+
+
+@app.command(rich_help_panel=_PANEL)
+def verify(
+    image1: Annotated[Path, typer.Argument(help="An image of a face.")],
+    image2: Annotated[Path, typer.Argument(help="Another image of a face.")],
+    url: Annotated[str, typer.Option(help="Address of a running service. Default: load the model here.")] = "",
+    registry: Annotated[
+        str, typer.Option(envvar="EOLGUL_REGISTRY", help="Without --url: registry whose production model decides.")
+    ] = "",
+    model: Annotated[
+        Path | None, typer.Option(envvar="EOLGUL_MODEL", help="Without --url: folder of a ModelPackage.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="With --url: file of the API key. Default: the key in EOLGUL_API_KEY.")
+    ] = None,
+) -> None:
+    """Decide whether two images show the same person."""
+    from eolgul.cli.verify import read_key, verify_here, verify_over_http
+
+    if url:
+        say(verify_over_http(url, image1, image2, api_key=read_key(key_file)))
+    else:
+        say(verify_here(image1, image2, registry=registry, model=model))

@@ -1,0 +1,43 @@
+"""The options of step 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eolgul.config import Config, option
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(Config):
+    """How a model is measured and what the report shows."""
+
+    contract: str | None = option(
+        None,
+        "Embedding contract of an ONNX file: insightface (RGB), insightface-bgr, or a JSON file. Default: insightface.",
+        in_recipe=False,
+    )
+    fmr: float = option(1e-4, "False match rate that the threshold is calibrated for.", least=1e-9, most=0.5)
+    without_anchored: bool = option(
+        False, "Leave out held-out and calibration faces whose landmarks came from another image.", in_recipe=False
+    )
+    pictures: bool = option(True, "Put thumbnails of the worst pairs into the report.")
+    language: str = option(
+        "auto",
+        "Language that the report opens in; auto follows the browser.",
+        choices=("auto", "en", "ko"),
+        in_recipe=False,
+    )
+    cache: str | None = option(
+        None, "Folder that keeps embeddings between runs.", in_recipe=False, envvar="EOLGUL_EMBEDDINGS"
+    )
+    device: str = option("cpu", "ONNX Runtime's device.", choices=("cpu", "cuda"), in_recipe=False)
+    threads: int = option(2, "ONNX Runtime's threads.", least=1, in_recipe=False)
+    seed: int = option(0, "Decides the pairs and the bootstrap.")
+    resamples: int = option(1000, "Bootstrap resamples of an interval.", least=1, internal=True)
+
+    def to_recipe(self) -> dict[str, Any]:
+        """As `Config.to_recipe`, with the options that count only when they are set."""
+        recipe = super().to_recipe()
+        recipe |= {"without_anchored": True} if self.without_anchored else {}
+        return recipe | ({"language": self.language} if self.language != "auto" else {})

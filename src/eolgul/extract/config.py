@@ -1,0 +1,139 @@
+"""The options of step 1, and which kinds of source each is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from eolgul.config import Config, option
+from eolgul.errors import InputError
+from eolgul.files import sha256_file
+from eolgul.formats import kface
+
+KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
+FILES = ("pairs", "identities", "without_identities")
+
+
+@dataclass(frozen=True)
+class ExtractConfig(Config):
+    """How a raw source becomes a FaceDataset."""
+
+    kind: str = option("auto", "Kind of the source; auto goes by names of files.", choices=("auto", *KINDS))
+    name: str | None = option(None, "Name of the source in the manifest. Default: name of its file or folder.")
+    pairs: str | None = option(
+        None,
+        "Pair list that makes a benchmark: an LFW pairs.txt or a published K-FACE list (Q1 to Q4); path or s3://.",
+        kinds=("kface", "folders"),
+    )
+    selection: str | None = option(
+        None,
+        "Conditions to take: original, T1 to T4, protocol-test, demo, all, or 'lights=L1-L3 cameras=C5-C10 …'. "
+        "Default: every image.",
+        kinds=("kface",),
+    )
+    identities: str | None = option(
+        None, "File with one identity per line; take only these. Path or s3://.", kinds=("kface", "folders")
+    )
+    without_identities: str | None = option(
+        None, "File with one identity per line; leave these out. Path or s3://.", kinds=("kface", "folders")
+    )
+    min_images: int = option(1, "Leave out identities with fewer images.", least=1, kinds=("folders",))
+    max_identities: int | None = option(
+        None, "Take at most this many identities, the first by name. Default: all.", least=1, kinds=("folders",)
+    )
+    max_images_per_identity: int | None = option(
+        None, "Take at most this many images of an identity. Default: all.", least=1, kinds=("folders",)
+    )
+    part: str | None = option(
+        None, "Take only the records that begin in the i-th of n equal byte ranges, as i/n.", kinds=("rec",)
+    )
+    reader: str = option(
+        "own",
+        "Which code reads the records; mxnet needs `make mxnet-env`.",
+        choices=("own", "mxnet"),
+        kinds=("rec",),
+        in_recipe=False,
+    )
+    any_size: bool = option(False, "Take images whose size is not the one that the format states.")
+    verify: bool = option(False, "Decode every image. Otherwise only header, size and end are checked.")
+    workers: int = option(2, "Processes that read and check images.", least=1, in_recipe=False)
+    shard_bytes: int = option(512 << 20, "Largest size of a shard in bytes.", least=1, internal=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name is not None and not re.fullmatch(r"[\w-]+", self.name):
+            raise InputError(f"name {self.name!r}: expected letters, digits, '_' and '-' only")
+        if self.selection:
+            kface.Selection.parse(self.selection)
+        self.byte_range  # noqa: B018 - checks `part`
+
+    @property
+    def byte_range(self) -> tuple[int, int] | None:
+        """`part` as numbers (i, n). Raises InputError unless it is i/n with 1 <= i <= n."""
+        if self.part is None:
+            return None
+        match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", self.part)
+        if not match or int(match[1]) > int(match[2]):
+            raise InputError(f"part {self.part!r}: expected i/n with 1 <= i <= n")
+        return int(match[1]), int(match[2])
+
+    def wants(self, identity: str) -> bool:
+        """Whether an identity is chosen by the lists of identities."""
+        only, without = self._identity_lists
+        return (only is None or identity in only) and identity not in without
+
+    @cached_property
+    def _identity_lists(self) -> tuple[frozenset[str] | None, frozenset[str]]:
+        """The lists of identities to take (None: all) and to leave out. Raises InputError when a list is malformed."""
+        only = frozenset(kface.read_identities(Path(self.identities))) if self.identities else None
+        without = kface.read_identities(Path(self.without_identities)) if self.without_identities else ()
+        return only, frozenset(without)
+
+    def given(self) -> list[str]:
+        """The names of the options that are not at their defaults."""
+        return [item.name for item in fields(self) if getattr(self, item.name) != item.default]
+
+    def check_kind(self, kind: str, source: Path) -> None:
+        """Raise InputError when an option is given that is not for a source of this kind."""
+        for name in self.given():
+            kinds = _KINDS_OF[name]
+            if kinds and kind not in kinds:
+                value = getattr(self, name)
+                raise InputError(f"{name} {value}: is only for {' and '.join(kinds)}, but {source} is {kind}")
+
+    def for_kind(self, kind: str) -> Self:
+        """The same without the options that are not for a source of this kind."""
+        other: dict[str, Any] = {
+            item.name: item.default for item in fields(self) if (kinds := _KINDS_OF[item.name]) and kind not in kinds
+        }
+        return replace(self, **other)
+
+    def unused(self, kinds: Collection[str]) -> list[str]:
+        """The names of the given options that are not for any of these kinds."""
+        return [name for name in self.given() if _KINDS_OF[name] and not set(_KINDS_OF[name]) & set(kinds)]
+
+    def to_recipe(self) -> dict[str, Any]:
+        """As `Config.to_recipe`, with the sha256 of each file instead of its place."""
+        files = {name: sha256_file(Path(place)) for name in FILES if (place := getattr(self, name))}
+        return super().to_recipe() | files
+
+
+_KINDS_OF: dict[str, tuple[str, ...]] = {item.name: item.metadata["kinds"] for item in fields(ExtractConfig)}
+
+
+def source_name(source: str | Path) -> str:
+    """The default name of a source: that of its folder, or of its file without the suffix, as letters, digits, _ and -."""
+    path = Path(str(source).removeprefix("s3://").rstrip("/"))
+    name = (
+        path.parent.name
+        if path.name == "train.rec"
+        else path.stem
+        if path.suffix in (".rec", ".bin", ".lst")
+        else path.name
+    )
+    # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
+    return re.sub(r"[^\w-]", "_", name) or "source"

@@ -1,0 +1,30 @@
+"""The options of step 4 besides the recipe itself: which recipe, where checkpoints are kept, what the work runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eolgul.config import Config, option
+from eolgul.train.recipe import Recipe, recipe_names
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """What a training run is started with. What decides the result is in the recipe (`eolgul.train.recipe`)."""
+
+    recipe: str = option("mobilefacenet-ms1m-kface", f"A .toml file or one of {', '.join(recipe_names())}.")
+    overrides: tuple[str, ...] = option((), "Recipe keys to change, each as key=value.")
+    checkpoints: str | None = option(
+        None, "Where checkpoints are kept, by recipe and dataset. Default: beside the model. Path or s3://."
+    )
+    device: str = option("auto", "Device of the training: auto, cpu, cuda or cuda:<number>.")
+    threads: int | None = option(None, "Threads of torch. Default: one per core.", least=1)
+    workers: int = option(2, "Processes that decode images; with 0 the training process does.", least=0)
+    stall_seconds: float = option(
+        40.0, "End with an error when a batch is missing and no worker has read an image for this long.", least=1
+    )
+    tensorboard: bool = option(True, "Write TensorBoard's event files beside metrics.jsonl.")
+
+    def load_recipe(self) -> Recipe:
+        """Read the recipe with its overrides. Raises InputError for an unknown recipe or key, or a wrong value."""
+        return Recipe.load(self.recipe, self.overrides)
