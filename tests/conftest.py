@@ -94,6 +94,7 @@ BY_PLACE = {
     "test_workers.py": "process",
     "train/test_backbones.py": "slow",
     "train/test_launchers.py": "slow process",
+    "train/test_loader.py": "process",
     "train/test_loop.py": "process",
 }
 # The longest first under pytest-xdist, so that no worker ends long before the other.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
+from _pytest.outcomes import Failed
 
 from eolgul import workers
 
@@ -18,7 +18,7 @@ EVENTS = frozenset(
 )
 
 
-class ProcessStartedError(pytest.fail.Exception):
+class ProcessStartedError(Failed):
     """A test without the marker `process` starts one. Not an `Exception`, so that no code under test takes it for its own."""
 
 
