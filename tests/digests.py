@@ -87,6 +87,7 @@ def _content(card: Path) -> str:
     value: dict[str, Any] = json.loads(card.read_bytes())
     for key in VERSIONS:
         value.pop(key, None)
+    value["contents"].pop("model", None)  # the digest of the measured model's card
     value["recipe"] = {key: item for key, item in value["recipe"].items() if "digest" not in key}
     value["files"] = {
         name: facts

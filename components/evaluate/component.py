@@ -51,10 +51,11 @@ def evaluate(
     config = EvaluateConfig.from_parameters(locals())
     out = storage.join(workspace, "evaluation")
     made = steps.evaluate(model, dataset, benchmarks, out, config, progress=print)
-    for name, figures in made["metrics"]["sets"].items():
-        facts.log_metric(f"{name} accuracy", figures["accuracy"]["mean"])
-        facts.log_metric(f"{name} auc", figures["auc"])
-    facts.log_metric("threshold", made["metrics"]["calibration"]["threshold"])
+    metrics = made["metrics"]
+    for name, figures in metrics.sets.items():
+        facts.log_metric(f"{name} accuracy", figures.accuracy.mean)
+        facts.log_metric(f"{name} auc", figures.auc)
+    facts.log_metric("threshold", metrics.calibration.threshold)
     shutil.copyfile(storage.fetch(storage.join(out, "metrics.json")), facts.path)
     shutil.copyfile(storage.fetch(storage.join(out, "report.html")), report.path)
     other = storage.join(workspace, "evaluation-current")

@@ -16,7 +16,10 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from pydantic import BaseModel, ValidationError
 
-from eolgul.evaluation.schema import AtThreshold, Metrics
+from eolgul.errors import InputError
+from eolgul.evaluation.bootstrap import Interval
+from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.schema import AtThreshold
 
 _BELOW = 2  # the page has h1 and h2 above the card's first heading
 
@@ -33,7 +36,7 @@ class Training(BaseModel):
 
 
 class Figures(BaseModel):
-    """A summary of the figures of one set in metrics.json (`eolgul.evaluation.schema.Set`)."""
+    """A summary of the figures of one set in metrics.json (`eolgul.evaluation.schema.SetFigures`)."""
 
     name: str
     kind: str
@@ -41,9 +44,9 @@ class Figures(BaseModel):
     pairs: int
     accuracy: float
     accuracy_std: float
-    accuracy_interval: list[float] | None
+    accuracy_interval: Interval | None
     auc: float | None
-    auc_interval: list[float] | None
+    auc_interval: Interval | None
     eer: float | None
     at_threshold: AtThreshold | None
 
@@ -72,8 +75,8 @@ def training(package: Path, digest: str) -> Training | None:
 def figures(package: Path, digest: str) -> tuple[Figures, ...]:
     """Read metrics.json, one entry per set; empty if it is missing or has other fields."""
     try:
-        metrics = Metrics.model_validate(_read(package / "evaluation" / "metrics.json"))
-    except ValidationError:
+        metrics = read_metrics(package / "evaluation")
+    except InputError:
         return ()
     return tuple(
         Figures(

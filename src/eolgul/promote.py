@@ -1,6 +1,6 @@
 """Step 6: compare a candidate with the model in production, and publish it when it is better.
 
-Promotion is one atomic replacement of the registry's pointer, and so is going back to an earlier model.
+Promotion is one atomic replacement of the registry's pointer, and so is the return to an earlier model.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from eolgul.artifact import CARDS, Artifact, open_artifact, seal, writing
 from eolgul.errors import InputError
 from eolgul.evaluation.compare import Decision, acceptable, better
 from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.scores_file import read_scores
 from eolgul.model.package import ModelPackage
 from eolgul.registry.signing import SigningKey
 from eolgul.registry.store import (
@@ -39,7 +40,7 @@ _EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", CARDS["Eva
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What `promote` decided. `digest` is the candidate's as published (or as it would be)."""
+    """The decision of `promote`. `digest` is the candidate's as it is, or would be, published."""
 
     promoted: bool
     digest: str
@@ -55,14 +56,23 @@ def promote(
     force: bool = False,
     signing_key: SigningKey | None = None,
 ) -> Promotion:
-    """Publish `model` with its `evaluation`, and point production at it when it deserves that.
+    """Publish `model` with its `evaluation`, and point production at it when it is good enough.
 
-    The first model must beat chance (`acceptable`); a later one must beat the model in production on the same
-    held-out data beyond doubt (`better`, a paired bootstrap): production's own evaluation is used when it was made from the same data, else
-    `current_evaluation`, which must be production's model measured on the candidate's data. A tie keeps the current
-    model. `force` promotes in spite of the comparison and says so. Every decision goes to `history.jsonl`.
-    With `signing_key` the published model is signed before the pointer changes, and so is one that is there already.
-    Raises InputError when the evaluation is of another model, or two evaluations cannot be compared.
+    The first model must beat chance (`acceptable`); a later one must beat the model in production on the same held-out
+    data beyond doubt (`better`, a paired bootstrap). A tie keeps the current model. Every decision goes to
+    `history.jsonl`.
+
+    Args:
+        model: A ModelPackage.
+        evaluation: Its Evaluation.
+        registry: A folder or an S3 prefix.
+        current_evaluation: Production's model measured on the candidate's data; needed where production's own evaluation
+            was made from other data.
+        force: Promote in spite of the comparison; the reasons say so.
+        signing_key: Signs the published model before the pointer changes, also one that is in production already.
+
+    Raises:
+        InputError: The evaluation is of another model, or two evaluations cannot be compared.
     """
     package = ModelPackage.open(model)
     measured = open_artifact(evaluation, "Evaluation", check="sha256")
@@ -73,14 +83,14 @@ def promote(
     learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
     if any(item not in measured.card["inputs"] for item in learned_from):
         raise InputError(
-            f"{evaluation}: made from another dataset than the model learned from, whose test people it may have seen"
+            f"{evaluation}: made from another dataset than the model learned from; the model may have seen its test people"
         )
     production = read_production(registry)
     with TemporaryDirectory() as scratch:
         final = _with_evaluation(package, measured, Path(scratch) / "model")
         if production is not None and production.digest == final.digest:
             _sign(registry, final.digest, signing_key)
-            return Promotion(True, final.digest, ("this very model is in production already",))
+            return Promotion(True, final.digest, ("this model is in production already",))
         try:
             decision = _decide(measured, registry, production, current_evaluation)
         except InputError as error:
@@ -95,7 +105,9 @@ def promote(
             _publish(final, model_uri(registry, final.digest))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     if promoted and read_production(registry) != production and not force:
-        raise InputError(f"{registry}: another model was promoted meanwhile; promote again to compare with that one")
+        raise InputError(
+            f"{registry}: another model was promoted in the meantime; promote again to compare with that model"
+        )
     if promoted:
         _sign(registry, final.digest, signing_key)
         point(registry, Production(final.digest, now, production.digest if production else None, reasons))
@@ -105,41 +117,48 @@ def promote(
 
 
 def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = None) -> Promotion:
-    """Point production at an earlier model again, without a comparison. `digest` is its digest or the beginning of it.
+    """Point production at an earlier model again, without a comparison.
 
-    The model is fetched and every file checked first. With `signing_key` it is signed, which an unsigned one needs
-    where serving trusts only signed ones. Goes to `history.jsonl`. InputError when no such model was ever promoted
-    here, several begin so, or its files are no longer whole.
+    The model is downloaded and every file checked first. The decision goes to `history.jsonl`.
+
+    Args:
+        registry: A folder or an S3 prefix.
+        digest: The model's digest or the beginning of it.
+        signing_key: Signs the model; needed for an unsigned model where serving trusts only signed ones.
+
+    Raises:
+        InputError: No model of that digest was ever promoted here, several match, or its files are damaged.
     """
     production = read_production(registry)
-    found = _promoted_as(registry, digest)
-    if production is not None and production.digest == found:
-        return Promotion(True, found, ("this very model is in production already",))
-    download(registry, found)
-    _sign(registry, found, signing_key)
+    earlier = _promoted_digest(registry, digest)
+    if production is not None and production.digest == earlier:
+        return Promotion(True, earlier, ("this model is in production already",))
+    download(registry, earlier)
+    _sign(registry, earlier, signing_key)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     against = production.digest if production else None
     reasons = (f"rolled back from {against[:12]}" if against else "rolled back",)
-    point(registry, Production(found, now, against, reasons))
-    remember(registry, {"time": now, "promoted": True, "digest": found, "reasons": list(reasons), "against": against})
-    return Promotion(True, found, reasons)
+    point(registry, Production(earlier, now, against, reasons))
+    remember(registry, {"time": now, "promoted": True, "digest": earlier, "reasons": list(reasons), "against": against})
+    return Promotion(True, earlier, reasons)
 
 
-def _promoted_as(registry: str, beginning: str) -> str:
-    """The one digest among those ever promoted that begins so."""
+def _promoted_digest(registry: str, beginning: str) -> str:
+    """Return the one digest among those ever promoted that has this beginning."""
     where = storage.join(registry, HISTORY)
     try:
         entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
         digests = {checked_digest(entry["digest"]) for entry in entries if entry["promoted"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: expected a line of JSON with digest and promoted a decision ({error})") from error
-    found = sorted(digest for digest in digests if beginning and digest.startswith(beginning))
-    if len(found) != 1:
+        raise InputError(f"{where}: expected one JSON object per line with digest and promoted ({error})") from error
+    matching = sorted(digest for digest in digests if beginning and digest.startswith(beginning))
+    if len(matching) != 1:
         known = ", ".join(digest[:12] for digest in sorted(digests)) or "none"
         raise InputError(
-            f"{registry}: {len(found)} promoted models have a digest that begins with {beginning!r}, expected one of {known}"
+            f"{registry}: {len(matching)} promoted models have a digest that begins with {beginning!r}, "
+            f"expected one of {known}"
         )
-    return found[0]
+    return matching[0]
 
 
 def _sign(registry: str, digest: str, key: SigningKey | None) -> None:
@@ -148,7 +167,7 @@ def _sign(registry: str, digest: str, key: SigningKey | None) -> None:
 
 
 def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> Artifact:
-    """The package that is served: the trained one plus its calibration and evaluation, under a digest of its own."""
+    """Write the package that is served: the trained one plus its calibration and evaluation, with its own digest."""
     card = package.artifact.card
     with writing(out) as folder:
         for name in card["files"]:
@@ -194,7 +213,7 @@ def _decide(
 
 
 def _open_card(evaluation: Path) -> dict[str, Any]:
-    """The card of an evaluation kept inside a package."""
+    """Read the card of an evaluation inside a package."""
     file = evaluation / CARDS["Evaluation"]
     try:
         card: dict[str, Any] = json.loads(file.read_bytes())
@@ -204,7 +223,7 @@ def _open_card(evaluation: Path) -> dict[str, Any]:
 
 
 def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
-    """Whether `promote` will ask for production's model to be measured on this evaluation's data first."""
+    """Whether `promote` needs production's model to be measured on this evaluation's data first."""
     production = read_production(registry)
     if production is None:
         return False
@@ -213,12 +232,19 @@ def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
 
 
 def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
-    """Whether production's own evaluation is of the candidate's data, and still has its scores (older ones have not)."""
-    return (own / "scores.parquet").is_file() and _data(_open_card(own)) == _data(candidate)
+    """Whether production's own evaluation was made from the candidate's data and has what this version compares."""
+    if _data(_open_card(own)) != _data(candidate):
+        return False
+    try:
+        read_metrics(own)
+        read_scores(own)
+    except InputError:
+        return False  # by an older version
+    return True
 
 
 def _data(card: Mapping[str, Any]) -> list[Any]:
-    """What an evaluation was made from and with, the model aside."""
+    """Return the inputs, except the model, and the options of an evaluation."""
     return [[item for item in card["inputs"] if item["kind"] != "ModelPackage"], card["recipe"]]
 
 

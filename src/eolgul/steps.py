@@ -273,7 +273,10 @@ def evaluate(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> Facts:
-    """Step 5: a model → Evaluation; with `dataset` "", on the benchmarks alone. `progress` gets sentences."""
+    """Step 5: a model → Evaluation; with `dataset` "", on the benchmarks alone. `progress` gets sentences.
+
+    The facts include `metrics`, the figures (`eolgul.evaluation.schema.Metrics`).
+    """
     from eolgul.evaluate.step import evaluate as step
     from eolgul.evaluation.reader import read_metrics
 
@@ -312,7 +315,7 @@ def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
     """Two Evaluations on the same data: the paired difference of every figure, and whether the first would win."""
     from eolgul.evaluation.compare import compare as step
 
-    return step(storage.fetch(candidate), storage.fetch(current), seed=seed)
+    return step(storage.fetch(candidate), storage.fetch(current), seed=seed).to_json()
 
 
 def promote(

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eolgul.evaluate.all_pairs import BINS, compare_everything, similarity_of
+from eolgul.evaluate.all_pairs import BINS, count_all_pairs, similarity_of
 from eolgul.evaluate.intervals import all_pairs_intervals
 from eolgul.evaluate.metrics import FMR_LEVELS, fnmr_at_fmr
-from eolgul.evaluate.pairs import all_pairs
+from eolgul.evaluate.pairs import score_all_pairs
 
 
 def faces(seed: int, people: int, images: int, spread: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -32,9 +32,9 @@ def test_equal_to_the_whole_list(seed: int, people: int, images: int, tile: int)
     """Coarse embeddings give many equal scores, the hard case for thresholds."""
     vectors, labels = faces(seed, people, images)
     threshold = float(np.random.default_rng(seed).uniform(-0.1, 0.3))
-    whole = all_pairs(vectors, labels)
-    found = compare_everything(vectors, labels, threshold, FMR_LEVELS, tile=tile)
-    counts = found.counts
+    whole = score_all_pairs(vectors, labels)
+    found = count_all_pairs(vectors, labels, threshold, FMR_LEVELS, tile=tile)
+    counts = found.errors
     assert (counts.genuine, counts.impostor) == (len(whole.genuine), len(whole.impostor))
     assert int(counts.count.sum()) == np.count_nonzero(whole.impostor.astype(np.float64) >= threshold)
     assert int(counts.misses.sum()) == np.count_nonzero(whole.genuine.astype(np.float64) < threshold)
@@ -47,18 +47,18 @@ def test_equal_to_the_whole_list(seed: int, people: int, images: int, tile: int)
         np.sort(whole.genuine.astype(np.float64)), np.sort(whole.impostor.astype(np.float64)), whole.subject_pairs
     )
     for row, level in zip(rows, found.levels, strict=True):
-        assert (level is None) == (row["fnmr"] is None)
+        assert (level is None) == (row.fnmr is None)
         if level is not None:
-            assert level == (row["fmr"], row["threshold"], row["fnmr"])
+            assert level == (row.fmr, row.threshold, row.fnmr)
 
 
 def test_rates_of_a_part_and_intervals_against_the_bootstrap_written_out() -> None:
     vectors, labels = faces(3, 9, 5)
-    counts = compare_everything(vectors, labels, 0.05, tile=7).counts
+    counts = count_all_pairs(vectors, labels, 0.05, tile=7).errors
     member = np.arange(9) % 2 == 0
     own = np.isin(labels // 3, np.flatnonzero(member))
-    alone = compare_everything(vectors[own], labels[own], 0.05).counts
-    part = counts.part(member)
+    alone = count_all_pairs(vectors[own], labels[own], 0.05).errors
+    part = counts.among(member)
     for name in ("images", "misses", "left", "right", "count"):
         assert np.array_equal(getattr(part, name), getattr(alone, name))
     bounds = all_pairs_intervals(counts, seed=1, resamples=200)
@@ -79,10 +79,10 @@ def test_memory_does_not_grow_with_the_comparisons() -> None:
         vectors = random.normal(size=(images, 8)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         tracemalloc.start()
-        found = compare_everything(vectors, np.arange(images) // 4, 0.999, FMR_LEVELS, tile=256)
+        found = count_all_pairs(vectors, np.arange(images) // 4, 0.999, FMR_LEVELS, tile=256)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        assert found.counts.genuine + found.counts.impostor == images * (images - 1) // 2
+        assert found.errors.genuine + found.errors.impostor == images * (images - 1) // 2
         return most
 
     assert peak(4096) < 1.5 * peak(1024)  # sixteen times the comparisons

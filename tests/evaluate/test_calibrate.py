@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from support.evaluation import some_pairs
 
 from eolgul.errors import InputError
-from eolgul.evaluate.calibrate import AllPairs, calibrate
+from eolgul.evaluate.calibrate import AllPairScores, calibrate
 from eolgul.model.calibration import Calibration
 
 
-def shares(pairs: AllPairs, threshold: float) -> tuple[float, float]:
+def shares(pairs: AllPairScores, threshold: float) -> tuple[float, float]:
     impostor, genuine = pairs.impostor.astype(np.float64), pairs.genuine.astype(np.float64)
     return float(np.mean(impostor >= threshold)), float(np.mean(genuine < threshold))
 

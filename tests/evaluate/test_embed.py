@@ -71,5 +71,5 @@ def test_images_that_cannot_be_used_are_named(tmp_path: Path, recognizer: Recogn
         embed_rows(dataset, [0], recognizer)
     with pytest.raises(InputError, match=r"image b/0 \(row 1\)"):
         embed_rows(dataset, [1], recognizer)
-    with pytest.raises(InputError, match="not one image"):
+    with pytest.raises(InputError, match="contains no image"):
         embed_rows(dataset, [], recognizer)

@@ -7,10 +7,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from support.evaluation import some_pairs
 
-from eolgul.evaluate.all_pairs import Counts
+from eolgul.evaluate.all_pairs import ErrorCounts
 from eolgul.evaluate.intervals import Outcome, all_pairs_intervals, intervals
 from eolgul.evaluate.metrics import fnmr_at_fmr
-from eolgul.evaluate.pairs import all_pairs
+from eolgul.evaluate.pairs import score_all_pairs
 from eolgul.evaluation.bootstrap import Subjects, rule_of_three
 
 
@@ -70,14 +70,14 @@ def test_all_pairs_equal_to_the_general_way() -> None:
     general = intervals(Outcome(same, similarity, accepted, accepted), subjects, seed=4, resamples=100)
     passed = pairs.impostor.astype(np.float64) >= 0.3
     refused = pairs.genuine_subject[pairs.genuine.astype(np.float64) < 0.3]
-    counts = Counts(
+    errors = ErrorCounts(
         pairs.images,
         np.bincount(refused, minlength=8),
         pairs.impostor_left[passed].astype(np.int64),
         pairs.impostor_right[passed].astype(np.int64),
         np.ones(np.count_nonzero(passed), dtype=np.int64),
     )
-    short = all_pairs_intervals(counts, seed=4, resamples=100)
+    short = all_pairs_intervals(errors, seed=4, resamples=100)
     for name in ("fmr", "fnmr"):
         assert short[name] == pytest.approx(general[name], abs=1e-12)
 
@@ -111,15 +111,16 @@ def test_people_who_resemble_each_other_widen_the_interval() -> None:
 def test_no_rate_finer_than_the_people_allow() -> None:
     genuine, impostor = np.linspace(0.4, 0.9, 50), np.linspace(-0.3, 0.5, 1000)
     rows = fnmr_at_fmr(genuine, impostor, 100)
-    assert [row["fmr"] for row in rows if row["fnmr"] is not None] == [0.1, 0.01]
+    assert [row.fmr for row in rows if row.fnmr is not None] == [0.1, 0.01]
     for row in rows[:2]:
-        assert np.mean(impostor >= row["threshold"]) <= row["fmr"]
-        assert row["fnmr"] == np.mean(genuine < row["threshold"])
-    assert [row["fmr"] for row in fnmr_at_fmr(genuine, impostor, None) if row["fnmr"] is not None] == [0.1, 0.01, 0.001]
-    assert fnmr_at_fmr(genuine[:0], impostor, 100)[0]["reason"] == "the set lacks genuine or impostor pairs"
+        assert row.threshold is not None
+        assert np.mean(impostor >= row.threshold) <= row.fmr
+        assert row.fnmr == np.mean(genuine < row.threshold)
+    assert [row.fmr for row in fnmr_at_fmr(genuine, impostor, None) if row.fnmr is not None] == [0.1, 0.01, 0.001]
+    assert fnmr_at_fmr(genuine[:0], impostor, 100)[0].reason == "the set lacks genuine or impostor pairs"
 
 
 def test_subject_pairs_are_counted_once() -> None:
-    subjects = Subjects.of(["a", "b", "a", "c"], ["b", "a", "c", "c"])
-    assert (subjects.count, subjects.pairs(np.array([True, True, True, False]))) == (3, 2)
-    assert all_pairs(np.eye(3, dtype=np.float32), np.array([5, 5, 9])).subject_pairs == 1
+    subjects = Subjects.from_identities(["a", "b", "a", "c"], ["b", "a", "c", "c"])
+    assert (subjects.count, subjects.distinct_pairs(np.array([True, True, True, False]))) == (3, 2)
+    assert score_all_pairs(np.eye(3, dtype=np.float32), np.array([5, 5, 9])).subject_pairs == 1

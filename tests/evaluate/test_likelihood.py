@@ -43,7 +43,7 @@ def test_the_minimum_is_that_of_scikit_learn_s_isotonic_regression(decimals: int
     expected = float((weights * costs).sum() / 2)
     assert min_cllr(genuine, impostor) == pytest.approx(expected, abs=1e-9)
     found = fit(genuine, impostor)
-    assert min_cllr(genuine, impostor) <= cllr(found.llr(genuine), found.llr(impostor))
+    assert min_cllr(genuine, impostor) <= cllr(found.ratios(genuine), found.ratios(impostor))
 
 
 def test_ends() -> None:

@@ -12,7 +12,7 @@ from support.evaluation import write_people
 from eolgul.dataset import FaceDataset, Pairs
 from eolgul.errors import InputError
 from eolgul.evaluate import pairs as module
-from eolgul.evaluate.pairs import all_pairs, calibration_rows, held_out_pairs
+from eolgul.evaluate.pairs import calibration_rows, held_out_pairs, score_all_pairs
 
 
 def as_tuples(found: Pairs) -> list[tuple[int, int, bool, int]]:
@@ -79,7 +79,7 @@ def test_all_pairs_against_the_whole_matrix(block: int) -> None:
     vectors = random.normal(size=(23, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     labels = random.integers(0, 5, 23) * 10
-    found = all_pairs(vectors, labels, block=block)
+    found = score_all_pairs(vectors, labels, block=block)
     one, two = np.triu_indices(23, 1)
     same = labels[one] == labels[two]
     scores = (vectors @ vectors.T)[one, two]

@@ -66,7 +66,7 @@ def test_accuracy_equals_the_definition(seed: int, pairs: int, ties: bool) -> No
     distance, same = sample(seed, pairs, ties=ties)
     fold = protocol.consecutive_folds(pairs).tolist()
     mean, std, folds = by_the_definition(distance, same, fold)
-    ours = protocol.accuracy(distance, same)
+    ours, _ = protocol.accuracy(distance, same)
     assert abs(ours.mean - mean) < 1e-12
     assert abs(ours.std - std) < 1e-12
     assert np.allclose(ours.folds, folds, rtol=0, atol=1e-12)
@@ -87,7 +87,7 @@ ADVERSARIAL = {
 def test_adversarial_input_equals_the_definition(case: str) -> None:
     distance, same = ADVERSARIAL[case]
     mean, std, _ = by_the_definition(distance, same, protocol.consecutive_folds(20).tolist())
-    ours = protocol.accuracy(distance, same)
+    ours, _ = protocol.accuracy(distance, same)
     assert abs(ours.mean - mean) < 1e-12
     assert abs(ours.std - std) < 1e-12
 
@@ -100,8 +100,8 @@ def test_tar_at_far_equals_the_definition(seed: int, ties: bool, target: float) 
     same = [True, False] * 30
     expected = tar_by_the_definition(distance, same, protocol.consecutive_folds(60, 5).tolist(), target)
     ours = protocol.tar_at_far(distance, same, folds=5, target=target)
-    assert ours is not None
-    assert np.allclose((ours.tar, ours.tar_std, ours.far), expected, rtol=0, atol=1e-12)
+    assert ours.reason is None
+    assert (ours.tar, ours.std, ours.far) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_tar_on_a_far_met_exactly() -> None:
@@ -110,29 +110,31 @@ def test_tar_on_a_far_met_exactly() -> None:
     same = [True, False] * 5
     expected = tar_by_the_definition(distance, same, protocol.consecutive_folds(10, 5).tolist(), 0.25)
     ours = protocol.tar_at_far(distance, same, folds=5, target=0.25)
-    assert ours is not None
-    assert np.allclose((ours.tar, ours.tar_std, ours.far), expected, rtol=0, atol=1e-12)
+    assert ours.reason is None
+    assert (ours.tar, ours.std, ours.far) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_a_far_never_reached_accepts_nothing() -> None:
-    ours = protocol.tar_at_far([0.1, 4.0] * 10, [True, False] * 10)
-    assert ours is not None
-    assert (ours.tar, ours.far, ours.thresholds.max()) == (0.0, 0.0, 0.0)
+    """A genuine distance of 0 is refused by the threshold 0 only."""
+    ours = protocol.tar_at_far([0.0, 4.0] * 10, [True, False] * 10)
+    assert (ours.tar, ours.far) == (0.0, 0.0)
 
 
 def test_tar_needs_both_kinds_in_every_fold() -> None:
-    assert protocol.tar_at_far([1.0] * 20, [True] * 20) is None
-    assert protocol.tar_at_far([1.0] * 20, [False] * 20) is None
+    for same in ([True] * 20, [False] * 20):
+        ours = protocol.tar_at_far([1.0] * 20, same)
+        assert (ours.tar, ours.std, ours.far) == (None, None, None)
+        assert ours.reason == "a fold lacks genuine or impostor pairs"
 
 
 def test_given_folds_are_kept() -> None:
     distance, same = sample(5, 40)
     fold = np.random.default_rng(0).permutation(np.repeat([7, 3, 11, 2], 10)).tolist()
     mean, _std, folds = by_the_definition(distance, same, fold)
-    ours = protocol.accuracy(distance, same, fold)
+    ours, correct = protocol.accuracy(distance, same, fold)
     assert abs(ours.mean - mean) < 1e-12
     assert np.allclose(ours.folds, folds, rtol=0, atol=1e-12)
-    assert abs(float(np.mean(ours.correct)) - mean) < 1e-12  # folds of one size
+    assert abs(float(np.mean(correct)) - mean) < 1e-12  # folds of one size
 
 
 def test_consecutive_folds_give_the_remainder_to_the_first() -> None:

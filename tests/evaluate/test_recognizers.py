@@ -14,7 +14,7 @@ from eolgul.align.config import AlignConfig
 from eolgul.errors import InputError
 from eolgul.evaluate.cache import cached
 from eolgul.evaluate.config import EvaluateConfig
-from eolgul.evaluate.recognizers import open_source
+from eolgul.evaluate.recognizers import open_model
 from eolgul.evaluate.step import evaluate
 from eolgul.evaluation.reader import read_metrics
 from eolgul.extract.config import ExtractConfig
@@ -32,24 +32,24 @@ def test_a_benchmark_alone_gives_figures_and_no_threshold(tmp_path: Path, model:
         onnx, None, [lfw], tmp_path / "out", EvaluateConfig(contract=contract, cache=str(kept), resamples=50, threads=1)
     )
     metrics = read_metrics(made.path)
-    assert metrics["calibration"] is None and metrics["dataset"] is None
-    assert metrics["sets"]["lfw"]["at_threshold"] is None
+    assert metrics.calibration is None and metrics.dataset is None
+    assert metrics.sets["lfw"].at_threshold is None
     assert set(made.card["files"]) == {"metrics.json", "report.html", "scores.parquet"}
     assert "a benchmark never chooses a threshold" in (made.path / "report.html").read_text(encoding="utf-8")
     assert len(list(kept.iterdir())) == 1
     own = evaluate(model, None, [lfw], tmp_path / "own", EvaluateConfig(resamples=50, threads=1))
-    assert read_metrics(own.path)["sets"]["lfw"] == metrics["sets"]["lfw"]  # the very network, packaged
+    assert read_metrics(own.path).sets["lfw"] == metrics.sets["lfw"]  # the very network, packaged
 
 
 def test_another_contract_is_another_model(tmp_path: Path, model: Path) -> None:
     file = model / "model.onnx"
-    assert open_source(file, "insightface").digest != open_source(file, "insightface-bgr").digest
+    assert open_model(file, "insightface").digest != open_model(file, "insightface-bgr").digest
     for contract, match in (("nowhere.json", "neither a JSON contract"), (str(tmp_path / "bad.json"), "contract")):
         (tmp_path / "bad.json").write_text('{"colour": "RGB"}')
         with pytest.raises(InputError, match=match):
-            open_source(file, contract)
+            open_model(file, contract)
     with pytest.raises(InputError, match="no such ONNX file"):
-        open_source(tmp_path / "none.onnx", "insightface")
+        open_model(tmp_path / "none.onnx", "insightface")
     with pytest.raises(InputError, match="nothing to measure on"):
         evaluate(model, None, [], tmp_path / "out")
 
@@ -83,6 +83,6 @@ def test_a_public_recognizer_keeps_its_published_figure(tmp_path: Path) -> None:
     lfw = tmp_path / "lfw"
     steps.align(str(tmp_path / "raw"), str(lfw), AlignConfig(which="center"))
     out = evaluate(Path(_NAMED), None, [lfw], tmp_path / "out", EvaluateConfig(contract="insightface", resamples=1000))
-    found = read_metrics(out.path)["sets"]["lfw"]["accuracy"]
-    assert found["interval"][0] <= 0.9975 <= found["interval"][1]
-    assert found["mean"] >= 0.995
+    accuracy = read_metrics(out.path).sets["lfw"].accuracy
+    assert accuracy.interval is not None and accuracy.interval[0] <= 0.9975 <= accuracy.interval[1]
+    assert accuracy.mean >= 0.995

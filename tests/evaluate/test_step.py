@@ -18,6 +18,7 @@ from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.step import check_disjoint, evaluate
 from eolgul.evaluation.compare import acceptable
 from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.schema import CalibrationSummary
 from eolgul.model.calibration import Calibration
 
 
@@ -29,44 +30,47 @@ def test_the_artifact_is_whole_and_says_what_made_it(evaluation: Path, model: Pa
     assert inputs[1] == open_artifact(people).reference
     assert len(inputs) == 4
     assert artifact.synthetic
-    assert artifact.contents["held_out"]["fnmr"] == read_metrics(evaluation)["sets"]["held-out"]["all_pairs"]["fnmr"]
+    all_pairs = read_metrics(evaluation).sets["held-out"].all_pairs
+    assert all_pairs is not None and artifact.contents["held_out"]["fnmr"] == all_pairs.fnmr
 
 
 def test_figures_follow_from_the_scores(evaluation: Path) -> None:
     """Everything printed about a set is recomputed here from `scores.parquet` and the threshold alone."""
     metrics = read_metrics(evaluation)
     calibration = Calibration.from_json(json.loads((evaluation / "calibration.json").read_bytes()))
-    assert metrics["calibration"] == calibration.summary()
+    assert metrics.to_json()["calibration"] == CalibrationSummary.model_validate(calibration.summary()).model_dump()
     table = pq.read_table(evaluation / "scores.parquet")
     names = np.asarray(table["set"].to_pylist())
-    assert sorted(set(names)) == sorted(metrics["sets"])
-    for name, figures in metrics["sets"].items():
+    assert sorted(set(names)) == sorted(metrics.sets)
+    for name, figures in metrics.sets.items():
         same = np.asarray(table["same"].to_pylist())[names == name]
         similarity = np.asarray(table["similarity"].to_pylist())[names == name]
         accepted = similarity >= calibration.threshold
-        assert figures["pairs"] == len(same)
-        assert figures["at_threshold"]["fmr"] == pytest.approx(np.mean(accepted[~same]), abs=1e-12)
-        assert figures["at_threshold"]["fnmr"] == pytest.approx(np.mean(~accepted[same]), abs=1e-12)
-        assert figures["at_threshold"]["accuracy"] == pytest.approx(np.mean(accepted == same), abs=1e-12)
-        assert figures["auc"] == pytest.approx(roc_auc_score(same, similarity), abs=1e-12)
-        low, high = figures["auc_interval"]
-        assert low <= figures["auc"] <= high
+        assert figures.pairs == len(same)
+        at_threshold = figures.at_threshold
+        assert at_threshold is not None and figures.auc is not None and figures.auc_interval is not None
+        assert at_threshold.fmr == pytest.approx(np.mean(accepted[~same]), abs=1e-12)
+        assert at_threshold.fnmr == pytest.approx(np.mean(~accepted[same]), abs=1e-12)
+        assert at_threshold.accuracy == pytest.approx(np.mean(accepted == same), abs=1e-12)
+        assert figures.auc == pytest.approx(roc_auc_score(same, similarity), abs=1e-12)
+        low, high = figures.auc_interval
+        assert low <= figures.auc <= high
         best = max(float(np.mean((similarity >= value) == same)) for value in [*similarity, 2.0])
-        assert figures["best"]["accuracy"] == pytest.approx(best, abs=1e-12)
-        for row in figures["fnmr_at_fmr"]:
-            assert (row["fnmr"] is None) == (row["reason"] is not None)
+        assert figures.best.accuracy == pytest.approx(best, abs=1e-12)
+        for row in figures.fnmr_at_fmr:
+            assert (row.fnmr is None) == (row.reason is not None)
 
 
 def test_what_is_known_of_each_set(evaluation: Path) -> None:
     metrics = read_metrics(evaluation)
-    held_out, lfw, own = (metrics["sets"][name] for name in ("held-out", "lfw", "own"))
-    assert (held_out["identities"], held_out["folds"], held_out["subject_pairs"]) == (14, 7, 7)
-    assert held_out["all_pairs"]["subject_pairs"] == 91
-    assert (lfw["identities"], lfw["interval"]["over"]) == (None, "pairs")
-    assert (own["identities"], own["interval"]["over"]) == (90, "subjects")
-    assert held_out["acquisition"]["by_reason"] == {"no_face": 1}  # a duplicate is no failure to acquire
-    assert lfw["acquisition"]["pairs_lost"] == 3
-    reasons = [row["reason"] for row in held_out["fnmr_at_fmr"]]
+    held_out, lfw, own = (metrics.sets[name] for name in ("held-out", "lfw", "own"))
+    assert (held_out.identities, held_out.folds, held_out.subject_pairs) == (14, 7, 7)
+    assert held_out.all_pairs is not None and held_out.all_pairs.subject_pairs == 91
+    assert (lfw.identities, lfw.interval.over) == (None, "pairs")
+    assert (own.identities, own.interval.over) == (90, "subjects")
+    assert held_out.acquisition.by_reason == {"no_face": 1}  # a duplicate is no failure to acquire
+    assert lfw.acquisition.pairs_lost == 3
+    reasons = [row.reason for row in held_out.fnmr_at_fmr]
     assert reasons[0] is None
     assert reasons[1] == "finer than 1 in 91 pairs of different people"
     assert acceptable(metrics).promote
@@ -74,20 +78,22 @@ def test_what_is_known_of_each_set(evaluation: Path) -> None:
 
 def test_faces_not_found_count_as_refusals(evaluation: Path) -> None:
     """One held-out picture in 85 had no face, three of the benchmark's 63 pairs were lost."""
-    sets = read_metrics(evaluation)["sets"]
+    sets = read_metrics(evaluation).sets
     for name, basis, missing in (("held-out", "images", 1 - (84 / 85) ** 2), ("lfw", "pairs", 3 / 63)):
-        plain = sets[name]["all_pairs"] or sets[name]["at_threshold"]
-        found = sets[name]["generalized"]
-        assert (found["basis"], found["not_compared"]) == (basis, pytest.approx(missing, abs=1e-12))
-        assert 1 - found["gfrr"] == pytest.approx((1 - missing) * (1 - plain["fnmr"]), abs=1e-12)
-        assert found["gfar"] == pytest.approx((1 - missing) * plain["fmr"], abs=1e-12)
+        plain = sets[name].all_pairs or sets[name].at_threshold
+        found = sets[name].generalized
+        assert plain is not None and plain.fmr is not None and plain.fnmr is not None
+        assert found is not None and found.gfrr is not None
+        assert (found.basis, found.not_compared) == (basis, pytest.approx(missing, abs=1e-12))
+        assert 1 - found.gfrr == pytest.approx((1 - missing) * (1 - plain.fnmr), abs=1e-12)
+        assert found.gfar == pytest.approx((1 - missing) * plain.fmr, abs=1e-12)
 
 
 def test_the_breakdown_counts_every_genuine_pair_of_a_condition(evaluation: Path) -> None:
-    breakdown = read_metrics(evaluation)["breakdown"]
-    assert set(breakdown) == {"accessory", "camera", "expression", "light"}
+    breakdown = read_metrics(evaluation).breakdown
+    assert breakdown.model_fields_set == {"accessory", "camera", "expression", "light"}
     # Six images, two a camera: 15 pairs, of which the 6 among the other four images lack it.
-    assert [(row["value"], row["genuine"]) for row in breakdown["camera"]] == [(f"C{n}", 14 * 9) for n in (5, 6, 7)]
+    assert [(row.value, row.genuine) for row in breakdown.camera or []] == [(f"C{n}", 14 * 9) for n in (5, 6, 7)]
 
 
 def test_made_once(tmp_path: Path, model: Path, people: Path) -> None:
@@ -138,7 +144,8 @@ def test_bad_inputs_are_refused(tmp_path: Path, model: Path, people: Path) -> No
     refuse("expected a FaceDataset", dataset=model)
     refuse("no such artifact", dataset=tmp_path / "nowhere")
     refuse("not a benchmark", benchmarks=[people])
-    refuse("between 0 and 1", fmr=0.0)
+    with pytest.raises(InputError, match="fmr 0.0: expected"):
+        EvaluateConfig(fmr=0.0)
     one = write_benchmark(tmp_path / "one", name="x", pairs=20)
     two = write_benchmark(tmp_path / "two", name="x", pairs=20)
     refuse("two sets are named 'x'", benchmarks=[one, two])

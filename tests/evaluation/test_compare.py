@@ -18,7 +18,8 @@ from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluation.compare import acceptable, better, compare
 from eolgul.evaluation.paired import differences
-from eolgul.evaluation.reader import SCORES, read_metrics
+from eolgul.evaluation.reader import HELD_OUT, read_metrics
+from eolgul.evaluation.scores_file import SCORES
 
 Twin = Callable[..., Path]
 
@@ -129,7 +130,7 @@ def test_the_interval_is_that_of_repeating_the_drawn_people(twin: Twin) -> None:
 def test_two_models_side_by_side(tmp_path: Path, evaluation: Path, model: Path) -> None:
     from eolgul.evaluate.step import evaluate
 
-    told = compare(evaluation, evaluation)
+    told = compare(evaluation, evaluation).to_json()
     assert set(told["sets"]) == {"held-out", "lfw", "own"} and told["promote"] is False
     assert told["sets"]["lfw"]["accuracy"]["interval"] == [0, 0]
     lfw = write_benchmark(tmp_path / "lfw")
@@ -138,7 +139,7 @@ def test_two_models_side_by_side(tmp_path: Path, evaluation: Path, model: Path) 
         evaluate(of, None, [lfw], tmp_path / name, EvaluateConfig(resamples=20)).path
         for of, name in ((model, "a"), (other, "b"))
     ]
-    alone = compare(*places)
+    alone = compare(*places).to_json()
     assert set(alone["sets"]["lfw"]) == {"accuracy"} and alone["promote"] is None
     low, high = alone["sets"]["lfw"]["accuracy"]["interval"]
     assert low <= alone["sets"]["lfw"]["accuracy"]["difference"] <= high
@@ -155,11 +156,17 @@ def test_two_models_side_by_side(tmp_path: Path, evaluation: Path, model: Path) 
 def test_the_first_model_must_beat_chance(evaluation: Path) -> None:
     metrics = read_metrics(evaluation)
     assert acceptable(metrics).promote
-    for change in ({"auc_interval": None}, {"auc_interval": [0.45, 0.6]}, {"at_threshold": {"fnmr": 1.0}}):
-        held_out = {**metrics["sets"]["held-out"], **change}
-        assert not acceptable({**metrics, "sets": {"held-out": held_out}}).promote
+    held_out = metrics.sets[HELD_OUT]
+    assert held_out.at_threshold is not None
+    nobody = held_out.at_threshold.model_copy(update={"fnmr": 1.0})
+    for change in ({"auc_interval": None}, {"auc_interval": (0.45, 0.6)}, {"at_threshold": nobody}):
+        worse = metrics.model_copy(update={"sets": {HELD_OUT: held_out.model_copy(update=change)}})
+        assert not acceptable(worse).promote
 
 
-def test_metrics_without_the_held_out_set_are_refused() -> None:
-    with pytest.raises(InputError, match="candidate"):
-        acceptable({"sets": {}})
+def test_metrics_without_the_held_out_set_are_refused(evaluation: Path) -> None:
+    metrics = read_metrics(evaluation)
+    with pytest.raises(InputError, match="candidate: lack the held-out set"):
+        acceptable(metrics.model_copy(update={"sets": {"lfw": metrics.sets["lfw"]}}))
+    with pytest.raises(InputError, match="candidate: lack the calibrated threshold"):
+        acceptable(metrics.model_copy(update={"calibration": None}))

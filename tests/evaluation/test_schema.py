@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,25 @@ import jsonschema
 import pytest
 from support.evaluation import write_benchmark
 
+from eolgul.artifact import canonical_json
+from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.step import evaluate
 from eolgul.evaluation.reader import read_metrics
-from eolgul.evaluation.schema import FILE, json_schema
+from eolgul.evaluation.schema import FILE, SetLeakage, json_schema
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(FILE.read_bytes()))
+
+
+def figures(evaluation: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((evaluation / "metrics.json").read_bytes())
+    return loaded
+
+
+def sets_in_training(evaluation: Path) -> dict[str, SetLeakage]:
+    audit = read_metrics(evaluation).audit
+    assert audit is not None
+    return audit.sets
 
 
 def test_the_published_file_is_what_the_models_say() -> None:
@@ -28,11 +40,15 @@ def test_the_published_file_is_what_the_models_say() -> None:
 
 
 def test_evaluations_are_valid(evaluation: Path, tmp_path: Path, model: Path) -> None:
-    VALIDATOR.validate(read_metrics(evaluation))
+    VALIDATOR.validate(figures(evaluation))
     alone = evaluate(
         model, None, [write_benchmark(tmp_path / "lfw")], tmp_path / "alone", EvaluateConfig(resamples=20, threads=1)
     )
-    VALIDATOR.validate(read_metrics(alone.path))
+    VALIDATOR.validate(figures(alone.path))
+
+
+def test_reading_and_writing_gives_the_same_bytes(evaluation: Path) -> None:
+    assert canonical_json(read_metrics(evaluation).to_json()) == (evaluation / "metrics.json").read_bytes()
 
 
 def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -65,18 +81,21 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("how", CHANGES)
-def test_a_changed_file_is_refused(evaluation: Path, how: str) -> None:
-    changed = copy.deepcopy(read_metrics(evaluation))
+def test_a_changed_file_is_refused(evaluation: Path, tmp_path: Path, how: str) -> None:
+    changed = figures(evaluation)
     CHANGES[how](changed)
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(changed)
+    (tmp_path / "metrics.json").write_text(json.dumps(changed))
+    with pytest.raises(InputError, match="format 1"):
+        read_metrics(tmp_path)
 
 
 def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, model: Path, people: Path) -> None:
-    found = read_metrics(evaluation)["audit"]["sets"]
-    assert found["held-out"] == {"images": 84, "images_in_training": 0, "people_in_training": 0}
-    assert found["lfw"] == {"images": 120, "images_in_training": 0, "people_in_training": None}
-    assert found["own"]["people_in_training"] == 0
+    found = sets_in_training(evaluation)
+    assert found["held-out"] == SetLeakage(images=84, images_in_training=0, people_in_training=0)
+    assert found["lfw"] == SetLeakage(images=120, images_in_training=0, people_in_training=None)
+    assert found["own"].people_in_training == 0
     # The same people again as a benchmark: 4 of them, with 6 pictures each, were trained on.
     from support.datasets import make_dataset
 
@@ -103,5 +122,5 @@ def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, mo
         )
         writer.describe(aligned="arcface-112-v1", name="leaky", identities_known=True, pairs=40, pairs_lost=0)
     out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", EvaluateConfig(resamples=20, threads=1))
-    leaky = read_metrics(out.path)["audit"]["sets"]["leaky"]
-    assert leaky == {"images": 168, "images_in_training": 24, "people_in_training": 4}
+    leaky = sets_in_training(out.path)["leaky"]
+    assert leaky == SetLeakage(images=168, images_in_training=24, people_in_training=4)

@@ -63,7 +63,7 @@ def test_an_unsigned_model_is_refused_until_it_is_signed(
         download(place, digest, trusted)
     assert download(place, digest).digest == digest  # where no key is asked for
     again = promote(tmp_path / "m1", tmp_path / "e1", place, signing_key=key)
-    assert again.reasons == ("this very model is in production already",)
+    assert again.reasons == ("this model is in production already",)
     assert download(place, digest, trusted).digest == digest
 
 
@@ -75,14 +75,14 @@ def test_nothing_unsigned_is_fetched(tmp_path: Path, trusted: TrustedKeys) -> No
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda d, other: {**d, "signature": other["signature"]}, "does not fit"),
-        (lambda d, other: other, "not a trusted one"),
-        (lambda d, other: {**other, "key_id": d["key_id"]}, "does not fit"),
+        (lambda d, other: {**d, "signature": other["signature"]}, "does not match"),
+        (lambda d, other: other, "not a trusted key"),
+        (lambda d, other: {**other, "key_id": d["key_id"]}, "does not match"),
         (lambda d, other: {**d, "signature": "?"}, "expected a signature"),
         (lambda d, other: {**d, "algorithm": "none"}, "by ed25519"),
         (lambda d, other: {k: v for k, v in d.items() if k != "key_id"}, "expected a signature"),
         (lambda d, other: [], "expected a signature"),
-        (lambda d, other: {**d, "signature": ""}, "does not fit"),
+        (lambda d, other: {**d, "signature": ""}, "does not match"),
     ],
     ids=["other-bytes", "other-key", "borrowed-id", "no-base64", "algorithm", "no-key-id", "no-object", "empty"],
 )
@@ -96,10 +96,10 @@ def test_a_wrong_signature_is_refused(change, says, tmp_path: Path, key: Signing
 
 
 def test_the_signature_of_another_model_is_refused(key: SigningKey, trusted: TrustedKeys) -> None:
-    with pytest.raises(InputError, match="signs another model"):
+    with pytest.raises(InputError, match="signs the model"):
         trusted.check("a" * 64, key.sign("b" * 64), "x")
     relabelled = json.loads(key.sign("b" * 64)) | {"digest": "a" * 64}
-    with pytest.raises(InputError, match="does not fit"):
+    with pytest.raises(InputError, match="does not match"):
         trusted.check("a" * 64, json.dumps(relabelled).encode(), "x")
 
 
@@ -110,7 +110,7 @@ def test_every_bit_of_a_signature_counts(key: SigningKey, trusted: TrustedKeys) 
         changed = bytearray(raw)
         changed[bit // 8] ^= 1 << bit % 8
         forged = document | {"signature": base64.b64encode(changed).decode()}
-        with pytest.raises(InputError, match="does not fit"):
+        with pytest.raises(InputError, match="does not match"):
             trusted.check("a" * 64, json.dumps(forged).encode(), "x")
 
 
@@ -122,7 +122,7 @@ def test_keys_rotate(key: SigningKey, tmp_path: Path) -> None:
     assert keys.check("a" * 64, new.sign("a" * 64), "x") == new.key_id
     assert keys.check("a" * 64, key.sign("a" * 64), "x") == key.key_id
     both.write_bytes(new.public_pem())
-    with pytest.raises(InputError, match="not a trusted one"):
+    with pytest.raises(InputError, match="not a trusted key"):
         TrustedKeys.read(both).check("a" * 64, key.sign("a" * 64), "x")
 
 
@@ -160,7 +160,7 @@ def test_going_back(place: str, tmp_path: Path, key: SigningKey, trusted: Truste
     assert download(place, first, trusted).digest == first
     assert roll_back(place, second).digest == second  # and forth
     before = len(history(place))
-    assert roll_back(place, second).reasons == ("this very model is in production already",)
+    assert roll_back(place, second).reasons == ("this model is in production already",)
     assert len(history(place)) == before
 
 

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from eolgul.artifact import seal, writing
-from eolgul.evaluate.calibrate import AllPairs
+from eolgul.evaluate.calibrate import AllPairScores
 from eolgul.evaluate.config import EvaluateConfig
-from eolgul.evaluate.pairs import all_pairs
+from eolgul.evaluate.pairs import score_all_pairs
 from eolgul.model.package import EmbeddingContract
 from support.datasets import make_dataset
 
@@ -80,8 +80,12 @@ def write_people(
     synthetic: bool = True,
     images: int = IMAGES,
     twice: Sequence[tuple[int, str]] = (),
+    rejected: Sequence[str] = ("no_face", "duplicate_key"),
 ) -> Path:
-    """A FaceDataset of PEOPLE; `twice` puts one more image of a person into another split, which is a leak."""
+    """A FaceDataset of PEOPLE; `twice` puts one more image of a person into another split, which is a leak.
+
+    `rejected`: reasons of rejected images of a test person.
+    """
     with make_dataset(folder, step="test", recipe={}, inputs=[], synthetic=synthetic) as writer:
         for person in range(PEOPLE):
             name = f"p{person:02}"
@@ -108,8 +112,8 @@ def write_people(
                 source="test",
                 facts={"split": other},
             )
-        writer.reject("p20/9", source="test", identity="p20", reason="no_face", detail="no face was found")
-        writer.reject("p20/1", source="test", identity="p20", reason="duplicate_key", detail="seen already")
+        for number, reason in enumerate(rejected):
+            writer.reject(f"p20/x{number}", source="test", identity="p20", reason=reason, detail="a sentence")
         writer.describe(aligned=aligned, name="people", identities_known=True)
     return folder
 
@@ -133,12 +137,12 @@ def write_benchmark(
     return folder
 
 
-def some_pairs(seed: int = 0, people: int = 20, images: int = 5, spread: float = 0.8) -> AllPairs:
+def some_pairs(seed: int = 0, people: int = 20, images: int = 5, spread: float = 0.8) -> AllPairScores:
     random = np.random.default_rng(seed)
     centres = np.repeat(random.normal(size=(people, 24)), images, axis=0)
     vectors = centres + spread * random.normal(size=centres.shape)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return all_pairs(vectors.astype(np.float32), np.repeat(np.arange(people), images), block=32)
+    return score_all_pairs(vectors.astype(np.float32), np.repeat(np.arange(people), images), block=32)
 
 
 @pytest.fixture(scope="session")

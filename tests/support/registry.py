@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from onnx import TensorProto, helper, numpy_helper
 
 from eolgul.artifact import open_artifact, seal, writing
-from eolgul.evaluation.reader import SCORES
+from eolgul.evaluation import schema
+from eolgul.evaluation.scores_file import SCORES
 from eolgul.model.package import EmbeddingContract
 
 DATA = {"kind": "FaceDataset", "digest": "d" * 64}
@@ -57,7 +58,7 @@ def model(out: Path, seed: int, data: dict[str, str] = DATA) -> Path:
 
 
 def write_held_out_scores(file: Path, fnmr: float, people: int = 200) -> None:
-    """One genuine pair a person, the first `fnmr` of them refused at 0.4, and two impostor pairs that are refused too."""
+    """One genuine pair per person, a share `fnmr` of them refused at 0.4, and two impostor pairs that are refused too."""
     refused = np.arange(people) < round(fnmr * people)
     table = {
         "set": ["held-out"] * (people + 2),
@@ -73,22 +74,103 @@ def write_held_out_scores(file: Path, fnmr: float, people: int = 200) -> None:
     pq.write_table(pa.table(table, schema=SCORES), file)
 
 
+def held_out_figures(digest: str, *, fnmr: float, auc_low: float) -> schema.SetFigures:
+    """Figures of 200 people at the threshold 0.4."""
+    return schema.SetFigures(
+        name="held-out",
+        kind="held-out",
+        digest=digest,
+        synthetic=True,
+        pairs=202,
+        genuine=200,
+        impostor=2,
+        folds=10,
+        identities=200,
+        subject_pairs=2,
+        accuracy=schema.Accuracy(
+            mean=0.9, std=0.01, interval=(0.85, 0.95), folds=[0.9] * 10, distance_thresholds=[1.2] * 10
+        ),
+        tar_at_far=schema.TarAtFar(target=1e-3, tar=None, std=None, far=None, reason="a fold lacks impostor pairs"),
+        auc=0.95,
+        auc_interval=(auc_low, 0.97),
+        eer=0.1,
+        cllr=schema.Cllr(carried=0.3, min=0.2),
+        at_threshold=schema.AtThreshold(
+            threshold=0.4,
+            fmr=0.01,
+            fmr_interval=(0.005, 0.02),
+            false_matches=0,
+            fnmr=fnmr,
+            fnmr_interval=None,
+            false_non_matches=round(200 * fnmr),
+            accuracy=0.9,
+            accuracy_interval=None,
+        ),
+        best=schema.Best(threshold=0.4, accuracy=0.9, fmr=0.01, fnmr=fnmr),
+        fnmr_at_fmr=[],
+        all_pairs=schema.AllPairs(
+            images=400,
+            genuine=200,
+            impostor=79600,
+            subject_pairs=19900,
+            fmr=0.01,
+            fmr_interval=(0.005, 0.02),
+            false_matches=796,
+            fnmr=fnmr,
+            fnmr_interval=None,
+            false_non_matches=round(200 * fnmr),
+        ),
+        interval=schema.IntervalMethod(level=0.95, over="subjects", resamples=1000),
+        acquisition=schema.Acquisition(images=400, failed=0, rate=0.0, by_reason={}, pairs_lost=None),
+        generalized=None,
+    )
+
+
+def metrics(of: Path, held_out: schema.SetFigures) -> schema.Metrics:
+    """Figures of the model `of`, calibrated at 0.4 for a false match rate of 0.01."""
+    return schema.Metrics(
+        format=1,
+        synthetic=True,
+        model=schema.MeasuredModel(
+            digest=open_artifact(of).digest,
+            kind="ModelPackage",
+            backbone="cells",
+            embedding_size=16,
+            contract=schema.Contract.model_validate(EmbeddingContract().to_json()),
+        ),
+        dataset=None,
+        options=schema.EvaluationOptions(fmr=0.01, seed=0, pictures=False, resamples=1000),
+        calibration=schema.CalibrationSummary(
+            threshold=0.4,
+            threshold_interval=(0.35, 0.45),
+            fmr_requested=0.01,
+            fmr_target=0.01,
+            fmr_basis="requested",
+            fmr_floor=1e-4,
+            fmr_observed=0.01,
+            fmr_upper=0.02,
+            fnmr_observed=0.1,
+            subjects=200,
+            genuine_pairs=200,
+            impostor_pairs=79600,
+            subject_pairs=19900,
+            resamples=1000,
+            llr=None,
+        ),
+        sets={"held-out": held_out},
+        breakdown=schema.Breakdown(),
+        groups=[],
+        quality={},
+        audit=None,
+        worst=schema.Worst(genuine=[], impostor=[]),
+        published=None,
+    )
+
+
 def evaluation(out: Path, of: Path, *, fnmr: float, data: dict[str, str] = DATA, auc_low: float = 0.9) -> Path:
-    held_out = {
-        "digest": data["digest"],
-        "auc": 0.95,
-        "auc_interval": [auc_low, 0.97],
-        "at_threshold": {"threshold": 0.4, "fnmr": fnmr, "fmr": 0.01},
-        "all_pairs": {"fmr": 0.01, "fmr_interval": [0.005, 0.02]},
-        "accuracy": {"mean": 0.9, "interval": [0.85, 0.95]},
-    }
-    metrics: dict[str, Any] = {
-        "format": 1,
-        "sets": {"held-out": held_out},
-        "calibration": {"fmr_target": 0.01, "threshold": 0.4},
-    }
+    figures = held_out_figures(data["digest"], fnmr=fnmr, auc_low=auc_low)
     with writing(out) as folder:
-        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "metrics.json").write_text(json.dumps(metrics(of, figures).to_json()))
         (folder / "calibration.json").write_text(json.dumps({"threshold": 0.4, "for": out.name}))
         (folder / "report.html").write_text("<p>report</p>")
         write_held_out_scores(folder / "scores.parquet", fnmr)

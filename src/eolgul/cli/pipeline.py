@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six s
 def pipeline_compile(
     out: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("face-recognition.yaml"),
 ) -> None:
-    """Compile the pipeline to the YAML that Kubeflow takes."""
+    """Write the pipeline as the YAML file that Kubeflow reads."""
     with extra("pipeline"):
         from eolgul.pipelines import face_recognition
 
@@ -25,7 +25,7 @@ def pipeline_compile(
 
 
 Parameters = Annotated[
-    list[str] | None, typer.Option("--param", help="A pipeline parameter: name=value, JSON for lists.")
+    list[str] | None, typer.Option("--param", help="A pipeline parameter as name=value; JSON for lists. Repeatable.")
 ]
 
 
@@ -34,7 +34,7 @@ def pipeline_run(
     param: Parameters = None,
     root: Annotated[Path, typer.Option(help="Where KFP's local runner keeps its outputs.")] = Path("local_outputs"),
 ) -> None:
-    """Run the pipeline here, with KFP's local runner."""
+    """Run the pipeline on this machine, with KFP's local runner."""
     with extra("pipeline"):
         from eolgul.pipelines import face_recognition
 
@@ -45,8 +45,8 @@ def pipeline_run(
 def pipeline_submit(
     host: Annotated[str, typer.Option(envvar="KFP_HOST", help="Address of the Kubeflow Pipelines API.")],
     param: Parameters = None,
-    experiment: str = "eolgul",
-    run_name: str | None = None,
+    experiment: Annotated[str, typer.Option(help="Experiment that the run belongs to.")] = "eolgul",
+    run_name: Annotated[str | None, typer.Option(help="Name of the run. Default: Kubeflow chooses one.")] = None,
 ) -> None:
     """Submit the pipeline to a Kubeflow cluster."""
     with extra("pipeline"):

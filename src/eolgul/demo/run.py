@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from eolgul.demo.pipeline import run_pipeline
 from eolgul.demo.progress import Progress
 from eolgul.demo.verification import choose_pairs, read_counters, verify_pairs
 from eolgul.errors import InputError
-from eolgul.evaluation.reader import read_metrics
+from eolgul.evaluation.reader import HELD_OUT, read_metrics
+from eolgul.evaluation.schema import Metrics
 from eolgul.registry.store import Production, download, read_production
 from eolgul.train.recipe import Recipe
 
@@ -107,13 +107,13 @@ def run(options: DemoOptions) -> dict[str, Any]:
             for name, value in moved.items():
                 progress.detail(f"counter {name}: +{value:g}")
 
-        held_out = metrics["sets"]["held-out"]
+        held_out = metrics.sets[HELD_OUT]
         facts = {
             "model": production.digest,
             "verdicts": verdicts,
             "metrics_moved": moved,
-            "held_out": {key: held_out[key] for key in ("accuracy", "auc", "eer", "pairs")},
-            "threshold": metrics["calibration"]["threshold"],
+            "held_out": held_out.model_dump(mode="json", include={"accuracy", "auc", "eer", "pairs"}),
+            "threshold": None if metrics.calibration is None else metrics.calibration.threshold,
             "report": str(report),
             "page": service.page,
             "data": str(raw.local),
@@ -157,13 +157,18 @@ def _check_promoted(workspace: str, registry: str, report: Path) -> Production:
     raise InputError(f"the model was not promoted: {reasons}; {current}; the report is {report}")
 
 
-def _print_figures(metrics: Mapping[str, Any], progress: Progress) -> None:
-    people = "drawn people" if metrics["synthetic"] else "people"
-    for name, figures in metrics["sets"].items():
-        accuracy, at_threshold = figures["accuracy"], figures["at_threshold"]
+def _print_figures(metrics: Metrics, progress: Progress) -> None:
+    people = "drawn people" if metrics.synthetic else "people"
+    for name, figures in metrics.sets.items():
+        threshold = figures.at_threshold
+        rates = (None, None) if threshold is None else (threshold.fmr, threshold.fnmr)
         progress.detail(
-            f"{name}: {figures['pairs']} pairs of {people} that are not in the training data: "
-            f"accuracy {100 * accuracy['mean']:.2f} ± {100 * accuracy['std']:.2f} %, AUC {figures['auc']:.4f}, "
-            f"EER {100 * figures['eer']:.2f} %; at the calibrated threshold: false match rate "
-            f"{100 * at_threshold['fmr']:.2f} %, false non-match rate {100 * at_threshold['fnmr']:.2f} %"
+            f"{name}: {figures.pairs} pairs of {people} that are not in the training data: "
+            f"accuracy {_percent(figures.accuracy.mean)} ± {_percent(figures.accuracy.std)}, AUC {figures.auc:.4f}, "
+            f"EER {_percent(figures.eer)}; at the calibrated threshold: false match rate {_percent(rates[0])}, "
+            f"false non-match rate {_percent(rates[1])}"
         )
+
+
+def _percent(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{100 * rate:.2f} %"

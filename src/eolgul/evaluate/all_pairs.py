@@ -1,8 +1,9 @@
-"""Every comparison among thousands of images, in memory that does not grow with their number: counts, no list of scores.
+"""Count every comparison among thousands of images in constant memory, without a list of their scores.
 
-Tiles of matrix products go by one after another. The first pass puts each score into one of `BINS` bins and counts, by
-pair of people, what the one threshold gets wrong. A false match rate asked for names the bin where its threshold lies;
-the second pass keeps the scores of those few bins only, which gives the very thresholds and rates of the whole list.
+The comparisons are tiles of matrix products, one after another. The first pass puts each score into one of `BINS` bins
+and counts, by pair of people, the errors of the one threshold. A requested false match rate then determines the bin
+that contains its threshold; the second pass keeps the scores of those few bins only, which gives exactly the thresholds
+and rates of the whole list.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from numpy.typing import NDArray
 from eolgul.evaluate.calibrate import threshold_at
 
 BINS = 32768  # of similarity -1 to 1: at half a billion comparisons some 16,000 scores share one
-TILE = 2048  # images a side: 4 million comparisons at once
-_PENDING = 8_000_000  # codes held before they are counted
+TILE = 2048  # images per side: 4 million comparisons at once
+_PENDING = 8_000_000  # codes collected before they are counted
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """What one threshold gets wrong among all comparisons of S people.
+class ErrorCounts:
+    """The errors of one threshold among all comparisons of S people.
 
     `images` and `misses` (int64, S): each person's images and refused genuine comparisons. `left`, `right`, `count`
-    (int64): the pairs of people of whom impostor comparisons passed, and how many did.
+    (int64): the pairs of people with impostor comparisons that passed, and the number of those comparisons.
     """
 
     images: NDArray[np.int64]
@@ -37,31 +38,34 @@ class Counts:
 
     @property
     def subjects(self) -> int:
+        """The number of people."""
         return len(self.images)
 
     @property
     def subject_pairs(self) -> int:
-        """How many pairs of different people were compared."""
+        """The number of pairs of different people."""
         return self.subjects * (self.subjects - 1) // 2
 
     @property
     def own(self) -> NDArray[np.int64]:
-        """Genuine comparisons of each person (int64, S)."""
+        """The number of genuine comparisons of each person (int64, S)."""
         return self.images * (self.images - 1) // 2
 
     @property
     def genuine(self) -> int:
+        """The number of genuine comparisons."""
         return int(self.own.sum())
 
     @property
     def impostor(self) -> int:
+        """The number of impostor comparisons."""
         return int(self.images.sum() ** 2 - (self.images**2).sum()) // 2
 
-    def part(self, member: NDArray[np.bool_]) -> Counts:
-        """The comparisons among some of the people only (bool, S)."""
+    def among(self, member: NDArray[np.bool_]) -> ErrorCounts:
+        """Count the comparisons among some of the people only (bool, S)."""
         number = np.cumsum(member) - 1
         both = member[self.left] & member[self.right]
-        return Counts(
+        return ErrorCounts(
             self.images[member],
             self.misses[member],
             number[self.left[both]],
@@ -71,15 +75,15 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
-    """All comparisons: `counts` at the one threshold, and histograms of cosine similarity.
+class AllPairCounts:
+    """All comparisons: `errors` at the one threshold, and histograms of cosine similarity.
 
-    `impostor` (int64, BINS) counts the scores of each bin; genuine ones are counted by person too: an entry of `person`,
-    `bin` and `genuine` (int64). `levels` holds (fmr, threshold, fnmr) of every rate asked for that `subject_pairs` can
-    show, None for the others.
+    `impostor` (int64, BINS): the number of scores per bin. `person`, `bin` and `genuine` (int64, one entry per person and
+    bin): the number of genuine scores. `levels`: (fmr, threshold, fnmr) of every requested rate that
+    `errors.subject_pairs` can show, None for the others.
     """
 
-    counts: Counts
+    errors: ErrorCounts
     impostor: NDArray[np.int64]
     person: NDArray[np.int64]
     bin: NDArray[np.int64]
@@ -88,19 +92,27 @@ class Everything:
 
 
 def similarity_of(number: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The middle of bins."""
+    """Return the middle of bins (float64, N)."""
     return np.asarray((number + 0.5) * (2 / BINS) - 1, dtype=np.float64)
 
 
-def compare_everything(
+def count_all_pairs(
     embeddings: NDArray[np.float32],
     labels: NDArray[np.integer],
     threshold: float,
     levels: Sequence[float] = (),
     tile: int = TILE,
-) -> Everything:
-    """Compare every two images (unit embeddings, N x D; labels, N) and count, at `threshold` and at the FMRs `levels`."""
-    order = np.argsort(labels, kind="stable")  # a person's images side by side: most tiles then hold impostors only
+) -> AllPairCounts:
+    """Compare every two images and count, at one threshold and at several false match rates.
+
+    Args:
+        embeddings: Unit embeddings, N x D.
+        labels: The person of each image, N.
+        threshold: A similarity at or above it passes.
+        levels: False match rates whose thresholds are wanted.
+        tile: Images per side of one matrix product.
+    """
+    order = np.argsort(labels, kind="stable")  # one person's images adjacent: most tiles then have only impostors
     vectors = embeddings[order]
     _, subject, images = np.unique(labels[order], return_inverse=True, return_counts=True)
     people = len(images)
@@ -121,19 +133,19 @@ def compare_everything(
             one, two = np.nonzero((scores.astype(np.float64) >= threshold) & ~kind & same[1])
         matches.add(left[one].astype(np.int64) * people + right[two])
     code, count = matches.counts()
-    counts = Counts(images.astype(np.int64), misses, code // people, code % people, count)
+    errors = ErrorCounts(images.astype(np.int64), misses, code // people, code % people, count)
     of_person, of_genuine = genuine.counts()
     of_bin = of_person % BINS
     by_bin = np.bincount(of_bin, weights=of_genuine, minlength=BINS).astype(np.int64)
-    found = _levels(vectors, subject, tile, counts, (by_bin, impostor), levels)
-    return Everything(counts, impostor, of_person // BINS, of_bin, of_genuine, found)
+    rates = _levels(vectors, subject, tile, errors, (by_bin, impostor), levels)
+    return AllPairCounts(errors, impostor, of_person // BINS, of_bin, of_genuine, rates)
 
 
 def _levels(
     vectors: NDArray[np.float32],
     subject: NDArray[np.integer],
     tile: int,
-    counts: Counts,
+    errors: ErrorCounts,
     histograms: tuple[NDArray[np.int64], NDArray[np.int64]],
     levels: Sequence[float],
 ) -> tuple[tuple[float, float, float] | None, ...]:
@@ -143,13 +155,13 @@ def _levels(
     filled = np.flatnonzero(by_bin + impostor)
     wanted: list[tuple[int, int] | None] = []  # the bin of the highest refused impostor, and the next one with a score
     for level in levels:
-        if total == 0 or counts.genuine == 0 or level * counts.subject_pairs < 1 - 1e-9:
+        if total == 0 or errors.genuine == 0 or level * errors.subject_pairs < 1 - 1e-9:
             wanted.append(None)
             continue
         refused = total - 1 - min(math.floor(level * total + 1e-9), total - 1)
         first = int(np.searchsorted(below, refused, side="right")) - 1
-        place = int(np.searchsorted(filled, first, side="right"))
-        wanted.append((first, int(filled[place]) if place < len(filled) else first))
+        index = int(np.searchsorted(filled, first, side="right"))
+        wanted.append((first, int(filled[index]) if index < len(filled) else first))
     keep = np.zeros(BINS, dtype=bool)
     keep[[number for pair in wanted if pair is not None for number in pair]] = True
     kept: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
@@ -166,12 +178,12 @@ def _levels(
             result.append(None)
             continue
         own, other = (part[np.isin(_bin(part), pair)] for part in scores_near)
-        # Of the impostors, those of the two bins stand for the whole list: as many pass above them as there are.
+        # Every impostor above the two bins passes, so their scores alone decide the threshold.
         beyond = total - int(below[pair[1] + 1])
         allowed = min(math.floor(level * total + 1e-9), total - 1) - beyond
         threshold = threshold_at(own, other, count=allowed)
         missed = int(by_bin[: pair[0]].sum()) + int(np.count_nonzero(own.astype(np.float64) < threshold))
-        result.append((level, threshold, missed / counts.genuine))
+        result.append((level, threshold, missed / errors.genuine))
     return tuple(result)
 
 
@@ -185,9 +197,10 @@ def _tiles(
         tuple[NDArray[np.bool_], NDArray[np.bool_]] | None,
     ]
 ]:
-    """Yield (similarities, the people of the rows, of the columns, (genuine, counted)); None where all are impostors.
+    """Yield (similarities, people of the rows, people of the columns, (genuine, counted)).
 
-    `counted` leaves out an image with itself and what its mirror image counts already.
+    The last item is None where all comparisons are impostors. `counted` leaves out an image with itself and, in a tile on
+    the diagonal, the second of two equal comparisons.
     """
     for top in range(0, len(vectors), tile):
         for start in range(top, len(vectors), tile):
@@ -203,13 +216,13 @@ def _tiles(
 
 
 def _bin(scores: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Bins in the order of the scores: rounding in float64 never swaps two."""
+    """Return the bin of each score; a higher score never gets a lower bin."""
     number = (scores.astype(np.float64) + 1) * (BINS / 2)
     return np.asarray(np.clip(number, 0, BINS - 1), dtype=np.int32)
 
 
 class _Tally:
-    """How often each code was added; codes are held for a while, then counted together."""
+    """Count how often each code was added; codes are collected and counted together."""
 
     def __init__(self) -> None:
         self._codes, self._counts = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -228,7 +241,7 @@ class _Tally:
 
     def _count(self) -> None:
         new, times = np.unique(np.concatenate([*self._pending, np.empty(0, np.int64)]), return_counts=True)
-        codes, place = np.unique(np.concatenate([self._codes, new]), return_inverse=True)
+        codes, index = np.unique(np.concatenate([self._codes, new]), return_inverse=True)
         total = np.concatenate([self._counts, times])
-        self._counts = np.bincount(place, weights=total, minlength=len(codes)).astype(np.int64)
+        self._counts = np.bincount(index, weights=total, minlength=len(codes)).astype(np.int64)
         self._codes, self._pending, self._held = codes, [], 0

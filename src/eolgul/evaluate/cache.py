@@ -1,4 +1,4 @@
-"""Embeddings kept between runs: a file a (model digest, dataset digest), holding the rows that were ever asked for."""
+"""Keep embeddings between runs: one .npz per (model, dataset) with the embeddings of all rows requested so far."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Embed = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # manifest rows (N) 
 
 
 def cached(folder: Path | None, model: str, dataset: str, compute: Embed) -> Embed:
-    """`compute`, asked only for rows that the cache lacks; `folder` None keeps nothing.
+    """Wrap `compute` so that it is called only for rows that the cache lacks; with `folder` None nothing is kept.
 
-    `model` and `dataset` are digests of everything an embedding depends on. A damaged file counts as empty; a new one
-    takes its place whole, so that two runs at once lose at most work.
+    `model` and `dataset` are digests of everything that an embedding depends on. A damaged file counts as empty. Files
+    are replaced whole: two runs at the same time may compute a row twice, but never read a broken file.
     """
     if folder is None:
         return compute

@@ -1,8 +1,8 @@
-"""One threshold that carries: chosen on people nobody trained on, for a stated false match rate, with its uncertainty.
+"""Choose one threshold for a stated false match rate, on people kept out of training, with its uncertainty.
 
-Impostor comparisons share people, so the data never
-supports a false match rate finer than one in the number of impostor *subject pairs*: a rate asked for below that is
-not extrapolated but replaced by the finest supported one, and the file says so.
+Impostor comparisons share people, so the data supports no false match rate finer than one in the number of pairs of
+different people. A requested rate below that is not extrapolated but replaced by the finest supported one, and the
+calibration says so (`fmr_basis`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
+from eolgul.evaluate.likelihood import fit
 from eolgul.evaluation.bootstrap import LEVEL, RESAMPLES
-from eolgul.model.calibration import Calibration, LikelihoodMap
+from eolgul.model.calibration import Calibration
 
 TABLE_ROWS = 2000
 _BINS = 2000
-_BLOCK_CELLS = 4_000_000  # resamples x entries held at once: 32 MB
+_BLOCK_CELLS = 4_000_000  # resamples x entries in memory at once: 32 MB
 _HISTOGRAM_BINS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class AllPairs:
+class AllPairScores:
     """Scores of every comparison among some people, cosine similarity as float32.
 
-    `genuine` with `genuine_subject`, `impostor` with `impostor_left` and `impostor_right` (int32, 0…subjects-1);
-    `images` (int64) holds each subject's image count.
+    `genuine` with `genuine_subject`, `impostor` with `impostor_left` and `impostor_right` (int32, 0…subjects-1): one
+    entry per comparison. `images` (int64): the number of images of each subject.
     """
 
     genuine: NDArray[np.float32]
@@ -41,20 +42,23 @@ class AllPairs:
 
     @property
     def subjects(self) -> int:
+        """The number of people."""
         return len(self.images)
 
     @property
     def subject_pairs(self) -> int:
-        """How many pairs of different people were compared."""
+        """The number of pairs of different people."""
         return self.subjects * (self.subjects - 1) // 2
 
 
-def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int = RESAMPLES) -> Calibration:
+def calibrate(pairs: AllPairScores, fmr: float = 1e-4, seed: int = 0, resamples: int = RESAMPLES) -> Calibration:
     """Choose the threshold for a false match rate on all comparisons of the calibration people.
 
-    The smallest threshold whose observed FMR is at most the target, moved to the middle of the gap between two scores
-    in which it lies, so that rounding in another runtime changes no verdict. Deterministic for a seed. Raises
-    InputError for a rate outside (0, 1), fewer than 3 people, or nobody with two images.
+    It is the smallest threshold whose observed FMR is at most the target, moved to the middle of the gap between two
+    scores in which it lies, so that rounding in another runtime changes no verdict. Deterministic for a seed.
+
+    Raises:
+        InputError: A rate outside (0, 1), fewer than 3 people, or no person with two images.
     """
     if not 0 < fmr < 1:
         raise InputError(f"fmr {fmr}: expected a rate between 0 and 1")
@@ -91,7 +95,7 @@ def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int 
         resamples=resamples,
         table_similarity=tuple(similarity.tolist()),
         table_fmr=tuple(table.tolist()),
-        llr=_likelihood_map(genuine, impostor),
+        llr=fit(genuine, impostor),
         table_fmr_low=tuple(fmr_low.tolist()),
         table_fmr_high=tuple(fmr_high.tolist()),
         histogram_genuine=_histogram(genuine),
@@ -99,24 +103,14 @@ def calibrate(pairs: AllPairs, fmr: float = 1e-4, seed: int = 0, resamples: int 
     )
 
 
-def _likelihood_map(genuine: NDArray[np.float32], impostor: NDArray[np.float32]) -> LikelihoodMap:
-    from eolgul.evaluate.likelihood import cllr, fit, min_cllr  # scikit-learn, which serving does without
-
-    found = fit(genuine, impostor)
-    return LikelihoodMap(
-        slope=found.slope,
-        offset=found.offset,
-        lowest=float(min(genuine[0], impostor[0])),
-        highest=float(max(genuine[-1], impostor[-1])),
-        cllr=cllr(found.llr(genuine), found.llr(impostor)),
-        min_cllr=min_cllr(genuine, impostor),
-    )
-
-
 def threshold_at(genuine: NDArray[Any], impostor: NDArray[Any], fmr: float = 0.0, *, count: int | None = None) -> float:
-    """The threshold (accept at or above) with an impostor share of at most `fmr`, in the middle of its gap.
+    """Return the threshold (accept at or above) that lets at most the share `fmr` of impostors pass, mid-gap.
 
-    Both score arrays ascending; `impostor` not empty. `count` gives the impostors that may pass instead of their share.
+    Args:
+        genuine: Scores, ascending.
+        impostor: Scores, ascending, not empty.
+        fmr: The share of impostors that may pass.
+        count: The number of impostors that may pass, instead of their share.
     """
     allowed = math.floor(fmr * len(impostor) + 1e-9) if count is None else count
     allowed = min(allowed, len(impostor) - 1)
@@ -125,24 +119,24 @@ def threshold_at(genuine: NDArray[Any], impostor: NDArray[Any], fmr: float = 0.0
 
 
 def _share_from(ascending: NDArray[Any], threshold: float) -> float:
-    """The share of scores at or above a threshold. Compared as float64: numpy would round a threshold to float32."""
+    """Return the share of scores at or above a threshold, compared as float64: numpy would round it to float32."""
     return int(np.count_nonzero(ascending.astype(np.float64) >= threshold)) / len(ascending)
 
 
 def _gap_above(values: NDArray[Any], genuine: NDArray[Any], impostor: NDArray[Any]) -> NDArray[np.float64]:
-    """The middle between each score and the next higher one of any kind (1 where none is); always above the score."""
+    """Return the middle between each score and the next higher one of any kind (1 without one), above the score."""
     above = np.full(len(values), np.inf)
     for scores in (genuine, impostor):
-        place = np.searchsorted(scores, values, side="right")
-        inside = place < len(scores)
-        above[inside] = np.minimum(above[inside], scores[place[inside]].astype(np.float64))
+        index = np.searchsorted(scores, values, side="right")
+        inside = index < len(scores)
+        above[inside] = np.minimum(above[inside], scores[index[inside]].astype(np.float64))
     exact = values.astype(np.float64)
     above[np.isinf(above)] = 1.0
     return np.asarray(np.maximum((exact + above) / 2, np.nextafter(exact, np.inf)), dtype=np.float64)
 
 
 def _table(impostor: NDArray[np.float32], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Similarity ascending and the FMR of a threshold there: rows dense where the FMR is small, where verdicts fall."""
+    """Tabulate similarity (ascending) and the FMR of a threshold at it; rows are dense where the FMR is small."""
     count = len(impostor)
     ranks = np.unique(np.geomspace(1, count, TABLE_ROWS - 2).round().astype(np.int64))
     similarity = np.unique(impostor[count - ranks].astype(np.float64))
@@ -159,9 +153,12 @@ def _table_interval(
     above: NDArray[np.float64],
     least: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The bootstrap's interval for each row of the table. `value` descends, `below` and `above` are the ends for a
-    threshold at each. Under the tail that was resampled, the relative width at its lower end is kept, which is wider
-    than the truth there: relative errors shrink as rates grow. No upper end is less than `least` (rule of three)."""
+    """Return the bootstrap interval of each row of the table.
+
+    `value` descends; `below` and `above` are the ends for a threshold at each. Below the resampled tail the relative
+    width at its lower end is kept, which is wider than needed: relative errors shrink as rates grow. No upper end is
+    less than `least` (rule of three).
+    """
     reached = np.searchsorted(-value, -similarity, side="right") - 1  # the last bin at or above the similarity
     inside = reached >= 0
     low = np.where(inside, below[reached], 0.0)
@@ -184,8 +181,8 @@ def _histogram(scores: NDArray[np.float32]) -> tuple[int, ...]:
 class _Tail:
     """The highest impostor scores, highest first, as counts by (score bin, subject pair).
 
-    A value a bin: `value` (its highest score: the cautious side), `above` (the threshold just above it), `start` (its
-    first entry). A value an entry: the two subjects and how many comparisons of theirs fall into the bin.
+    One value per bin: `value` (its highest score: the cautious side), `above` (the threshold just above it), `start`
+    (its first entry). One value per entry: the two subjects, and `count`, the number of their comparisons in the bin.
     """
 
     value: NDArray[np.float64]
@@ -196,8 +193,11 @@ class _Tail:
     count: NDArray[np.int64]
 
 
-def _tail(pairs: AllPairs, genuine: NDArray[np.float32], impostor: NDArray[np.float32], target: float) -> _Tail:
-    """Only the upper tail decides a threshold for a small FMR: twenty times the target's share, at least 2000 scores."""
+def _tail(pairs: AllPairScores, genuine: NDArray[np.float32], impostor: NDArray[np.float32], target: float) -> _Tail:
+    """Collect the upper tail, which alone decides a threshold for a small FMR.
+
+    It has twenty times the target's share of the scores, and at least 2000.
+    """
     keep = min(len(impostor), max(_BINS, int(20 * target * len(impostor))))
     chosen = np.flatnonzero(pairs.impostor >= impostor[len(impostor) - keep])
     chosen = chosen[np.argsort(-pairs.impostor[chosen], kind="stable")]
@@ -218,13 +218,16 @@ def _tail(pairs: AllPairs, genuine: NDArray[np.float32], impostor: NDArray[np.fl
 
 
 def _bootstrap(
-    pairs: AllPairs, tail: _Tail, *, target: float, threshold: float, seed: int, resamples: int
+    pairs: AllPairScores, tail: _Tail, *, target: float, threshold: float, seed: int, resamples: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Thresholds, and FMRs at the chosen threshold, of resampled subjects (float64, resamples each); and the ends of the
-    interval of the FMR at each of the tail's values (float64, bins each).
+    """Resample the subjects.
 
     A subject drawn w times gives its comparisons with one drawn v times the weight w·v; comparisons between copies of
-    one subject are left out. A resample that would leave the tail is clamped to its end.
+    one subject are left out. A resample whose threshold lies outside the tail takes the end of the tail.
+
+    Returns:
+        The thresholds, and the FMRs at the chosen threshold (float64, one per resample each); the lower and the upper
+        end of the FMR's interval at each value of the tail (float64, one per bin each).
     """
     accepted = int(np.count_nonzero(tail.value >= threshold))  # bins the chosen threshold accepts
     random = np.random.default_rng(seed)
@@ -243,8 +246,8 @@ def _bootstrap(
         by_entry = weight[:, tail.left] * weight[:, tail.right] * tail.count
         reached = np.cumsum(np.add.reduceat(by_entry, tail.start, axis=1), axis=1)
         over = reached > (target * total + 1e-9)[:, None]
-        place = np.where(over.any(axis=1), np.argmax(over, axis=1), len(tail.value) - 1)
-        thresholds.append(tail.above[place])
+        index = np.where(over.any(axis=1), np.argmax(over, axis=1), len(tail.value) - 1)
+        thresholds.append(tail.above[index])
         curves.append(reached / total[:, None])
         rates.append(reached[:, accepted - 1] / total if accepted else np.zeros(len(total)))
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]

@@ -1,16 +1,16 @@
-"""Where a model fails: FNMR by K-FACE's conditions, both error rates by group of people, errors against discarded quality."""
+"""Where a model fails: FNMR by K-FACE's conditions, error rates by group of people, errors by image quality."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.evaluate.all_pairs import Counts
-from eolgul.evaluate.metrics import ScoredSet, all_pairs_metrics
+from eolgul.evaluate.all_pairs import ErrorCounts
+from eolgul.evaluate.metrics import ScoredSet, all_pairs_figures
 from eolgul.evaluation.bootstrap import RESAMPLES, Subjects, percentiles, rule_of_three
+from eolgul.evaluation.schema import Breakdown, Condition, Discard, Group
 from eolgul.formats.kface import RESOLUTIONS
 
 # K-FACE's cameras as (yaw, pitch) in degrees: C1 to C13 in a row, seven above and below it.
@@ -19,7 +19,7 @@ CAMERAS: dict[str, tuple[int, int]] = {f"C{number}": (105 - 15 * number, 0) for 
 }  # fmt: skip
 QUALITIES = ("sharpness", "brightness", "contrast", "yaw", "eye_distance", "detection_score")
 DISCARDS = tuple(number / 20 for number in range(11))  # shares of genuine pairs left out: 0 to one half
-_LEAST_GENUINE = 20  # with fewer pairs a share of them is no curve
+_LEAST_GENUINE = 20  # fewer pairs give no meaningful curve
 
 
 def breakdown(
@@ -29,19 +29,23 @@ def breakdown(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[str, list[dict[str, Any]]]:
-    """FNMR by condition at the threshold: per column and value, the genuine pairs with that value on either side.
+) -> Breakdown:
+    """Compute the FNMR by condition: per column and value, of the genuine pairs with that value on either side.
 
-    `columns` holds a value a manifest row. Columns whose value is unknown, or the same everywhere, say nothing and are
-    left out. Every row has its `interval` (95 %, over people, by the rule of three at zero errors), a camera its `yaw`
-    and `pitch` in degrees.
+    Args:
+        scored: The pairs.
+        columns: Fields of `Breakdown`, each with one value per manifest row. Columns whose value is unknown, or the same
+            everywhere, are left out.
+        threshold: A similarity below it is an error.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap over people, which gives each row its interval (rule of three at zero errors).
     """
     left, right = scored.left[scored.same], scored.right[scored.same]
     refused = scored.similarity[scored.same] < threshold
     person, people = _people(scored.subjects, scored.same)
     random = np.random.default_rng(seed)
     weight = random.multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_column: dict[str, list[Condition]] = {}
     for column, values in columns.items():
         known = np.asarray(["" if value is None else value for value in values], dtype=object)
         names = sorted({*known[left], *known[right]} - {""}, key=_natural)
@@ -53,53 +57,59 @@ def breakdown(
             compared = np.bincount(person[here], minlength=people)
             missed = np.bincount(person[here & refused], minlength=people)
             n, errors = int(compared.sum()), int(missed.sum())
-            with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack everybody who has the condition
+            with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack all people with the condition
                 interval = percentiles(weight @ missed / (weight @ compared))
             interval = rule_of_three(interval, errors, int(np.count_nonzero(compared)))
-            row: dict[str, Any] = {"value": name, "genuine": n, "errors": errors, "fnmr": errors / n}
-            row["interval"] = None if interval is None else list(interval)
-            if column == "camera" and name in CAMERAS:
-                row["yaw"], row["pitch"] = CAMERAS[name]
-            rows.append(row)
-        found[column] = rows
-    return found
+            angles = dict(zip(("yaw", "pitch"), CAMERAS.get(name, ()), strict=False)) if column == "camera" else {}
+            rows.append(Condition(value=name, genuine=n, errors=errors, fnmr=errors / n, interval=interval, **angles))
+        by_column[column] = rows
+    return Breakdown(**by_column)
 
 
-def groups(counts: Counts, group: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> list[dict[str, Any]]:
-    """FMR and FNMR of every group of people at the global threshold, all comparisons within the group.
+def groups(errors: ErrorCounts, group: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> list[Group]:
+    """Compute FMR and FNMR of every group of people at the one threshold, over all comparisons within the group.
 
-    `group` is a name a subject of `counts`. Within-group comparisons are those that ISO/IEC 19795-10 asks for: people of
-    one group are the likeliest to be confused. Groups that lack genuine or impostor comparisons, and a single group,
-    have no place here. `fnmr_ratio` and `fmr_ratio` are to the whole; None where the whole made no error.
+    `group[i]` is the group name of subject i in `errors`. Within-group comparisons are those that ISO/IEC 19795-10 asks
+    for: people of one group are the likeliest to be confused. A group that lacks genuine or impostor comparisons is left
+    out; a single group gives no row. The ratios are to the rates over all people, None where those are 0.
     """
     names = np.asarray(group, dtype=object)
     if len(set(group)) < 2:
         return []
-    whole = {"fmr": int(counts.count.sum()) / counts.impostor, "fnmr": int(counts.misses.sum()) / counts.genuine}
+    fmr, fnmr = int(errors.count.sum()) / errors.impostor, int(errors.misses.sum()) / errors.genuine
     rows = []
     for name in sorted(set(group)):
-        part = counts.part(names == name)
-        if not part.genuine or not part.impostor:
+        within = errors.among(names == name)
+        if not within.genuine or not within.impostor:
             continue
-        row: dict[str, Any] = {"group": name, "people": part.subjects}
-        row |= all_pairs_metrics(part, seed=seed, resamples=resamples)
-        row |= {f"{rate}_ratio": row[rate] / whole[rate] if whole[rate] else None for rate in ("fmr", "fnmr")}
-        rows.append(row)
+        figures = all_pairs_figures(within, seed=seed, resamples=resamples)
+        rows.append(
+            Group(
+                **figures.model_dump(),
+                group=name,
+                people=within.subjects,
+                fmr_ratio=figures.fmr / fmr if fmr else None,
+                fnmr_ratio=figures.fnmr / fnmr if fnmr else None,
+            )
+        )
     return rows
 
 
-def discards(
-    scored: ScoredSet, columns: Mapping[str, Sequence[float | None]], threshold: float
-) -> dict[str, dict[str, Any]]:
-    """FNMR at the threshold when the genuine pairs of least quality are left out (Grother and Tabassi, PAMI 2007).
+def discards(scored: ScoredSet, columns: Mapping[str, Sequence[float | None]], threshold: float) -> dict[str, Discard]:
+    """Compute the FNMR when the genuine pairs of least quality are left out (Grother and Tabassi, PAMI 2007).
 
-    `columns` holds a value a manifest row, higher being better (a yaw the nearer to 0); a pair is as good as the worse
-    of its pictures. Pairs with an unknown value are left out; so are columns with few known or all equal. Equal
-    qualities are kept in the order of the pairs.
+    The quality of a pair is that of the worse of its images. Pairs with an unknown value are left out, and so is a column
+    with few known values or equal ones. Pairs of equal quality keep their order.
+
+    Args:
+        scored: The pairs.
+        columns: Qualities, each with one value per manifest row; higher is better, except for `yaw` (degrees), which is
+            better the nearer it is to 0.
+        threshold: A similarity below it is an error.
     """
     left, right = scored.left[scored.same], scored.right[scored.same]
     refused = scored.similarity[scored.same] < threshold
-    found: dict[str, dict[str, Any]] = {}
+    curves: dict[str, Discard] = {}
     for column, values in columns.items():
         quality = np.asarray([np.nan if value is None else value for value in values], dtype=np.float64)
         if column == "yaw":
@@ -110,17 +120,17 @@ def discards(
             continue
         ordered = refused[known[np.argsort(worse[known], kind="stable")]]
         starts = [int(share * len(ordered)) for share in DISCARDS]
-        found[column] = {
-            "pairs": len(known),
-            "unknown": len(left) - len(known),
-            "discarded": list(DISCARDS),
-            "fnmr": [float(np.mean(ordered[start:])) for start in starts],
-        }
-    return found
+        curves[column] = Discard(
+            pairs=len(known),
+            unknown=len(left) - len(known),
+            discarded=list(DISCARDS),
+            fnmr=[float(np.mean(ordered[start:])) for start in starts],
+        )
+    return curves
 
 
 def _people(subjects: Subjects | None, same: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
-    """Whose each genuine pair is; where the set does not say, each pair counts as a person of its own."""
+    """Return the person of each genuine pair and the number of people; each pair is one person where they are unknown."""
     if subjects is None:
         count = int(np.count_nonzero(same))
         return np.arange(count), count
@@ -128,7 +138,7 @@ def _people(subjects: Subjects | None, same: NDArray[np.bool_]) -> tuple[NDArray
 
 
 def _natural(name: str) -> tuple[str, int]:
-    """C2 before C10, and the resolutions from the finest."""
+    """Sort key: C2 before C10, and the resolutions from the finest."""
     if name in RESOLUTIONS:
         return "", RESOLUTIONS.index(name)
     digits = "".join(filter(str.isdigit, name))

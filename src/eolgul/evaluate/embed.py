@@ -1,4 +1,4 @@
-"""Embeddings of a dataset's rows: decoded by threads ahead of the network, checked for a network that is blind."""
+"""Embed a dataset's rows: threads decode ahead of the network, and a network that ignores its input is refused."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
 
 Progress = Callable[[str], None]
-_DECODERS = 2  # decoding is cheap beside a network; more threads would only take cores away from it
+_DECODERS = 2  # decoding is cheap compared to a network; more threads would only take cores away from it
 _AHEAD = 4  # batches decoded before they are needed
-_IDENTICAL = 1e-4  # 1 - cosine similarity below which two embeddings count as one and the same
+_IDENTICAL = 1e-4  # 1 - cosine similarity below which two embeddings count as equal
 
 
 class Embedder(Protocol):
-    """What embeds aligned faces: `eolgul.model.recognizer.Recognizer`, or a test's stand-in for it."""
+    """Embeds aligned faces: `eolgul.model.recognizer.Recognizer`, or a replacement in tests."""
 
     contract: EmbeddingContract
 
-    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+    def embed(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed aligned faces: uint8 RGB, N x size x size x 3 → float32, N x embedding size, rows of length 1."""
+        ...
 
 
 def embed_rows(
@@ -36,16 +38,27 @@ def embed_rows(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Embed manifest rows of an aligned dataset: float32, len(rows) x embedding size, rows of length 1.
+    """Embed manifest rows of an aligned dataset.
 
-    Raises InputError when the dataset is not aligned as the model's contract says, when an image has another size, is
-    broken or cannot be embedded, or when different images get (nearly) one embedding.
+    Args:
+        dataset: The dataset.
+        rows: The manifest rows.
+        recognizer: The network.
+        batch: Images per call of the network.
+        progress: Receives a sentence now and then.
+
+    Returns:
+        float32, len(rows) x embedding size, rows of length 1.
+
+    Raises:
+        InputError: The dataset is not aligned as the model's contract asks; an image has another size, is broken or
+            cannot be embedded; or different images have (nearly) one embedding.
     """
     contract = recognizer.contract
     check_aligned(dataset, contract)
     numbers = [int(row) for row in rows]
     if not numbers:
-        raise InputError(f"{dataset.path}: not one image to embed")
+        raise InputError(f"{dataset.path}: contains no image to embed")
     parts: list[NDArray[np.float32]] = []
     done = 0
     for start, faces in _batches(dataset, numbers, contract.size, batch):
@@ -63,24 +76,28 @@ def embed_rows(
 
 
 def embedding_size(recognizer: Embedder) -> int:
-    """How many numbers an embedding has, asked of the network itself with one grey picture."""
+    """Return the number of values of an embedding, by embedding one grey image."""
     side = recognizer.contract.size
     return int(recognizer.embed(np.full((1, side, side, 3), 128, dtype=np.uint8)).shape[1])
 
 
 def check_aligned(dataset: FaceDataset, contract: EmbeddingContract) -> None:
-    """InputError when the dataset is one part of an alignment, or not aligned as the contract says."""
+    """Check that the dataset is a whole alignment to the contract's template.
+
+    Raises:
+        InputError: It is one part of an alignment, or not aligned to that template.
+    """
     dataset.check_whole()
     aligned = dataset.artifact.contents.get("aligned")
     if aligned != contract.template:
         raise InputError(
-            f"{dataset.path}: its images are aligned to {aligned or 'nothing'}, the model needs {contract.template}; "
+            f"{dataset.path}: its images are aligned to {aligned or 'no template'}, expected {contract.template}; "
             "run `eolgul align` first"
         )
 
 
 def _batches(dataset: FaceDataset, rows: list[int], size: int, batch: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield (position of the first row, uint8 RGB batch) in order, a few batches decoded ahead."""
+    """Yield (position of the first row, uint8 RGB batch) in order, with a few batches decoded ahead."""
 
     def load(start: int) -> NDArray[np.uint8]:
         return np.stack([read_face(dataset, row, size) for row in rows[start : start + batch]])
@@ -101,14 +118,14 @@ def _batches(dataset: FaceDataset, rows: list[int], size: int, batch: int) -> It
 
 
 def _check_sees(dataset: FaceDataset, rows: list[int], embeddings: NDArray[np.float32]) -> None:
-    """Refuse a network that gives every picture the same embedding: any figure made from it would mean nothing."""
+    """Refuse a network that gives every image the same embedding: its figures would mean nothing."""
     hashes = dataset.manifest["sha256"].take(rows).to_pylist()
     _, first = np.unique(np.asarray(hashes), return_index=True)
-    if len(first) < 3:  # two pictures may well be near-duplicates
+    if len(first) < 3:  # two images may well be near-duplicates
         return
     distinct = embeddings[np.sort(first)]
     if float(np.min(distinct @ distinct[0])) > 1 - _IDENTICAL:
         raise InputError(
-            f"the model gives {len(first)} different images of {dataset.path} one and the same embedding "
+            f"the model gives {len(first)} different images of {dataset.path} the same embedding "
             f"(similarity above {1 - _IDENTICAL}): it ignores its input"
         )

@@ -1,4 +1,4 @@
-"""How sure a figure is: 95 % intervals by bootstrap over people, since comparisons that share a face are not independent."""
+"""95 % intervals of figures by bootstrap over people, since comparisons that share a face are not independent."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.evaluate.all_pairs import Counts
+from eolgul.evaluate.all_pairs import ErrorCounts
 from eolgul.evaluation.bootstrap import RESAMPLES, Interval, Subjects, draw, percentiles
 
-_BLOCK_CELLS = 4_000_000  # resamples x pairs held at once
+_BLOCK_CELLS = 4_000_000  # resamples x pairs in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A set's pairs (N each): `same`, `similarity`, whether the one threshold accepts (`accepted`), and whether the
-    reference protocol judged rightly (`correct`). `weight` is what each pair counts in the protocol's mean, where every
-    fold counts alike whatever its size (None: all the same)."""
+    """The pairs of a set (N each) and how they were judged.
+
+    `accepted`: whether the one threshold accepts the pair. `correct`: whether the reference protocol judged it correctly.
+    `weight`: its weight in the protocol's mean, in which every fold counts the same whatever its size (None: all equal).
+    """
 
     same: NDArray[np.bool_]
     similarity: NDArray[np.float64]
@@ -30,11 +32,12 @@ class Outcome:
 def intervals(
     outcome: Outcome, subjects: Subjects | None, *, seed: int, resamples: int = RESAMPLES
 ) -> dict[str, Interval | None]:
-    """95 % percentile intervals of `fmr`, `fnmr`, `accuracy` (at the one threshold), `protocol_accuracy` and `auc`.
+    """Compute 95 % percentile intervals of `fmr`, `fnmr`, `accuracy`, `protocol_accuracy` and `auc`.
 
-    Subjects are drawn with replacement: a person drawn w times gives his genuine pairs the weight w, a pair of people
-    the product of theirs. Without subjects the pairs are drawn (Poisson weights). Accuracies keep the set's share of
-    genuine pairs. None where a figure needs a kind of pair that the set, or every resample, lacks.
+    The first three are at the one threshold. Subjects are drawn with replacement: the genuine pairs of a person drawn w
+    times have the weight w, the pairs of two people the product of their weights. Without subjects the pairs are drawn
+    (Poisson weights). Accuracies keep the set's share of genuine pairs. None where a figure needs a kind of pair that
+    the set, or every resample, lacks.
     """
     drawn: dict[str, list[NDArray[np.float64]]] = {}
     genuine, impostor = np.flatnonzero(outcome.same), np.flatnonzero(~outcome.same)
@@ -71,28 +74,28 @@ def intervals(
     return {name: percentiles(np.concatenate(values)) for name, values in drawn.items()}
 
 
-def all_pairs_intervals(counts: Counts, *, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval | None]:
-    """95 % intervals of `fmr` and `fnmr` over subjects where every image was compared with every other.
+def all_pairs_intervals(errors: ErrorCounts, *, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval | None]:
+    """Compute 95 % intervals of `fmr` and `fnmr` over subjects where every image was compared with every other.
 
     A resample with subject weights w has the FMR wAw / wNw, A and N being the passed and all comparisons by pair of
-    subjects (N is known from the image counts), so millions of comparisons cost no more than their people do.
+    subjects. N follows from the image counts, so the cost depends on the number of people, not of comparisons.
     """
     from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
-    people = counts.subjects
-    matches = csr_array((counts.count.astype(np.float64), (counts.left, counts.right)), shape=(people, people))
+    people = errors.subjects
+    matches = csr_array((errors.count.astype(np.float64), (errors.left, errors.right)), shape=(people, people))
     random = np.random.default_rng(seed)
     weight = random.multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
-    images = weight * counts.images
+    images = weight * errors.images
     with np.errstate(invalid="ignore", divide="ignore"):
         compared = (images.sum(axis=1) ** 2 - (images**2).sum(axis=1)) / 2
         fmr = np.einsum("rs,rs->r", weight @ matches, weight) / compared
-        fnmr = weight @ counts.misses / (weight @ counts.own)
+        fnmr = weight @ errors.misses / (weight @ errors.own)
     return {"fmr": percentiles(fmr), "fnmr": percentiles(fnmr)}
 
 
 def _mix(genuine: NDArray[Any], impostor: NDArray[Any], share: float) -> NDArray[np.float64]:
-    """Accuracy from the rates of both kinds; a set without one kind needs no rate of it."""
+    """Combine the rates of both kinds into an accuracy; a set without one kind needs no rate of it."""
     if share == 1:
         return np.asarray(genuine)
     return np.asarray(impostor if share == 0 else share * genuine + (1 - share) * impostor)

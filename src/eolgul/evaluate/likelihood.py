@@ -1,45 +1,46 @@
-"""How much a score speaks for one person against two: log-likelihood ratios, and what they cost.
+"""Log-likelihood ratios: how strongly a score supports one person against two, and the cost of these ratios.
 
-Logistic calibration with both kinds of comparison weighing alike, so that no prior of the calibration set stays inside
-(Brümmer and du Preez, "Application-independent evaluation of speaker detection", 2006). Cllr is the mean cost of the
+Logistic calibration with equal weight for both kinds of comparison, so that the ratios carry no prior of the calibration
+set (Brümmer and du Preez, "Application-independent evaluation of speaker detection", 2006). Cllr is the mean cost of the
 ratios in bits; min Cllr that of the best monotone map, found by the pool-adjacent-violators algorithm: the difference
-is what calibration loses. 0 is perfect, 1 as good as knowing nothing.
+is what calibration loses. 0 is perfect, 1 is no better than no information.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_MOST = 200_000  # scores of a kind that the logistic fit looks at: quantiles of more change its two numbers no further
+from eolgul.model.calibration import LikelihoodMap
+
+_MOST = 200_000  # scores per kind that the logistic fit uses: quantiles of more do not change its two numbers
 _EDGE = 700.0  # log-odds beyond this are as good as infinite in float64
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """Natural-log likelihood ratio of a similarity s: `slope` * s + `offset`."""
+def fit(genuine: NDArray[Any], impostor: NDArray[Any]) -> LikelihoodMap:
+    """Fit the logistic map of two lists of cosine similarities, neither empty, and compute its cost on them.
 
-    slope: float
-    offset: float
-
-    def llr(self, similarity: NDArray[Any]) -> NDArray[np.float64]:
-        """Log-likelihood ratios (float64, N) of cosine similarities (N)."""
-        return np.asarray(self.slope * similarity.astype(np.float64) + self.offset)
-
-
-def fit(genuine: NDArray[Any], impostor: NDArray[Any]) -> Fit:
-    """The logistic map of two sets of scores, neither empty; regularised so little that only separable scores feel it."""
+    The regularisation is so weak that it matters only for separable scores.
+    """
     from sklearn.linear_model import LogisticRegression
 
     chosen = [_thinned(scores) for scores in (genuine, impostor)]
     scores = np.concatenate(chosen)[:, None]
     same = np.repeat([1, 0], [len(part) for part in chosen])
-    found = LogisticRegression(C=1e4, class_weight="balanced", max_iter=1000).fit(scores, same)
-    return Fit(float(found.coef_[0, 0]), float(found.intercept_[0]))
+    logistic = LogisticRegression(C=1e4, class_weight="balanced", max_iter=1000).fit(scores, same)
+    fitted = LikelihoodMap(
+        slope=float(logistic.coef_[0, 0]),
+        offset=float(logistic.intercept_[0]),
+        lowest=float(min(genuine.min(), impostor.min())),
+        highest=float(max(genuine.max(), impostor.max())),
+        cllr=math.nan,
+        min_cllr=min_cllr(genuine, impostor),
+    )
+    return replace(fitted, cllr=cllr(fitted.ratios(genuine), fitted.ratios(impostor)))
 
 
 def _thinned(scores: NDArray[Any]) -> NDArray[np.float64]:
@@ -50,21 +51,21 @@ def _thinned(scores: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def cllr(genuine: NDArray[np.float64], impostor: NDArray[np.float64]) -> float:
-    """Cost in bits of natural-log likelihood ratios of genuine and impostor comparisons, neither empty."""
+    """Cost in bits of the natural-log likelihood ratios of genuine and impostor comparisons, neither empty."""
     cost = np.mean(np.logaddexp(0, -genuine)) + np.mean(np.logaddexp(0, impostor))
     return float(cost / (2 * math.log(2)))
 
 
 def min_cllr(genuine: NDArray[Any], impostor: NDArray[Any]) -> float:
-    """Cllr after the best monotone map of these very scores (PAV, ties pooled), neither kind empty."""
+    """Compute Cllr after the best monotone map of these scores (PAV, ties pooled), neither kind empty."""
     from sklearn.isotonic import isotonic_regression
 
     scores = np.concatenate([genuine, impostor]).astype(np.float64)
     same = np.repeat([1.0, 0.0], [len(genuine), len(impostor)])
-    values, place = np.unique(scores, return_inverse=True)
-    of_genuine = np.bincount(place, weights=same, minlength=len(values)) / len(genuine)
-    of_impostor = np.bincount(place, weights=1 - same, minlength=len(values)) / len(impostor)
-    weight = of_genuine + of_impostor  # both kinds weigh alike, whatever their numbers
+    values, index = np.unique(scores, return_inverse=True)
+    of_genuine = np.bincount(index, weights=same, minlength=len(values)) / len(genuine)
+    of_impostor = np.bincount(index, weights=1 - same, minlength=len(values)) / len(impostor)
+    weight = of_genuine + of_impostor  # both kinds have equal weight, whatever their numbers
     posterior = isotonic_regression(of_genuine / weight, sample_weight=weight)
     with np.errstate(divide="ignore"):
         llr = np.clip(np.log(posterior) - np.log1p(-posterior), -_EDGE, _EDGE)

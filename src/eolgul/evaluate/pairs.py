@@ -1,4 +1,4 @@
-"""Which comparisons are made: held-out pairs in identity-disjoint folds, and all pairs of the calibration people."""
+"""Choose the comparisons: held-out pairs in identity-disjoint folds, and all pairs of the calibration people."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset, Pairs
 from eolgul.errors import InputError
-from eolgul.evaluate.calibrate import AllPairs
+from eolgul.evaluate.calibrate import AllPairScores
 from eolgul.evaluate.protocol import FOLDS
 
-CAP_PER_IDENTITY = 500  # genuine pairs of one person: more of them say little more about people in general
+CAP_PER_IDENTITY = 500  # genuine pairs per person: more add little information about people in general
 MAX_PAIRS = 200_000
-MAX_IMAGES = 4096  # all pairs of these are 8.4 million comparisons, about 100 MB
-MAX_COUNTED = 32768  # images whose comparisons are only counted: half a billion of them (benchmarks/evaluate.py)
+MAX_IMAGES = 4096  # all their pairs are 8.4 million comparisons, about 100 MB
+MAX_COUNTED = 32768  # images whose comparisons are only counted: half a billion comparisons (benchmarks/evaluate.py)
 
 
 def split_rows(dataset: FaceDataset, split: str, without_anchored: bool = False) -> NDArray[np.int64]:
-    """A split's manifest rows (int64, ascending), without those whose landmarks came from another picture if so wished."""
+    """Return a split's manifest rows (int64, ascending).
+
+    `without_anchored` leaves out the rows whose landmarks come from another image.
+    """
     rows = dataset.rows(split)
     if not without_anchored:
         return rows
@@ -36,11 +39,21 @@ def held_out_pairs(
     folds: int = FOLDS,
     without_anchored: bool = False,
 ) -> Pairs:
-    """Genuine and impostor pairs of a split's people, each person's in one fold only; rows are the manifest's.
+    """Choose genuine and impostor pairs of a split's people, each person in one fold only.
 
-    All genuine pairs of a person (a random `cap` of them where there are more), and in each fold as many impostor
-    pairs between its people, as far as there are. `folds` is lowered so that each has at least two people, one of them
-    with two images. Deterministic for a seed. Raises InputError for fewer than four people or no genuine pairs.
+    A fold has all genuine pairs of its people and as many impostor pairs between them, or as many as there are.
+    Deterministic for a seed.
+
+    Args:
+        dataset: Its manifest rows are those of the pairs.
+        split: The split.
+        seed: Decides folds and pairs.
+        cap: The most genuine pairs per person; a random choice where there are more.
+        folds: Lowered so that each fold has at least two people, one of them with two images.
+        without_anchored: Leave out images whose landmarks come from another image.
+
+    Raises:
+        InputError: Fewer than four people, or fewer than two with two images.
     """
     rows = split_rows(dataset, split, without_anchored)
     identities = np.asarray(dataset.column("identity"), dtype=object)[rows]
@@ -78,31 +91,31 @@ def _genuine(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     lefts, rights = [], []
     for rows in members:
-        one, two = np.triu_indices(len(rows), 1)
-        if len(one) > cap:
-            chosen = np.sort(random.choice(len(one), cap, replace=False))
-            one, two = one[chosen], two[chosen]
-        lefts.append(rows[one])
-        rights.append(rows[two])
+        left, right = np.triu_indices(len(rows), 1)
+        if len(left) > cap:
+            chosen = np.sort(random.choice(len(left), cap, replace=False))
+            left, right = left[chosen], right[chosen]
+        lefts.append(rows[left])
+        rights.append(rows[right])
     return np.concatenate(lefts), np.concatenate(rights)
 
 
 def _impostor(
     members: Sequence[NDArray[np.int64]], wanted: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`wanted` different pairs of rows of two people, or all there are; drawn, not listed, when there are many."""
+    """Choose `wanted` different pairs of rows of two people, or all of them; drawn, not listed, when there are many."""
     rows = np.concatenate(members)
     person = np.repeat(np.arange(len(members)), [len(own) for own in members])
     total = (len(rows) ** 2 - sum(len(own) ** 2 for own in members)) // 2
-    if wanted * 2 >= total:  # a good part of all: list them, then choose
-        one, two = np.triu_indices(len(rows), 1)
-        codes = (one * len(rows) + two)[person[one] != person[two]]
+    if wanted * 2 >= total:  # a large share of all pairs: list them, then choose
+        left, right = np.triu_indices(len(rows), 1)
+        codes = (left * len(rows) + right)[person[left] != person[right]]
     else:
         codes = np.empty(0, dtype=np.int64)
         while len(codes) < wanted:
             drawn = random.integers(0, len(rows) ** 2, size=4 * wanted)
-            one, two = drawn // len(rows), drawn % len(rows)
-            codes = np.union1d(codes, drawn[(one < two) & (person[one] != person[two])])
+            left, right = drawn // len(rows), drawn % len(rows)
+            codes = np.union1d(codes, drawn[(left < right) & (person[left] != person[right])])
     if len(codes) > wanted:
         codes = np.sort(random.choice(codes, wanted, replace=False))
     return rows[codes // len(rows)], rows[codes % len(rows)]
@@ -116,11 +129,12 @@ def calibration_rows(
     without_anchored: bool = False,
     most: int | None = None,
 ) -> NDArray[np.int64]:
-    """The rows whose comparisons are all made: the split's, or an even share of each person's when there are too many.
+    """Return the rows of a split whose comparisons are all made (int64, ascending).
 
-    Too many are more than `most`, by default as many as calibration can hold the scores of.
+    With more than `most` rows (None: as many as calibration can keep the scores of) it is an even share of each person's.
 
-    Raises InputError when the split is empty.
+    Raises:
+        InputError: The split is empty.
     """
     rows = split_rows(dataset, split, without_anchored)
     if len(rows) == 0:
@@ -141,10 +155,15 @@ def calibration_rows(
     return np.sort(np.concatenate(kept))
 
 
-def all_pairs(embeddings: NDArray[np.float32], labels: NDArray[np.integer], block: int = 512) -> AllPairs:
-    """Cosine similarity of every two images (unit embeddings, N x D; labels, N), genuine apart from impostor.
+def score_all_pairs(embeddings: NDArray[np.float32], labels: NDArray[np.integer], block: int = 512) -> AllPairScores:
+    """Compute the cosine similarity of every two images, genuine apart from impostor.
 
-    Blocks of matrix products keep the N x N matrix from ever being whole in memory.
+    Blocks of matrix products keep the whole N x N matrix out of memory.
+
+    Args:
+        embeddings: Unit embeddings, N x D.
+        labels: The person of each image, N.
+        block: Rows per matrix product.
     """
     _, subject, images = np.unique(labels, return_inverse=True, return_counts=True)
     subject = subject.astype(np.int32)
@@ -156,15 +175,15 @@ def all_pairs(embeddings: NDArray[np.float32], labels: NDArray[np.integer], bloc
     for start in range(0, len(embeddings), block):
         own = embeddings[start : start + block]
         similarity = own @ embeddings[start:].T
-        one, two = np.triu_indices(len(own), 1, similarity.shape[1])
-        left, right = subject[start + one], subject[start + two]
-        scores, same = similarity[one, two], left == right
+        row, column = np.triu_indices(len(own), 1, similarity.shape[1])
+        left, right = subject[start + row], subject[start + column]
+        scores, same = similarity[row, column], left == right
         genuine.append(scores[same])
         genuine_subject.append(left[same])
         impostor.append(scores[~same])
         impostor_left.append(left[~same])
         impostor_right.append(right[~same])
-    return AllPairs(
+    return AllPairScores(
         np.concatenate(genuine),
         np.concatenate(genuine_subject),
         np.concatenate(impostor),

@@ -1,47 +1,24 @@
-"""The reference verification protocol: the one behind every published number of the field, computed by counting.
+"""The reference verification protocol, by which the field's published numbers are computed; here by counting.
 
-Defined by facenet's and InsightFace's verification scripts (facts in `formats.md`): squared Euclidean distance of two
-unit embeddings (0…4), ten folds over the pair order, the threshold of each fold chosen on the others. Every pair falls
-into the first threshold that accepts it; cumulative counts of those bins then answer all thresholds and folds at once.
+Defined by facenet's and InsightFace's verification scripts: squared Euclidean distance of two unit embeddings (0…4),
+ten folds over the pair order, the threshold of each fold chosen on the others. Every pair falls into the first
+threshold that accepts it; cumulative counts of those bins then answer all thresholds and folds at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eolgul.errors import InputError
+from eolgul.evaluation.schema import Accuracy, TarAtFar
 
 FOLDS = 10
 FAR_TARGET = 1e-3
 ACCURACY_THRESHOLDS: NDArray[np.float64] = np.asarray(np.arange(400) * 0.01, dtype=np.float64)
 TAR_THRESHOLDS: NDArray[np.float64] = np.asarray(np.arange(4000) * 0.001, dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Accuracy over folds. `std` is the population's; `folds` and `thresholds` (squared distance) hold a value a fold;
-    `correct` says of every pair whether its fold's threshold judged it rightly."""
-
-    mean: float
-    std: float
-    folds: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
-    correct: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class TarAtFar:
-    """True accept rate at a false accept rate asked for: `far` is what the test folds then really showed."""
-
-    target: float
-    tar: float
-    tar_std: float
-    far: float
-    thresholds: NDArray[np.float64]
 
 
 def squared_distance(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
@@ -51,7 +28,11 @@ def squared_distance(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.floa
 
 
 def consecutive_folds(pairs: int, folds: int = FOLDS) -> NDArray[np.int32]:
-    """Fold of every pair: consecutive blocks, the first `pairs % folds` of them one longer. InputError when too few."""
+    """Number the fold of every pair: consecutive blocks, the first `pairs % folds` of them one longer.
+
+    Raises:
+        InputError: Fewer than 2 folds, or fewer pairs than folds.
+    """
     if folds < 2:
         raise InputError(f"{folds} folds: the protocol chooses on the other folds, so it needs at least 2")
     if pairs < folds:
@@ -61,23 +42,44 @@ def consecutive_folds(pairs: int, folds: int = FOLDS) -> NDArray[np.int32]:
     return np.repeat(np.arange(folds, dtype=np.int32), sizes)
 
 
-def accuracy(distance: ArrayLike, same: ArrayLike, fold: ArrayLike | None = None, folds: int = FOLDS) -> Accuracy:
-    """Accuracy by folds; `fold` (int, N) as given, or `folds` consecutive ones.
+def accuracy(
+    distance: ArrayLike, same: ArrayLike, fold: ArrayLike | None = None, folds: int = FOLDS
+) -> tuple[Accuracy, NDArray[np.bool_]]:
+    """Measure accuracy by folds.
 
     Per fold the first threshold of {0, 0.01, …, 3.99} with the highest accuracy on the other folds; `distance <
-    threshold` means same. Raises InputError for NaN or negative distances, unequal lengths, fewer pairs than folds.
+    threshold` means same.
+
+    Args:
+        distance: Squared distance of N pairs.
+        same: Whether each pair shows one person.
+        fold: The fold of each pair (int, N); None for `folds` consecutive ones.
+        folds: The number of folds where `fold` is None.
+
+    Returns:
+        The figures, without an interval, and whether each pair was judged correctly at its fold's threshold (bool, N).
+
+    Raises:
+        InputError: NaN or negative distances, unequal lengths, or fewer pairs than folds.
     """
     distances, genuine, folds_of, count = _checked(distance, same, fold, folds)
     accepted_genuine = _accepted(distances[genuine], folds_of[genuine], count, ACCURACY_THRESHOLDS)
     accepted_impostor = _accepted(distances[~genuine], folds_of[~genuine], count, ACCURACY_THRESHOLDS)
-    # Right answers up to a constant: accepted genuine pairs less accepted impostor pairs, on the folds but one.
+    # Correct answers up to a constant: accepted genuine less accepted impostor pairs, on all folds but one.
     right = (accepted_genuine - accepted_impostor).astype(np.int64)
     best = np.argmax(right.sum(axis=0) - right, axis=1)  # argmax takes the first of equals
     thresholds = ACCURACY_THRESHOLDS[best]
     correct = (distances < thresholds[folds_of]) == genuine
     sizes = np.bincount(folds_of, minlength=count)
     by_fold = np.bincount(folds_of, weights=correct, minlength=count) / sizes
-    return Accuracy(float(np.mean(by_fold)), float(np.std(by_fold)), by_fold, thresholds, correct)
+    figures = Accuracy(
+        mean=float(np.mean(by_fold)),
+        std=float(np.std(by_fold)),
+        interval=None,
+        folds=by_fold.tolist(),
+        distance_thresholds=thresholds.tolist(),
+    )
+    return figures, correct
 
 
 def tar_at_far(
@@ -86,30 +88,43 @@ def tar_at_far(
     fold: ArrayLike | None = None,
     folds: int = FOLDS,
     target: float = FAR_TARGET,
-) -> TarAtFar | None:
-    """TAR at a FAR: per fold the threshold where the other folds' FAR, interpolated linearly, is `target`.
+) -> TarAtFar:
+    """Measure TAR at a FAR: per fold the threshold where the other folds' FAR, interpolated linearly, is `target`.
 
     FAR is a step function of the threshold {0, 0.001, …, 3.999}. Between two of its values the threshold is
     interpolated from the last one of the lower step to the first of the higher; on a value exactly, it is the last
-    threshold of that step. The threshold is 0 (nothing accepted) when the FAR never reaches the target. None when a
-    fold lacks genuine or impostor pairs: the rate is then undefined. Raises InputError as `accuracy` does.
+    threshold of that step. The threshold is 0 (nothing accepted) when the FAR never reaches the target. The rates are
+    None when a fold lacks genuine or impostor pairs: they are then undefined.
+
+    Args:
+        distance: Squared distance of N pairs.
+        same: Whether each pair shows one person.
+        fold: The fold of each pair (int, N); None for `folds` consecutive ones.
+        folds: The number of folds where `fold` is None.
+        target: The false accept rate.
+
+    Raises:
+        InputError: As for `accuracy`.
     """
     distances, genuine, folds_of, count = _checked(distance, same, fold, folds)
     genuine_by_fold = np.bincount(folds_of[genuine], minlength=count)
     impostor_by_fold = np.bincount(folds_of[~genuine], minlength=count)
     if np.any(genuine_by_fold == 0) or np.any(impostor_by_fold == 0):
-        return None
+        reason = "a fold lacks genuine or impostor pairs"
+        return TarAtFar(target=target, tar=None, std=None, far=None, reason=reason)
     accepted = _accepted(distances[~genuine], folds_of[~genuine], count, TAR_THRESHOLDS)
     rates = (accepted.sum(axis=0) - accepted) / (impostor_by_fold.sum() - impostor_by_fold)[:, None]
     thresholds = np.asarray([np.interp(target, far, TAR_THRESHOLDS) if far.max() >= target else 0.0 for far in rates])
     below = distances < thresholds[folds_of]
     tar = np.bincount(folds_of, weights=below & genuine, minlength=count) / genuine_by_fold
     far = np.bincount(folds_of, weights=below & ~genuine, minlength=count) / impostor_by_fold
-    return TarAtFar(target, float(np.mean(tar)), float(np.std(tar)), float(np.mean(far)), thresholds)
+    return TarAtFar(
+        target=target, tar=float(np.mean(tar)), std=float(np.std(tar)), far=float(np.mean(far)), reason=None
+    )
 
 
 def auc(similarity: ArrayLike, same: ArrayLike) -> float | None:
-    """Area under the ROC curve (ties count half); None when one of the two kinds of pair is missing."""
+    """Compute the area under the ROC curve (ties count half); None when one of the two kinds of pair is missing."""
     from sklearn.metrics import roc_auc_score
 
     scores, genuine = _scores(similarity, same)
@@ -117,7 +132,7 @@ def auc(similarity: ArrayLike, same: ArrayLike) -> float | None:
 
 
 def eer(similarity: ArrayLike, same: ArrayLike) -> float | None:
-    """Equal error rate: where FMR equals FNMR on the ROC curve, interpolated linearly; None as for `auc`."""
+    """Compute the equal error rate: where FMR equals FNMR on the ROC curve, interpolated linearly; None as for `auc`."""
     from sklearn.metrics import roc_curve
 
     scores, genuine = _scores(similarity, same)
@@ -133,7 +148,7 @@ def eer(similarity: ArrayLike, same: ArrayLike) -> float | None:
 def _accepted(
     distance: NDArray[np.float64], fold: NDArray[np.int64], folds: int, thresholds: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """How many pairs of each fold have `distance < threshold`: int, folds x thresholds."""
+    """Count the pairs of each fold with `distance < threshold`: int, folds x thresholds."""
     first = np.searchsorted(thresholds, distance, side="right")  # the first threshold above the distance, or one past
     width = len(thresholds) + 1
     counts = np.bincount(fold * width + first, minlength=folds * width).reshape(folds, width)
@@ -152,7 +167,7 @@ def _scores(score: ArrayLike, same: ArrayLike) -> tuple[NDArray[np.float64], NDA
 def _checked(
     distance: ArrayLike, same: ArrayLike, fold: ArrayLike | None, folds: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64], int]:
-    """The inputs as arrays, the folds numbered from 0, and how many they are."""
+    """Return the inputs as arrays, the folds numbered from 0, and the number of folds."""
     distances, genuine = _scores(distance, same)
     if np.any(distances < 0):
         raise InputError(f"pair {int(np.argmax(distances < 0))}: its squared distance is negative")
@@ -160,7 +175,7 @@ def _checked(
         return distances, genuine, consecutive_folds(len(distances), folds).astype(np.int64), folds
     given = np.asarray(fold)
     if given.shape != distances.shape:
-        raise InputError(f"{given.shape} folds for {distances.shape} pairs")
+        raise InputError(f"{given.shape} folds for {distances.shape} pairs: expected one fold per pair")
     names, folds_of = np.unique(given, return_inverse=True)
     if len(names) < 2:
         raise InputError(f"{len(names)} folds: the protocol chooses on the other folds, so it needs at least 2")

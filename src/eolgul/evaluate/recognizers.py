@@ -1,4 +1,4 @@
-"""What is evaluated: a ModelPackage, or any ONNX recognizer whose embedding contract is told beside it."""
+"""Open the model to evaluate: a ModelPackage, or any ONNX recognizer whose embedding contract is given with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
+from eolgul.evaluation.schema import ModelKind
 from eolgul.files import sha256_bytes, sha256_file
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.recognizer import Recognizer, execution_providers
@@ -17,35 +18,45 @@ CONTRACTS = {"insightface": EmbeddingContract(), "insightface-bgr": EmbeddingCon
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A recognizer with its identity: `digest` names the bytes and the contract, so equal digests give equal embeddings."""
+class ModelUnderTest:
+    """A recognizer with its identity.
+
+    `digest` depends on the network's bytes and the contract, so equal digests mean equal embeddings.
+    """
 
     digest: str
     backbone: str
-    kind: str
+    kind: ModelKind
     synthetic: bool
     onnx: Path
     contract: EmbeddingContract
 
     @property
     def reference(self) -> dict[str, str]:
-        """How a card names it among its inputs."""
+        """The entry among the inputs of a card."""
         return {"kind": self.kind, "digest": self.digest}
 
     def recognizer(self, *, threads: int, device: str = "cpu") -> Recognizer:
-        """Load the network on `device`, "cpu" or "cuda"; InputError when this ONNX Runtime has no such device."""
+        """Load the network on `device`, "cpu" or "cuda".
+
+        Raises:
+            InputError: An unknown device, one that this ONNX Runtime does not support, or a network it cannot load.
+        """
         return Recognizer(self.onnx, self.contract, threads=threads, providers=execution_providers(device))
 
 
-def open_source(model: Path, contract: str | None = None) -> Source:
+def open_model(model: Path, contract: str | None = None) -> ModelUnderTest:
     """Open a ModelPackage folder, or, with a `contract`, an ONNX file.
 
     `contract` is a name of `CONTRACTS` or a JSON file with keys of `EmbeddingContract` (those left out keep their
-    defaults). Raises InputError when the model or the contract is not there or not what it should be.
+    defaults).
+
+    Raises:
+        InputError: The model or the contract is missing or malformed.
     """
     if contract is None:
         package = ModelPackage.open(model)
-        return Source(
+        return ModelUnderTest(
             package.digest,
             package.backbone,
             "ModelPackage",
@@ -57,7 +68,7 @@ def open_source(model: Path, contract: str | None = None) -> Source:
         raise InputError(f"{model}: no such ONNX file")
     known = CONTRACTS.get(contract) or _read_contract(Path(contract))
     digest = sha256_bytes(canonical_json({"onnx": sha256_file(model), "contract": known.to_json()}))
-    return Source(digest, model.stem, "OnnxRecognizer", False, model, known)
+    return ModelUnderTest(digest, model.stem, "OnnxRecognizer", False, model, known)
 
 
 def _read_contract(file: Path) -> EmbeddingContract:

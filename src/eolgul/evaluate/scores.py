@@ -14,30 +14,31 @@ from numpy.typing import NDArray
 from eolgul.dataset import FaceDataset
 from eolgul.evaluate.metrics import ScoredSet
 from eolgul.evaluate.protocol import accuracy
-from eolgul.evaluation.reader import SCORES
+from eolgul.evaluation.scores_file import SCORES
 
 
 def write_scores(path: Path, sets: Sequence[ScoredSet], datasets: Sequence[FaceDataset]) -> None:
-    """A row a pair of every set, in the set's own order."""
+    """Write the rows of every set in the set's own order; `datasets` are those of `sets`, one each."""
     with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
-        for item, dataset in zip(sets, datasets, strict=True):
+        for scored, dataset in zip(sets, datasets, strict=True):
             ids = dataset.manifest["image_id"]
+            _, correct = accuracy(scored.distance, scored.same, scored.fold)
             columns: dict[str, NDArray[Any] | list[str] | list[None] | pa.ChunkedArray] = {
-                "set": [item.name] * len(item.same),
-                "left": ids.take(item.left),
-                "right": ids.take(item.right),
-                "same": item.same,
-                "fold": item.fold,
-                "similarity": item.similarity,
-                "correct": accuracy(item.distance, item.same, item.fold).correct,
-                "left_subject": _numbers(item, "left"),
-                "right_subject": _numbers(item, "right"),
+                "set": [scored.name] * len(scored.same),
+                "left": ids.take(scored.left),
+                "right": ids.take(scored.right),
+                "same": scored.same,
+                "fold": scored.fold,
+                "similarity": scored.similarity,
+                "correct": correct,
+                "left_subject": _numbers(scored, "left"),
+                "right_subject": _numbers(scored, "right"),
             }
             writer.write_table(pa.table(columns, schema=SCORES))
 
 
-def _numbers(item: ScoredSet, side: str) -> NDArray[np.int32] | list[None]:
-    if item.subjects is None:
-        return [None] * len(item.same)
-    numbers: NDArray[np.int64] = getattr(item.subjects, side)
+def _numbers(scored: ScoredSet, side: str) -> NDArray[np.int32] | list[None]:
+    if scored.subjects is None:
+        return [None] * len(scored.same)
+    numbers: NDArray[np.int64] = getattr(scored.subjects, side)
     return numbers.astype(np.int32)

@@ -15,20 +15,23 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """Whom the pairs compare: subject numbers (int64, N) of the left and right image, and how many subjects they are."""
+    """The people that N pairs compare.
+
+    `left`, `right` (int64, N): the subject number of either image, 0…count-1. `count`: the number of subjects.
+    """
 
     left: NDArray[np.int64]
     right: NDArray[np.int64]
     count: int
 
     @classmethod
-    def of(cls, left: list[str], right: list[str]) -> Subjects:
-        """Number the identities of paired images."""
+    def from_identities(cls, left: list[str], right: list[str]) -> Subjects:
+        """Number the identities of paired images (N each)."""
         names, codes = np.unique(np.asarray([*left, *right], dtype=object), return_inverse=True)
         return cls(codes[: len(left)], codes[len(left) :], len(names))
 
-    def pairs(self, chosen: NDArray[np.bool_]) -> int:
-        """How many different pairs of subjects the chosen pairs compare."""
+    def distinct_pairs(self, chosen: NDArray[np.bool_]) -> int:
+        """Count the different pairs of subjects that the chosen pairs (bool, N) compare."""
         low, high = np.minimum(self.left, self.right)[chosen], np.maximum(self.left, self.right)[chosen]
         return len(np.unique(low * self.count + high))
 
@@ -40,7 +43,18 @@ def draw(
     genuine: NDArray[np.int64],
     impostor: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights of the `genuine` and `impostor` pairs (positions) in `size` bootstrap resamples: float64, size x pairs."""
+    """Draw the weights that pairs have in bootstrap resamples of the subjects, or of the pairs without `subjects`.
+
+    Args:
+        random: The source of the draws.
+        size: The number of resamples.
+        subjects: The people that the pairs compare; None draws each pair by itself (Poisson weights).
+        genuine: Positions of the genuine pairs.
+        impostor: Positions of the impostor pairs.
+
+    Returns:
+        Weights of the genuine and of the impostor pairs (float64, size x pairs of that kind).
+    """
     if subjects is None:
         return (
             random.poisson(1.0, (size, len(genuine))).astype(np.float64),
@@ -52,7 +66,7 @@ def draw(
 
 
 def percentiles(values: NDArray[np.float64]) -> Interval | None:
-    """The 95 % percentile interval of resampled values; None when none of them is finite."""
+    """Return the 95 % percentile interval of resampled values; None when no value is finite."""
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
         return None
@@ -62,7 +76,7 @@ def percentiles(values: NDArray[np.float64]) -> Interval | None:
 
 
 def rule_of_three(interval: Interval | None, errors: int, independent: int) -> Interval | None:
-    """Widen an error rate's interval at zero errors: nothing seen in n independent trials means below 3/n (95 %)."""
+    """Widen an error rate's interval at zero errors: none in n independent trials means a rate below 3/n (95 %)."""
     if interval is None or errors or not independent:
         return interval
     return interval[0], max(interval[1], min(1.0, 3 / independent))

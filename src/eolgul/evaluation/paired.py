@@ -1,8 +1,9 @@
-"""Two models on the very same pairs: the difference of their figures, with an interval that knows they share the pairs.
+"""Two models on the same pairs: the difference of their figures, with an interval that accounts for the shared pairs.
 
-Most pairs are easy or hard for both models, so that a difference is far surer than two intervals side by side suggest:
-every bootstrap resample of the subjects weighs both models' outcomes alike (paired bootstrap, Efron and Tibshirani
-1993; resampling subjects as ISO/IEC 19795-1 advises, since comparisons that share a person are not independent).
+Most pairs are easy or hard for both models, so a difference is far more certain than two intervals side by side
+suggest: every bootstrap resample of the subjects gives both models' outcomes the same weights (paired bootstrap, Efron
+and Tibshirani 1993; subjects are resampled as ISO/IEC 19795-1 advises, since comparisons that share a person are not
+independent).
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eolgul.errors import InputError
 from eolgul.evaluation.bootstrap import RESAMPLES, Interval, Subjects, draw, percentiles
+from eolgul.evaluation.scores_file import read_scores
 
-_SAME = ("left", "right", "same", "fold")
-_BLOCK_CELLS = 4_000_000  # resamples x pairs held at once
+_PAIR = ("left", "right", "same", "fold")  # the columns that make two rows the same pair
+_BLOCK_CELLS = 4_000_000  # resamples x pairs in memory at once
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A figure of two models on one set; `difference` is the candidate's less the current model's.
+    """One figure of two models on one set; `difference` is the candidate's value less the current model's.
 
-    `interval` is its 95 % interval, None where no resample held the kind of pair that the figure needs.
+    `interval` is its 95 % interval, None where no resample contained the kind of pair that the figure needs.
     """
 
     candidate: float
@@ -38,16 +38,18 @@ class Difference:
 
     @property
     def surely_lower(self) -> bool:
+        """Whether the whole interval lies below zero."""
         return self.interval is not None and self.interval[1] < 0
 
     def to_json(self) -> dict[str, Any]:
+        """The difference as JSON values."""
         interval = None if self.interval is None else list(self.interval)
         return {
             "candidate": self.candidate, "current": self.current, "difference": self.difference, "interval": interval,
         }  # fmt: skip
 
 
-Differences = dict[str, dict[str, Difference]]
+Differences = dict[str, dict[str, Difference]]  # {set: {figure: difference}}
 
 
 def differences(
@@ -58,52 +60,57 @@ def differences(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Differences:
-    """{set: {figure: Difference}} of two Evaluation folders on the sets that both measured on the same pairs.
+    """Compare two Evaluation folders on the sets that both measured on the same pairs.
 
-    Figures: `accuracy` (reference protocol, weighted by pair), and where both models have a threshold `fnmr` and `fmr`
-    at each model's own. Sets whose pairs differ are left out. InputError when a folder's `scores.parquet` is missing,
-    malformed or of an older version.
+    Args:
+        candidate: The first Evaluation.
+        current: The second Evaluation.
+        thresholds: The calibrated threshold of each model, None without one.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap.
+
+    Returns:
+        {set: {figure: Difference}}. The figures are `accuracy` (reference protocol, weighted by pair) and, where both
+        models have a threshold, `fnmr` and `fmr` at each model's own. Sets whose pairs differ are left out.
+
+    Raises:
+        InputError: The `scores.parquet` of a folder is missing, malformed or of an older version.
     """
-    theirs, ours = _read(current), _read(candidate)
-    found: Differences = {}
-    for name, one in ours.items():
+    theirs, ours = read_scores(current), read_scores(candidate)
+    result: Differences = {}
+    for name, table in ours.items():
         other = theirs.get(name)
-        if other is not None and len(one) == len(other) and one.select(_SAME).equals(other.select(_SAME)):
-            found[name] = _compare(one, other, thresholds, seed, resamples)
-    return found
-
-
-def _read(evaluation: Path) -> dict[str, pa.Table]:
-    file = evaluation / "scores.parquet"
-    try:
-        table = pq.read_table(
-            file, columns=["set", *_SAME, "similarity", "correct", "left_subject", "right_subject"]
-        ).combine_chunks()
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: not the scores of an evaluation by this version; evaluate again") from error
-    names = np.asarray(table["set"].to_pylist(), dtype=object)
-    return {name: table.filter(pa.array(names == name)) for name in dict.fromkeys(names)}
+        if other is not None and len(table) == len(other) and table.select(_PAIR).equals(other.select(_PAIR)):
+            result[name] = _compare(table, other, thresholds, seed, resamples)
+    return result
 
 
 def _compare(
-    one: pa.Table, other: pa.Table, thresholds: tuple[float | None, float | None], seed: int, resamples: int
+    candidate: pa.Table,
+    current: pa.Table,
+    thresholds: tuple[float | None, float | None],
+    seed: int,
+    resamples: int,
 ) -> dict[str, Difference]:
-    same = _column(one, "same")
-    places = {"genuine": np.flatnonzero(same), "impostor": np.flatnonzero(~same)}
+    same = _column(candidate, "same")
+    positions = {"genuine": np.flatnonzero(same), "impostor": np.flatnonzero(~same)}
     # The outcome of every pair with either model, as 0 or 1: of the pairs of one kind, or of all.
-    outcomes = {"accuracy": ("all", _column(one, "correct"), _column(other, "correct"))}
+    outcomes = {"accuracy": ("all", _column(candidate, "correct"), _column(current, "correct"))}
     if thresholds[0] is not None and thresholds[1] is not None:
-        accepted = [_column(table, "similarity") >= at for table, at in zip((one, other), thresholds, strict=True)]
+        accepted = [
+            _column(table, "similarity") >= threshold
+            for table, threshold in zip((candidate, current), thresholds, strict=True)
+        ]
         outcomes["fnmr"] = ("genuine", ~accepted[0], ~accepted[1])
         outcomes["fmr"] = ("impostor", accepted[0], accepted[1])
     subjects = None
-    if one["left_subject"].null_count == 0:
-        left, right = (_column(one, f"{side}_subject").astype(np.int64) for side in ("left", "right"))
+    if candidate["left_subject"].null_count == 0:
+        left, right = (_column(candidate, f"{side}_subject").astype(np.int64) for side in ("left", "right"))
         subjects = Subjects(left, right, int(max(left.max(), right.max())) + 1)
-    drawn = _draws(outcomes, places, subjects, np.random.default_rng(seed), resamples)
+    drawn = _draws(outcomes, positions, subjects, np.random.default_rng(seed), resamples)
     result = {}
     for figure, (kind, first, second) in outcomes.items():
-        chosen = slice(None) if kind == "all" else places[kind]
+        chosen = slice(None) if kind == "all" else positions[kind]
         if len(first[chosen]) == 0:
             continue
         values = float(np.mean(first[chosen])), float(np.mean(second[chosen]))
@@ -113,13 +120,13 @@ def _compare(
 
 def _draws(
     outcomes: Mapping[str, tuple[str, NDArray[np.bool_], NDArray[np.bool_]]],
-    places: Mapping[str, NDArray[np.int64]],
+    positions: Mapping[str, NDArray[np.int64]],
     subjects: Subjects | None,
     random: np.random.Generator,
     resamples: int,
 ) -> dict[str, NDArray[np.float64]]:
-    """The differences in every resample; accuracy keeps the set's share of genuine pairs."""
-    total = len(places["genuine"]) + len(places["impostor"])
+    """Compute the differences in every resample; accuracy keeps the set's share of genuine pairs."""
+    total = len(positions["genuine"]) + len(positions["impostor"])
     gap = {name: first.astype(np.float64) - second for name, (_, first, second) in outcomes.items()}
     parts: dict[str, list[NDArray[np.float64]]] = {name: [] for name in outcomes}
     block = max(1, _BLOCK_CELLS // total)
@@ -127,7 +134,7 @@ def _draws(
         weights = dict(
             zip(
                 ("genuine", "impostor"),
-                draw(random, min(block, resamples - start), subjects, places["genuine"], places["impostor"]),
+                draw(random, min(block, resamples - start), subjects, positions["genuine"], positions["impostor"]),
                 strict=True,
             )
         )
@@ -135,11 +142,12 @@ def _draws(
             kinds = ("genuine", "impostor") if kind == "all" else (kind,)
             value: NDArray[np.float64] = np.zeros(len(weights["genuine"]))
             for each in kinds:
-                if len(places[each]) == 0:
+                if len(positions[each]) == 0:
                     continue
-                share = len(places[each]) / total if kind == "all" else 1.0
+                share = len(positions[each]) / total if kind == "all" else 1.0
                 with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack one kind: NaN, left out
-                    value = value + share * (weights[each] @ gap[name][places[each]] / weights[each].sum(axis=1))
+                    mean = weights[each] @ gap[name][positions[each]] / weights[each].sum(axis=1)
+                value = value + share * mean
             parts[name].append(value)
     return {name: np.concatenate(values) for name, values in parts.items()}
 

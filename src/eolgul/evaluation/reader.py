@@ -1,41 +1,33 @@
-"""Read what lies in an Evaluation folder: `metrics.json` and the columns of `scores.parquet`."""
+"""Read the figures of an Evaluation folder."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import pyarrow as pa
+from pydantic import ValidationError
 
 from eolgul.errors import InputError
+from eolgul.evaluation.schema import METRICS_FORMAT, Metrics
 
-HELD_OUT = "held-out"
-METRICS_FORMAT = 1
-SCORES = pa.schema(
-    [
-        pa.field("set", pa.string(), nullable=False),
-        pa.field("left", pa.string(), nullable=False),
-        pa.field("right", pa.string(), nullable=False),
-        pa.field("same", pa.bool_(), nullable=False),
-        pa.field("fold", pa.int32(), nullable=False),
-        pa.field("similarity", pa.float64(), nullable=False),
-        pa.field("correct", pa.bool_(), nullable=False),  # by the reference protocol, at its fold's threshold
-        pa.field("left_subject", pa.int32()),  # numbers within the set, null where it does not say who its people are
-        pa.field("right_subject", pa.int32()),
-    ]
-)
+HELD_OUT: Final = "held-out"  # the name of the set of test people
 
 
-def read_metrics(evaluation: Path) -> dict[str, Any]:
-    """The figures of an Evaluation on the local disk; InputError when the file is not JSON of this format."""
+def read_metrics(evaluation: Path) -> Metrics:
+    """Read `metrics.json` of an Evaluation on the local disk.
+
+    Raises:
+        InputError: The file is missing, is not JSON, or does not have the figures of this format.
+    """
     file = evaluation / "metrics.json"
-    if not file.is_file():
-        raise InputError(f"{evaluation}: holds no metrics.json, expected an Evaluation")
     try:
-        value: dict[str, Any] = json.loads(file.read_bytes())
-        if value["format"] != METRICS_FORMAT:
-            raise KeyError("format")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: not the metrics of an evaluation, format {METRICS_FORMAT}") from error
-    return value
+        return Metrics.model_validate_json(file.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{evaluation}: contains no metrics.json; expected an Evaluation") from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"])
+        problem = f"{place}: {first['msg']}" if place else first["msg"]
+        raise InputError(f"{file}: not the metrics of an evaluation, format {METRICS_FORMAT} ({problem})") from error

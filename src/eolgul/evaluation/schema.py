@@ -1,35 +1,52 @@
-"""What `metrics.json` holds, as typed models: the source of its published JSON schema, `metrics.schema.json` beside this.
+"""The figures of an evaluation as typed models: evaluate builds them, `metrics.json` holds them, readers get them back.
 
-Write the schema anew after a change of these models: `python -m eolgul.evaluation.schema`.
+They are also the source of the JSON schema published beside this file, `metrics.schema.json`. Write it again after a
+change of these models: `python -m eolgul.evaluation.schema`.
+
+Rates and accuracies are shares of 1, similarities are cosines, intervals are 95 % (low, high). A rate that cannot be
+computed is None; where there is a `reason`, it says why. Error rates are those of ISO/IEC 19795-1: FMR (false match
+rate) and FNMR (false non-match rate).
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Strict, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
 
+from eolgul.evaluation.bootstrap import Interval
+
 FILE = Path(__file__).with_name("metrics.schema.json")
+METRICS_FORMAT: Final = 1
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
-Cosine = Annotated[float, Field(ge=-1.01, le=1.01)]  # sums of rounded numbers may pass 1 a little
+Cosine = Annotated[float, Field(ge=-1.01, le=1.01)]  # a sum of rounded products may exceed 1 a little
 Count = Annotated[int, Field(ge=0)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Bits = Annotated[float, Field(ge=0)]
-Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+Number = Annotated[int | float, WithJsonSchema({"type": "number"})]  # kept as it is written: 40 does not become 40.0
+SetKind = Literal["held-out", "benchmark"]
+ModelKind = Literal["ModelPackage", "OnnxRecognizer"]
+Bounds = Annotated[
+    Interval,
+    Strict(False),  # JSON has no tuples
+    WithJsonSchema({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}),
+]
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Detector(_Closed):
-    min_face_size: Annotated[float, Field(gt=0)]
-    thresholds: Annotated[list[Share], Field(min_length=3, max_length=3)]
+class ContractDetector(_Closed):
+    """The face detector that the embedding contract asks for."""
+
+    min_face_size: Annotated[int | float, Field(gt=0), WithJsonSchema({"type": "number", "exclusiveMinimum": 0})]
+    thresholds: Annotated[tuple[Share, Share, Share], Strict(False)]
     factor: Rate
     which: str
 
@@ -40,44 +57,54 @@ class Contract(_Closed):
     version: Literal[1]
     color: Literal["RGB", "BGR"]
     size: Annotated[int, Field(gt=0)]
-    mean: float
-    std: float
+    mean: Number
+    std: Number
     template: str
     flip: Literal["sum", "none"]
-    detector: Detector
+    detector: ContractDetector
 
 
-class Model(_Closed):
+class MeasuredModel(_Closed):
+    """The model that was measured."""
+
     digest: Digest
-    kind: Literal["ModelPackage", "OnnxRecognizer"]
+    kind: ModelKind
     backbone: str
     embedding_size: Annotated[int, Field(gt=0)]
     contract: Contract
 
 
-class Split(_Closed):
+class SplitSize(_Closed):
+    """The size of one split."""
+
     images: Count
     identities: Count
 
 
-class Splits(_Closed):
-    train: Split
-    validation: Split
-    calibration: Split
-    test: Split
+class SplitSizes(_Closed):
+    """The sizes of the dataset's splits."""
+
+    train: SplitSize
+    validation: SplitSize
+    calibration: SplitSize
+    test: SplitSize
 
 
-class Dataset(_Closed):
+class MeasuredDataset(_Closed):
+    """The assembled dataset whose test people are the held-out set and whose calibration people give the threshold."""
+
     digest: Digest
     synthetic: bool
     name: str | None
     images: Count
     identities: Count
     rejected: Count
-    splits: Splits
+    splits: SplitSizes
 
 
-class Options(_Closed):
+class EvaluationOptions(_Closed):
+    """The options that decide the figures. An option left out has its default value."""
+
     fmr: Rate
     seed: int
     pictures: bool
@@ -87,7 +114,10 @@ class Options(_Closed):
 
 
 class LikelihoodRatio(_Closed):
-    """Natural-log likelihood ratio: slope * similarity + offset, held beyond the scores seen; costs in bits."""
+    """Natural-log likelihood ratio: slope * similarity + offset, constant below `lowest` and above `highest`.
+
+    `cllr` and `min_cllr` are its costs on the calibration people, in bits.
+    """
 
     slope: float
     offset: float
@@ -97,11 +127,11 @@ class LikelihoodRatio(_Closed):
     min_cllr: Bits
 
 
-class Calibration(_Closed):
-    """The one threshold, on the calibration people."""
+class CalibrationSummary(_Closed):
+    """The one threshold and its error rates on the calibration people: `calibration.json` without its table."""
 
     threshold: float
-    threshold_interval: Pair
+    threshold_interval: Bounds
     fmr_requested: Rate
     fmr_target: Rate
     fmr_basis: Literal["requested", "finest_supported"]
@@ -120,16 +150,24 @@ class Calibration(_Closed):
 
 
 class Accuracy(_Closed):
-    """The reference protocol's: mean and population standard deviation over folds."""
+    """Accuracy by the reference protocol: mean and population standard deviation over folds.
+
+    `folds` and `distance_thresholds` (squared Euclidean distance): one value per fold.
+    """
 
     mean: Share
     std: Share
-    interval: Pair | None
+    interval: Bounds | None
     folds: list[Share]
     distance_thresholds: list[float]
 
 
 class TarAtFar(_Closed):
+    """True accept rate at a false accept rate, by the reference protocol.
+
+    `target` is the FAR that was asked for, `far` the mean FAR on the test folds, `std` the standard deviation of `tar`.
+    """
+
     target: Rate
     tar: Share | None
     std: Share | None
@@ -138,23 +176,32 @@ class TarAtFar(_Closed):
 
 
 class Cllr(_Closed):
+    """The cost of log-likelihood ratios on a set in bits: 0 is perfect, 1 is no better than no information.
+
+    `carried` is that of the calibrated ratios, `min` that of the best monotone map of this set's own scores.
+    """
+
     carried: Bits | None
     min: Bits | None
 
 
 class AtThreshold(_Closed):
+    """The set's pairs at the one calibrated threshold."""
+
     threshold: float
     fmr: Share | None
-    fmr_interval: Pair | None
+    fmr_interval: Bounds | None
     false_matches: Count
     fnmr: Share | None
-    fnmr_interval: Pair | None
+    fnmr_interval: Bounds | None
     false_non_matches: Count
     accuracy: Share
-    accuracy_interval: Pair | None
+    accuracy_interval: Bounds | None
 
 
 class Best(_Closed):
+    """The set's pairs at the threshold that gives this very set its highest accuracy."""
+
     threshold: float
     accuracy: Share
     fmr: Share | None
@@ -162,6 +209,8 @@ class Best(_Closed):
 
 
 class FnmrAtFmr(_Closed):
+    """FNMR at the threshold that gives this set the FMR `fmr`."""
+
     fmr: Rate
     fnmr: Share | None
     threshold: float | None
@@ -169,25 +218,34 @@ class FnmrAtFmr(_Closed):
 
 
 class AllPairs(_Closed):
+    """Every comparison among some people at the one calibrated threshold."""
+
     images: Count
     genuine: Count
     impostor: Count
     subject_pairs: Count
     fmr: Share
-    fmr_interval: Pair | None
+    fmr_interval: Bounds | None
     false_matches: Count
     fnmr: Share
-    fnmr_interval: Pair | None
+    fnmr_interval: Bounds | None
     false_non_matches: Count
 
 
-class Interval(_Closed):
+class IntervalMethod(_Closed):
+    """How the set's intervals were computed: their level, and whether people or pairs were resampled."""
+
     level: Rate
     over: Literal["subjects", "pairs"]
     resamples: Count
 
 
 class Acquisition(_Closed):
+    """Failures to acquire: images that gave no usable face (`eolgul.errors.Reason`), and pairs that a benchmark lost.
+
+    `images` counts the images that did give one; `rate` is failed / (failed + images).
+    """
+
     images: Count
     failed: Count
     rate: Share | None
@@ -204,9 +262,11 @@ class Generalized(_Closed):
     gfar: Share | None
 
 
-class Set(_Closed):
+class SetFigures(_Closed):
+    """All figures of one set of pairs."""
+
     name: str
-    kind: Literal["held-out", "benchmark"]
+    kind: SetKind
     digest: Digest
     synthetic: bool
     pairs: Count
@@ -218,29 +278,36 @@ class Set(_Closed):
     accuracy: Accuracy
     tar_at_far: TarAtFar
     auc: Share | None
-    auc_interval: Pair | None
+    auc_interval: Bounds | None
     eer: Share | None
     cllr: Cllr
     at_threshold: AtThreshold | None
     best: Best
     fnmr_at_fmr: list[FnmrAtFmr]
     all_pairs: AllPairs | None
-    interval: Interval
+    interval: IntervalMethod
     acquisition: Acquisition
     generalized: Generalized | None
 
 
 class Condition(_Closed):
+    """FNMR of the genuine pairs with one value of a condition; `yaw` and `pitch` (degrees) where it is a camera."""
+
     value: str
     genuine: Annotated[int, Field(gt=0)]
     errors: Count
     fnmr: Share
-    interval: Pair | None
+    interval: Bounds | None
     yaw: Annotated[int, Field(ge=-90, le=90)] | None = None
     pitch: Annotated[int, Field(ge=-90, le=90)] | None = None
 
 
 class Breakdown(_Closed):
+    """FNMR by condition of the images; a condition that is unknown, or the same everywhere, is left out.
+
+    The fields are columns of the manifest, in the order of the report.
+    """
+
     source: list[Condition] | None = None
     camera: list[Condition] | None = None
     light: list[Condition] | None = None
@@ -250,6 +317,8 @@ class Breakdown(_Closed):
 
 
 class Group(AllPairs):
+    """Every comparison within one group of people; the ratios are to the rates over all people."""
+
     group: str
     people: Count
     fmr_ratio: Annotated[float, Field(ge=0)] | None
@@ -257,13 +326,18 @@ class Group(AllPairs):
 
 
 class Discard(_Closed):
+    """FNMR when a share of the genuine pairs, those of least quality, is left out.
+
+    `discarded` and `fnmr`: one value per share. `unknown` pairs have no value of this quality and are not among `pairs`.
+    """
+
     pairs: Count
     unknown: Count
     discarded: list[Share]
     fnmr: list[Share]
 
 
-class AuditedSet(_Closed):
+class SetLeakage(_Closed):
     """How many of a set's images and people are in the training split too, bit for bit and name for name."""
 
     images: Count
@@ -271,30 +345,41 @@ class AuditedSet(_Closed):
     people_in_training: Count | None
 
 
-class Audit(_Closed):
-    """`people_sharing_images`: how many of the dataset's people share a picture with another (kept together, in training)."""
+class Leakage(_Closed):
+    """What the sets share with the training split.
+
+    `people_sharing_images`: how many of the dataset's people share an image with another (kept together, in training).
+    """
 
     people_sharing_images: Count | None
-    sets: dict[str, AuditedSet]
+    sets: dict[str, SetLeakage]
 
 
 class HardPair(_Closed):
+    """A pair by the ids of its images."""
+
     left: str
     right: str
     similarity: Cosine
 
 
 class Worst(_Closed):
+    """The genuine pairs with the lowest similarity and the impostor pairs with the highest."""
+
     genuine: list[HardPair]
     impostor: list[HardPair]
 
 
 class PublishedRow(_Closed):
+    """One model's published accuracy per set, None where none is published."""
+
     model: str
     accuracy: dict[str, Share | None]
 
 
 class Published(_Closed):
+    """Published results of other models on the measured sets; `pairs` is the full number of pairs per set."""
+
     pairs: dict[str, Count]
     rows: list[PublishedRow]
 
@@ -304,17 +389,21 @@ class Metrics(_Closed):
 
     format: Literal[1]
     synthetic: bool
-    model: Model
-    dataset: Dataset | None
-    options: Options
-    calibration: Calibration | None
-    sets: Annotated[dict[str, Set], Field(min_length=1)]
+    model: MeasuredModel
+    dataset: MeasuredDataset | None
+    options: EvaluationOptions
+    calibration: CalibrationSummary | None
+    sets: Annotated[dict[str, SetFigures], Field(min_length=1)]
     breakdown: Breakdown
     groups: list[Group]
     quality: dict[str, Discard]
-    audit: Audit | None
+    audit: Leakage | None
     worst: Worst
     published: Published | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The value that `metrics.json` holds: optional keys that nobody set are left out."""
+        return self.model_dump(exclude_unset=True)
 
 
 def json_schema() -> dict[str, Any]:

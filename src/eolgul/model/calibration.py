@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 
@@ -45,6 +46,11 @@ class LikelihoodMap:
     def at(self, similarity: float) -> float:
         """The evidence of a similarity for one person (above 0) or for two (below 0)."""
         return self.slope * min(max(similarity, self.lowest), self.highest) + self.offset
+
+    def ratios(self, similarity: NDArray[Any]) -> NDArray[np.float64]:
+        """The same for an array of similarities: float64, N."""
+        limited = np.clip(similarity.astype(np.float64), self.lowest, self.highest)
+        return np.asarray(self.slope * limited + self.offset, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

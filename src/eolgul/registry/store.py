@@ -1,7 +1,7 @@
 """The model registry: a folder or an S3 prefix.
 
-`models/<digest>/…`, never changed once there; `production.json`, the pointer to the model that serves;
-`signatures/<digest>.json`, who published a model, where it is signed; `history.jsonl`, one line per decision.
+`models/<digest>/…`, immutable models; `production.json`, the pointer to the model that serves;
+`signatures/<digest>.json`, the signature of a model that is signed; `history.jsonl`, one line per decision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ class Production:
 
 
 def read_production(registry: str) -> Production | None:
-    """The registry's pointer, None when nothing was ever promoted. InputError when it is malformed."""
+    """Read the registry's pointer; None when no model was ever promoted.
+
+    Raises:
+        InputError: The pointer is malformed.
+    """
     where = storage.join(registry, POINTER)
     data = storage.read_bytes(where)
     if data is None:
@@ -60,14 +64,19 @@ def signature_uri(registry: str, digest: str) -> str:
 
 
 def download(registry: str, digest: str, trusted: TrustedKeys | None = None) -> ModelPackage:
-    """Bring a model to the local disk and check every file. InputError when it is not the model of that digest, or, with
-    `trusted`, when none of those keys signed it; that is checked first, so nothing unsigned is fetched."""
+    """Download a model to the local disk and check every file.
+
+    With `trusted` the signature is checked first, so that no unsigned model is downloaded.
+
+    Raises:
+        InputError: A file is missing or damaged, the model has another digest, or no trusted key signed it.
+    """
     if trusted is not None:
         where = signature_uri(registry, digest)
         trusted.check(digest, storage.read_bytes(where), where)
     package = ModelPackage.open(storage.fetch(model_uri(registry, digest)), check="sha256")
     if package.digest != digest:
-        raise InputError(f"{model_uri(registry, digest)}: its digest is {package.digest}, the pointer says {digest}")
+        raise InputError(f"{model_uri(registry, digest)}: its digest is {package.digest}, expected {digest}")
     return package
 
 

@@ -75,7 +75,7 @@ def test_stages_are_timed(build: Build, people: People) -> None:
 
 def test_a_config_that_contradicts_the_network_is_refused(tmp_path: Path, package: ModelPackage) -> None:
     wrong = ModelPackage(package.artifact, package.backbone, 128, package.contract)
-    with pytest.raises(InputError, match="128 numbers"):
+    with pytest.raises(InputError, match="expected 128 as in config"):
         ServedModel(wrong, Settings(model=package.path))
 
 

@@ -1,7 +1,7 @@
-"""The report: one self-contained HTML file, rendered from `metrics.json` and nothing else (pictures and curves aside).
+"""The report: one self-contained HTML file with the figures of `metrics.json`, plots of the scores and thumbnails.
 
-Every number is printed by `metric`, which marks it with where in `metrics.json` it comes from (`data-metric`), its
-full value (`data-value`) and how it was shortened (`data-format`), so that a test can hold the page against the file.
+Every number is printed by `metric`, which marks it with its place in `metrics.json` (`data-metric`), its full value
+(`data-value`) and its rounding (`data-format`), so that a test can compare the page with the file.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from pydantic import BaseModel
 
 from eolgul.evaluate.report import plots
+from eolgul.evaluation.schema import Metrics
 from eolgul.images.decode import probe
 from eolgul.model.calibration import Calibration
 
@@ -31,7 +33,7 @@ TITLES = {
 
 
 def _rate(value: float) -> str:
-    """Error rates: per cent down to a tenth of one, powers of ten below."""
+    """Format an error rate: per cent down to 0.1 %, powers of ten below."""
     return f"{100 * value:.3g} %" if value == 0 or value >= 1e-3 else f"{value:.1e}"
 
 
@@ -49,34 +51,44 @@ _STYLES: dict[str, Callable[[Any], str]] = {
 
 
 def formatted(value: Any, style: str) -> str:
-    """How the report prints a value: `percent`, `rate`, `score`, `count`, `one_in`, `one_of` (the same in Korean), `ratio`,
-    `digest` or `text`; a dash for None."""
+    """Format a value for the report; a dash for None.
+
+    `style` is one of `percent`, `rate`, `score`, `count`, `one_in`, `one_of` (the same in Korean), `ratio`, `digest` and
+    `text`.
+    """
     return "–" if value is None else _STYLES[style](value)
 
 
 def both(english: str, korean: str, **values: Any) -> Markup:
-    """A text of the page in both languages, of which the style sheet shows one; `{name}` stands for `values`, escaped."""
+    """Return a text in both languages, of which the style sheet shows one; `{name}` is replaced by a value, escaped."""
     spans = ((code, Markup(text).format(**values)) for code, text in (("en", english), ("ko", korean)))
     return Markup("").join(Markup('<span lang="{}">{}</span>').format(code, text) for code, text in spans)
 
 
-def lookup(metrics: Mapping[str, Any], path: tuple[Any, ...]) -> Any:
-    """The value at a path of keys and list positions."""
+def lookup(metrics: Metrics, path: tuple[Any, ...]) -> Any:
+    """Return the value at a path of attributes, keys and list positions."""
     value: Any = metrics
     for step in path:
-        value = value[step]
+        value = getattr(value, step) if isinstance(value, BaseModel) else value[step]
     return value
 
 
 def render(
-    metrics: Mapping[str, Any],
+    metrics: Metrics,
     curves: Mapping[str, plots.Curves],
     calibration: Calibration | None,
     thumbnails: Mapping[str, bytes],
     language: str = "auto",
 ) -> str:
-    """The page, in English and Korean. `curves` (by set) feed the plots; `thumbnails` (image id → encoded image) may be
-    empty; `language` is shown first, one of `LANGUAGES` (auto: the browser's, English without script)."""
+    """Return the page, in English and Korean.
+
+    Args:
+        metrics: All figures.
+        curves: The scores of each set, for the plots.
+        calibration: The threshold and its table, None without one.
+        thumbnails: Encoded images by image id; may be empty.
+        language: The language shown first, one of `LANGUAGES` (auto: the browser's, English without script).
+    """
 
     def metric(*steps: Any, style: str = "text") -> Markup:
         path: tuple[Any, ...] = ()
@@ -91,7 +103,7 @@ def render(
             formatted(value, style),
         )
 
-    def said(column: str) -> Markup:
+    def title(column: str) -> Markup:
         return both(*TITLES.get(column, (escape(column), escape(column))))
 
     environment = Environment(
@@ -107,24 +119,25 @@ def render(
         metrics=metrics,
         m=metric,
         t=both,
-        titled=said,
+        titled=title,
+        breakdown={column: rows for column, rows in metrics.breakdown if rows},
         language=language,
         histograms=histograms,
         det=Markup(plots.det(curves, threshold)),
         curve=None if calibration is None else Markup(plots.calibration_curve(calibration)),
         first=next(iter(curves)),
         cameras=_cameras(metrics),
-        discard=Markup(plots.discard(metrics["quality"])) if metrics["quality"] else None,
+        discard=Markup(plots.discard(metrics.quality)) if metrics.quality else None,
         pictures={name: _data_uri(data) for name, data in thumbnails.items()},
     )
 
 
-def _cameras(metrics: Mapping[str, Any]) -> Markup | None:
-    rows = [row for row in metrics["breakdown"].get("camera", []) if "yaw" in row]
+def _cameras(metrics: Metrics) -> Markup | None:
+    rows = [row for row in metrics.breakdown.camera or [] if row.yaw is not None]
     return Markup(plots.cameras(rows)) if rows else None
 
 
 def _data_uri(data: bytes) -> Markup:
-    """An encoded image for an `src`; formats that browsers do not show are left out by an empty one."""
+    """Return an encoded image for an `src`; empty for a format that browsers do not show."""
     mime = _MIME.get(probe(data).format)
     return escape("") if mime is None else Markup(f"data:{mime};base64,{base64.b64encode(data).decode()}")

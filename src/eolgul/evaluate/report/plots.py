@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.evaluation.schema import Condition, Discard
 from eolgul.model.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NO_ERROR = ": no error to draw"
-_BAND, _RESAMPLES = 60, 1000  # points of a band, resamples behind it
-_POINTS = 4000  # a curve with more would only make the file larger
-_INK = "#010203"  # stands for `currentColor`, which matplotlib cannot say
+_BAND, _RESAMPLES = 60, 1000  # points of a band, resamples per point
+_POINTS = 4000  # a curve with more points would only make the file larger
+_INK = "#010203"  # replaced by `currentColor`, which matplotlib does not know
 GENUINE, IMPOSTOR, MARK = "#2f7fd1", "#d9772b", "#8a4fbf"
-# What the plots say, in Korean. Their numbers and the names of sets are the same in both languages.
+# The texts of the plots in Korean. Numbers and names of sets are the same in both languages.
 _KOREAN = {
     "cosine similarity": "코사인 유사도",
     "density": "밀도",
@@ -56,8 +57,11 @@ _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """A set's genuine and impostor similarities, how many independent impostor comparisons are behind them, and whose
-    each genuine one is (int; None where the set does not say). Weights (int) say how many comparisons have each score."""
+    """Genuine and impostor similarities of a set.
+
+    `independent` is the number of independent impostor comparisons, `person` (int) the person of each genuine score
+    (None where the set does not identify its people). The weights (int) are the numbers of comparisons with each score.
+    """
 
     genuine: NDArray[Any]
     impostor: NDArray[Any]
@@ -68,7 +72,7 @@ class Curves:
 
 
 def histogram(curves: Curves, threshold: float | None) -> str:
-    """Genuine and impostor scores of one set, each as density, and where the verdict falls."""
+    """Draw genuine and impostor scores of one set as densities, with the threshold."""
     figure, axes = _figure("cosine similarity", "density")
     both = np.concatenate([curves.genuine, curves.impostor])
     ends = np.append(both, [] if threshold is None else threshold)
@@ -87,11 +91,11 @@ def histogram(curves: Curves, threshold: float | None) -> str:
 
 
 def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
-    """FNMR against FMR of every set, log-log, a dot where the one threshold lies.
+    """Draw FNMR against FMR of every set on logarithmic axes, with a dot at the one threshold.
 
     Bands: the 95 % interval of the FNMR over people (over pairs where those are unknown), at the threshold of each
-    point. No curve goes below one in the number of independent impostor comparisons, nor is an FNMR of zero drawn; a set
-    without an error in that range says so in the legend.
+    point. A curve ends at one in the number of independent impostor comparisons, and an FNMR of zero is not drawn; the
+    legend names a set without an error in that range.
     """
     figure, axes = _figure("false match rate (FMR)", "false non-match rate (FNMR)")
     lowest = 0.05
@@ -114,13 +118,13 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
             low, high = _band(curves, thresholds[grid])
             axes.fill_between(fmr[grid], np.maximum(low, 1e-9), high, color=colour, alpha=0.15, linewidth=0)
         if threshold is not None:
-            at = np.asarray([threshold])
-            here = (
-                1 - float(_share_below(curves.impostor, curves.impostor_weight, at)[0]),
-                float(_share_below(curves.genuine, curves.genuine_weight, at)[0]),
+            only = np.asarray([threshold])
+            dot = (
+                1 - float(_share_below(curves.impostor, curves.impostor_weight, only)[0]),
+                float(_share_below(curves.genuine, curves.genuine_weight, only)[0]),
             )
-            if here[0] >= floor and here[1] > 0:
-                axes.plot(*here, "o", color=colour, markersize=6)
+            if dot[0] >= floor and dot[1] > 0:
+                axes.plot(*dot, "o", color=colour, markersize=6)
         lowest = min([lowest, *fmr[inside], *fnmr[inside]])
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -132,7 +136,7 @@ def det(sets: Mapping[str, Curves], threshold: float | None) -> str:
 
 
 def _share_below(scores: NDArray[Any], weight: NDArray[Any] | None, thresholds: NDArray[Any]) -> NDArray[np.float64]:
-    """The share of comparisons with a score below each threshold."""
+    """Return the share of comparisons with a score below each threshold."""
     order = np.argsort(scores, kind="stable")
     counts = np.ones(len(scores)) if weight is None else weight[order]
     below = np.concatenate([[0], np.cumsum(counts)])
@@ -140,38 +144,36 @@ def _share_below(scores: NDArray[Any], weight: NDArray[Any] | None, thresholds: 
 
 
 def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The 95 % bootstrap interval of the FNMR at each threshold."""
+    """Return the ends of the 95 % bootstrap interval of the FNMR at each threshold."""
     person = (
         np.arange(len(curves.genuine)) if curves.person is None else np.unique(curves.person, return_inverse=True)[1]
     )
     order = np.argsort(curves.genuine, kind="stable")
-    whose, people = person[order], int(person.max()) + 1
+    subject, people = person[order], int(person.max()) + 1
     times = np.ones(len(order)) if curves.genuine_weight is None else curves.genuine_weight[order]
     refused = np.searchsorted(curves.genuine[order], thresholds, side="left")
-    missed = np.stack([np.bincount(whose[:n], weights=times[:n], minlength=people) for n in refused], axis=1)
+    missed = np.stack([np.bincount(subject[:n], weights=times[:n], minlength=people) for n in refused], axis=1)
     random = np.random.default_rng(0)
     weight = random.multinomial(people, np.full(people, 1 / people), size=_RESAMPLES).astype(np.float64)
-    made = weight @ np.bincount(whose, weights=times)
-    low, high = np.quantile(weight @ missed / made[:, None], [0.025, 0.975], axis=0)
+    compared = weight @ np.bincount(subject, weights=times)
+    low, high = np.quantile(weight @ missed / compared[:, None], [0.025, 0.975], axis=0)
     return low, high
 
 
-def cameras(rows: Sequence[Mapping[str, Any]]) -> str:
-    """By the camera's yaw and pitch: FNMR, its interval (per cent) and genuine pairs, darker where it fails."""
+def cameras(rows: Sequence[Condition]) -> str:
+    """Draw FNMR, its interval (per cent) and the genuine pairs by the camera's yaw and pitch; darker is worse."""
     from matplotlib.patches import Rectangle
 
-    placed = [row for row in rows if "yaw" in row]
-    yaws = sorted({row["yaw"] for row in placed}, reverse=True)
-    pitches = sorted({row["pitch"] for row in placed}, reverse=True)
+    placed = [(row.yaw, row.pitch, row) for row in rows if row.yaw is not None and row.pitch is not None]
+    yaws = sorted({yaw for yaw, _, _ in placed}, reverse=True)
+    pitches = sorted({pitch for _, pitch, _ in placed}, reverse=True)
     figure, axes = _figure("yaw (degrees)", "pitch (degrees)")
-    worst = max([row["fnmr"] for row in placed] + [1e-9])
-    for row in placed:
-        x, y = yaws.index(row["yaw"]), pitches.index(row["pitch"])
-        axes.add_patch(
-            Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=IMPOSTOR, alpha=0.06 + 0.6 * row["fnmr"] / worst)
-        )
-        ends = "" if row["interval"] is None else "–".join(f"{100 * end:.2g}" for end in row["interval"])
-        text = f"{100 * row['fnmr']:.3g} %\n{ends}\nn {row['genuine']}"
+    worst = max([row.fnmr for *_, row in placed] + [1e-9])
+    for yaw, pitch, row in placed:
+        x, y = yaws.index(yaw), pitches.index(pitch)
+        axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=IMPOSTOR, alpha=0.06 + 0.6 * row.fnmr / worst))
+        ends = "" if row.interval is None else "–".join(f"{100 * end:.2g}" for end in row.interval)
+        text = f"{100 * row.fnmr:.3g} %\n{ends}\nn {row.genuine}"
         size = min(8.0, 60 / len(yaws))
         axes.text(x, y, text, ha="center", va="center", fontsize=size, color=_INK)
     axes.set_xlim(-0.6, len(yaws) - 0.4)
@@ -181,11 +183,11 @@ def cameras(rows: Sequence[Mapping[str, Any]]) -> str:
     return _svg(figure, "False non-match rate by camera yaw and pitch")
 
 
-def discard(quality: Mapping[str, Mapping[str, Any]]) -> str:
-    """FNMR when the genuine pairs of least quality are left out, a line a quality figure."""
+def discard(quality: Mapping[str, Discard]) -> str:
+    """Draw the FNMR when the genuine pairs of least quality are left out, one line per quality."""
     figure, axes = _figure("genuine pairs left out (%)", "FNMR of the rest (%)")
-    for number, (name, found) in enumerate(quality.items()):
-        x, y = ([100 * value for value in found[key]] for key in ("discarded", "fnmr"))
+    for number, (name, curve) in enumerate(quality.items()):
+        x, y = ([100 * value for value in values] for values in (curve.discarded, curve.fnmr))
         axes.plot(x, y, color=_SERIES[number % len(_SERIES)], linewidth=1.6, label=name.replace("_", " "))
     axes.set_ylim(bottom=0)
     _legend(axes)
@@ -193,7 +195,7 @@ def discard(quality: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def calibration_curve(calibration: Calibration) -> str:
-    """The false match rate of every possible threshold, the chosen one, its interval and the floor of the data."""
+    """Draw the false match rate of every threshold, the chosen threshold, its interval and the floor of the data."""
     figure, axes = _figure("cosine similarity", "false match rate (FMR)")
     axes.step(
         calibration.table_similarity,
@@ -233,7 +235,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, title: str) -> str:
-    """The figure as an `<svg>` element with an accessible title, the same bytes for the same data."""
+    """Return the figure as an `<svg>` element with an accessible title; the same data gives the same bytes."""
     import matplotlib
 
     buffer = io.StringIO()
@@ -244,18 +246,18 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    # Both languages are drawn, at one place; the page shows one of the two. Names of sets and numbers have no twin.
-    text = re.sub(r"<text([^>]*)>([^<]*)</text>", _twin, text)
+    # Both languages are drawn in the same place, and the page shows one of them.
+    text = re.sub(r"<text([^>]*)>([^<]*)</text>", _translate, text)
     label, korean = html.escape(title), html.escape(_KOREAN[title])
     attributes = f'role="img" aria-label="{label}" data-label-en="{label}" data-label-ko="{korean}"'
     return text.replace("<svg", f"<svg {attributes}", 1)
 
 
-def _twin(text: re.Match[str]) -> str:
-    """A `<text>` element as its English and Korean ones, where there are words to translate."""
-    said = html.unescape(text[2])
-    korean = _KOREAN.get(said) or (
-        f"{said.removesuffix(_NO_ERROR)}: 그릴 오류 없음" if said.endswith(_NO_ERROR) else None
+def _translate(text: re.Match[str]) -> str:
+    """Return a `<text>` element as an English and a Korean one; names of sets and numbers stay one element."""
+    english = html.unescape(text[2])
+    korean = _KOREAN.get(english) or (
+        f"{english.removesuffix(_NO_ERROR)}: 그릴 오류 없음" if english.endswith(_NO_ERROR) else None
     )
     if korean is None:
         return text[0]

@@ -1,11 +1,12 @@
-"""Other people's published accuracies on the seven sets of the field, to stand beside ours. They are not our results."""
+"""Published accuracies of other models on the field's seven benchmarks, for comparison with the measured ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-# The seven sets and how many pairs each has; a figure from fewer is not the published one's equal, and the report says so.
+from eolgul.evaluation.schema import Published, PublishedRow
+
+# The seven sets and their numbers of pairs; the report says so where fewer were measured.
 PAIRS = {
     "lfw": 6000,
     "cfp_ff": 7000,
@@ -26,9 +27,8 @@ _ROWS: tuple[tuple[str, tuple[float | None, ...]], ...] = (
 )
 
 
-def published(names: Sequence[str]) -> dict[str, Any] | None:
-    """For those of `names` that are known sets: `pairs` ({set: pairs it has}) and `rows`, each a `model` and its
-    `accuracy` ({set: share of 1 or None}). None when no set is known."""
+def published(names: Sequence[str]) -> Published | None:
+    """Return the published results on those of the named sets that are known; None when no set is known."""
     known = [name for name in SETS if name in names]
     if not known:
         return None
@@ -36,5 +36,5 @@ def published(names: Sequence[str]) -> dict[str, Any] | None:
     for model, values in _ROWS:
         by_set = dict(zip(SETS, values, strict=True))
         shares = {name: None if (value := by_set[name]) is None else round(value / 100, 6) for name in known}
-        rows.append({"model": model, "accuracy": shares})
-    return {"pairs": {name: PAIRS[name] for name in known}, "rows": rows}
+        rows.append(PublishedRow(model=model, accuracy=shares))
+    return Published(pairs={name: PAIRS[name] for name in known}, rows=rows)
