@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from support import processes
-from support.places import SHARED, TESTS
+from support.markers import FAST, FIRST, group_of, markers_of, markers_of_place, place_of
+from support.places import SHARED
 
 # A busy machine must not look like a failing test, and the same commit must give the same answer.
 settings.register_profile(
@@ -53,110 +54,27 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     storage.forget_settings()
 
 
-# What a test uses says what it is. A test without one of these markers starts no process, which the guard below checks.
-STARTS = {"process", "service", "s3", "redis", "browser", "deploy"}
-FAST = "not process and not slow"  # as in the Makefile
-BY_FIXTURE = {
-    "s3": "s3",
-    "redis_server": "redis",
-    "service": "service",
-    "other_service": "service",
-    "browser": "browser",
-}
-# A folder or a file below tests/.
-BY_PLACE = {
-    "cli/test_main.py": "process",
-    "client/test_client.py": "process",
-    "demo/test_run.py": "slow s3 redis service",
-    "deploy": "deploy",
-    "examples/test_add_a_backbone.py": "process",
-    "examples/test_train_on_a_folder.py": "slow process",
-    "examples/test_verify_two_photos.py": "service redis",
-    "extract/test_jobs.py": "process",
-    "faces/test_equal_to_facenet.py": "slow",
-    "formats/test_fuzz.py": "process",
-    "formats/test_mxnet.py": "process",
-    "pipelines/test_alignment_parts.py": "slow s3",
-    "serving/endpoints/test_body_memory.py": "service",
-    "serving/endpoints/test_client_gone.py": "service",
-    "serving/endpoints/test_gallery.py": "service redis",
-    "serving/endpoints/test_http.py": "service redis",
-    "serving/endpoints/test_refusals.py": "service",
-    "serving/faults": "service redis",
-    "serving/gallery/test_reseal.py": "service redis",
-    "serving/inference/test_loader.py": "service",
-    "serving/test_client.py": "service redis",
-    "serving/test_memory.py": "service",
-    "serving/test_workers.py": "service redis",
-    "serving/transport/test_drain.py": "service",
-    "serving/web": "service browser",
-    "test_storage.py": "s3",
-    "test_workers.py": "process",
-    "train/test_backbones.py": "slow",
-    "train/test_launchers.py": "slow process",
-    "train/test_loader.py": "process",
-    "train/test_loop.py": "process",
-}
-# The longest first under pytest-xdist, so that no worker ends long before the other.
-FIRST = (
-    "demo/test_run.py",
-    "examples/test_train_on_a_folder.py",
-    "pipelines/test_alignment_parts.py",
-    "train/test_launchers.py",
-    "train/test_checkpoint.py",
-    "serving/faults/test_store_faults.py",
-)
-
-
 def pytest_configure() -> None:
     processes.install()
 
 
-def _place(path: Path) -> str:
-    return path.relative_to(TESTS).as_posix()
-
-
-def _markers_of(place: str) -> set[str]:
-    found = [names for name, names in BY_PLACE.items() if place == name or place.startswith(f"{name}/")]
-    return set(" ".join(found).split())
-
-
-def _parameters(item: pytest.Item) -> list[str]:
-    """The parameters that are text: `s3` is one of the places that some fixtures are made in."""
-    call = getattr(item, "callspec", None)
-    return [value for value in call.params.values() if isinstance(value, str)] if call else []
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not even import what the fast tests leave out as a whole: that takes longer than many of them."""
-    if config.option.markexpr == FAST and _markers_of(_place(collection_path)):
-        return True
-    return None
+    return True if config.option.markexpr == FAST and markers_of_place(collection_path) else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set the markers, before `-m` looks at them; under pytest-xdist, keep the tests of a file in one worker.
-
-    The tests that use the shared service are in one worker too, so that it starts once.
-    """
+    """Set the markers before `-m` looks at them, and what pytest-xdist asks for."""
     for item in items:
-        place = _place(item.path)
-        found = {BY_FIXTURE[name] for name in getattr(item, "fixturenames", ()) if name in BY_FIXTURE}
-        found |= {"s3"} & set(_parameters(item))
-        found |= _markers_of(place)
-        found |= {mark.name for mark in item.iter_markers()}
-        if found & STARTS:
-            found.add("process")
-        for name in sorted(found & (STARTS | {"slow"})):
+        for name in sorted(markers_of(item)):
             item.add_marker(name)
-        if "slow" in found and item.get_closest_marker("timeout") is None:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(1800))
         if config.pluginmanager.hasplugin("xdist"):
-            group = "service" if {"service", "other_service"} & set(getattr(item, "fixturenames", ())) else place
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _place(item.path) not in FIRST)
+        items.sort(key=lambda item: place_of(item.path) not in FIRST)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""The guard behind the marker `process`: no way to start a process gets past it, and the pool does without."""
+"""The markers' tables, and the guard behind `process`: no way to start a process gets past it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import pytest
 from support.jobs import double
+from support.markers import BY_PLACE, FAST, FIRST
+from support.places import ROOT, TESTS
 from support.processes import ProcessStartedError, forbidden
 
 from eolgul import workers
@@ -22,6 +24,11 @@ WAYS: dict[str, Callable[[], object]] = {
     "multiprocessing, spawn": lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
     "multiprocessing, forkserver": lambda: multiprocessing.get_context("forkserver").Process(target=print).start(),
 }
+
+
+def test_the_tables_name_what_is_there() -> None:
+    assert [place for place in (*BY_PLACE, *FIRST) if not (TESTS / place).exists()] == []
+    assert f'-m "{FAST}"' in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize("way", WAYS)
