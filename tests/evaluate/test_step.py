@@ -144,7 +144,7 @@ def test_bad_inputs_are_refused(tmp_path: Path, model: Path, people: Path) -> No
     refuse("expected a FaceDataset", dataset=model)
     refuse("no such artifact", dataset=tmp_path / "nowhere")
     refuse("not a benchmark", benchmarks=[people])
-    with pytest.raises(InputError, match="fmr 0.0: expected"):
+    with pytest.raises(InputError, match=r"fmr 0\.0: expected"):
         EvaluateConfig(fmr=0.0)
     one = write_benchmark(tmp_path / "one", name="x", pairs=20)
     two = write_benchmark(tmp_path / "two", name="x", pairs=20)
