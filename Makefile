@@ -8,13 +8,16 @@ MXNET := .venv-mxnet
 EXTRAS := train,evaluate,synth,pipeline,serve,embedded,dev,docs
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
+# Tests at once: services and pipelines start processes of their own, so not one per core.
+JOBS ?= 2
+
 # Variables of `make demo`, passed on as the options of `eolgul demo`.
 DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(WORK),--work "$(WORK)") \
   $(if $(PORT),--port $(PORT)) $(if $(PEOPLE),--people $(PEOPLE)) $(if $(MIN_IMAGES),--min-images $(MIN_IMAGES)) \
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test digests lint format docs bench browser mxnet-env deploy render images version clean
+.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env deploy render images version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -32,7 +35,10 @@ demo: $(STAMP)  ## Run everything, from data to served model, on drawn people or
 	@$(BIN)/eolgul demo $(DEMO_OPTIONS)
 
 test: $(STAMP)  ## Run every test that this machine can run; the others are skipped with a reason
-	$(BIN)/pytest $(TEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(TEST_ARGS)
+
+test-fast: $(STAMP)  ## Run the tests that start no process and are not slow
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not process and not slow" $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style, spelling, types and the layers (ruff, codespell, mypy, import-linter)
 	$(BIN)/ruff check .

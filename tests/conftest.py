@@ -1,4 +1,4 @@
-"""What every test may use: the research data, where it is, and a real S3 for as long as the tests run."""
+"""What every test may use (the research data, a real S3), and the markers, which follow from fixtures and folders."""
 
 # ruff: noqa: E402 - the environment is set before the imports that read it
 from __future__ import annotations
@@ -9,11 +9,13 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support import processes
+from support.markers import FAST, FIRST, group_of, markers_of, markers_of_place, place_of
 from support.places import SHARED
 
 # A busy machine must not look like a failing test, and the same commit must give the same answer.
@@ -50,3 +52,48 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         storage.make_bucket("s3://tests")
         yield "s3://tests"
     storage.forget_settings()
+
+
+def pytest_configure() -> None:
+    processes.install()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the fast tests leave out as a whole: that takes longer than many of them."""
+    return True if config.option.markexpr == FAST and markers_of_place(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Set the markers before `-m` looks at them, and what pytest-xdist asks for."""
+    for item in items:
+        for name in sorted(markers_of(item)):
+            item.add_marker(name)
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place_of(item.path) not in FIRST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Refuse every process that a test without the marker `process` starts."""
+    if item.get_closest_marker("process") is not None:
+        return (yield)
+    with processes.forbidden():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A refusal that the code under test swallowed fails the test all the same."""
+    report = yield
+    started = processes.refused()
+    if started and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} starts a process ({started[0]}) without the marker `process`"
+    return report

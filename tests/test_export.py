@@ -106,6 +106,7 @@ def test_rec_of_a_rec_is_the_same_file(tmp_path: Path) -> None:
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
 
+@pytest.mark.process
 def test_folders_and_back(people: Path, tmp_path: Path) -> None:
     export(people, tmp_path / "out", to="folders")
     again = FaceDataset(extract(tmp_path / "out", tmp_path / "again").path)
@@ -306,6 +307,7 @@ def test_a_full_disk_is_a_sentence(people: Path, tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.process
 def test_the_command(people: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "eolgul", "export", str(people), str(tmp_path / "out"), "--to", "rec"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -50,6 +50,7 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+@pytest.mark.process
 def test_what_killed_runs_left_of_a_folder_goes_with_the_next_run(tmp_path: Path) -> None:
     for _ in range(2):
         kill(start(FOLDER, tmp_path / "out"))
@@ -59,6 +60,7 @@ def test_what_killed_runs_left_of_a_folder_goes_with_the_next_run(tmp_path: Path
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["out", "out/whole"]
 
 
+@pytest.mark.process
 def test_what_killed_runs_left_of_a_file_goes_with_the_next_run(tmp_path: Path) -> None:
     for _ in range(2):
         kill(start(FILE, tmp_path / "out"))
@@ -68,6 +70,7 @@ def test_what_killed_runs_left_of_a_file_goes_with_the_next_run(tmp_path: Path) 
     assert (tmp_path / "out").read_bytes() == b"whole"
 
 
+@pytest.mark.process
 def test_a_second_process_is_refused_a_folder_and_the_first_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(FOLDER, out)
@@ -80,6 +83,7 @@ def test_a_second_process_is_refused_a_folder_and_the_first_goes_on(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.process
 def test_a_second_writer_of_a_file_waits(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(FILE, out)
@@ -93,6 +97,7 @@ def test_a_second_writer_of_a_file_waits(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.process
 def test_a_writer_that_waits_for_a_killed_one_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = start(FILE, out)
@@ -113,6 +118,7 @@ def test_many_writers_of_a_file_leave_one_whole_version(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.process
 def test_many_processes_at_one_folder_never_mix(tmp_path: Path) -> None:
     code = """
 print("begun", flush=True)
@@ -132,6 +138,7 @@ for number in range(60):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.process
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with atomic_folder(out) as folder:

@@ -101,6 +101,7 @@ def test_what_is_no_part_of_this_run_is_refused(drawn: Path, tmp_path: Path) -> 
     assert not out.exists()
 
 
+@pytest.mark.process
 def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) -> None:
     def eolgul(*words: str | Path) -> dict[str, object]:
         argv = [sys.executable, "-m", "eolgul", "align", str(drawn), *map(str, words)]

@@ -23,10 +23,11 @@ class KilledError(Exception):
     """Stands for a kill in the middle of the work."""
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_and_ends_the_same_with_any_number_of_workers(drawn: Path, tmp_path: Path) -> None:
     whole = align(drawn, tmp_path / "whole", AlignConfig(workers=1, part_rows=7))
 
-    def kill(done: int, total: int) -> None:
+    def kill(done: int, total: int | None) -> None:
         assert total == 24
         if done > 14:
             raise KilledError
@@ -44,7 +45,7 @@ def test_a_killed_run_goes_on_and_ends_the_same_with_any_number_of_workers(drawn
 
 
 def test_another_recipe_does_not_go_on_from_this_ones_parts(drawn: Path, tmp_path: Path) -> None:
-    def kill(done: int, _: int) -> None:
+    def kill(done: int, _: int | None) -> None:
         if done > 14:
             raise KilledError
 

@@ -272,6 +272,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.process
 def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
     """Killed without warning, twice: what is finished is not written again, and the result is an unkilled run's."""
     sources = big_sources(tmp_path / "in")

@@ -56,6 +56,7 @@ def test_every_image_comes_back_as_it_went(dataset: FaceDataset) -> None:
     assert dataset.artifact.contents["images"] == 24 and dataset.artifact.contents["identities"] == 4
 
 
+@pytest.mark.process
 def test_tar_reads_the_same(dataset: FaceDataset) -> None:
     """Python's tarfile and the `tar` of the system, which know nothing of the manifest."""
     found: dict[str, bytes] = {}
@@ -93,6 +94,7 @@ def test_threads_and_copies_read_alike(dataset: FaceDataset) -> None:
             assert list(pool.map(one.read, [*range(24)] * 20)) == [data for _, _, data in IMAGES] * 20
 
 
+@pytest.mark.process
 def test_another_process_reads_alike(dataset: FaceDataset, tmp_path: Path) -> None:
     dataset.read(3)  # an open file must not travel
     (tmp_path / "dataset.pickle").write_bytes(pickle.dumps(dataset))

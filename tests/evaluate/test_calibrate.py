@@ -165,6 +165,7 @@ def test_too_little_data_is_refused() -> None:
             calibrate(some_pairs(8), rate)
 
 
+@pytest.mark.process
 def test_serving_and_the_registry_read_without_heavy_libraries() -> None:
     code = (
         "import sys, eolgul.evaluate.calibrate, eolgul.evaluation.compare, eolgul.evaluate.step;"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,20 +130,23 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
 def test_options_that_a_kind_would_not_hear_are_refused(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(0, picture(1))])
     (tmp_path / "list.txt").write_text("a\n")
-    for options, says in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"identities": str(tmp_path / "list.txt")}, "identities"),
         ({"pairs": str(tmp_path / "list.txt")}, "pairs"),
         ({"reader": "other"}, "reader"),
-    ):
+    ]
+    for options, says in refused:
         with pytest.raises(InputError, match=says):
             extract(tmp_path / "faces", tmp_path / "out", ExtractConfig(**options))
     listed(tmp_path / "raw")
-    for options, says in (({"part": "1/2"}, "part"), ({"reader": "mxnet"}, "reader")):
+    refused = [({"part": "1/2"}, "part"), ({"reader": "mxnet"}, "reader")]
+    for options, says in refused:
         with pytest.raises(InputError, match=says):
             extract(tmp_path / "raw", tmp_path / "out", ExtractConfig(**options))
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.process
 def test_mxnets_reader_gives_the_same_artifact(tmp_path: Path) -> None:
     try:
         mxnet_python()

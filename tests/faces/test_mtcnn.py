@@ -175,6 +175,7 @@ def test_which_face_counts() -> None:
     assert choose(Faces(boxes[:0], faces.scores[:0], faces.landmarks[:0]), "largest", (1, 1)) is None
 
 
+@pytest.mark.process
 def test_detection_with_onnx_needs_no_torch() -> None:
     code = (
         "import sys, eolgul.faces.mtcnn, eolgul.faces.choose, eolgul.faces.template; sys.exit('torch' in sys.modules)"

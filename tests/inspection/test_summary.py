@@ -132,6 +132,7 @@ def test_a_screen_is_enough(tmp_path: Path) -> None:
     assert any("57 of 7 identities" in line for line in lines)
 
 
+@pytest.mark.process
 def test_a_terminal_gets_text_and_everything_else_gets_json(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(0, picture(7))])
     argv = [sys.executable, "-m", "eolgul", "inspect", str(tmp_path / "faces")]
@@ -173,6 +174,7 @@ def test_broken_images_are_fields_with_their_code(tmp_path: Path) -> None:
         inspect(str(tmp_path / "set.bin"), tmp_path / "sheet.png" / "no.png")
 
 
+@pytest.mark.process
 def test_a_large_rec_needs_little_memory(tmp_path: Path) -> None:
     """200 MB at most, of a file that is larger: only its headers are read, and their pages are let go."""
     with RecordWriter(tmp_path / "train.rec") as writer:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -119,7 +120,7 @@ def test_parts_and_their_merge_in_s3(pictures: Path, tmp_path: Path, s3: str) ->
 
 
 def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    words = {
+    words: dict[str, Any] = {
         "datasets": [],
         "benchmarks": [],
         "workspace": str(tmp_path),

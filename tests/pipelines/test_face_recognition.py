@@ -111,6 +111,7 @@ def test_what_runs_in_the_loop_says_what_it_takes(name: str) -> None:
         assert f"{parameter}:" in (inspect.getdoc(function) or "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("step", STEPS)
 def test_a_component_compiles_by_itself(step: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", f"eolgul.components.{step}.component"], cwd=tmp_path, check=True,
@@ -152,6 +153,7 @@ def test_unknown_parameters_are_refused(words: list[str], says: str) -> None:
         face_recognition.parameters(words)
 
 
+@pytest.mark.process
 def test_a_failing_step_fails_the_command_with_its_sentence(tmp_path: Path) -> None:
     words = {"workspace": str(tmp_path / "w"), "sources": json.dumps([str(tmp_path / "nowhere")]), "benchmarks": "[]"}
     argv = [word for name, value in words.items() for word in ("--param", f"{name}={value}")]

@@ -194,6 +194,7 @@ def eolgul(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=120)
 
 
+@pytest.mark.process
 def test_the_commands(tmp_path: Path) -> None:
     private, place = tmp_path / "k.pem", tmp_path / "registry"
     made = json.loads(eolgul("signing-key", "new", str(private)).stdout)

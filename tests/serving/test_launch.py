@@ -20,6 +20,7 @@ from eolgul.serving.inference.model import ServedModel, open_package
 from eolgul.serving.settings import Settings
 
 
+@pytest.mark.process
 def test_serving_never_imports_torch() -> None:
     code = "import sys, eolgul.serving.service, eolgul.serving.launch, eolgul.registry.store; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -72,6 +73,7 @@ def test_settings_need_one_place_for_the_model(package: ModelPackage, monkeypatc
     assert open_package(Settings(model=package.path)).digest == package.digest
 
 
+@pytest.mark.process
 def test_a_model_without_calibration_is_refused(tmp_path: Path, detector_folder: Path) -> None:
     bare = tiny_package.write(tmp_path / "bare", detector_folder, calibrated=False)
     with pytest.raises(InputError, match="calibration"):
@@ -98,6 +100,7 @@ def processes_of(home: Path) -> list[int]:
     return found
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL], ids=lambda blow: blow.name)
 def test_nothing_is_left_behind(package: ModelPackage, tmp_path: Path, blow: signal.Signals) -> None:

@@ -17,14 +17,15 @@ class DatasetMaker:
     def __init__(self, build: DatasetBuild, shard_bytes: int) -> None:
         """Made by `make_dataset`."""
         self._build, self._shard_bytes = build, shard_bytes
-        self._stack, self._writer, self._size, self._shards = ExitStack(), None, 0, 0
+        self._stack, self._size, self._shards = ExitStack(), 0, 0
+        self._writer: ShardWriter | None = None
         self.facts: dict[str, Any] = {}
         self.pair_columns: tuple[Sequence[Any], ...] | None = None
 
     def _shard(self, added: int) -> ShardWriter:
         if self._writer is None or self._size + added > self._shard_bytes:
             self._stack.close()
-            self._writer: ShardWriter | None = self._stack.enter_context(self._build.shard(self._shards, ""))
+            self._writer = self._stack.enter_context(self._build.shard(self._shards, ""))
             self._shards, self._size = self._shards + 1, 0
         self._size += member_size(added) if added else 0
         return self._writer

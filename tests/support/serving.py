@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -114,7 +114,7 @@ class KeyedService:
 
 def serve(
     package: ModelPackage, redis_url: str, folder: Path, *, output: IO[bytes] | None = None, **settings: Any
-) -> Iterator[Service]:
+) -> Generator[Service]:
     environment = (
         dict(os.environ)
         | {"EOLGUL_AUTH": "off", "EOLGUL_REQUESTS_PER_MINUTE": "0"}

@@ -92,6 +92,7 @@ def test_truth_of_every_image_agrees_with_the_annotations(tmp_path: Path) -> Non
     assert abs(half[10] - front[10] - 45) < 1
 
 
+@pytest.mark.process
 def test_rec_is_the_same_with_one_worker_and_two_and_is_readable(tmp_path: Path) -> None:
     draw_rec(tmp_path / "one", people=2, images=2, workers=1)
     draw_rec(tmp_path / "two", people=2, images=2, workers=2)

@@ -69,6 +69,7 @@ def test_the_face_box_holds_the_landmarks(scene: Scene) -> None:
     assert len(boxes) == 7 and ((points[:5] >= (x, y)) & (points[:5] <= (x + w, y + h))).all()
 
 
+@pytest.mark.process
 def test_no_torch_is_loaded() -> None:
     code = (
         "import sys, eolgul.synth as s; s.Sitter(s.draw_person(0, 0)).scene(); "

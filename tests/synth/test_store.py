@@ -21,6 +21,7 @@ from eolgul.files import work_folder
 from eolgul.synth import draw_kface
 
 
+@pytest.mark.process
 def test_a_stop_of_the_whole_process_group_ends_it(tmp_path: Path) -> None:
     """As `timeout` and a shell's job control stop a command: the workers get the signal too, and end before the parent tells them to."""
     words = [sys.executable, "-m", "eolgul", "synth", str(tmp_path / "cut"), "--people", "50", "--workers", "2"]
@@ -31,6 +32,7 @@ def test_a_stop_of_the_whole_process_group_ends_it(tmp_path: Path) -> None:
     assert process.wait(20) == 128 + signal.SIGTERM
 
 
+@pytest.mark.process
 def test_a_drawing_that_was_killed_goes_on_person_by_person(tmp_path: Path) -> None:
     """With any number of workers, killed or not, a drawing is the same bytes, its truth and its card included."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"

@@ -46,6 +46,7 @@ def coded(tmp_path: Path) -> Path:
     return tmp_path / "assembled"
 
 
+@pytest.mark.process
 def test_training_sees_red_in_channel_0(tmp_path: Path) -> None:
     dataset = FaceDataset(coded(tmp_path))
     recipe = Recipe.load("demo", ["batch_size=8", "photometric=0.0", "shift=0"])
@@ -61,6 +62,7 @@ def test_training_sees_red_in_channel_0(tmp_path: Path) -> None:
     assert seen == {0, 1}
 
 
+@pytest.mark.process
 def test_the_exported_model_answers_for_rgb_and_notices_a_swap(tmp_path: Path) -> None:
     path = coded(tmp_path)
     recipe = Recipe.load("demo", ["backbone=tiny", "embedding_size=16", "batch_size=8", "epochs=6", "learning_rate=0.05",

@@ -76,6 +76,7 @@ def run(argv: Sequence[str], **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.process
 def test_killed_at_twenty_moments_ends_bit_identical(toy: Path, tmp_path: Path) -> None:
     """A checkpoint after every step, so that about half the kills fall into the writing of one."""
     options = [*OPTIONS, "epochs=16"]
@@ -123,6 +124,7 @@ ranks(2, folder / "mixed" / "model")
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("options", "noise"),
     [
@@ -211,6 +213,7 @@ def test_nothing_whole_or_of_another_recipe_is_said(tmp_path: Path) -> None:
         whole(str(tmp_path))
 
 
+@pytest.mark.process
 def test_a_run_says_that_it_fell_back_and_ends_the_same(toy: Path, tmp_path: Path) -> None:
     straight = train(toy, tmp_path / "a" / "model", recipe=tiny("epochs=3"))
     out = tmp_path / "b" / "model"

@@ -33,6 +33,7 @@ def same(one: Batch, other: Batch) -> bool:
     return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("faces", "labels", "rows"))
 
 
+@pytest.mark.process
 def test_any_position_can_be_reached_at_once_with_any_number_of_workers(toy: Path) -> None:
     whole = list(data(toy, 1).batches(epoch=3))
     part = list(data(toy, 3).batches(epoch=3, start=4))
@@ -40,6 +41,7 @@ def test_any_position_can_be_reached_at_once_with_any_number_of_workers(toy: Pat
     assert all(same(one, other) for one, other in zip(whole[4:], part, strict=True))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("size", [2, 5])
 def test_the_ranks_parts_of_a_step_are_the_step_of_one_process(toy: Path, size: int) -> None:
     whole = list(data(toy, 1).batches(epoch=1))
@@ -57,6 +59,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(toy: Path) -> None:
         data(toy, 1, "accumulation=2", world=World(0, 2))
 
 
+@pytest.mark.process
 def test_an_epoch_shows_every_image_once_and_the_next_in_another_order(toy: Path) -> None:
     training = data(toy, 1, "batch_size=9", *OFF)
     orders = []
@@ -103,6 +106,7 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
         data(two_sources(tmp_path / "two"), 1, 'source_weights={"k-face"=2.0}')
 
 
+@pytest.mark.process
 def test_broken_images_are_passed_over_and_named(tmp_path: Path) -> None:
     dataset = two_sources(tmp_path / "two", broken=(7, 8, 70))
     for workers in (1, 2):
@@ -115,12 +119,14 @@ def test_broken_images_are_passed_over_and_named(tmp_path: Path) -> None:
         assert Counter(rows)[9] == 3  # stands in for its neighbours
 
 
+@pytest.mark.process
 def test_nothing_but_broken_images_is_one_sentence(tmp_path: Path) -> None:
     dataset = two_sources(tmp_path / "two", size=96)
     with pytest.raises(InputError, match=r"^[^\n]*100 images in a row[^\n]*96x96 pixels[^\n]*$"):
         list(data(dataset, 1).batches(epoch=0))
 
 
+@pytest.mark.process
 def test_workers_open_the_shards_for_themselves(toy: Path) -> None:
     """A worker's file handle is its own: this process's is used by none of them."""
     training = data(toy, 2)

@@ -20,6 +20,7 @@ from eolgul.serving.settings import Settings
 CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
+@pytest.mark.process
 @pytest.mark.skipif(CUDA, reason="this ONNX Runtime has CUDA")
 def test_cuda_without_cuda_is_not_ready_and_says_why(package: ModelPackage, tmp_path: Path) -> None:
     environment = {**os.environ, "EOLGUL_AUTH": "off", "EOLGUL_PROVIDER": "cuda"}

@@ -53,6 +53,7 @@ def test_a_changed_file_is_refused(package: ModelPackage, tmp_path: Path, name: 
         open_package(Settings(registry=str(tmp_path)))
 
 
+@pytest.mark.process
 def test_alive_but_not_ready_until_something_is_promoted(package: ModelPackage, people: People, tmp_path: Path) -> None:
     registry = tmp_path / "registry"
     registry.mkdir()
