@@ -35,10 +35,10 @@ demo: $(STAMP)  ## Run everything, from data to served model, on drawn people or
 	@$(BIN)/eolgul demo $(DEMO_OPTIONS)
 
 test: $(STAMP)  ## Run every test that this machine can run; the others are skipped with a reason
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(TEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
 
 test-fast: $(STAMP)  ## Run the tests that start no process and are not slow
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not process and not slow" $(TEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not process and not slow" $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style, spelling, types and the layers (ruff, codespell, mypy, import-linter)
 	$(BIN)/ruff check .

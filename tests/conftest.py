@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from support import processes
-from support.markers import FAST, FIRST, group_of, markers_of, markers_of_place, place_of
+from support.markers import FAST, FIRST, markers_of, markers_of_place, place_of
 from support.places import SHARED
 
 # A busy machine must not look like a failing test, and the same commit must give the same answer.
@@ -63,16 +63,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if config.option.markexpr == FAST and markers_of_place(collection_path) else None
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Set the markers, before `-m` looks at them."""
+    for name in sorted(markers_of(item)):
+        item.add_marker(name)
+    if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+        item.add_marker(pytest.mark.timeout(1800))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Set the markers before `-m` looks at them, and what pytest-xdist asks for."""
-    for item in items:
-        for name in sorted(markers_of(item)):
-            item.add_marker(name)
-        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(1800))
-        if config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    """Put the longest files first where pytest-xdist runs them."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: place_of(item.path) not in FIRST)
 

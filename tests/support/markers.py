@@ -87,8 +87,3 @@ def markers_of(item: pytest.Item) -> set[str]:
     found |= markers_of_place(item.path)
     found |= {mark.name for mark in item.iter_markers()} & {*STARTS, "slow"}
     return found | {"process"} if found & STARTS else found
-
-
-def group_of(item: pytest.Item) -> str:
-    """The tests that one worker runs: those of a file, and all that use the shared service, so that it starts once."""
-    return "service" if {"service", "other_service"} & set(getattr(item, "fixturenames", ())) else place_of(item.path)
