@@ -25,7 +25,7 @@ from eolgul.export import export
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.step import extract
 from eolgul.files import sha256_bytes, sha256_file
-from eolgul.formats import insightface, lfw
+from eolgul.formats import insightface, pair_lists
 from eolgul.formats.lst import read_lst
 
 
@@ -164,7 +164,7 @@ def test_pairs_of_folders(tmp_path: Path) -> None:
         assert files == [[images[left][2], images[right][2]] for left, right, *_ in pairs]
         assert card["pairs_txt"] is written is (tmp_path / f"{name}-out" / "pairs.txt").exists()
     listed = tmp_path / "lfw-out" / "pairs.txt"
-    assert listed.read_text().splitlines()[0] == "2\t1" and lfw.read_pairs(listed)[1].right == "B/B_0001"
+    assert listed.read_text().splitlines()[0] == "2\t1" and pair_lists.read_pairs(listed)[1].right == "B/B_0001"
     again = FaceDataset(extract(tmp_path / "lfw-out", tmp_path / "again", ExtractConfig(pairs=str(listed))).path)
     assert pairs_of(again) == pairs_of(FaceDataset(tmp_path / "lfw"))
 
@@ -343,7 +343,9 @@ def test_real_sets_come_back(shared_data: Path, tmp_path: Path) -> None:
     card = export(made.path, tmp_path / "folders", to="folders")
     assert card["images"] == 6_165 and card["pairs"] == made.contents["pairs"]
     if made.contents["pairs_lost"] == 0:
-        assert card["pairs_txt"] and lfw.read_pairs(tmp_path / "folders" / "pairs.txt") == lfw.read_pairs(listed)
+        assert card["pairs_txt"] and pair_lists.read_pairs(tmp_path / "folders" / "pairs.txt") == pair_lists.read_pairs(
+            listed
+        )
     for path in sorted((tmp_path / "folders").glob("*/*.jpg"))[::97]:
         original = shared_data / "lfw-1-5" / "images" / path.relative_to(tmp_path / "folders")
         assert path.read_bytes() == original.read_bytes()

@@ -23,7 +23,7 @@ from eolgul.dataset import SHARD_BYTES, FaceDataset
 from eolgul.dataset.shard import Shard
 from eolgul.errors import InputError
 from eolgul.files import atomic_file, atomic_folder, refuse_disk, sha256_file, warn_replaced, write_atomic
-from eolgul.formats import insightface, lfw
+from eolgul.formats import insightface, pair_lists
 from eolgul.formats.lst import Row, write_lst
 from eolgul.formats.synthetic import SYNTHETIC_MARK, mark_beside
 
@@ -255,7 +255,7 @@ def _lfw_pairs(file: Path, pairs: list[tuple[int, int, bool, int]], paths: dict[
         Whether it can; otherwise no file is left.
     """
     wanted = [
-        lfw.Pair(paths[left].rpartition(".")[0], paths[right].rpartition(".")[0], same, fold)
+        pair_lists.Pair(paths[left].rpartition(".")[0], paths[right].rpartition(".")[0], same, fold)
         for left, right, same, fold in pairs
     ]
     folds = len({pair.fold for pair in wanted})
@@ -265,7 +265,7 @@ def _lfw_pairs(file: Path, pairs: list[tuple[int, int, bool, int]], paths: dict[
         lines.append("\t".join([name, one, two] if pair.same else [name, one, other, two]))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with contextlib.suppress(InputError):
-        if lfw.read_pairs(file) == wanted:
+        if pair_lists.read_pairs(file) == wanted:
             return True
     file.unlink()
     return False

@@ -26,7 +26,7 @@ from eolgul.formats.kface import (
     visible_boxes,
     write_annotation,
 )
-from eolgul.formats.lfw import Pair
+from eolgul.formats.pair_lists import Pair
 
 
 def test_the_published_counts() -> None:

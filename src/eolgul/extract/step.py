@@ -15,7 +15,7 @@ from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.extract.sources import Plan, detect_kind
 from eolgul.extract.worker import digest, write_shards
-from eolgul.formats import kface, lfw
+from eolgul.formats import kface, pair_lists
 from eolgul.formats.synthetic import mark_of
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
@@ -105,7 +105,7 @@ def extract(
 def _pairs(kind: str, pairs: Path, selection: str | None) -> list[tuple[str, str, bool, int]]:
     """The wanted pairs by image id, with their folds."""
     if kind == "folders":
-        return list(lfw.read_pairs(pairs))
+        return list(pair_lists.read_pairs(pairs))
     resolutions = kface.Selection.parse(selection).resolutions if selection else ("Middle",)
     if len(resolutions) != 1:
         raise InputError(f"pairs {pairs}: they name no resolution; choose one with the selection")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
-from eolgul.formats.lfw import Pair, read_text
+from eolgul.formats.pair_lists import Pair, read_text
 
 SIZES = {"High": (864, 576), "Middle": (346, 230), "Low": (173, 115)}  # width, height in pixels
 RESOLUTIONS = tuple(SIZES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eolgul.errors import InputError
-from eolgul.formats.lfw import read_pairs
+from eolgul.formats.pair_lists import read_pairs
 
 
 def test_the_real_file(shared_data: Path) -> None:

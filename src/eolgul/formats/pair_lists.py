@@ -1,4 +1,4 @@
-"""LFW's formats: images `<Name>/<Name>_0001.jpg`, and `pairs.txt` with folds of matched and mismatched pairs."""
+"""Pair lists of benchmarks: LFW's `pairs.txt`, folds of matched and mismatched pairs of `<Name>/<Name>_0001.jpg`."""
 
 from __future__ import annotations
 
