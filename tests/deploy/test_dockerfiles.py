@@ -25,7 +25,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Where each image's work begins. The command line and `steps` are in all of them and reach everything lazily: see below.
 ENTRIES = {
-    "extract": ["eolgul.extract"],
+    "extract": ["eolgul.extract.step"],
     "align": ["eolgul.align.step"],
     "assemble": ["eolgul.assemble.step"],
     "train": ["eolgul.train.loop"],
@@ -318,7 +318,7 @@ def test_every_entry_is_there():
 
 def test_the_walk_sees_through_functions():
     assert {"torch", "facenet_pytorch", "cv2", "onnxruntime"} <= _foreign(("eolgul.align.step",))
-    assert "torch" not in _foreign(("eolgul.extract",))
+    assert "torch" not in _foreign(("eolgul.extract.step",))
 
 
 def test_serving_has_no_torch():
