@@ -63,11 +63,11 @@ def test_what_a_start_made_is_not_walked_by_the_collector(package: ModelPackage)
 import asyncio, gc, sys, time
 from pathlib import Path
 from eolgul.serving.inference.loader import Loader
-from eolgul.serving.service import _settle
+from eolgul.serving.service import _freeze_start
 from eolgul.serving.settings import Settings
 loader = Loader(Settings(model=Path(sys.argv[1])))
 loader.start()
-asyncio.run(_settle(loader))
+asyncio.run(_freeze_start(loader))
 assert loader.ready and gc.get_freeze_count() > 50_000, gc.get_freeze_count()
 assert len(gc.get_objects()) < 5_000, len(gc.get_objects())
 """
