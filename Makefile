@@ -8,7 +8,7 @@ MXNET := .venv-mxnet
 EXTRAS := train,evaluate,synth,pipeline,serve,embedded,dev,docs
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-# Tests at once: services and pipelines start processes of their own, so not one per core.
+# Tests at once, of those that start no process.
 JOBS ?= 2
 
 # Variables of `make demo`, passed on as the options of `eolgul demo`.
@@ -34,11 +34,14 @@ install: $(STAMP)  ## Make .venv and install the pinned versions (a second call 
 demo: $(STAMP)  ## Run everything, from data to served model, on drawn people or on SOURCE=<folder of person/image files>
 	@$(BIN)/eolgul demo $(DEMO_OPTIONS)
 
+# Tests that only compute run two at once. Those that start processes run one after another: beside each other on two cores
+# they wait for services and browsers longer than their limits. Exit status 5 of pytest means that TEST_ARGS chose no test.
 test: $(STAMP)  ## Run every test that this machine can run; the others are skipped with a reason
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not process and not slow" $(TEST_ARGS) || test $$? = 5
+	$(BIN)/pytest -m "process or slow" $(TEST_ARGS) || test $$? = 5
 
 test-fast: $(STAMP)  ## Run the tests that start no process and are not slow
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not process and not slow" $(TEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not process and not slow" $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style, spelling, types and the layers (ruff, codespell, mypy, import-linter)
 	$(BIN)/ruff check .

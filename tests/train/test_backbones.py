@@ -254,7 +254,7 @@ def test_wrong_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
 
     good = weights("mobilefacenet", 64)
     attempt(good, r"layout 'caffe': expected one of", layout="caffe")
-    attempt(good, r"so it is not of arcface_torch", layout="arcface_torch")
+    attempt(good, r"not of layout arcface_torch", layout="arcface_torch")
     attempt(good, r"no network .* nearest is irse50, but", backbone="irse50")
     attempt(
         {**good, "conv1.conv.weight": torch.zeros(64, 1, 3, 3)}, r"conv1\.conv\.weight is 64x1x3x3, expected 64x3x3x3"
