@@ -37,11 +37,11 @@ demo: $(STAMP)  ## Run everything, from data to served model, on drawn people or
 # Tests that only compute run two at once. Those that start processes run one after another: beside each other on two cores
 # they wait for services and browsers longer than their limits. Exit status 5 of pytest means that TEST_ARGS chose no test.
 test: $(STAMP)  ## Run every test that this machine can run; the others are skipped with a reason
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not process and not slow" $(TEST_ARGS) || test $$? = 5
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not process and not slow" $(TEST_ARGS) || test $$? = 5
 	$(BIN)/pytest -m "process or slow" $(TEST_ARGS) || test $$? = 5
 
 test-fast: $(STAMP)  ## Run the tests that start no process and are not slow
-	$(BIN)/pytest -n $(JOBS) --dist loadgroup -m "not process and not slow" $(TEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not process and not slow" $(TEST_ARGS)
 
 lint: $(STAMP)  ## Check style, spelling, types and the layers (ruff, codespell, mypy, import-linter)
 	$(BIN)/ruff check .

