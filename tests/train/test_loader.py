@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -118,21 +119,34 @@ def test_a_killed_worker_ends_training_with_a_sentence(toy: Path, tmp_path: Path
         for worker in children() - before:
             os.kill(worker, signal.SIGKILL)
 
-    with pytest.raises(
-        InputError, match=r"a worker that prepares training batches \(pid.*(Killed|ended).*memory ran out"
-    ):
+    with pytest.raises(InputError, match=r"a worker that prepares training batches .*(Killed|ended).*memory ran out"):
         train(toy, tmp_path / "out", recipe=tiny("epochs=200"), report=kill)
 
 
 def test_a_worker_killed_while_batches_are_waited_for(toy: Path) -> None:
     training = TrainingData(FaceDataset(toy), tiny("batch_size=2"), workers=2)
     before = children()
-    with pytest.raises((InputError, RuntimeError), match="pid") as failure:
+    with pytest.raises(
+        (InputError, RuntimeError), match="worker"
+    ) as failure:  # without its pid if it ends in a hand-over
         for _ in training.batches(0):
             for worker in children() - before:
                 os.kill(worker, signal.SIGKILL)
     error = failure.value
     assert isinstance(error, InputError) or (isinstance(error, RuntimeError) and loader.ended_worker(error) is not None)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])
+def test_a_worker_that_ends_while_it_hands_a_batch_over_is_a_sentence(error: Exception) -> None:
+    """The batch has arrived in the queue, but the process that lends its memory is gone."""
+
+    def batches() -> Iterator[None]:
+        raise error
+        yield
+
+    progress = loader.Progress(1)
+    with pytest.raises(InputError, match="a worker that prepares training batches ended while it handed one over"):
+        loader._next(batches(), progress, 1, 1.0, 1.0)
 
 
 def test_a_hung_read_ends_and_a_slow_one_does_not(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,8 @@ def _next(batches: Any, progress: Progress, workers: int, poll: float, stall_sec
             return None
         except InputError as error:  # PyTorch puts the worker's whole traceback before the sentence
             raise InputError(str(error).rpartition("InputError: ")[2].strip()) from error
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # it ended between a batch and its memory
+            raise _lost_worker("a worker that prepares training batches ended while it handed one over") from error
         except RuntimeError as error:
             if not str(error).startswith("DataLoader timed out"):
                 raise ended_worker(error) or error from None
@@ -162,8 +164,12 @@ def ended_worker(error: RuntimeError) -> InputError | None:
     if signal and signal.startswith("Bus"):
         return InputError(f"{_SHARED}: full, it ended a worker ({worker}); {_REMEDY}")
     how = f"was killed by a signal ({signal})" if signal else "ended"
+    return _lost_worker(f"a worker that prepares training batches ({worker}) {how}")
+
+
+def _lost_worker(what: str) -> InputError:
     return InputError(
-        f"a worker that prepares training batches ({worker}) {how}, most likely because memory ran out; use fewer workers, "
+        f"{what}, most likely because memory ran out; use fewer workers, "
         "and run the same command again to go on from the last checkpoint"
     )
 
