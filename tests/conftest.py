@@ -18,6 +18,10 @@ from support import processes
 from support.markers import FAST, FIRST, markers_of, markers_of_place, place_of
 from support.places import SHARED
 
+# Here and not in `pytest_configure`: with a folder or file as argument pytest reads that folder's conftest first, which
+# imports modules that take the pool by its name.
+processes.install()
+
 # A busy machine must not look like a failing test, and the same commit must give the same answer.
 settings.register_profile(
     "eolgul", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
@@ -52,10 +56,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         storage.make_bucket("s3://tests")
         yield "s3://tests"
     storage.forget_settings()
-
-
-def pytest_configure() -> None:
-    processes.install()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
