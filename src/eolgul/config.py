@@ -6,6 +6,7 @@ descriptions of Kubeflow parameters, the checks and the recipe on an artifact's 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Self, TypeVar
@@ -94,6 +95,18 @@ def describe(item: Field[Any]) -> str:
     if item.metadata["kinds"]:
         text += f" Only for {' and '.join(item.metadata['kinds'])}."
     return text
+
+
+def parse_part(part: str) -> tuple[int, int]:
+    """Read a share of a job, the i-th of n, from the text i/n.
+
+    Raises:
+        InputError: The text is not i/n with i from 1 to n.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", part)
+    if not match or int(match[1]) > int(match[2]):
+        raise InputError(f"part {part!r}: expected i/n with i from 1 to n, such as 2/4")
+    return int(match[1]), int(match[2])
 
 
 def count_up(progress: Progress | None, total: int | None = None) -> Callable[[int], None]:

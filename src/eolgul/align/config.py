@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from eolgul.config import Config, option
-from eolgul.errors import InputError
+from eolgul.config import Config, option, parse_part
 from eolgul.model.package import POLICIES, TEMPLATE_NAME, DetectorSettings
 
 _DEFAULTS = DetectorSettings()
@@ -64,11 +62,7 @@ class AlignConfig(Config):
         Raises:
             InputError: When the part is not i/n with 1 <= i <= n.
         """
-        part = part or self.part
-        words = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", part)
-        if not words or int(words[1]) > int(words[2]):
-            raise InputError(f"part {part!r}: expected i/n with i from 1 to n, such as 2/4")
-        number, count = int(words[1]), int(words[2])
+        number, count = parse_part(part or self.part)
         return range(shards * (number - 1) // count, shards * number // count)
 
     @property

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from eolgul.config import Config, option
+from eolgul.config import Config, option, parse_part
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.formats import kface
@@ -74,12 +74,7 @@ class ExtractConfig(Config):
     @property
     def byte_range(self) -> tuple[int, int] | None:
         """`part` as numbers (i, n). Raises InputError unless it is i/n with 1 <= i <= n."""
-        if self.part is None:
-            return None
-        match = re.fullmatch(r"([1-9]\d{0,5})/([1-9]\d{0,5})", self.part)
-        if not match or int(match[1]) > int(match[2]):
-            raise InputError(f"part {self.part!r}: expected i/n with 1 <= i <= n")
-        return int(match[1]), int(match[2])
+        return None if self.part is None else parse_part(self.part)
 
     def wants(self, identity: str) -> bool:
         """Whether an identity is chosen by the lists of identities."""
