@@ -178,8 +178,9 @@ def test_recipes_hold_what_they_held_before() -> None:
     }
     evaluated = {"fmr": 1e-4, "seed": 0, "pictures": True, "resamples": RESAMPLES}
     assert EvaluateConfig(threads=5, cache="x").to_recipe() == evaluated
-    assert EvaluateConfig(without_anchored=True, language="ko").to_recipe() == evaluated | {
+    assert EvaluateConfig(without_anchored=True, unseen_only=True, language="ko").to_recipe() == evaluated | {
         "without_anchored": True,
+        "unseen_only": True,
         "language": "ko",
     }
 

@@ -299,7 +299,10 @@ def evaluate_current(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> str:
-    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''."""
+    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''.
+
+    People of the candidate's data that production's model learned from are left out.
+    """
     from eolgul.promote import needs_current_evaluation
     from eolgul.registry.store import model_uri, read_production
 
@@ -307,6 +310,7 @@ def evaluate_current(
         return ""
     production = read_production(registry)
     assert production is not None
+    config = replace(config, unseen_only=True)
     evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, config, progress=progress)
     return out
 

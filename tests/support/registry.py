@@ -70,6 +70,7 @@ def write_held_out_scores(file: Path, fnmr: float, people: int = 200) -> None:
         "correct": [*~refused, True, True],
         "left_subject": [*range(people), 0, 1],
         "right_subject": [*range(people), 1, 2],
+        "seen": [None] * (people + 2),
     }
     pq.write_table(pa.table(table, schema=SCORES), file)
 

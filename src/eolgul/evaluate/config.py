@@ -21,6 +21,11 @@ class EvaluateConfig(Config):
     without_anchored: bool = option(
         False, "Leave out held-out and calibration faces whose landmarks came from another image.", in_recipe=False
     )
+    unseen_only: bool = option(
+        False,
+        "Leave out held-out and calibration people that the model is known to have learned from.",
+        in_recipe=False,
+    )
     pictures: bool = option(True, "Put thumbnails of the worst pairs into the report.")
     language: str = option(
         "auto",
@@ -39,5 +44,5 @@ class EvaluateConfig(Config):
     def to_recipe(self) -> dict[str, Any]:
         """As `Config.to_recipe`, with the options that count only when they are set."""
         recipe = super().to_recipe()
-        recipe |= {"without_anchored": True} if self.without_anchored else {}
+        recipe |= {name: True for name in ("without_anchored", "unseen_only") if getattr(self, name)}
         return recipe | ({"language": self.language} if self.language != "auto" else {})

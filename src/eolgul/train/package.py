@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -19,13 +20,14 @@ from eolgul.errors import InputError
 from eolgul.faces.networks import export_onnx
 from eolgul.model.onnx_export import OPSET, export
 from eolgul.model.package import EmbeddingContract
+from eolgul.model.provenance import Provenance
 from eolgul.model.recognizer import onnx_session
 from eolgul.train.model_card import card
 from eolgul.train.recipe import Recipe
 from eolgul.train.validate import Validation
 from eolgul.train.variants import write_variants
 
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _TOLERANCE = 1e-5  # on each number of the normalised embeddings
 _PROBES = 16
 
@@ -47,13 +49,15 @@ def write_package(
     """
     network = network.cpu().eval()
     reference = dataset.artifact.reference
-    facts = {"recipe": recipe.to_json(), "dataset": reference, **training}
+    learned = provenance(dataset)
+    facts = {"recipe": recipe.to_json(), "dataset": reference, "learned_from": learned.facts(), **training}
     with writing(out) as folder:
         probe = validation.inputs(validation.rows[:: max(1, len(validation.rows) // _PROBES)])
         write_network(network, folder, backbone=recipe.backbone, embedding_size=recipe.embedding_size,
                       contract=contract, probe=probe)  # fmt: skip
         facts["variants"] = write_variants(folder, recipe.variants, validation, recipe.scale)
         (folder / "training.json").write_bytes(canonical_json(facts))
+        learned.write(folder)
         (folder / "CARD.md").write_text(card(recipe, contract, facts, dataset), encoding="utf-8")
         seal(
             folder,
@@ -66,10 +70,20 @@ def write_package(
                 "backbone": recipe.backbone,
                 "embedding_size": recipe.embedding_size,
                 "best_epoch": training["best_epoch"],
+                "learned_from": learned.facts(),
             },
             synthetic=dataset.artifact.synthetic,
         )
     return open_artifact(out)
+
+
+def provenance(dataset: FaceDataset) -> Provenance:
+    """What is learned from by training on the dataset's `train` split.
+
+    Validation people are not among it: they choose between epochs, and no weight is learned from them.
+    """
+    rows = dataset.manifest.select(["identity", "sha256"]).take(pa.array(dataset.rows("train")))
+    return Provenance.of(rows["identity"].to_pylist(), rows["sha256"], dataset.artifact.digest)
 
 
 def write_network(
