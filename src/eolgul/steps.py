@@ -179,7 +179,8 @@ def align(
         out: Where the result goes.
         config: The options.
         merge: The places of all parts.
-        keep_aligned: Hand on a dataset that is aligned already, instead of refusing it.
+        keep_aligned: The dataset is one of several with the same options: hand it on when it is aligned already, and
+            accept options that are not for it, instead of refusing.
         sheet: A PNG to draw: a contact sheet of the faces, and one of the rejected images next to it.
         progress: Called with (images done, images in all).
     """
@@ -198,10 +199,22 @@ def align(
     if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)
     with storage.destination(out, [dataset, *merge]) as target:
-        made = step(local, target, config, merge=[storage.fetch(place) for place in merge], progress=progress)
+        made = step(local, target, config, merge=[storage.fetch(place) for place in merge],
+                    may_be_unused=keep_aligned, progress=progress)  # fmt: skip
         drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return _facts(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
+
+
+def check_alignment(datasets: Sequence[str], config: AlignConfig) -> None:
+    """Refuse options that are for none of several datasets: InputError says what they are for."""
+    from eolgul.align.step import is_aligned, unused
+    from eolgul.dataset import FaceDataset
+
+    opened = [FaceDataset(storage.fetch(dataset)) for dataset in datasets]
+    wrong = [unused(dataset, config) for dataset in opened if not is_aligned(dataset.artifact)]
+    if wrong and all(wrong):
+        raise InputError(wrong[0])
 
 
 def assemble(
