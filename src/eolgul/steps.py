@@ -50,7 +50,7 @@ def extract(
     config = replace(config, name=config.name or source_name(source), **local)
     with storage.destination(out, [source]) as target:
         made = step(_raw(source), target, config, progress=progress)
-    return _facts(made, out, started)
+    return _facts(made, out, started) | {name: made.contents[name] for name in ("inputs", "passed_over")}
 
 
 def plan_extraction(
@@ -79,7 +79,7 @@ def plan_extraction(
     Raises:
         InputError: When an option is for none of the sources, a benchmark has no pairs, or two have one name.
     """
-    from eolgul.extract.sources import detect_kind
+    from eolgul.extract.kinds import detect_kind
 
     def kind_of(source: str) -> str:
         return detect_kind(_raw(source)) if config.kind == "auto" else config.kind

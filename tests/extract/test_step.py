@@ -17,7 +17,7 @@ from eolgul.artifact import Artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import detect_kind
+from eolgul.extract.kinds import detect_kind
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, write_annotation

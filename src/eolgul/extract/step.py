@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from eolgul.dataset import DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.sources import Plan, detect_kind
+from eolgul.extract.kinds import detect_kind
+from eolgul.extract.plan import Plan
 from eolgul.extract.worker import digest, write_shards
 from eolgul.formats import kface, pair_lists
 from eolgul.formats.synthetic import mark_of
 
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+_logger = logging.getLogger("eolgul.extract")
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -60,6 +63,8 @@ def extract(
     wanted = _pairs(kind, Path(config.pairs), config.selection) if config.pairs else None
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
+    for warning in plan.warnings:
+        _logger.warning("%s: %s", source, warning)
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
@@ -88,11 +93,15 @@ def extract(
             workers=config.workers,
             progress=count_up(progress),
         )
+        passed_over = plan.passed_over.to_json()
         facts = {
             "name": name,
             "identities_known": plan.identities_known,
             "aligned": plan.aligned,
             "verified": config.verify,
+            "inputs": build.counted + passed_over["total"],
+            "passed_over": passed_over,
+            **plan.facts,
         }
         if wanted is not None:
             facts |= _write_pairs(build, rows, wanted)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import Entry, Plan, is_picture, plan_files, text, walk
+from eolgul.extract.passed_over import Why
+from eolgul.extract.plan import Plan, text
+from eolgul.extract.tree import Entry, Tree, plan_files
 from eolgul.formats import kface
 from eolgul.model.package import TEMPLATE_NAME
 
@@ -27,16 +29,20 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when there is no identity folder with enough images.
     """
+    tree = Tree(source)
     loose: list[Entry] = []
     people: list[list[Entry]] = []
-    pictures = (entry for entry in _files(source) if is_picture(entry.name))
-    for first, group in itertools.groupby(pictures, key=lambda entry: entry.name.partition("/")[0]):
+    for first, group in itertools.groupby(tree.pictures(), key=lambda entry: entry.name.partition("/")[0]):
         found = list(group)
         if found[0].name == first:  # it lies in no identity folder
             loose += [entry._replace(rejection=_NO_IDENTITY) for entry in found]
-        elif len(found) >= config.min_images and config.wants(first):
+        elif not config.wants(first):
+            tree.passed_over.add_all(Why.LEFT_OUT, found)
+        elif len(found) < config.min_images or len(people) == config.max_identities:
+            tree.passed_over.add_all(Why.OVER_LIMIT, found)
+        else:
             people.append(found[: config.max_images_per_identity])
-    people = people[: config.max_identities]
+            tree.passed_over.add_all(Why.OVER_LIMIT, found[len(people[-1]) :])
     if not people and (source / "dataset.json").is_file():
         raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     if not people:
@@ -49,21 +55,7 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
             entries.append(entry._replace(image_id=image_id, identity=identity))
         else:
             entries.append(entry._replace(identity=identity, rejection=_BAD_NAME))
-    return plan_files(source, entries, config)
-
-
-def _files(source: Path) -> list[Entry]:
-    """The files of a folder of identity folders; links to folders are followed, hidden folders are left out."""
-    entries: list[Entry] = []
-    for path in sorted(source.iterdir()):
-        if path.is_dir():
-            if not path.name.startswith("."):
-                entries += walk(source, path.name)
-        else:
-            facts = path.stat() if path.exists() else None
-            stamp = (facts.st_mtime_ns, facts.st_ctime_ns) if facts else (0, 0)
-            entries.append(Entry(path.name, facts.st_size if facts else 0, stamp))
-    return entries
+    return plan_files(source, entries, config, tree.passed_over)
 
 
 def plan_kface(source: Path, config: ExtractConfig) -> Plan:
@@ -72,29 +64,36 @@ def plan_kface(source: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when no image is in the selection.
     """
+    tree = Tree(source)
     selection = kface.Selection.parse(config.selection) if config.selection else None
+    notes: dict[str, Entry] = {}
+    found: list[Entry] = []
+    for entry in tree.files():
+        if entry.name.endswith(".txt"):
+            notes[entry.name[:-4]] = entry
+            tree.passed_over.add(Why.ANNOTATION, entry.name)
+        elif tree.is_picture(entry):
+            found.append(entry)
+        else:
+            tree.passed_over.add(Why.NOT_AN_IMAGE, entry.name)
     entries: list[Entry] = []
-    for folder in sorted(path.name for path in source.glob("*_Resolution")):
-        notes: dict[str, Entry] = {}
-        found: list[Entry] = []
-        for entry in walk(source, folder):
-            if entry.name.endswith(".txt"):
-                notes[entry.name[:-4]] = entry
-            elif is_picture(entry.name):
-                found.append(entry)
-        for entry in found:
-            parsed = kface.parse_path(entry.name)
-            if parsed is None or text(entry.name) != entry.name:
-                entries.append(entry._replace(rejection=_UNKNOWN_CONDITION))
-                continue
-            identity, condition = parsed
-            if (selection is None or condition in selection) and config.wants(identity):
-                image_id = kface.image_id(identity, condition)
-                note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
-                entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
+    for entry in found:
+        parsed = kface.parse_path(entry.name)
+        if parsed is None or text(entry.name) != entry.name:
+            entries.append(entry._replace(rejection=_UNKNOWN_CONDITION))
+            continue
+        identity, condition = parsed
+        if not config.wants(identity):
+            tree.passed_over.add(Why.LEFT_OUT, entry.name)
+        elif selection is not None and condition not in selection:
+            tree.passed_over.add(Why.NOT_SELECTED, entry.name)
+        else:
+            image_id = kface.image_id(identity, condition)
+            note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
+            entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
     if not any(entry.identity for entry in entries):
         raise InputError(f"{source}: no K-FACE image of the selection ({config.selection or 'all'}) in it")
-    return plan_files(source, entries, config)
+    return plan_files(source, entries, config, tree.passed_over)
 
 
 def plan_lst(file: Path, config: ExtractConfig) -> Plan:

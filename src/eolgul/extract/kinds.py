@@ -1,0 +1,33 @@
+"""Tell the kind of a source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from eolgul.errors import InputError
+from eolgul.formats import kface
+
+
+def detect_kind(source: Path) -> str:
+    """The kind of a source, from its names alone.
+
+    Raises:
+        InputError: when it is of no known kind.
+    """
+    if source.is_file():
+        kind = {".rec": "rec", ".bin": "bin", ".lst": "lst"}.get(source.suffix)
+        if kind:
+            return kind
+        raise InputError(f"{source}: expected a .rec, .bin or .lst file or a folder")
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    if (source / "train.rec").is_file():
+        return "rec"
+    if (source / "meta" / "storage").is_file() and (source / "data").is_dir():
+        return "carrays"
+    names = [entry.name for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if any(f"{resolution}_Resolution" in names for resolution in kface.RESOLUTIONS):
+        return "kface"
+    if names:
+        return "folders"
+    raise InputError(f"{source}: holds no train.rec, no K-FACE tree, no carray and no identity folders")
