@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -79,36 +78,44 @@ def listed(folder: Path, *names: str) -> str:
 
 
 def by_list(config: ExtractConfig, names: list[str]) -> Choice:
-    return choose(SOURCE, np.arange(len(names)), names, config, lambda _: True, form=number_form)
+    return choose(SOURCE, np.arange(len(names)), names, config, lambda _: True, form=number_form, also_known=["also"])
 
 
-def test_lists_say_whom_they_miss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def why(choice: Choice) -> list[str]:
+    return [str(choice.why(row)) for row in np.flatnonzero(~choice.kept).tolist()]
+
+
+def test_lists_say_whom_they_miss(tmp_path: Path) -> None:
     names = ["000001", "000012", "Kim Minsu"]
-    file = listed(tmp_path, "12", "Kim Minsu", "nobody", "nor \u0623him")
+    file = listed(tmp_path, "12", "Kim Minsu", "nobody", "also", "أحمد")
     only = by_list(ExtractConfig(identities=file), names)
     assert only.kept.tolist() == [False, True, True] and only.facts == {"identities_unmatched": 2}
-    assert only.passed_over() == {"left_out": 1}
+    assert why(only) == ["left_out"]
     without = by_list(ExtractConfig(without_identities=file), names)
     assert without.kept.tolist() == [True, False, False] and without.facts == {"without_identities_unmatched": 2}
-    assert without.passed_over() == {"left_out": 2} and without.passed_over(slice(2)) == {"left_out": 1}
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
-    assert "2 of 4 names match nobody in photos: 'nobody', 'nor" in caplog.text
+    assert why(without) == ["left_out"] * 2
+    assert without.warnings == [f"2 of the 5 names in {file} match nobody: 'nobody', 'أحمد'"]
     for option in ("identities", "without_identities"):
-        with pytest.raises(InputError, match=r"people\.txt: none of its 1 names is an identity of photos \('x'; there"):
+        with pytest.raises(
+            InputError, match=r"people\.txt: none of its 1 names is an identity of photos \('x'; there are '"
+        ):
             by_list(ExtractConfig(**{option: listed(tmp_path, "x")}), names)  # type: ignore[arg-type]
+    several = ExtractConfig(without_identities=listed(tmp_path, "x"), one_of_several=True)
+    assert by_list(several, names).facts == {"without_identities_unmatched": 1}
 
 
 def test_both_lists_and_limits_count_apart(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     config = ExtractConfig(without_identities=listed(tmp_path, "a"), max_identities=1)
     choice = by_list(config, names)
-    assert choice.kept.tolist() == [False, True, False] and choice.passed_over() == {"left_out": 1, "over_limit": 1}
+    assert choice.kept.tolist() == [False, True, False] and why(choice) == ["left_out", "over_limit"]
 
 
-def test_names_that_may_be_one_person(caplog: pytest.LogCaptureFixture) -> None:
-    assert compare_names(SOURCE, {"a": 1, "b": 1}) == {} and not caplog.records
-    assert compare_names(SOURCE, {"김": 2, "Ann": 1, "ann": 1}) == {"identities_merged": 1, "identities_alike": 1}
-    assert "'김' first" in caplog.text and "'Ann' and 'ann' first" in caplog.text
+def test_names_that_may_be_one_person() -> None:
+    assert compare_names({"a": 1, "b": 1}) == ({}, [])
+    facts, warnings = compare_names({"김": 2, "Ann": 1, "ann": 1})
+    assert facts == {"identities_merged": 1, "identities_alike": 1}
+    assert warnings[0].endswith("one person each: '김'") and warnings[1].endswith("other people: 'Ann', 'ann' first")
 
 
 def test_files_of_one_stem_have_ids_of_their_own() -> None:
@@ -119,7 +126,9 @@ def test_files_of_one_stem_have_ids_of_their_own() -> None:
     assert unique_ids(["p/a.png", "p/a", "p/a"], [".webp", ".png", ".jpg"]) == ["p/a.png", "p/a.png~2", "p/a.jpg"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "a.x", "a.x~2", "b.y"]), st.sampled_from(["", ".x", ".y", ".x~2"]))))
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "a.x", "a.x~2", "b.y"]), st.sampled_from(["", ".x", ".y", ".x~2"])))
+)
 def test_ids_are_all_different(files: list[tuple[str, str]]) -> None:
     stems = [stem for stem, _ in files]
     ids = unique_ids(stems, [suffix for _, suffix in files])

@@ -29,7 +29,9 @@ def synth(
     ] = None,
     selection: Annotated[
         str | None,
-        typer.Option(help="Conditions to draw, a preset or 'lights=L1-L3 cameras=C5-C10 …'. Only for kface. Default: demo."),
+        typer.Option(
+            help="Conditions to draw, a preset or 'lights=L1-L3 cameras=C5-C10 …'. Only for kface. Default: demo."
+        ),
     ] = None,
     images: Annotated[
         int | None,
@@ -39,9 +41,7 @@ def synth(
             min=0,
         ),
     ] = None,
-    pairs: Annotated[
-        int | None, typer.Option(help="Number of pairs. Only for bin. Default: 300.", min=1)
-    ] = None,
+    pairs: Annotated[int | None, typer.Option(help="Number of pairs. Only for bin. Default: 300.", min=1)] = None,
     style: Annotated[
         str | None,
         typer.Option(

@@ -77,12 +77,8 @@ def demo(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service running at the end, until Ctrl-C.")] = False,
-    people: Annotated[
-        int, typer.Option(help="Drawn people in the K-FACE tree. Only without --source.", min=12)
-    ] = 60,
-    rec_people: Annotated[
-        int, typer.Option(help="Drawn people in train.rec. Only without --source.", min=12)
-    ] = 150,
+    people: Annotated[int, typer.Option(help="Drawn people in the K-FACE tree. Only without --source.", min=12)] = 60,
+    rec_people: Annotated[int, typer.Option(help="Drawn people in train.rec. Only without --source.", min=12)] = 150,
     min_images: Annotated[int, typer.Option(help="With --source: leave out identities with fewer images.", min=2)] = 4,
     max_identities: Annotated[
         int, typer.Option(help="With --source: take at most this many identities.", min=12)

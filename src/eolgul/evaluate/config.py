@@ -44,7 +44,9 @@ class EvaluateConfig(Config):
         for item in fields(self):
             value = getattr(self, item.name)
             if item.name in _OF_PEOPLE and not people and value != item.default:
-                raise InputError(f"{item.name} {value}: is only for an evaluation with a DATASET of people, not for benchmarks")
+                raise InputError(
+                    f"{item.name} {value}: is only for an evaluation with a DATASET of people, not for benchmarks"
+                )
 
     def to_recipe(self) -> dict[str, Any]:
         """As `Config.to_recipe`, with the options that count only when they are set."""

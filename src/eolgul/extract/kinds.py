@@ -5,7 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from eolgul.errors import InputError
+from eolgul.extract.config import ExtractConfig
 from eolgul.formats import kface
+
+
+def kind_of(source: Path, config: ExtractConfig) -> str:
+    """The kind of a source that is extracted with these options: the one that they name, or else its own.
+
+    Raises:
+        InputError: when it is of no known kind.
+    """
+    if config.kind != "auto":
+        return config.kind
+    try:
+        return detect_kind(source)
+    except InputError:
+        if config.identity_from is not None and source.is_dir():  # whose images need no folders
+            return "folders"
+        raise
 
 
 def detect_kind(source: Path) -> str:
@@ -30,4 +47,7 @@ def detect_kind(source: Path) -> str:
         return "kface"
     if names:
         return "folders"
-    raise InputError(f"{source}: holds no train.rec, no K-FACE tree, no carray and no identity folders")
+    raise InputError(
+        f"{source}: holds no train.rec, no K-FACE tree, no carray and no identity folders; where the names of files say who "
+        "is on them, --identity-from takes it from there"
+    )

@@ -7,9 +7,8 @@ person up to the last one that decides, and of nobody after the last person that
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,28 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError, printable
 from eolgul.extract.config import ExtractConfig
+from eolgul.extract.passed_over import Why
 from eolgul.formats.identities import nearly_equal, read_identities
 
-_logger = logging.getLogger(__name__)
 _LISTS = ("identities", "without_identities")
 _SHOWN = 3  # names in a sentence
-LEFT_OUT, OVER_LIMIT = "left_out", "over_limit"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which inputs of a source are taken (bool N), how many are passed over by reason, and facts for the card."""
+    """Which inputs of a source are taken, and which are left out by a list (both bool N); the rest is over a limit.
+
+    `facts` and `warnings` are for the plan.
+    """
 
     kept: NDArray[np.bool_]
     left_out: NDArray[np.bool_]
-    facts: Mapping[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
-    def passed_over(self, rows: slice | NDArray[np.bool_] = slice(None)) -> dict[str, int]:
-        """The number of inputs among `rows` that are left out by a list, and by a limit; reasons with none are omitted."""
-        left_out = int(self.left_out[rows].sum())
-        over = int((~self.kept[rows]).sum()) - left_out
-        return {reason: count for reason, count in ((LEFT_OUT, left_out), (OVER_LIMIT, over)) if count}
+    def why(self, row: int) -> Why:
+        """Why an input that is not kept is passed over."""
+        return Why.LEFT_OUT if self.left_out[row] else Why.OVER_LIMIT
 
 
 def choose(
@@ -49,6 +49,7 @@ def choose(
     usable: Callable[[int], bool],
     *,
     form: Callable[[str], str] = str,
+    also_known: Collection[str] = (),
 ) -> Choice:
     """Apply the lists of identities and the limits.
 
@@ -60,21 +61,21 @@ def choose(
         config: The options.
         usable: Whether an input (by its row) becomes an image; asked only where a limit depends on it.
         form: Brings a name of a list into the form of `names`.
+        also_known: Identities of the source that have no input.
 
     Raises:
         InputError: A list cannot be read, or names nobody in the source.
     """
-    facts: dict[str, Any] = {}
-    only, without = (_read_list(source, option, names, config, form, facts) for option in _LISTS)
-    kept = np.ones(len(codes), np.bool_)
-    left_out = np.zeros(len(codes), np.bool_)
+    choice = Choice(np.ones(len(codes), np.bool_), np.zeros(len(codes), np.bool_))
+    kept, known = choice.kept, {*names, *also_known}
+    only, without = (_read_list(source, option, known, config, form, choice) for option in _LISTS)
     least, most, people = config.min_images, config.max_images_per_identity, config.max_identities
     if only is not None or without is not None:
         wanted = np.array([(only is None or name in only) and name not in (without or ()) for name in names], np.bool_)
-        left_out = (codes >= 0) & ~wanted[codes]
-        kept &= ~left_out
-    if least <= 1 and most is None and people is None:
-        return Choice(kept, left_out, facts)
+        choice.left_out[:] = (codes >= 0) & ~wanted[codes] if len(names) else False
+        kept &= ~choice.left_out
+    if not limits_given(config):
+        return choice
     rows = np.flatnonzero(kept & (codes >= 0))
     rows = rows[np.argsort(codes[rows], kind="stable")]
     begins = np.flatnonzero(np.diff(codes[rows], prepend=-1))
@@ -95,34 +96,50 @@ def choose(
         elif least > 1:
             kept[own] = False
         # Somebody without a usable image takes nobody's place, and all of those images are kept, to be rejected.
-    return Choice(kept, left_out, facts)
+    return choice
+
+
+def lists_given(config: ExtractConfig) -> bool:
+    """Whether a list of people is given."""
+    return any(getattr(config, option) for option in _LISTS)
+
+
+def limits_given(config: ExtractConfig) -> bool:
+    """Whether a limit is given, for which images have to be read beforehand."""
+    return config.min_images > 1 or config.max_identities is not None or config.max_images_per_identity is not None
 
 
 def _read_list(
-    source: Path,
-    option: str,
-    names: Sequence[str],
-    config: ExtractConfig,
-    form: Callable[[str], str],
-    facts: dict[str, Any],
+    source: Path, option: str, known: Collection[str], config: ExtractConfig, form: Callable[[str], str], choice: Choice
 ) -> frozenset[str] | None:
-    """The names of a list, or None without one; those that name nobody are counted in `facts` and told of."""
+    """The names of a list, or None without one; those that name nobody are counted and told of."""
     place = getattr(config, option)
     if not place:
         return None
     listed = read_identities(Path(place))
-    known = set(names)
     unmatched = [name for name in listed if form(name) not in known]
-    shown = ", ".join(repr(printable(name)) for name in unmatched[:_SHOWN]) + (", …" if len(unmatched) > _SHOWN else "")
-    if len(unmatched) == len(listed):
-        there = ", ".join(repr(printable(name)) for name in names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    if len(unmatched) == len(listed) and not (config.one_of_several and option == "without_identities"):
         raise InputError(
-            f"{place}: none of its {len(listed)} names is an identity of {source} ({shown}; there are {there or 'none'})"
+            f"{place}: none of its {len(listed)} names is an identity of {source} "
+            f"({_some(unmatched)}; there {'is' if len(known) == 1 else 'are'} {_some(sorted(known)) or 'none'})"
         )
-    facts[f"{option}_unmatched"] = len(unmatched)
+    choice.facts[f"{option}_unmatched"] = len(unmatched)
     if unmatched:
-        _logger.warning("%s: %d of %d names match nobody in %s: %s", place, len(unmatched), len(listed), source, shown)
+        choice.warnings.append(
+            f"{len(unmatched)} of the {len(listed)} names in {place} match nobody: {_some(unmatched)}"
+        )
     return frozenset(map(form, listed))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*(f"'{printable(name)}'" for name in names[:_SHOWN]), *(["…"] if len(names) > _SHOWN else [])])
+
+
+def nobody_left(source: Path, identities: int, left_out: int, config: ExtractConfig) -> str:
+    """The sentence for a choice that leaves no image."""
+    why = [f"{left_out} images are left out by the lists of people"] if left_out else []
+    why += [f"no other identity has {config.min_images} usable images (min_images)"] if config.min_images > 1 else []
+    return f"{source}: nobody is left of {identities} identities; {' and '.join(why) or 'none has an image'}"
 
 
 def number_form(name: str) -> str:
@@ -130,37 +147,32 @@ def number_form(name: str) -> str:
     return f"{int(name):06}" if name.isascii() and name.isdigit() else name
 
 
-def compare_names(source: Path, spellings: Mapping[str, int]) -> dict[str, int]:
+def compare_names(spellings: Mapping[str, int]) -> tuple[dict[str, Any], list[str]]:
     """Tell of names that one person may have in two ways.
 
     Args:
-        source: For messages.
         spellings: How many spellings each identity has in the source: more than one where they are equal in NFC.
 
     Returns:
-        Facts for the card: `identities_merged` and `identities_alike`, each only where there are some.
+        Facts for the card, `identities_merged` and `identities_alike`, each only where there are some; and the sentences.
     """
-    facts: dict[str, int] = {}
+    facts: dict[str, Any] = {}
+    warnings = []
     merged = [name for name, count in spellings.items() if count > 1]
     if merged:
         facts["identities_merged"] = len(merged)
-        _logger.warning(
-            "%s: %d identities are spelled in two ways that Unicode calls equal, and are taken as one person each: %r first",
-            source,
-            len(merged),
-            printable(min(merged)),
+        warnings.append(
+            f"{len(merged)} identities are spelled in two ways that are equal in Unicode, and are taken as one person each: "
+            f"{_some(sorted(merged))}"
         )
     alike, first = nearly_equal(spellings)
     if first is not None:
         facts["identities_alike"] = alike
-        _logger.warning(
-            "%s: %d identities differ from another one only in case, width or joining characters, and are taken as other "
-            "people: %r and %r first",
-            source,
-            alike,
-            *map(printable, first),
+        warnings.append(
+            f"{alike} identities differ from another only in case, width or joining characters, and are taken as other "
+            f"people: {_some(first)} first"
         )
-    return facts
+    return facts, warnings
 
 
 def unique_ids(stems: Sequence[str], suffixes: Sequence[str]) -> list[str]:

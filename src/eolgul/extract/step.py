@@ -14,7 +14,7 @@ from eolgul.dataset import DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.kinds import detect_kind
+from eolgul.extract.kinds import kind_of
 from eolgul.extract.plan import Plan
 from eolgul.extract.worker import digest, write_shards
 from eolgul.formats import kface, pair_lists
@@ -51,7 +51,7 @@ def extract(
     Raises:
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
-    kind = detect_kind(source) if config.kind == "auto" else config.kind
+    kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eolgul.errors import InputError, Reason, Rejection
+from eolgul.errors import InputError, Reason, Rejection, printable
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.file_names import SNAPSHOTS, begins_as_image, is_system_file, is_system_folder, says_image
 from eolgul.extract.passed_over import PassedOver, Why
@@ -49,7 +49,7 @@ class FilesTask:
         """Yield the files, with their conditions and annotations where they have them."""
         for entry in self.entries:
             path, rejection, size = self.root / entry.name, entry.rejection, None
-            where = text(entry.name)
+            where = printable(text(entry.name))  # it is shown on terminals and pages
             facts = dict(entry.facts) if entry.facts else None
             if entry.condition is not None:
                 facts = {name: getattr(entry.condition, name) for name in entry.condition.__slots__}
@@ -71,13 +71,7 @@ class FilesTask:
 
 
 def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_over: PassedOver | None = None) -> Plan:
-    """Plan the files of a tree; of several with one id all but the first are rejected."""
-    seen: set[str] = set()
-    for place, entry in enumerate(entries):
-        if entry.rejection is None and entry.image_id in seen:
-            detail = f"an image with the id {entry.image_id} is already there"
-            entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
-        seen.add(entry.image_id)
+    """Plan the files of a tree, whose ids are all different."""
     sizes = np.array([entry.size for entry in entries], np.int64)
     cuts = shares(sizes, config.shard_bytes)
     tasks = [FilesTask(root, entries[cut], config.any_size) for cut in cuts]
