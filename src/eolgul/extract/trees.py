@@ -55,7 +55,7 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
             entries.append(entry._replace(image_id=image_id, identity=identity))
         else:
             entries.append(entry._replace(identity=identity, rejection=_BAD_NAME))
-    return plan_files(source, entries, config, tree.passed_over)
+    return plan_files(source, entries, config, tree)
 
 
 def plan_kface(source: Path, config: ExtractConfig) -> Plan:
@@ -93,7 +93,7 @@ def plan_kface(source: Path, config: ExtractConfig) -> Plan:
             entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
     if not any(entry.identity for entry in entries):
         raise InputError(f"{source}: no K-FACE image of the selection ({config.selection or 'all'}) in it")
-    return plan_files(source, entries, config, tree.passed_over)
+    return plan_files(source, entries, config, tree)
 
 
 def plan_lst(file: Path, config: ExtractConfig) -> Plan:
