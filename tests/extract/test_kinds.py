@@ -131,7 +131,8 @@ def test_options_that_a_kind_would_not_hear_are_refused(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(0, picture(1))])
     (tmp_path / "list.txt").write_text("a\n")
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"identities": str(tmp_path / "list.txt")}, "identities"),
+        ({"identities": str(tmp_path / "list.txt")}, "none of its 1 names"),
+        ({"identity_from": "(?P<identity>.*)"}, "identity_from"),
         ({"pairs": str(tmp_path / "list.txt")}, "pairs"),
         ({"reader": "other"}, "reader"),
     ]

@@ -62,8 +62,9 @@ class PassedOver:
 
     def add(self, why: Why, name: str = "", count: int = 1) -> None:
         """Count `count` inputs; `name` is a file's name or path, whose suffix is counted."""
-        self._by_reason[str(why)] += count
-        self._by_suffix[suffix_of(name)] += count
+        if count:
+            self._by_reason[str(why)] += count
+            self._by_suffix[suffix_of(name)] += count
 
     def add_all(self, why: Why, entries: Iterable[Named]) -> None:
         """Count every one of some files."""

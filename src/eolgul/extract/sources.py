@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.config import ExtractConfig
+from eolgul.extract.passed_over import PassedOver, Why
+from eolgul.extract.people import Choice, choose, limits_given, lists_given, nobody_left, number_form
 from eolgul.extract.plan import Candidate, Plan, shares, stamp_files
+from eolgul.extract.worker import is_usable
 from eolgul.formats import insightface
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
 from eolgul.model.package import TEMPLATE_NAME
@@ -60,23 +63,40 @@ class RecTask:
 def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     """Plan a `.rec` by its index; `part` (i, n) takes the records that begin in the i-th of n equal byte ranges.
 
+    Lists of people and limits go by the whole file, whose labels are read then, so that the parts together are the whole.
+
     Raises:
-        InputError: when the file is not RecordIO, or the part has no record.
+        InputError: when the file is not RecordIO, the part has no record, a list names nobody, or nobody is left.
     """
     index = insightface.index_rec(rec)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
     keys, offsets, sizes, repeated = index.keys, index.offsets, index.sizes, index.repeated
+    size = (stated.width, stated.height) if stated is not None and not config.any_size else None
+    identities = stated.identities if stated is not None else None
+    chosen = np.ones(len(index), np.bool_)
     if config.byte_range is not None:
         number, count = config.byte_range
         total = rec.stat().st_size
         chosen = (offsets >= total * (number - 1) // count) & (offsets < total * number // count)
         if not chosen.any():
             raise InputError(f"{rec}: no image record begins in part {number} of {count}")
-        keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
+    choice, passed_over = None, PassedOver()
+    if lists_given(config) or limits_given(config):
+
+        def usable(row: int) -> bool:
+            one = slice(row, row + 1)
+            task = RecTask(rec, keys[one], offsets[one], repeated[one], identities, size)
+            return is_usable(next(iter(task.candidates())), verify=config.verify)
+
+        choice = _choose_labels(rec, offsets, config, usable)
+        passed_over.add(Why.LEFT_OUT, count=int((chosen & choice.left_out).sum()))
+        passed_over.add(Why.OVER_LIMIT, count=int((chosen & ~choice.kept & ~choice.left_out).sum()))
+        chosen &= choice.kept
+        if not chosen.any():
+            raise InputError(f"{rec}: no image of the people that are taken begins in part {config.part}")
+    keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
     python = mxnet_python() if config.reader == "mxnet" else None
-    size = (stated.width, stated.height) if stated is not None and not config.any_size else None
-    identities = stated.identities if stated is not None else None
     tasks = [
         RecTask(rec, keys[cut], offsets[cut], repeated[cut], identities, size, python)
         for cut in shares(sizes, config.shard_bytes)
@@ -84,7 +104,27 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
     files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
     also = [about] if about.is_file() else []
-    return Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also)
+    plan = Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also, passed_over=passed_over)
+    if choice is not None:
+        plan.facts |= choice.facts
+        plan.warnings += choice.warnings
+    return plan
+
+
+def _choose_labels(
+    rec: Path, offsets: NDArray[np.int64], config: ExtractConfig, usable: Callable[[int], bool]
+) -> Choice:
+    """Apply lists of people and limits to the records of a whole `.rec`, by their labels."""
+    labels = insightface.read_labels(rec, offsets)
+    known, codes = np.unique(labels, return_inverse=True)
+    codes = codes.astype(np.int32)
+    if len(known) and known[0] < 0:  # records of nobody, which are rejected
+        known, codes = known[1:], codes - 1
+    names = [f"{label:06}" for label in known.tolist()]
+    choice = choose(rec, codes, names, config, usable, form=number_form)
+    if not (choice.kept & (codes >= 0)).any():
+        raise InputError(nobody_left(rec, len(names), int(choice.left_out.sum()), config))
+    return choice
 
 
 @dataclass(frozen=True)

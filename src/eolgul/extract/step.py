@@ -14,7 +14,7 @@ from eolgul.dataset import DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.kinds import detect_kind, is_archive
+from eolgul.extract.kinds import is_archive, kind_of
 from eolgul.extract.plan import Plan
 from eolgul.extract.worker import digest, write_shards
 from eolgul.formats import archives, kface, pair_lists
@@ -59,7 +59,7 @@ def extract(
 
 
 def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress | None) -> Artifact:
-    kind = detect_kind(source) if config.kind == "auto" else config.kind
+    kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():

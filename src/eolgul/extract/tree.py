@@ -74,7 +74,7 @@ class FilesTask:
         """Yield the files, with their conditions and annotations where they have them."""
         for entry in self.entries:
             rejection, size = entry.rejection, None
-            where = text(entry.name)
+            where = printable(text(entry.name))  # it is shown on terminals and pages
             facts = dict(entry.facts) if entry.facts else None
             if entry.condition is not None:
                 facts = {name: getattr(entry.condition, name) for name in entry.condition.__slots__}
@@ -100,16 +100,8 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, tree: Tree | None = None) -> Plan:
-    """Plan the files of a tree; of several with one id all but the first are rejected."""
-    if tree is not None:
-        entries += tree.broken
-    seen: set[str] = set()
-    for place, entry in enumerate(entries):
-        if entry.rejection is None and entry.image_id in seen:
-            detail = f"an image with the id {entry.image_id} is already there"
-            entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
-        seen.add(entry.image_id)
+def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_over: PassedOver | None = None) -> Plan:
+    """Plan the files of a tree, whose ids are all different."""
     sizes = np.array([entry.size for entry in entries], np.int64)
     cuts = shares(sizes, config.shard_bytes)
     tasks = [FilesTask(root, entries[cut], config.any_size) for cut in cuts]
@@ -120,10 +112,7 @@ def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, tree: Tr
                 stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
     # A compressed tar is decompressed once per process; others are read by offset, from any process.
     streams = any(entry.member is not None and isinstance(entry.member.archive, Unpacked) for entry in entries)
-    plan = Plan(tasks, stamp.hexdigest(), portable=not streams)
-    if tree is not None:
-        plan.passed_over, plan.warnings = tree.passed_over, list(tree.warnings())
-    return plan
+    return Plan(tasks, stamp.hexdigest(), portable=not streams, passed_over=passed_over or PassedOver())
 
 
 class Tree:

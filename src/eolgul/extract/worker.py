@@ -178,6 +178,11 @@ def _check_header(candidate: Candidate) -> Checked:
     return Checked(candidate, data, sha256, info, None)
 
 
+def is_usable(candidate: Candidate, *, verify: bool) -> bool:
+    """Whether a candidate becomes an image; with `verify` it is decoded."""
+    return (_decode if verify else _check_header)(candidate).rejection is None
+
+
 def _decode(candidate: Candidate) -> Checked:
     """As `_check_header`, with a check that the image can be decoded."""
     checked = _check_header(candidate)
