@@ -10,16 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.pictures import picture, pictures
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
+from eolgul.export import export
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.step import extract
-from eolgul.formats.insightface import write_rec
+from eolgul.faces.aligned import read_face
+from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
 from eolgul.formats.lst import Row, write_lst
+from eolgul.images.decode import EXTENSIONS, decode
+from eolgul.inspection.summary import inspect
 
 BROKEN = picture(1)[:-300]
 # Per person, the images in order and which of them are broken: 1 of 1, the first of 4, none of 3, the first two of 3.
@@ -288,3 +293,31 @@ def test_people_from_paths_and_limits(tmp_path: Path) -> None:
 def test_a_bad_pattern_is_a_sentence(pattern: str, says: str) -> None:
     with pytest.raises(InputError, match=f"identity_from .*{says}"):
         ExtractConfig(identity_from=pattern)
+
+
+def test_every_reader_takes_every_format(tmp_path: Path) -> None:
+    """What extraction keeps, the steps after it decode: alignment, training, export, inspection, another extraction."""
+    size = {format: picture(3, format) for format in EXTENSIONS if format != "HEIF"}
+    source = put(tmp_path / "raw", {f"{format}/1.{EXTENSIONS[format]}": data for format, data in size.items()})
+    write_lst(
+        source / "train.lst",
+        [Row(f"{format}/1.{EXTENSIONS[format]}", n, True) for n, format in enumerate(sorted(size))],
+    )
+    made = extract(source / "train.lst", tmp_path / "out", ExtractConfig(verify=True))
+    dataset = FaceDataset(made.path)
+    assert len(dataset) == len(size) and made.contents["aligned"]
+    faces = [read_face(dataset, row) for row in range(len(dataset))]
+    exact = faces[sorted(size).index("PNG")].astype(int)
+    assert all(np.abs(face - exact).mean() < 12 for face in faces)
+    assert all(decode(dataset.read(row), reduce=2)[1].width == 112 for row in range(len(dataset)))
+    export(made.path, tmp_path / "folders", to="folders")
+    files = {file.suffix[1:]: file.read_bytes() for file in (tmp_path / "folders").glob("*/*/*")}
+    assert files == {EXTENSIONS[format]: data for format, data in size.items()}
+    export(made.path, tmp_path / "rec", to="rec")
+    again = FaceDataset(extract(tmp_path / "rec", tmp_path / "again", ExtractConfig(verify=True)).path)
+    assert [again.read(row) for row in range(len(again))] == [dataset.read(row) for row in range(len(dataset))]
+    export(made.path, tmp_path / "shards", to="webdataset")
+    facts = inspect(str(tmp_path / "folders"), tmp_path / "sheet.png")
+    assert facts["images"] == facts["looked_at"] == len(size) and facts["problems"] == []
+    write_bin(tmp_path / "set.bin", [data for data in size.values() for _ in (0, 1)], [True] * len(size))
+    assert extract(tmp_path / "set.bin", tmp_path / "pairs").contents["pairs"] == len(size)

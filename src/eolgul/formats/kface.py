@@ -36,7 +36,8 @@ _ALL = {
 BOXES = ("face", "right eye", "left eye", "nose", "mouth", "right ear", "left ear")
 _SEES_LEFT = (*CAMERAS[:6], "C14", "C15", "C19")  # the cameras on the person's left
 _PATH = re.compile(
-    r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})\.(?:jpg|jpeg|png)$",
+    r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})"
+    r"\.(?:jpe?g|jfif|png|webp|bmp|tiff?|gif|heic|heif|avif|jp2)$",
     re.IGNORECASE,
 )
 
