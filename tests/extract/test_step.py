@@ -54,6 +54,7 @@ def check(made: Artifact, inputs: int) -> FaceDataset:
     contents = made.contents
     assert len(dataset) == contents["images"] and len(dataset.rejected()) == contents["rejected"]
     assert contents["images"] + contents["rejected"] == inputs
+    assert contents["inputs"] == inputs + contents["passed_over"]["total"]
     assert contents["rejected_by_reason"] == Counter(row["reason"] for row in dataset.rejected())
     assert len(set(dataset.column("identity"))) == contents["identities"]
     assert len(set(dataset.column("image_id"))) == len(dataset)
@@ -110,6 +111,7 @@ def test_every_reason_of_a_folder(tmp_path: Path) -> None:
     korean = os.fsdecode("김".encode("euc-kr"))  # as an old archive unpacks
     put(source, {f"ann/{korean}/얼굴.jpg": picture(8), f"{korean}/1.jpg": picture(9)})
     dataset = check(extract(source, tmp_path / "out"), 14)
+    assert dataset.artifact.contents["passed_over"]["by_reason"] == {"system_file": 1}
     assert stored(dataset) == {
         "ann/good.jpg": picture(2),
         "ann/good.png": picture(3, "PNG"),
@@ -426,7 +428,7 @@ def test_kinds_are_told_by_names(tmp_path: Path) -> None:
     assert detect_kind(kface(tmp_path / "kface")) == "kface"
     assert detect_kind(put(tmp_path / "photos", FOLDERS)) == "folders"
     for name, says in (
-        ("a.txt", r"expected a \.rec, \.bin or \.lst"),
+        ("a.txt", r"expected a \.rec, \.bin or \.lst file, a \.zip"),
         ("none", "no such file"),
         ("empty", "holds no train.rec"),
     ):

@@ -12,6 +12,7 @@ from eolgul.config import Config, option, parse_part
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.formats import kface
+from eolgul.formats.archives import archive_stem
 
 WITH_PEOPLE = ("rec", "kface", "folders", "lst")  # a .bin and its copies name pairs, not people
 KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
@@ -148,7 +149,7 @@ def source_name(source: str | Path) -> str:
         if path.name == "train.rec"
         else path.stem
         if path.suffix in (".rec", ".bin", ".lst")
-        else path.name
+        else archive_stem(path.name) or path.name
     )
     # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
     return re.sub(r"[^\w-]", "_", name) or "source"

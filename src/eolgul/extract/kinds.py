@@ -7,6 +7,12 @@ from pathlib import Path
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
 from eolgul.formats import kface
+from eolgul.formats.archives import archive_stem
+
+
+def is_archive(source: Path) -> bool:
+    """Whether a source is a zip or tar archive, by its name."""
+    return archive_stem(source.name) is not None and source.is_file()
 
 
 def kind_of(source: Path, config: ExtractConfig) -> str:
@@ -32,10 +38,12 @@ def detect_kind(source: Path) -> str:
         InputError: when it is of no known kind.
     """
     if source.is_file():
+        if is_archive(source):
+            return "folders"
         kind = {".rec": "rec", ".bin": "bin", ".lst": "lst"}.get(source.suffix)
         if kind:
             return kind
-        raise InputError(f"{source}: expected a .rec, .bin or .lst file or a folder")
+        raise InputError(f"{source}: expected a .rec, .bin or .lst file, a .zip or .tar archive, or a folder")
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
     if (source / "train.rec").is_file():
@@ -45,7 +53,7 @@ def detect_kind(source: Path) -> str:
     names = [entry.name for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
     if any(f"{resolution}_Resolution" in names for resolution in kface.RESOLUTIONS):
         return "kface"
-    if names:
+    if names or any(is_archive(entry) for entry in source.iterdir()):
         return "folders"
     raise InputError(
         f"{source}: holds no train.rec, no K-FACE tree, no carray and no identity folders; where the names of files say who "

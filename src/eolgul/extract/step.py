@@ -14,10 +14,10 @@ from eolgul.dataset import DatasetBuild, build_dataset
 from eolgul.errors import InputError, printable
 from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.kinds import kind_of
+from eolgul.extract.kinds import is_archive, kind_of
 from eolgul.extract.plan import Plan
 from eolgul.extract.worker import digest, write_shards
-from eolgul.formats import kface, pair_lists
+from eolgul.formats import archives, kface, pair_lists
 from eolgul.formats.identities import normal
 from eolgul.formats.synthetic import mark_of
 
@@ -32,6 +32,7 @@ _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "carrays": sources.plan_carrays,
 }
 _FILES = {"rec": "a .rec file", "bin": "a .bin file", "lst": "a .lst file"}
+_TREES = ("kface", "folders")  # which may lie in an archive
 _FOLDERS = {"kface": "a K-FACE tree", "folders": "identity folders", "carrays": "a carray's folder"}
 
 
@@ -52,12 +53,19 @@ def extract(
     Raises:
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
+    try:
+        return _extract(source, out, config, progress)
+    finally:
+        archives.forget()
+
+
+def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress | None) -> Artifact:
     kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():
         raise InputError(f"{source}: no such file, expected {_FILES[kind]}")
-    if kind in _FOLDERS and not source.is_dir():
+    if kind in _FOLDERS and not source.is_dir() and not (kind in _TREES and is_archive(source)):
         raise InputError(f"{source}: no such folder, expected {_FOLDERS[kind]}")
     config.check_kind(kind, source)
     name = config.name or source_name(source)

@@ -60,7 +60,13 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
         )
     if not entries:
         raise InputError(f"{source}: no identity folder with an image")
-    return plan_people(source, source, loose + entries, config, tree.passed_over)
+    return _plan(source, tree, loose + entries, config, Naming())
+
+
+def _plan(source: Path, tree: Tree, entries: list[Entry], config: ExtractConfig, naming: Naming) -> Plan:
+    plan = plan_people(source, source, entries + tree.broken, config, tree.passed_over, naming)
+    plan.warnings += tree.warnings()
+    return plan
 
 
 def plan_kface(source: Path, config: ExtractConfig) -> Plan:
@@ -98,7 +104,7 @@ def plan_kface(source: Path, config: ExtractConfig) -> Plan:
             entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
     if not any(entry.identity for entry in entries):
         raise InputError(f"{source}: no K-FACE image of the selection ({config.selection or 'all'}) in it")
-    return plan_people(source, source, entries, config, tree.passed_over, Naming(also_known=known))
+    return _plan(source, tree, entries, config, Naming(also_known=known))
 
 
 def plan_lst(file: Path, config: ExtractConfig) -> Plan:
