@@ -8,7 +8,11 @@ from typing import Any
 from eolgul.config import Config, option
 from eolgul.errors import InputError
 
-_OF_PEOPLE = ("fmr", "without_anchored")  # a benchmark chooses no threshold and is measured as it is published
+_OF_PEOPLE = (
+    "fmr",
+    "without_anchored",
+    "unseen_only",
+)  # a benchmark chooses no threshold and is measured as it is published
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,8 @@ def evaluate(
         check_aligned(data, recognizer.contract)
     pairs = [other.pairs() for other in others]
     learned = Learned(Provenance.read(tested.onnx.parent) if tested.kind == "ModelPackage" else None)
+    if config.unseen_only and not learned.known:
+        raise InputError(f"{model}: unseen_only: what this model learned from is unknown, so nobody can be left out")
     calibration, sets = None, []
 
     def embedder(data: FaceDataset) -> Embed:
