@@ -31,6 +31,7 @@ def assemble(
         The place of the assembled FaceDataset.
     """
     import json
+    import sys
     from pathlib import Path
 
     from eolgul import steps, storage
@@ -39,6 +40,8 @@ def assemble(
     config = AssembleConfig.from_parameters(locals())
     out = storage.join(workspace, "assembled")
     made = steps.assemble(datasets, out, config)
+    for warning in made.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
     for split, counts in made["splits"].items():
         for key, value in counts.items():
             facts.log_metric(f"{split} {key}", value)

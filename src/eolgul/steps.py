@@ -213,7 +213,9 @@ def assemble(
     started = time.monotonic()
     with storage.destination(out, datasets) as local:
         made = step([storage.fetch(dataset) for dataset in datasets], local, config, progress=progress)
-    return _facts(made, out, started) | {"splits": made.contents["splits"]}
+    return _facts(made, out, started) | {
+        key: made.contents[key] for key in ("splits", "warnings") if key in made.contents
+    }
 
 
 def train(

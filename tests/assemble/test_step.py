@@ -200,9 +200,6 @@ def test_too_few_people_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"source one: 9 of 9 identities .* too few to hold back 9 .*'test': 4"):
         assemble([source(tmp_path / "one", people=9)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert (
-        assemble([source(tmp_path / "one", people=10)], tmp_path / "out").contents["splits"]["train"]["identities"] == 1
-    )
 
 
 def test_people_with_one_image_are_not_held_out(tmp_path: Path) -> None:
@@ -320,3 +317,24 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
         made.describe(name="in", aligned=ALIGNED)
     with pytest.raises(InputError, match="two images have the same id"):
         assemble([tmp_path / "in"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("people", "left"), [(10, 1), (11, 2)])
+def test_training_needs_two_identities(tmp_path: Path, people: int, left: int) -> None:
+    """4 + 3 + 2 are held back of one source."""
+    config = AssembleConfig(validation=0.05, calibration=0.15, test=0.15)
+    given = [source(tmp_path / "in", people=people)]
+    if left == 1:
+        with pytest.raises(InputError, match=r"1 of 10 identities is left for training, expected 2 or more: .*folder"):
+            assemble(given, tmp_path / "out", config)
+        assert not (tmp_path / "out").exists()
+    else:
+        assert assemble(given, tmp_path / "out", config).contents["splits"]["train"]["identities"] == left
+
+
+def test_training_identities_of_all_sources_count(tmp_path: Path) -> None:
+    sources = [source(tmp_path / "one", people=1), source(tmp_path / "two", people=10, number=1)]
+    made = assemble(sources, tmp_path / "out", AssembleConfig(held_out_sources=("two",)))
+    assert made.contents["splits"]["train"]["identities"] == 2
+    with pytest.raises(InputError, match="1 of 1 identities is left for training"):
+        assemble(sources[:1], tmp_path / "alone", AssembleConfig(validation=0, calibration=0, test=0))

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.assemble.config import AssembleConfig
+from eolgul.assemble.tree_level import warnings_of
 from eolgul.config import Progress, count_up
 from eolgul.dataset import FACTS, FaceDataset, ShardWriter, build_dataset, member_size
 from eolgul.dataset.shard import member_header
@@ -24,6 +25,7 @@ from eolgul.images.decode import EXTENSIONS, probe
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 HELD_OUT = {"test": 4, "calibration": 3, "validation": 2}  # the fewest people that evaluation can do anything with
+_TRAINED = 2  # the fewest training identities; with one there is nothing to tell apart
 _MIN_IMAGES = 2  # a held-out person with one picture gives no genuine pair
 
 
@@ -47,7 +49,8 @@ def assemble(
 
     Raises:
         InputError: For datasets that are not aligned, were aligned with different detector settings, share a source
-            name, hold benchmark pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
+            name, hold benchmark pairs, have too few identities to hold `HELD_OUT` back for each wanted split, or leave
+            fewer than two for training.
     """
     if not datasets:
         raise InputError("no dataset to assemble")
@@ -60,6 +63,7 @@ def assemble(
         return done
     groups, shared = _groups(sources)
     splits = split_identities(groups, config.shares, seed=config.seed, sources=config.held_out_sources)
+    _check_training(splits)
     shards = _shards(sources, config.shard_bytes)
     report = count_up(progress, sum(len(source) for source in sources))
     job = {
@@ -90,9 +94,22 @@ def assemble(
             "splits": _count_splits(sources, splits),
             "identities_sharing_images": shared,
         }
+        if suspicious := [warning for source in sources for warning in warnings_of(source)]:
+            facts["warnings"] = suspicious
         synthetic = any(source.artifact.synthetic for source in sources)
         build.seal(step="assemble", version=VERSION, recipe=recipe, inputs=inputs, synthetic=synthetic, facts=facts)
     return open_artifact(out)
+
+
+def _check_training(splits: Mapping[str, str]) -> None:
+    """Refuse a split that leaves nobody to tell apart in training."""
+    learned = sum(split == "train" for split in splits.values())
+    if learned < _TRAINED:
+        raise InputError(
+            f"{learned} of {len(splits)} identities {'is' if learned == 1 else 'are'} left for training, expected {_TRAINED} "
+            "or more: lower the held-out shares, add people, or, if an identity is a folder of people here, extract the "
+            "folder below it"
+        )
 
 
 def _count_splits(sources: Sequence[FaceDataset], splits: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -142,7 +159,8 @@ def split_identities(
         if sum(wanted.values()) > len(usable) or sum(wanted.values()) >= len(names):
             raise InputError(
                 f"source {source}: {len(usable)} of {len(names)} identities have {_MIN_IMAGES} images of their own or more, "
-                f"too few to hold back {sum(wanted.values())} ({wanted}) and still train"
+                f"too few to hold back {sum(wanted.values())} ({wanted}) and still train; if an identity is a folder of "
+                "people here, extract the folder below it"
             )
         chosen = dict.fromkeys(names, "train")
         remaining = iter(usable)

@@ -12,7 +12,7 @@ from eolgul import steps
 from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
 from eolgul.cli.options import options_of
-from eolgul.cli.output import bar, say
+from eolgul.cli.output import bar, print_line, say
 from eolgul.extract.config import ExtractConfig
 
 app = typer.Typer()
@@ -118,6 +118,8 @@ def assemble(
     """Step 3: merge aligned FaceDatasets and split them by identity."""
     with bar("assemble") as progress:
         facts = steps.assemble(datasets, out, config, progress=progress)
+    for warning in facts.get("warnings", ()):
+        print_line(f"warning: {warning}")
     say(facts)
 
 
