@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from support.datasets import make_dataset
 
 from eolgul.assemble.config import AssembleConfig
-from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, split_identities
+from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, held_back_line, split_identities, wanted_of
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
@@ -338,3 +339,61 @@ def test_training_identities_of_all_sources_count(tmp_path: Path) -> None:
     assert made.contents["splits"]["train"]["identities"] == 2
     with pytest.raises(InputError, match="1 of 1 identities is left for training"):
         assemble(sources[:1], tmp_path / "alone", AssembleConfig(validation=0, calibration=0, test=0))
+
+
+DEFAULTS = AssembleConfig()
+
+
+def test_ms1m_and_kface_by_default() -> None:
+    """MS1M trains on 95 % of its people or more; K-FACE, the population that the model is for, gives its whole shares."""
+    wanted = wanted_of({"faces_emore": 85742, "kface": 400}, DEFAULTS.shares, DEFAULTS.most_held_out)
+    assert wanted["kface"] == {"test": 60, "calibration": 60, "validation": 20}
+    assert sum(wanted["faces_emore"].values()) / 85742 < 0.05
+    assert all(sum(counts[split] for counts in wanted.values()) == DEFAULTS.most_held_out for split in HELD_OUT)
+
+
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 90_000), min_size=1),
+    shares=st.fixed_dictionaries({split: st.sampled_from([0.0, 0.001, 0.05, 0.3]) for split in FEWEST}),
+    most=st.integers(1, 5000),
+)
+def test_the_cap_is_on_people_of_all_sources(sizes: dict[str, int], shares: dict[str, float], most: int) -> None:
+    wanted = wanted_of(sizes, shares, most)
+    free = wanted_of(sizes, shares, None)
+    for split, fewest in FEWEST.items():
+        given_ = {source: wanted[source][split] for source in sizes}
+        asked = {source: free[source][split] for source in sizes}
+        assert sum(given_.values()) <= max(most, fewest * len(sizes))
+        if sum(asked.values()) <= most:
+            assert given_ == asked
+        elif all(asked.values()):
+            assert sum(given_.values()) >= min(most, sum(asked.values())) - len(sizes)  # nothing is given away
+        for source in sizes:
+            assert given_[source] <= asked[source] and (given_[source] >= fewest) == (asked[source] > 0)
+            for other in sizes:  # a source that is cut gives as much as any other, and one that gives less is not cut
+                if given_[source] < asked[source] and given_[other] > given_[source] + 1:
+                    raise AssertionError(f"{source} is cut to {given_[source]}, {other} gives {given_[other]}")
+
+
+def test_what_is_held_back_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from eolgul.cli.main import app
+
+    for name, people, number in (("one", 40, 0), ("two", 20, 1)):
+        source(tmp_path / name, people=people, images=2, number=number)
+    out = tmp_path / "out"
+    app(["assemble", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(out), "--most-held-out", "8"],
+        standalone_mode=False)  # fmt: skip
+    shown = capsys.readouterr()
+    counts = {"test": 4, "calibration": 5, "validation": 2, "train": 29, "trained_share": 0.725}
+    contents = FaceDataset(out).artifact.contents
+    assert contents["held_back"]["one"] == counts
+    assert contents["held_back"]["two"] == {**counts, "calibration": 3, "train": 11, "trained_share": 0.55}
+    assert contents["splits"]["train"]["identities"] == 40
+    assert json.loads(shown.out)["held_back"] == contents["held_back"]
+    assert (
+        "source one: trains on 29 of 40 identities (72.5 %), holds back 11 (test 4, calibration 5, validation 2)"
+        in shown.err
+    )
+    assert held_back_line("x", {"test": 0, "calibration": 0, "validation": 0, "train": 3}) == (
+        "source x: trains on 3 of 3 identities (100.0 %), holds back 0"
+    )

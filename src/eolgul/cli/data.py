@@ -116,8 +116,12 @@ def assemble(
     config: AssembleConfig,
 ) -> None:
     """Step 3: merge aligned FaceDatasets and split them by identity."""
+    from eolgul.assemble.step import held_back_line
+
     with bar("assemble") as progress:
         facts = steps.assemble(datasets, out, config, progress=progress)
+    for source, counts in facts.get("held_back", {}).items():
+        print_line(held_back_line(source, counts))
     for warning in facts.get("warnings", ()):
         print_line(f"warning: {warning}")
     say(facts)
