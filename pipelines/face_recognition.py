@@ -107,6 +107,7 @@ def face_recognition(
     extract_kind: str = "auto",
     extract_name: str = "",
     extract_selection: str = "original",
+    extract_identity_from: str = "",
     extract_identities: str = "",
     extract_without_identities: str = "",
     extract_min_images: int = 1,

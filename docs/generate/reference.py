@@ -26,7 +26,7 @@ LAYERS = {
     "Interfaces": ("cli", "client", "demo", "pipelines", "components", "serving"),
     "Steps": ("steps", "extract", "align", "assemble", "train", "evaluate", "promote", "export", "synth", "inspection"),
     "Artifacts": ("dataset", "faces", "model", "evaluation", "registry"),
-    "Base": ("artifact", "storage", "files", "workers", "config", "errors", "formats", "images"),
+    "Base": ("artifact", "storage", "files", "workers", "config", "content", "errors", "formats", "images"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +17,30 @@ class InputError(Exception):
         """`code` is a stable name of the kind of error for programs; a `Reason` where one image is at fault."""
         super().__init__(message)
         self.code = code
+
+
+# The escape sequences of terminals (ECMA-48): CSI … final byte, OSC … BEL or ST, and those of two characters.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+
+
+def printable(text: str) -> str:
+    """The same text, with an escape for each character that a terminal obeys or does not show (controls, bidi marks)."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in text)
+
+
+def one_line(error: object, limit: int = 160) -> str:
+    """A library's error as a part of our sentence: its first line, printable characters only, without a final stop.
+
+    Args:
+        error: The exception, or its text.
+        limit: The most characters; a longer line ends in "…".
+    """
+    lines = (_ESCAPES.sub("", line).strip() for line in str(error).splitlines())
+    line = next((line for line in lines if line), "")
+    line = printable(re.sub(r"\s+", " ", line)).rstrip(" .:;") or type(error).__name__
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 class Reason(StrEnum):
@@ -37,7 +62,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     """The image data ends before its end marker or stated length."""
     UNSUPPORTED_FORMAT = "unsupported_format"
-    """An image of a format that is not accepted (GIF, TIFF, BMP, HEIF, AVIF)."""
+    """An image of a format that is not accepted: for a dataset JPEG XL and others, for the service all but three."""
     TOO_LARGE = "too_large"
     """More pixels than the decoder accepts."""
 

@@ -18,7 +18,8 @@ class AssembleConfig(Config):
     test: float = option(0.15, "Share of identities that the result is measured on.")
     most_held_out: int = option(
         1000,
-        "Most identities of one held-out split, over all sources; where the shares ask for more, small sources come first.",
+        "Most identities of one held-out split, over all sources; where the shares ask for more, small sources come first. "
+        "Each source still gives the few that evaluation needs (4 to test, 3 to calibrate, 2 to validate).",
         least=1,
     )
     held_out_sources: tuple[str, ...] = option(
@@ -32,6 +33,11 @@ class AssembleConfig(Config):
         shares = self.shares
         if not (min(shares.values()) >= 0 and sum(shares.values()) < 1):  # NaN is neither
             raise InputError(f"held-out shares {shares}: each must be 0 or more and their sum below 1")
+        if self.held_out_sources and not any(shares.values()):
+            names = ", ".join(self.held_out_sources)
+            raise InputError(
+                f"held_out_sources {names}: is for a share of identities to hold back, but every share is 0"
+            )
 
     @property
     def shares(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from eolgul.dataset import DatasetBuild, build_dataset
 from eolgul.errors import InputError
 from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.sources import Plan, detect_kind
+from eolgul.extract.kinds import is_archive, kind_of
+from eolgul.extract.plan import Plan
 from eolgul.extract.worker import digest, write_shards
-from eolgul.formats import kface, pair_lists
+from eolgul.formats import archives, kface, pair_lists
 from eolgul.formats.synthetic import mark_of
 
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+_logger = logging.getLogger("eolgul.extract")
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -28,6 +31,7 @@ _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "carrays": sources.plan_carrays,
 }
 _FILES = {"rec": "a .rec file", "bin": "a .bin file", "lst": "a .lst file"}
+_TREES = ("kface", "folders")  # which may lie in an archive
 _FOLDERS = {"kface": "a K-FACE tree", "folders": "identity folders", "carrays": "a carray's folder"}
 
 
@@ -48,18 +52,27 @@ def extract(
     Raises:
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
-    kind = detect_kind(source) if config.kind == "auto" else config.kind
+    try:
+        return _extract(source, out, config, progress)
+    finally:
+        archives.forget()
+
+
+def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress | None) -> Artifact:
+    kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():
         raise InputError(f"{source}: no such file, expected {_FILES[kind]}")
-    if kind in _FOLDERS and not source.is_dir():
+    if kind in _FOLDERS and not source.is_dir() and not (kind in _TREES and is_archive(source)):
         raise InputError(f"{source}: no such folder, expected {_FOLDERS[kind]}")
     config.check_kind(kind, source)
     name = config.name or source_name(source)
     wanted = _pairs(kind, Path(config.pairs), config.selection) if config.pairs else None
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
+    for warning in plan.warnings:
+        _logger.warning("%s: %s", source, warning)
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
@@ -88,11 +101,15 @@ def extract(
             workers=config.workers,
             progress=count_up(progress),
         )
+        passed_over = plan.passed_over.to_json()
         facts = {
             "name": name,
             "identities_known": plan.identities_known,
             "aligned": plan.aligned,
             "verified": config.verify,
+            "inputs": build.counted + passed_over["total"],
+            "passed_over": passed_over,
+            **plan.facts,
         }
         if wanted is not None:
             facts |= _write_pairs(build, rows, wanted)

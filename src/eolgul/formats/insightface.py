@@ -23,6 +23,7 @@ from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pa
 
 EXACT = 1 << 24  # whole numbers up to here are exact in float32, the type of the counts in record 0
 _IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
+_LABELS = 4096  # records after which those pages are released when only labels are read
 _FORGET = 16 << 20  # bytes of images after which the pages that hold them are released
 
 
@@ -102,6 +103,22 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
             if read > _FORGET:
                 reader.forget()
                 read = 0
+
+
+def read_labels(rec: Path, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Read the identity labels (int64 N) of the records at these offsets; -1 for a record without one."""
+    labels = np.full(len(offsets), -1, np.int64)
+    with RecordReader(rec) as reader:
+        for row, offset in enumerate(offsets.tolist()):
+            try:
+                label, _ = reader.label_and_image(offset)
+            except InputError:
+                continue
+            if label >= 0 and label.is_integer():
+                labels[row] = int(label)
+            if row % _LABELS == 0:
+                reader.forget()
+    return labels
 
 
 def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) -> RecImage:
