@@ -71,6 +71,8 @@ class Reason(StrEnum):
     """The file system does not give the file's bytes."""
     BAD_RECORD = "bad_record"
     """A RecordIO record is damaged or holds no image."""
+    MISSING_RECORD = "missing_record"
+    """The source announces an image that it does not hold."""
     WRONG_SIZE = "wrong_size"
     """The image does not have the width and height that the source states for it."""
     BAD_ANNOTATION = "bad_annotation"
@@ -108,7 +110,7 @@ _ACQUISITION_FAILURES = frozenset(
         Reason.TOO_LARGE,  # likewise
     }
 )
-# Not failures to acquire: `unreadable` and `bad_record` are faults of storage, before any image was presented;
+# Not failures to acquire: `unreadable`, `bad_record` and `missing_record` are faults of storage, before any image was presented;
 # `wrong_size`, `bad_annotation`, `bad_name`, `no_identity`, `unknown_identity` and `unknown_condition` are faults of the
 # source's description; a `duplicate_key` is an image that is counted already or whose name is taken.
 

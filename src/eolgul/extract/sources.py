@@ -17,7 +17,7 @@ from eolgul.dataset import member_size
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.config import ExtractConfig
 from eolgul.files import sha256_file
-from eolgul.formats import insightface, kface
+from eolgul.formats import insightface, kface, rec_index
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
 from eolgul.model.package import TEMPLATE_NAME
 
@@ -151,7 +151,7 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when the file is not RecordIO, or the part has no record.
     """
-    index = insightface.index_rec(rec)
+    index = rec_index.index_rec(rec)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
     keys, offsets, sizes, repeated = index.keys, index.offsets, index.sizes, index.repeated

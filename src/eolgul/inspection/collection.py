@@ -17,7 +17,7 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract import sources, trees
 from eolgul.extract.config import ExtractConfig
-from eolgul.formats import carrays, insightface, kface
+from eolgul.formats import carrays, insightface, kface, rec_index
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
 
@@ -98,7 +98,7 @@ def from_dataset(dataset: FaceDataset) -> Collection:
 
 def from_rec(rec: Path) -> Collection:
     """The images of a `.rec`; this reads the headers of all records, not their images."""
-    index = insightface.index_rec(rec)
+    index = rec_index.index_rec(rec)
     reader = RecordReader(rec)
     usable = np.zeros(len(index), np.bool_)
     labels = np.zeros(len(index), np.int32)
