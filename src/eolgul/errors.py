@@ -62,7 +62,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     """The image data ends before its end marker or stated length."""
     UNSUPPORTED_FORMAT = "unsupported_format"
-    """An image of a format that is not accepted (GIF, TIFF, BMP, HEIF, AVIF)."""
+    """An image of a format that is not accepted: for a dataset JPEG XL and others, for the service all but three."""
     TOO_LARGE = "too_large"
     """More pixels than the decoder accepts."""
 

@@ -101,6 +101,7 @@ def test_every_reason_of_a_folder(tmp_path: Path) -> None:
             "ann/moving.gif": picture(5, "GIF"),
             "ann/scan.tif": picture(6, "TIFF"),
             "ann/renamed.jpg": picture(7, "GIF"),
+            "ann/photoshop.jpg": b"8BPS" + bytes(30),
             "ann/bomb.pgm": b"P6 100000 100000 255\n",
             "ann/._good.jpg": b"\0\5\x16\7 a Mac's shadow file",
         },
@@ -108,17 +109,20 @@ def test_every_reason_of_a_folder(tmp_path: Path) -> None:
     (source / "ann" / "dead.jpg").symlink_to("nowhere.jpg")
     korean = os.fsdecode("김".encode("euc-kr"))  # as an old archive unpacks
     put(source, {f"ann/{korean}/얼굴.jpg": picture(8), f"{korean}/1.jpg": picture(9)})
-    dataset = check(extract(source, tmp_path / "out"), 14)
-    assert stored(dataset) == {"ann/good": picture(2)}
+    dataset = check(extract(source, tmp_path / "out"), 15)
+    assert stored(dataset) == {
+        "ann/good": picture(2),
+        "ann/moving": picture(5, "GIF"),
+        "ann/renamed": picture(7, "GIF"),
+        "ann/scan": picture(6, "TIFF"),
+    }
     assert reasons(dataset) == {
         "loose.jpg": "no_identity",
         "ann/good.png": "duplicate_key",
         "ann/cut.jpg": "truncated",
         "ann/empty.jpg": "not_an_image",
         "ann/text.png": "not_an_image",
-        "ann/moving.gif": "unsupported_format",
-        "ann/scan.tif": "unsupported_format",
-        "ann/renamed.jpg": "unsupported_format",
+        "ann/photoshop.jpg": "unsupported_format",
         "ann/bomb.pgm": "too_large",
         "ann/._good.jpg": "not_an_image",
         "ann/dead.jpg": "unreadable",
@@ -216,7 +220,7 @@ def test_every_reason_of_a_rec(tmp_path: Path) -> None:
         pack_image([2.0, 0.0], b""),
         b"short",
         pack_image([1.0, 9.0], face(5)),
-        pack_image(1.0, face(6, "GIF")),
+        pack_image(1.0, b"8BPS" + bytes(30)),
     ]
     (tmp_path / "faces").mkdir()
     with RecordWriter(tmp_path / "faces" / "train.rec") as writer:

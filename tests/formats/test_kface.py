@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eolgul.errors import InputError
+from eolgul.formats.identities import read_identities
 from eolgul.formats.kface import (
     ACCESSORIES,
     CAMERAS,
@@ -21,7 +22,6 @@ from eolgul.formats.kface import (
     image_id,
     parse_path,
     read_annotation,
-    read_identities,
     read_kface_pairs,
     visible_boxes,
     write_annotation,
@@ -206,7 +206,7 @@ def test_the_published_lists(shared_data: Path) -> None:
     }
 
 
-def test_pair_lists_and_identity_lists_by_hand(tmp_path: Path) -> None:
+def test_pair_lists_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "Q.txt"
     file.write_text("19062421/S001/L1/E01/C4.jpg 19062421/S003/L30/E03/C20.jpg 1\r\n\n7 C1 8 C2 0\n")
     condition = Condition("Low", "S003", "L30", "E03", "C20")
@@ -218,19 +218,12 @@ def test_pair_lists_and_identity_lists_by_hand(tmp_path: Path) -> None:
         file.write_text(f"7 C1 8 C2 0\n{bad}\n")
         with pytest.raises(InputError, match=r"Q\.txt line 2: "):
             read_kface_pairs(file)
-    file.write_text("19062421\n\n19062422 \n19062421\n")
-    assert read_identities(file) == ["19062421", "19062422"]
-    for bad in ("a b", "a/b", "..", "a,b"):
-        file.write_text(f"1\n{bad}\n")
-        with pytest.raises(InputError, match=r"Q\.txt line 2: "):
-            read_identities(file)
     for empty, says in ((b"", "empty, expected one "), (b"\xff", "at byte 0"), (None, "No such file")):
         file.unlink(missing_ok=True)
         if empty is not None:
             file.write_bytes(empty)
-        for read in (read_identities, read_kface_pairs):
-            with pytest.raises(InputError, match=rf"Q\.txt.*{says}"):
-                read(file)
+        with pytest.raises(InputError, match=rf"Q\.txt.*{says}"):
+            read_kface_pairs(file)
 
 
 def test_boxes_have_the_names_of_what_the_camera_sees(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ import numpy as np
 
 from eolgul.errors import InputError
 from eolgul.formats import carrays, kface, pair_lists
+from eolgul.formats.identities import read_identities
 from eolgul.formats.insightface import iter_rec, read_bin, read_property, write_bin, write_rec
 from eolgul.formats.lst import Row, read_lst, write_lst
 from eolgul.formats.recordio import MAGIC_BYTES, RecordReader, RecordWriter, pack_image, read_index
@@ -211,7 +212,7 @@ READERS: dict[str, Callable[[Path, bytes], None]] = {
     "annotation": _reader("C7.txt", kface.read_annotation),
     "pairs": _reader("pairs.txt", pair_lists.read_pairs),
     "kface pairs": _reader("Q1.txt", kface.read_kface_pairs),
-    "identities": _reader("ids.txt", kface.read_identities),
+    "identities": _reader("ids.txt", read_identities),
     "lst": _reader("case.lst", lambda path: list(read_lst(path))),
     "carray chunk": _carray("data/__0.blp"),
     "carray sizes": _carray("meta/sizes"),

@@ -13,6 +13,7 @@ from eolgul.config import Config, option, parse_part
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.formats import kface
+from eolgul.formats.identities import read_identities
 
 KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
 FILES = ("pairs", "identities", "without_identities")
@@ -84,8 +85,8 @@ class ExtractConfig(Config):
     @cached_property
     def _identity_lists(self) -> tuple[frozenset[str] | None, frozenset[str]]:
         """The lists of identities to take (None: all) and to leave out. Raises InputError when a list is malformed."""
-        only = frozenset(kface.read_identities(Path(self.identities))) if self.identities else None
-        without = kface.read_identities(Path(self.without_identities)) if self.without_identities else ()
+        only = frozenset(read_identities(Path(self.identities))) if self.identities else None
+        without = read_identities(Path(self.without_identities)) if self.without_identities else ()
         return only, frozenset(without)
 
     def given(self) -> list[str]:

@@ -172,18 +172,6 @@ def image_id(identity: str, condition: Condition) -> str:
     return f"{identity}/{'_'.join(getattr(condition, field.name) for field in fields(Condition))}"
 
 
-def read_identities(path: Path) -> list[str]:
-    """Read a list with one identity per line, such as the 30 test identities of the protocol; InputError names a bad line."""
-    names: dict[str, None] = {}
-    for number, line in _lines(path):
-        if not re.fullmatch(r"[^\s/\\,;]+", line) or line in (".", ".."):
-            raise InputError(f"{path} line {number}: {line[:60]!r}, expected one identity")
-        names[line] = None
-    if not names:
-        raise InputError(f"{path}: empty, expected one identity per line")
-    return list(names)
-
-
 def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
     """Read a published pair list (Q1…Q4) for images of one resolution: `<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1` per line.
 
