@@ -47,6 +47,8 @@ def extract(
 
     started = time.monotonic()
     local: dict[str, Any] = {name: str(storage.fetch(place)) for name in FILES if (place := getattr(config, name))}
+    if config.root:
+        local["root"] = str(storage.fetch(config.root))
     config = replace(config, name=config.name or source_name(source), **local)
     with storage.destination(out, [source]) as target:
         made = step(_raw(source), target, config, progress=progress)

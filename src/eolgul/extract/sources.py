@@ -19,6 +19,7 @@ from eolgul.extract.config import ExtractConfig
 from eolgul.files import sha256_file
 from eolgul.formats import insightface, kface, rec_index
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
+from eolgul.formats.pair_lists import Pair
 from eolgul.model.package import TEMPLATE_NAME
 
 IMAGE_SUFFIXES = {
@@ -58,15 +59,18 @@ class Plan:
     `stamp` changes when the source does, and needs no file to be read. `aligned` names the template that the faces lie on.
     `pairs` are those of a benchmark: two image ids, whether they show one person, and the fold. `portable` says whether
     the tasks can be sent to other processes. `also` are small files that are part of the input besides what tasks read.
+    `notes` are sentences about what the source gets wrong, for people; `facts` are the same for the card.
     """
 
     tasks: Sequence[Task]
     stamp: str
     aligned: str | None = None
     identities_known: bool = True
-    pairs: list[tuple[str, str, bool, int]] | None = None
+    pairs: list[Pair] | None = None
     portable: bool = True
     also: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def detect_kind(source: Path) -> str:
@@ -107,25 +111,34 @@ def shares(sizes: NDArray[np.int64], shard_bytes: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class RecTask:
-    """Records of a `.rec`, by key and byte offset."""
+    """Records of a `.rec`, by key and byte offset (both int64).
+
+    A record that the file does not hold has the offset -1, and the key -1 if that is unknown too. Labels from `label_end`
+    on are those of no identity that the property file counts.
+    """
 
     rec: Path
     keys: NDArray[np.int64]
     offsets: NDArray[np.int64]
     repeated: NDArray[np.bool_]
-    identities: int | None
+    label_end: int | None
     size: tuple[int, int] | None
     python: Path | None = None
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield the records."""
+        there = self.offsets >= 0
+        keys, offsets = self.keys[there], self.offsets[there]
         if self.python is None:
-            records = insightface.read_images(self.rec, self.keys, self.offsets)
+            records = insightface.read_images(self.rec, keys, offsets)
         else:
-            records = read_images_mxnet(self.rec, self.keys, self.offsets, self.python)
+            records = read_images_mxnet(self.rec, keys, offsets, self.python)
         file, parent = self.rec.name, f"{self.rec.parent}/"
-        for record, repeated in zip(records, self.repeated.tolist(), strict=True):
-            key, offset, label, image, rejection = record
+        for wanted, present, repeated in zip(self.keys.tolist(), there.tolist(), self.repeated.tolist(), strict=True):
+            if not present:
+                yield self._missing(wanted)
+                continue
+            key, offset, label, image, rejection = next(records)
             where = f"{file} record {key} at byte {offset}"
             if rejection is not None:
                 # No machine's path in an artifact.
@@ -137,12 +150,17 @@ class RecTask:
             if repeated:
                 detail = f"the .idx has given the key {key} to an earlier record"
                 rejection = Rejection(Reason.DUPLICATE_KEY, detail)
-            elif self.identities is not None and label >= self.identities:
-                detail = f"label {label}, but property says {self.identities} identities"
+            elif self.label_end is not None and label >= self.label_end:
+                detail = f"label {label}, but property says that labels end before {self.label_end}"
                 rejection = Rejection(Reason.UNKNOWN_IDENTITY, detail)
             name = b"%d %d" % (key, label)
             image_id = f"{identity}/{key:08}"
             yield Candidate(where, image_id, identity, image, name, rejection=rejection, size=self.size)
+
+    def _missing(self, key: int) -> Candidate:
+        which = f"record {key}" if key >= 0 else "a record whose key nothing tells"
+        rejection = Rejection(Reason.MISSING_RECORD, "record 0 announces it, and the file does not hold it")
+        return Candidate(f"{self.rec.name} {which}", "", None, b"", b"%d missing" % key, rejection=rejection)
 
 
 def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
@@ -154,25 +172,51 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     index = rec_index.index_rec(rec)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
-    keys, offsets, sizes, repeated = index.keys, index.offsets, index.sizes, index.repeated
+    keys, offsets, sizes, repeated, begins = _with_missing(index)
     if config.byte_range is not None:
         number, count = config.byte_range
         total = rec.stat().st_size
-        chosen = (offsets >= total * (number - 1) // count) & (offsets < total * number // count)
-        if not chosen.any():
+        chosen = (begins >= total * (number - 1) // count) & (begins < total * number // count)
+        if not (offsets[chosen] >= 0).any():
             raise InputError(f"{rec}: no image record begins in part {number} of {count}")
         keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
     python = mxnet_python() if config.reader == "mxnet" else None
     size = (stated.width, stated.height) if stated is not None and not config.any_size else None
-    identities = stated.identities if stated is not None else None
+    notes, facts = list(index.notes), dict[str, Any]()
+    label_end = stated.identities if stated is not None else None
+    if stated is not None and index.labels_from_one(stated.identities):
+        label_end, facts["labels_from"] = stated.identities + 1, 1
+        notes.append(f"{rec}: its labels count from 1 to {stated.identities}, not from 0; they are kept as they are")
     tasks = [
-        RecTask(rec, keys[cut], offsets[cut], repeated[cut], identities, size, python)
+        RecTask(rec, keys[cut], offsets[cut], repeated[cut], label_end, size, python)
         for cut in shares(sizes, config.shard_bytes)
     ]
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
     files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
     also = [about] if about.is_file() else []
-    return Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also)
+    return Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also, notes=notes, facts=facts)
+
+
+def _with_missing(
+    index: rec_index.ImageIndex,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """The records of an index and those that are missing, in the order of the keys.
+
+    Returns:
+        Keys; byte offsets, -1 for a missing record; sizes in bytes; whether the key was given before; and the byte that
+        decides to which part of the file the record belongs, for a missing one that of the record before it.
+    """
+    missing = len(index.missing)
+    if not missing:
+        return index.keys, index.offsets, index.sizes, index.repeated, index.offsets
+    before = np.searchsorted(index.keys, index.missing) - 1
+    keys = np.concatenate([index.keys, index.missing])
+    order = np.argsort(keys, kind="stable")
+    begins = np.concatenate([index.offsets, index.offsets[np.maximum(before, 0)]])
+    offsets = np.concatenate([index.offsets, np.full(missing, -1, np.int64)])
+    sizes = np.concatenate([index.sizes, np.zeros(missing, np.int64)])
+    repeated = np.concatenate([index.repeated, np.zeros(missing, np.bool_)])
+    return keys[order], offsets[order], sizes[order], repeated[order], begins[order]
 
 
 @dataclass(frozen=True)
@@ -200,9 +244,15 @@ def plan_bin(file: Path, config: ExtractConfig) -> Plan:
     sizes = np.array([len(image) for image in loaded.images], np.int64)
     size = None if config.any_size else _common_size(loaded.images)
     tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, config.shard_bytes)]
-    pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(loaded.same)) for i, same in enumerate(loaded.same)]
+    pairs = _consecutive_pairs(loaded.same)
     aligned = TEMPLATE_NAME if size == (112, 112) else None
     return Plan(tasks, stamp_files([file]), aligned, False, pairs, portable=False)
+
+
+def _consecutive_pairs(same: NDArray[np.bool_]) -> list[Pair]:
+    """The pairs of a set that has its own, in ten consecutive folds."""
+    flags = same.tolist()
+    return [Pair(f"{n:06}/0", f"{n:06}/1", flag, 10 * n // len(flags)) for n, flag in enumerate(flags)]
 
 
 def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
@@ -250,7 +300,7 @@ def plan_carrays(folder: Path, config: ExtractConfig) -> Plan:
     carray = read_carray(folder)
     guess = np.full(len(carray), 25_000, np.int64)  # bytes of a 112x112 PNG of a face, about
     tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, config.shard_bytes)]
-    pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(carray.same)) for i, same in enumerate(carray.same)]
+    pairs = _consecutive_pairs(carray.same)
     files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
     return Plan(tasks, stamp_files(files), TEMPLATE_NAME, False, pairs)
 

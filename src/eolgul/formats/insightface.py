@@ -188,8 +188,8 @@ def read_bin(path: Path) -> Bin:
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         raise InputError(f"{path}: expected a pair (images, is-same flags)")
     items = _listed(loaded[0], f"{path}: its first part, the images,")
-    flags = loaded[1].flags if isinstance(loaded[1], Array) else None
-    flags = _listed(loaded[1], f"{path}: its second part, the is-same flags,") if flags is None else flags
+    numbers = loaded[1].flags if isinstance(loaded[1], Array) else None
+    flags = _listed(loaded[1], f"{path}: its second part, the is-same flags,") if numbers is None else numbers
     if len(items) != 2 * len(flags) or len(flags) == 0:
         raise InputError(f"{path}: {len(items)} images and {len(flags)} flags, expected two images per flag")
     images = [_image_bytes(item, f"{path} image {number}") for number, item in enumerate(items)]

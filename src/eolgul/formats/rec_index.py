@@ -55,7 +55,7 @@ def index_rec(rec: Path) -> ImageIndex:
         keys, offsets, sizes, flags, labels = index.keys, index.offsets, heads.length, heads.flag, heads.label
         if (keys[1:] < keys[:-1]).any():
             order = np.argsort(keys, kind="stable")
-            keys, offsets, sizes, flags, labels = (a[order] for a in (keys, offsets, sizes, flags, labels))
+            keys, offsets, sizes, flags, labels = keys[order], offsets[order], sizes[order], flags[order], labels[order]
         without = (flags == 0) & (sizes == _IDENTITY_RECORD)
         end, notes = _images_end(reader, keys, offsets, without)
         missing = np.empty(0, np.int64)
