@@ -38,6 +38,7 @@ STEPS: dict[str, tuple[type[Config], Any]] = {
 # Options that only code sets.
 INTERNAL = {
     "extract.shard_bytes": "every user's shards have one size; tests want small ones",
+    "extract.one_of_several": "the pipeline knows how many sources there are",
     "align.part_rows": "as extract.shard_bytes",
     "assemble.shard_bytes": "as extract.shard_bytes",
     "evaluate.resamples": "every published interval has the same number; tests want few",
@@ -144,6 +145,7 @@ def test_recipes_hold_what_they_held_before() -> None:
         "kind": "rec",
         "name": "x",
         "selection": None,
+        "identity_from": None,
         "identities": None,
         "without_identities": None,
         "min_images": 1,
@@ -170,7 +172,8 @@ def test_recipes_hold_what_they_held_before() -> None:
         "part_rows": 2048,
     }
     assert AlignConfig(min_score=0.9).to_recipe() == aligned
-    assert AlignConfig(min_score=0.9, part="1/2", device="cuda", workers=7).to_recipe() == aligned | {"part": "1/2"}
+    assert AlignConfig(min_score=0.9, part="1/2", workers=7).to_recipe() == aligned | {"part": "1/2"}
+    assert AlignConfig(min_score=0.9, backend="torch", device="cuda").to_recipe() == aligned | {"backend": "torch"}
     assert AlignConfig(crop="box").to_recipe()["template"] == "box-112-v1"
     assert AssembleConfig(held_out_sources=("b", "a")).to_recipe() == {
         "validation": 0.05,

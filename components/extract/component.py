@@ -19,6 +19,7 @@ def extract(
     name: str = "",
     max_pairs_lost: float = 0.1,
     selection: str = "",
+    identity_from: str = "",
     identities: str = "",
     without_identities: str = "",
     min_images: int = 1,
@@ -79,6 +80,7 @@ def extract(
         return out
 
     datasets = [run(extraction) for extraction in learned]
+    steps.check_lists(learned, [counted[str(extraction.config.name)] for extraction in learned])
     sets = [run(extraction) for extraction in measured]
     Path(facts.path).write_text(json.dumps(counted))
     return (datasets, sets)

@@ -196,10 +196,12 @@ def _decide(
     candidate: Artifact, registry: str, production: Production | None, current_evaluation: Path | None
 ) -> Decision:
     if production is None:
+        if current_evaluation is not None:
+            raise InputError(f"{current_evaluation}: is for a comparison, but no model is in production in {registry}")
         return acceptable(read_metrics(candidate.path))
     current = download(registry, production.digest)
     own = current.path / "evaluation"
-    if _comparable(own, candidate.card):
+    if current_evaluation is None and _comparable(own, candidate.card):
         return better(candidate.path, own)
     if current_evaluation is None:
         raise InputError(

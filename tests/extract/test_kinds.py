@@ -15,7 +15,7 @@ from eolgul import steps, storage
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import detect_kind
+from eolgul.extract.kinds import detect_kind
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.formats.kface import PRESETS, Condition
@@ -131,7 +131,8 @@ def test_options_that_a_kind_would_not_hear_are_refused(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(0, picture(1))])
     (tmp_path / "list.txt").write_text("a\n")
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"identities": str(tmp_path / "list.txt")}, "identities"),
+        ({"identities": str(tmp_path / "list.txt")}, "none of its 1 names"),
+        ({"identity_from": "(?P<identity>.*)"}, "identity_from"),
         ({"pairs": str(tmp_path / "list.txt")}, "pairs"),
         ({"reader": "other"}, "reader"),
     ]

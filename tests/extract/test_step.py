@@ -17,7 +17,7 @@ from eolgul.artifact import Artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import detect_kind
+from eolgul.extract.kinds import detect_kind
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, write_annotation
@@ -54,6 +54,7 @@ def check(made: Artifact, inputs: int) -> FaceDataset:
     contents = made.contents
     assert len(dataset) == contents["images"] and len(dataset.rejected()) == contents["rejected"]
     assert contents["images"] + contents["rejected"] == inputs
+    assert contents["inputs"] == inputs + contents["passed_over"]["total"]
     assert contents["rejected_by_reason"] == Counter(row["reason"] for row in dataset.rejected())
     assert len(set(dataset.column("identity"))) == contents["identities"]
     assert len(set(dataset.column("image_id"))) == len(dataset)
@@ -109,22 +110,22 @@ def test_every_reason_of_a_folder(tmp_path: Path) -> None:
     (source / "ann" / "dead.jpg").symlink_to("nowhere.jpg")
     korean = os.fsdecode("김".encode("euc-kr"))  # as an old archive unpacks
     put(source, {f"ann/{korean}/얼굴.jpg": picture(8), f"{korean}/1.jpg": picture(9)})
-    dataset = check(extract(source, tmp_path / "out"), 15)
+    dataset = check(extract(source, tmp_path / "out"), 14)
+    assert dataset.artifact.contents["passed_over"]["by_reason"] == {"system_file": 1}
     assert stored(dataset) == {
-        "ann/good": picture(2),
+        "ann/good.jpg": picture(2),
+        "ann/good.png": picture(3, "PNG"),
         "ann/moving": picture(5, "GIF"),
         "ann/renamed": picture(7, "GIF"),
         "ann/scan": picture(6, "TIFF"),
     }
     assert reasons(dataset) == {
         "loose.jpg": "no_identity",
-        "ann/good.png": "duplicate_key",
         "ann/cut.jpg": "truncated",
         "ann/empty.jpg": "not_an_image",
         "ann/text.png": "not_an_image",
         "ann/photoshop.jpg": "unsupported_format",
         "ann/bomb.pgm": "too_large",
-        "ann/._good.jpg": "not_an_image",
         "ann/dead.jpg": "unreadable",
         "ann/\\xb1\\xe8/얼굴.jpg": "bad_name",
         "\\xb1\\xe8/1.jpg": "bad_name",
@@ -143,7 +144,7 @@ def test_subsets_by_flags(tmp_path: Path) -> None:
         extract(source, tmp_path / "out", ExtractConfig(min_images=2, max_identities=2, max_images_per_identity=2)), 4
     )
     assert list(stored(dataset)) == ["b/0", "b/1", "c/0", "c/1"]
-    with pytest.raises(InputError, match=r"no identity folder with at least 5 image\(s\)"):
+    with pytest.raises(InputError, match="nobody is left of 4 identities; no other identity has 5 usable"):
         extract(source, tmp_path / "none", ExtractConfig(min_images=5))
 
 
@@ -330,15 +331,13 @@ def test_every_reason_of_kface(tmp_path: Path) -> None:
     (source / base / "E03" / "C10.txt").mkdir()
     dataset = check(extract(source, tmp_path / "out"), 4 + 8)
     found = reasons(dataset)
-    assert len(dataset) == 4
+    assert len(dataset) == 6
     assert found == {
-        f"{base}/E1/C7.jpg": "duplicate_key",
         f"{base}/E01/C21.jpg": "unknown_condition",
         f"{base}/E01/deeper/C7.jpg": "unknown_condition",
         "Middle_Resolution/19062421/C7.jpg": "unknown_condition",
         f"{base}/E02/C7.jpg": "not_an_image",
         f"{base}/E03/C7.jpg": "bad_annotation",
-        f"{base}/E03/C8.bmp": "unknown_condition",
         f"{base}/E03/C9.jpg": "unreadable",
     }
     (bad,) = [row for row in dataset.rejected() if row["reason"] == "bad_annotation"]
@@ -442,7 +441,7 @@ def test_kinds_are_told_by_names(tmp_path: Path) -> None:
     assert detect_kind(kface(tmp_path / "kface")) == "kface"
     assert detect_kind(put(tmp_path / "photos", FOLDERS)) == "folders"
     for name, says in (
-        ("a.txt", r"expected a \.rec, \.bin or \.lst"),
+        ("a.txt", r"expected a \.rec, \.bin or \.lst file, a \.zip"),
         ("none", "no such file"),
         ("empty", "holds no train.rec"),
     ):

@@ -306,6 +306,11 @@ class DatasetBuild:
                 images.append(file.read(size))
         return images
 
+    @property
+    def counted(self) -> int:
+        """The images and the rejected inputs of a dataset whose rows are joined (`finish`)."""
+        return int(self._contents["images"] + self._contents["rejected"])
+
     def write_pairs(self, left: Sequence[int], right: Sequence[int], same: Sequence[bool], fold: Sequence[int]) -> None:
         """Write `pairs.parquet`, which makes the dataset a Benchmark; `left` and `right` are rows of the manifest."""
         table = pa.table({"left": left, "right": right, "same": same, "fold": fold}, schema=PAIRS)

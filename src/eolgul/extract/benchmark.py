@@ -11,7 +11,7 @@ from typing import Any
 from eolgul.dataset import DatasetBuild
 from eolgul.errors import InputError, printable
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import IMAGE_SUFFIXES
+from eolgul.extract.file_names import IMAGE_SUFFIXES
 from eolgul.formats import kface, pair_lists
 from eolgul.formats.pair_lists import Pair
 

@@ -15,14 +15,16 @@ from eolgul.extract import sources, trees
 from eolgul.extract.appearance import look_at
 from eolgul.extract.benchmark import read_list, write_pairs
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.sources import Plan, detect_kind
+from eolgul.extract.kinds import is_archive, kind_of
+from eolgul.extract.plan import Plan
 from eolgul.extract.worker import Checks, digest, write_shards
 from eolgul.faces.template import SIZE
+from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
 from eolgul.model.package import TEMPLATE_NAME
 
 _logger = logging.getLogger("eolgul.extract")
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -32,6 +34,7 @@ _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "carrays": sources.plan_carrays,
 }
 _FILES = {"rec": "a .rec file", "bin": "a .bin file", "lst": "a .lst file"}
+_TREES = ("kface", "folders")  # which may lie in an archive
 _FOLDERS = {"kface": "a K-FACE tree", "folders": "identity folders", "carrays": "a carray's folder"}
 
 
@@ -52,20 +55,27 @@ def extract(
     Raises:
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
-    kind = detect_kind(source) if config.kind == "auto" else config.kind
+    try:
+        return _extract(source, out, config, progress)
+    finally:
+        archives.forget()
+
+
+def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress | None) -> Artifact:
+    kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():
         raise InputError(f"{source}: no such file, expected {_FILES[kind]}")
-    if kind in _FOLDERS and not source.is_dir():
+    if kind in _FOLDERS and not source.is_dir() and not (kind in _TREES and is_archive(source)):
         raise InputError(f"{source}: no such folder, expected {_FOLDERS[kind]}")
     config.check_kind(kind, source)
     name = config.name or source_name(source)
     listed = read_list(kind, config) if config.pairs else None
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
-    for note in plan.notes:
-        _logger.warning("%s", note)
+    for warning in plan.warnings:
+        _logger.warning("%s: %s", source, warning)
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
@@ -85,12 +95,15 @@ def extract(
     with build_dataset(out, job) as build:
         checks = Checks(config.verify, config.color == "bgr", (SIZE, SIZE) if config.aligned else None)
         read = write_shards(build, plan, name, checks=checks, workers=config.workers, progress=count_up(progress))
+        passed_over = plan.passed_over.to_json()
         facts = {
             "name": name,
             "identities_known": plan.identities_known,
             "aligned": TEMPLATE_NAME if config.aligned else plan.aligned,
             "verified": config.verify,
             "color": config.color,
+            "inputs": build.counted + passed_over["total"],
+            "passed_over": passed_over,
             **plan.facts,
         }
         facts |= look_at(build, source, config, aligned=plan.aligned is not None)

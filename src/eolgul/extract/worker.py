@@ -8,14 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from eolgul.dataset import DatasetBuild, ShardWriter
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract.sources import Candidate, Plan, Task, line, sha256_or_unreadable
+from eolgul.extract.plan import Candidate, Plan, Task, line, sha256_or_unreadable
 from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode, encode_png
 from eolgul.images.header import read_header
@@ -150,7 +149,7 @@ def _checked(
     if first is None:
         return
     candidates = itertools.chain([first], candidates)
-    if threads < 2 or not (slow or isinstance(first.data, Path)):
+    if threads < 2 or not (slow or not isinstance(first.data, bytes)):
         yield from map(check, candidates)
         return
     with ThreadPoolExecutor(threads) as pool:
@@ -170,7 +169,7 @@ def _checked(
 def _read(candidate: Candidate) -> Checked:
     """Read the candidate's bytes and their SHA-256, without a check of the image."""
     data = candidate.data
-    if isinstance(data, Path):
+    if not isinstance(data, bytes):
         try:
             data = data.read_bytes()
         except OSError as error:
@@ -181,7 +180,7 @@ def _read(candidate: Candidate) -> Checked:
 
 def _check_header(checks: Checks, candidate: Candidate) -> Checked:
     """As `_read`, with a check of the image's structure and size."""
-    if isinstance(candidate.data, Path) or candidate.rejection is not None:
+    if not isinstance(candidate.data, bytes) or candidate.rejection is not None:
         read = _read(candidate)
         if read.rejection is not None:
             return read
@@ -199,6 +198,11 @@ def _check_header(checks: Checks, candidate: Candidate) -> Checked:
         detail = f"{info.width}x{info.height} pixels, expected {width}x{height}"
         return Checked(candidate, b"", sha256, None, Rejection(Reason.WRONG_SIZE, detail))
     return Checked(candidate, data, sha256, info, None)
+
+
+def is_usable(candidate: Candidate, *, verify: bool) -> bool:
+    """Whether a candidate becomes an image; with `verify` it is decoded."""
+    return (_decode if verify else _check_header)(Checks(), candidate).rejection is None
 
 
 def _decode(checks: Checks, candidate: Candidate) -> Checked:

@@ -15,7 +15,7 @@ from eolgul import storage
 from eolgul.artifact import CARDS, open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract.sources import detect_kind
+from eolgul.extract.kinds import detect_kind
 from eolgul.formats.synthetic import mark_of
 from eolgul.images.header import read_header
 from eolgul.inspection.collection import FIRST, Collection, from_bin, from_carray, from_dataset, from_files, from_rec
