@@ -438,7 +438,9 @@ def _raw(source: str) -> Path:
 
 def _facts(artifact: Artifact, place: str, started: float) -> Facts:
     counts: Facts = {
-        key: artifact.contents[key] for key in ("images", "identities", "rejected") if key in artifact.contents
+        key: artifact.contents[key]
+        for key in ("images", "identities", "rejected", "pairs", "pairs_lost")
+        if key in artifact.contents
     }
     if artifact.contents.get("identities_known") is False:  # a .bin says who is alike, not who is who
         counts["identities"] = None

@@ -58,7 +58,7 @@ def generic(pairs: list[Pair], form: str, *, suffix: str = ".jpg", yes: str = "1
     return "\n".join(lines) + "\n"
 
 
-LISTS = {
+LISTS: dict[str, tuple[str | bytes, list[Pair]]] = {
     "pairs.txt": ("\n".join(["10\t2", *blocks(10, 2)]), FOLDED),
     "with spaces": ("\n".join(["10 2", *blocks(10, 2, " ")]), FOLDED),
     "CRLF": ("\r\n".join(["10\t2", *blocks(10, 2)]) + "\r\n", FOLDED),
