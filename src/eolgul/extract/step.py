@@ -10,7 +10,7 @@ from pathlib import Path
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress, count_up
 from eolgul.dataset import build_dataset
-from eolgul.errors import InputError
+from eolgul.errors import InputError, printable
 from eolgul.extract import sources, trees
 from eolgul.extract.appearance import look_at
 from eolgul.extract.benchmark import read_list, write_pairs
@@ -75,7 +75,7 @@ def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress 
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
     for warning in plan.warnings:
-        _logger.warning("%s: %s", source, warning)
+        _logger.warning("%s", printable(f"{source}: {warning}"))
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
