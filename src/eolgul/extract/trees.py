@@ -31,6 +31,9 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when there is no identity folder with enough images.
     """
+    # Its shards are archives of images.
+    if all((source / name).is_file() for name in ("dataset.json", "manifest.parquet")):
+        raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     tree = Tree(source)
     pattern = config.identity_pattern
     loose: list[Entry] = []
@@ -50,8 +53,6 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
             loose.append(entry._replace(rejection=_NO_IDENTITY))
             continue
         entries.append(entry._replace(image_id=image_id, identity=identity))
-    if not entries and (source / "dataset.json").is_file():
-        raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     if not entries and loose:
         raise InputError(
             f"{source}: all {len(loose)} images lie beside one another, expected <identity>/<image>; where the names of files "
