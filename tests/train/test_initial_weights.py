@@ -214,6 +214,10 @@ def test_head_rows_go_to_the_right_people(toy: Path, tmp_path: Path) -> None:
     [
         (["backbone=mobilefacenet"], "is a tiny with embeddings of 16, the recipe wants a mobilefacenet"),
         (["embedding_size=8"], "with embeddings of 16, the recipe wants a tiny of 8; set backbone=init"),
+        (
+            ["backbone=init", "embedding_size=8"],
+            "embedding_size is 8, but the model given by --init has embeddings of 16",
+        ),
         (["backbone=init", "init_head=true"], "holds no rows of its head; train it with keep_head=true"),
     ],
 )

@@ -44,6 +44,8 @@ class TrainConfig(Config):
             raise InputError(f"init_color {self.init_color!r}: expected RGB or BGR")
         if self.init_color and not self.init:
             raise InputError(f"init_color {self.init_color}: is only for --init")
+        if self.workers == 0 and self.stall_seconds != 40.0:
+            raise InputError(f"stall_seconds {self.stall_seconds:g}: is only for worker processes, but workers is 0")
 
     def load_recipe(self) -> Recipe:
         """Read the recipe with its overrides. Raises InputError for an unknown recipe or key, or a wrong value."""

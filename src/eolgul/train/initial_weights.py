@@ -128,6 +128,11 @@ def resolved(recipe: Recipe, initial: Initial | None) -> Recipe:
                 raise InputError(f"recipe: {name} is for fine-tuning; give the model to begin with, --init MODEL")
         return recipe
     if recipe.backbone == AS_INIT:
+        if recipe.embedding_size not in (Recipe().embedding_size, initial.embedding_size):
+            raise InputError(
+                f"recipe: embedding_size is {recipe.embedding_size}, but the model given by --init has embeddings of "
+                f"{initial.embedding_size}; leave embedding_size out"
+            )
         return replace(recipe, backbone=initial.backbone, embedding_size=initial.embedding_size)
     if (recipe.backbone, recipe.embedding_size) != (initial.backbone, initial.embedding_size):
         raise InputError(

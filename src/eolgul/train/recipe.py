@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from eolgul.errors import InputError
+from eolgul.train.heard import unheard
 
 _FOLDER = Path(__file__).parent / "recipes"
 AS_INIT = "init"  # the backbone of a recipe that takes the network of the model that the run begins with
@@ -84,12 +85,17 @@ class Recipe:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: {error}") from error
+        given = []
         for override in overrides:
             key, equals, text = override.partition("=")
+            given.append(key)
             if not equals:
                 raise InputError(f"override {override!r}: expected key=value")
             values[key] = _value(text)
-        return cls.from_json(values, name)
+        recipe = cls.from_json(values, name)
+        if wrong := unheard(recipe, given):
+            raise InputError(f"recipe {name}: {wrong}")
+        return recipe
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], name: str = "of a card") -> Self:
