@@ -15,7 +15,7 @@ from eolgul.extract.passed_over import PassedOver
 from eolgul.extract.people import choose, compare_names, limits_given, lists_given, nobody_left, unique_ids
 from eolgul.extract.plan import Plan, text
 from eolgul.extract.tree import Entry, plan_files
-from eolgul.extract.worker import is_usable
+from eolgul.extract.worker import Checks, is_usable
 from eolgul.formats.identities import fault, identity_fault, normal
 
 _NOT_TEXT = "the file's name is not UTF-8; rename it, or unpack its archive with its encoding"
@@ -82,7 +82,7 @@ def plan_people(
             if chosen[row].rejection is not None:
                 return False
             (task,) = plan_files(root, [chosen[row]], config).tasks
-            return is_usable(next(iter(task.candidates())), verify=config.verify)
+            return is_usable(next(iter(task.candidates())), Checks.of(config))
 
         choice = choose(source, codes, names, config, usable, form=naming.form, also_known=naming.also_known)
         facts |= choice.facts
