@@ -152,7 +152,10 @@ def test_recipes_hold_what_they_held_before() -> None:
         "max_identities": None,
         "max_images_per_identity": None,
         "pairs": None,
+        "max_pairs_lost": 0.1,
         "part": None,
+        "color": "rgb",
+        "aligned": False,
         "any_size": False,
         "verify": False,
         "shard_bytes": SHARD_BYTES,
@@ -176,6 +179,7 @@ def test_recipes_hold_what_they_held_before() -> None:
         "validation": 0.05,
         "calibration": 0.15,
         "test": 0.15,
+        "most_held_out": 1000,
         "held_out_sources": ["a", "b"],
         "seed": 0,
     }

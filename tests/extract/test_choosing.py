@@ -21,6 +21,7 @@ from eolgul.errors import InputError
 from eolgul.export import export
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.step import extract
+from eolgul.extract.trees import plan_folders
 from eolgul.faces.aligned import read_face
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
@@ -227,8 +228,12 @@ def test_names_that_differ_in_case_are_told_of(tmp_path: Path, caplog: pytest.Lo
     source = put(tmp_path / "raw", {"Person_00/1.jpg": picture(1), "person_00/1.jpg": picture(2)})
     found, _, dataset = counted(source, tmp_path / "out")
     assert found == {"Person_00": 1, "person_00": 1} and dataset.artifact.contents["identities_alike"] == 1
-    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "'Person_00', 'person_00' first" in record.getMessage()
+    records = [
+        record
+        for record in caplog.records
+        if record.levelno == logging.WARNING and "only in case" in record.getMessage()
+    ]
+    assert len(records) == 1 and "'Person_00', 'person_00' first" in records[0].getMessage()
 
 
 @pytest.mark.parametrize(
@@ -347,9 +352,10 @@ def test_a_pair_list_in_another_form(tmp_path: Path) -> None:
     source = put(
         tmp_path / "raw", {f"{nfd}/{nfd}_000{n}.jpg": picture(n) for n in (1, 2)} | {"a/a_0001.jpg": picture(3)}
     )
-    (tmp_path / "pairs.txt").write_text(f"1\t1\n{nfd}\t1\t2\n{nfd}\t1\ta\t1\n", encoding="utf-8")
+    fold = f"{nfd}\t1\t2\n{nfd}\t1\ta\t1\n"
+    (tmp_path / "pairs.txt").write_text(f"2\t1\n{fold}{fold}", encoding="utf-8")
     made = extract(source, tmp_path / "out", ExtractConfig(pairs=str(tmp_path / "pairs.txt")))
-    assert (made.contents["pairs"], made.contents["pairs_lost"]) == (2, 0)
+    assert (made.contents["pairs"], made.contents["pairs_lost"]) == (4, 0)
 
 
 def test_a_list_of_files_in_another_form(tmp_path: Path) -> None:
@@ -358,3 +364,14 @@ def test_a_list_of_files_in_another_form(tmp_path: Path) -> None:
     write_lst(tmp_path / "raw" / "train.lst", [Row(names_["NFC"], 0, False)])
     _, _, dataset = counted(tmp_path / "raw" / "train.lst", tmp_path / "out")
     assert dataset.column("image_id") == ["000000/김/사진"]
+
+
+def test_what_limits_count_is_what_is_kept(tmp_path: Path) -> None:
+    """An image of another size is not usable among aligned faces, and takes no place."""
+    source = put(
+        tmp_path / "raw",
+        {"a/0.jpg": picture(1, size=(64, 64)), "a/1.jpg": picture(2), "b/0.jpg": picture(3, size=(9, 9))},
+    )
+    options: dict[str, Any] = {"aligned": True, "max_images_per_identity": 1, "max_identities": 1}
+    plan = plan_folders(source, ExtractConfig(**options))
+    assert [entry.name for task in plan.tasks for entry in task.entries] == ["a/0.jpg", "a/1.jpg"]  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eolgul.artifact import Artifact, canonical_json, open_artifact, seal, writing
@@ -22,6 +22,7 @@ from eolgul.model.onnx_export import OPSET, export
 from eolgul.model.package import EmbeddingContract
 from eolgul.model.provenance import Provenance
 from eolgul.model.recognizer import onnx_session
+from eolgul.train.head_rows import save_head
 from eolgul.train.model_card import card
 from eolgul.train.recipe import Recipe
 from eolgul.train.validate import Validation
@@ -41,8 +42,25 @@ def write_package(
     dataset: FaceDataset,
     validation: Validation,
     training: Mapping[str, Any],
+    begun_with: Mapping[str, str] | None = None,
+    past: Provenance | None = None,
+    synthetic: bool = False,
+    head: tuple[Tensor, Sequence[str]] | None = None,
 ) -> Artifact:
-    """Export, check on validation faces, and seal. `training` goes into training.json beside recipe and dataset.
+    """Export, check on validation faces, and seal.
+
+    Args:
+        network: The trained network.
+        out: Where the package goes.
+        recipe: The recipe.
+        contract: The embedding contract.
+        dataset: What it was trained on.
+        validation: Faces of people that it was not trained on.
+        training: What training.json says beside recipe and dataset.
+        begun_with: Kind and digest of what the run began with, if not with random weights.
+        past: What that learned from; None where it is unknown.
+        synthetic: Whether that learned from drawn people.
+        head: The head's rows to keep and the names of their identities.
 
     Raises:
         InputError: ONNX Runtime's embeddings differ from torch's or do not depend on the image; nothing is left at `out`.
@@ -50,12 +68,17 @@ def write_package(
     network = network.cpu().eval()
     reference = dataset.artifact.reference
     learned = provenance(dataset)
+    if begun_with is not None:
+        learned = learned.joined(past)
+    inputs = [reference, *([begun_with] if begun_with else [])]
     facts = {"recipe": recipe.to_json(), "dataset": reference, "learned_from": learned.facts(), **training}
     with writing(out) as folder:
         probe = validation.inputs(validation.rows[:: max(1, len(validation.rows) // _PROBES)])
         write_network(network, folder, backbone=recipe.backbone, embedding_size=recipe.embedding_size,
                       contract=contract, probe=probe)  # fmt: skip
         facts["variants"] = write_variants(folder, recipe.variants, validation, recipe.scale)
+        if head is not None:
+            save_head(folder, *head)
         (folder / "training.json").write_bytes(canonical_json(facts))
         learned.write(folder)
         (folder / "CARD.md").write_text(card(recipe, contract, facts, dataset), encoding="utf-8")
@@ -65,14 +88,14 @@ def write_package(
             step="train",
             version=VERSION,
             recipe=recipe.to_json(),
-            inputs=[reference],
+            inputs=inputs,
             contents={
                 "backbone": recipe.backbone,
                 "embedding_size": recipe.embedding_size,
                 "best_epoch": training["best_epoch"],
                 "learned_from": learned.facts(),
             },
-            synthetic=dataset.artifact.synthetic,
+            synthetic=dataset.artifact.synthetic or synthetic,
         )
     return open_artifact(out)
 
