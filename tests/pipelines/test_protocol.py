@@ -101,7 +101,10 @@ def test_kfaces_protocol_is_a_run_of_the_pipeline(raw: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"sources": ["lfw.bin"], "without_identities": "test-people.txt"}, "without_identities .*: is for none of the"),
+        (
+            {"sources": ["lfw.bin"], "without_identities": "test-people.txt"},
+            "without_identities .*: is for none of the",
+        ),
         ({"sources": ["lfw.bin"], "min_images": 2}, "min_images 2: is for none of the sources"),
         ({"sources": ["faces"], "selection": "T1"}, "selection T1: is for none of the sources"),
         ({"sources": ["kface"], "reader": "mxnet"}, "reader mxnet: is for none of the sources"),
