@@ -127,7 +127,7 @@ def evaluate(
         embed = embedder(people)
         kept = unseen(learned, people) if config.unseen_only else None
         say("calibrating the threshold")
-        calibration = calibrate(_calibration_pairs(people, embed, config, kept), config.fmr, seed, resamples)
+        calibration = calibrate(_calibration_pairs(people, embed, config, kept), config.fmr)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
         sets.append(_held_out(people, embed, calibration.threshold, config, kept))
     for name, other, compared in zip(names, others, pairs, strict=True):
@@ -141,7 +141,7 @@ def evaluate(
     measured = {item.name: set_figures(item, calibration, seed=seed, resamples=resamples) for item in sets}
     first, shown = sets[0], measured_on[0]
     image_ids = shown.column("image_id")
-    conditions, by_group, quality = _failures(first, shown, calibration, seed, resamples)
+    conditions, by_group, quality = _failures(first, shown, calibration)
     metrics = Metrics(
         format=METRICS_FORMAT,
         synthetic=synthetic,
@@ -188,7 +188,7 @@ def evaluate(
 
 
 def _failures(
-    scored: ScoredSet, dataset: FaceDataset, calibration: Calibration | None, seed: int, resamples: int
+    scored: ScoredSet, dataset: FaceDataset, calibration: Calibration | None
 ) -> tuple[Breakdown, list[Group], dict[str, Discard]]:
     """Compute where the one threshold fails: by condition, by group, by quality; empty without a threshold."""
     if calibration is None:
@@ -197,9 +197,9 @@ def _failures(
     qualities = {column: dataset.column(column) for column in QUALITIES}
     by_group = []
     if scored.all_pairs is not None:
-        by_group = groups(scored.all_pairs.errors, scored.groups, seed=seed, resamples=resamples)
+        by_group = groups(scored.all_pairs.errors, scored.groups)
     return (
-        breakdown(scored, conditions, calibration.threshold, seed=seed, resamples=resamples),
+        breakdown(scored, conditions, calibration.threshold),
         by_group,
         discards(scored, qualities, calibration.threshold),
     )
