@@ -29,7 +29,9 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
 # The networks whose parameter names the published weights of each project have.
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "insightface_pytorch": ("mobilefacenet", "irse50", "ir50", "irse101", "ir100", "irse152", "ir152"),
+    "face_evolve": ("ir50", "ir100", "ir152", "irse50", "irse101", "irse152"),
     "arcface_torch": ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet_wide"),
+    "magface": ("iresnet18", "iresnet34", "iresnet50", "iresnet100"),
 }
 
 
