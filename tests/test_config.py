@@ -38,6 +38,7 @@ STEPS: dict[str, tuple[type[Config], Any]] = {
 # Options that only code sets.
 INTERNAL = {
     "extract.shard_bytes": "every user's shards have one size; tests want small ones",
+    "extract.one_of_several": "the pipeline knows how many sources there are",
     "align.part_rows": "as extract.shard_bytes",
     "assemble.shard_bytes": "as extract.shard_bytes",
     "evaluate.resamples": "every published interval has the same number; tests want few",
@@ -144,13 +145,17 @@ def test_recipes_hold_what_they_held_before() -> None:
         "kind": "rec",
         "name": "x",
         "selection": None,
+        "identity_from": None,
         "identities": None,
         "without_identities": None,
         "min_images": 1,
         "max_identities": None,
         "max_images_per_identity": None,
         "pairs": None,
+        "max_pairs_lost": 0.1,
         "part": None,
+        "color": "rgb",
+        "aligned": False,
         "any_size": False,
         "verify": False,
         "shard_bytes": SHARD_BYTES,
@@ -167,7 +172,8 @@ def test_recipes_hold_what_they_held_before() -> None:
         "part_rows": 2048,
     }
     assert AlignConfig(min_score=0.9).to_recipe() == aligned
-    assert AlignConfig(min_score=0.9, part="1/2", device="cuda", workers=7).to_recipe() == aligned | {"part": "1/2"}
+    assert AlignConfig(min_score=0.9, part="1/2", workers=7).to_recipe() == aligned | {"part": "1/2"}
+    assert AlignConfig(min_score=0.9, backend="torch", device="cuda").to_recipe() == aligned | {"backend": "torch"}
     assert AlignConfig(crop="box").to_recipe()["template"] == "box-112-v1"
     assert AssembleConfig(held_out_sources=("b", "a")).to_recipe() == {
         "validation": 0.05,
@@ -182,6 +188,14 @@ def test_recipes_hold_what_they_held_before() -> None:
         "without_anchored": True,
         "language": "ko",
     }
+
+
+def test_options_of_a_calibration_need_people() -> None:
+    for options in ({"fmr": 1e-3}, {"without_anchored": True}):
+        EvaluateConfig(**options).check_uses(people=True)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="is only for an evaluation with a DATASET"):
+            EvaluateConfig(**options).check_uses(people=False)  # type: ignore[arg-type]
+    EvaluateConfig(seed=3).check_uses(people=False)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +215,13 @@ def test_recipes_hold_what_they_held_before() -> None:
         (EvaluateConfig, {"fmr": 0.7}, "fmr 0.7: expected 1e-09 to 0.5"),
         (EvaluateConfig, {"device": "tpu"}, "device 'tpu': expected one of cpu, cuda"),
         (TrainConfig, {"threads": 0}, "threads 0: expected 1 or more"),
+        (TrainConfig, {"workers": 0, "stall_seconds": 9}, "stall_seconds 9: is only for worker processes"),
+        (AlignConfig, {"device": "cuda"}, "device cuda: is only for the backend torch"),
+        (
+            AssembleConfig,
+            {"test": 0, "validation": 0, "calibration": 0, "held_out_sources": ("a",)},
+            "held_out_sources a",
+        ),
     ],
 )
 def test_a_wrong_value_is_a_sentence(config: type[Config], options: dict[str, Any], says: str) -> None:

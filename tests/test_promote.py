@@ -95,6 +95,18 @@ def test_figures_from_other_data_are_not_compared(tmp_path: Path) -> None:
     assert promote(b, candidate, place, current_evaluation=current).promoted
 
 
+def test_an_evaluation_of_production_is_for_a_comparison(tmp_path: Path) -> None:
+    a = model(tmp_path / "a", 1)
+    measured, registry = evaluation(tmp_path / "ea", a, fnmr=0.1), str(tmp_path / "registry")
+    with pytest.raises(InputError, match="ea: is for a comparison, but no model is in production"):
+        promote(a, measured, registry, current_evaluation=measured)
+    assert read_production(registry) is None
+    assert promote(a, measured, registry).promoted
+    b = model(tmp_path / "b", 2)
+    with pytest.raises(InputError, match="evaluates another model than production's"):
+        promote(b, evaluation(tmp_path / "eb", b, fnmr=0.05), registry, current_evaluation=tmp_path / "eb")
+
+
 def test_the_same_model_again_changes_nothing(tmp_path: Path) -> None:
     place = str(tmp_path / "registry")
     a = model(tmp_path / "a", 1)

@@ -57,6 +57,7 @@ def align(
             facts.log_metric(f"{name} {key}", made[key])
         return str(made["artifact"])
 
+    steps.check_alignment([*datasets, *benchmarks], config)
     aligned = [run(dataset) for dataset in datasets]
     sets = [run(benchmark) for benchmark in benchmarks]
     Path(facts.path).write_text(json.dumps(counted))

@@ -54,6 +54,7 @@ def align_part(
 
     config = AlignConfig.from_parameters(locals())
     place = storage.join(workspace, "aligned-parts", part.replace("/", "-of-"))
+    steps.check_alignment([*datasets, *benchmarks], config)
     for dataset in [*datasets, *benchmarks]:
         name = dataset.rstrip("/").rpartition("/")[2]
         steps.align(dataset, storage.join(place, name), config, keep_aligned=True)

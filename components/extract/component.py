@@ -17,7 +17,9 @@ def extract(
     facts: dsl.Output[dsl.Metrics],
     kind: str = "auto",
     name: str = "",
+    max_pairs_lost: float = 0.1,
     selection: str = "",
+    identity_from: str = "",
     identities: str = "",
     without_identities: str = "",
     min_images: int = 1,
@@ -25,6 +27,9 @@ def extract(
     max_images_per_identity: int = 0,
     part: str = "",
     reader: str = "own",
+    root: str = "",
+    color: str = "rgb",
+    aligned: bool = False,
     any_size: bool = False,
     verify: bool = False,
     workers: int = 2,
@@ -75,6 +80,7 @@ def extract(
         return out
 
     datasets = [run(extraction) for extraction in learned]
+    steps.check_lists(learned, [counted[str(extraction.config.name)] for extraction in learned])
     sets = [run(extraction) for extraction in measured]
     Path(facts.path).write_text(json.dumps(counted))
     return (datasets, sets)

@@ -26,12 +26,13 @@ from eolgul.files import atomic_file, atomic_folder, refuse_disk, sha256_file, w
 from eolgul.formats import insightface, pair_lists
 from eolgul.formats.lst import Row, write_lst
 from eolgul.formats.synthetic import SYNTHETIC_MARK, mark_beside
+from eolgul.images.decode import EXTENSIONS, probe
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 KINDS = ("rec", "folders", "bin", "webdataset")
 CARD = "export.json"
 SUMS = "SHA256SUMS"
-_MAGICS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"P", "pgm"))
+_MAGICS = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"))  # of nearly all images; others are opened
 
 Progress = Callable[[int], None]
 
@@ -228,7 +229,9 @@ def _path(chosen: _Chosen, row: int, data: bytes) -> str:
     """`<identity>/<image>.<extension>`, from the image's id, whose first part is not the identity in a `.bin`'s dataset."""
     identity, image_id = chosen.identities[row], chosen.ids[row]
     name = image_id if image_id.startswith(f"{identity}/") else f"{identity}/{image_id.replace('/', '_')}"
-    extension = next((extension for magic, extension in _MAGICS if data.startswith(magic)), "bin")
+    extension = next((extension for magic, extension in _MAGICS if data.startswith(magic)), None)
+    if extension is None:
+        extension = EXTENSIONS[probe(data).format]
     parts = PurePosixPath(name).parts
     if ".." in parts or len(parts) < 2 or name.startswith("/") or any(character in name for character in "\0\n\r\t\\"):
         raise InputError(f"{chosen.dataset.path}: image {image_id!r} of {identity!r} cannot be the name of a file")

@@ -22,7 +22,7 @@ from eolgul.assemble.config import AssembleConfig
 from eolgul.config import Progress, count_up
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
-from eolgul.extract.config import FILES, ExtractConfig, source_name
+from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
 from eolgul.formats.synthetic import mark_of
 from eolgul.train.config import TrainConfig
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from eolgul.registry.signing import SigningKey
 
 Facts = dict[str, Any]
+
+
+PIPELINE_SELECTION = "original"
+"""The pipeline's default of the selection, which counts as not given: Kubeflow knows no other way to say that."""
 
 
 class Extraction(NamedTuple):
@@ -48,10 +52,13 @@ def extract(
 
     started = time.monotonic()
     local: dict[str, Any] = {name: str(storage.fetch(place)) for name in FILES if (place := getattr(config, name))}
+    if config.root:
+        local["root"] = str(storage.fetch(config.root))
     config = replace(config, name=config.name or source_name(source), **local)
     with storage.destination(out, [source]) as target:
         made = step(_raw(source), target, config, progress=progress)
-    return _facts(made, out, started)
+    counted = ("inputs", "passed_over", *PEOPLE_FACTS)
+    return _facts(made, out, started) | {name: made.contents[name] for name in counted if name in made.contents}
 
 
 def plan_extraction(
@@ -69,7 +76,8 @@ def plan_extraction(
         sources: Places of what to learn from.
         benchmarks: Places of `.bin` sets and carrays, which are benchmarks by themselves, and of trees, of which each of
             `benchmark_pairs` makes one.
-        config: The options of the sources. Benchmarks share `any_size`, `verify` and `workers`.
+        config: The options of the sources. Benchmarks share `any_size`, `verify` and `workers`, and the lists of
+            `benchmark_pairs` have `max_pairs_lost`.
         benchmark_pairs: Places of pair lists.
         benchmark_selection: The selection of the trees among `benchmarks`.
         benchmark_identities: The identities of the trees among `benchmarks`.
@@ -80,34 +88,39 @@ def plan_extraction(
     Raises:
         InputError: When an option is for none of the sources, a benchmark has no pairs, or two have one name.
     """
-    from eolgul.extract.sources import detect_kind
+    from eolgul.extract.kinds import detect_kind, kind_of
 
-    def kind_of(source: str) -> str:
-        return detect_kind(_raw(source)) if config.kind == "auto" else config.kind
-
-    kinds = [kind_of(source) for source in sources]
+    share = config.max_pairs_lost
+    if not config.pairs:  # it is for the lists of the benchmarks then
+        config = replace(config, max_pairs_lost=ExtractConfig.max_pairs_lost)
+    kinds = [kind_of(_raw(source), config) for source in sources]
     for name in config.unused(kinds):
-        if name != "selection":  # a pipeline has one by default, and without a K-FACE tree there is nothing to select
+        # The pipeline's default asks for nothing, and without a K-FACE tree there is nothing to select.
+        if (name, getattr(config, name)) != ("selection", PIPELINE_SELECTION):
             raise InputError(
                 f"{name} {getattr(config, name)}: is for none of the sources ({', '.join(kinds) or 'none'})"
             )
     if config.name and len(sources) != 1:
         raise InputError(f"name {config.name}: is for one source, but there are {len(sources)}")
     learned = [
-        Extraction(source, replace(config.for_kind(kind), name=config.name or source_name(source)))
+        Extraction(
+            source,
+            replace(config.for_kind(kind), name=config.name or source_name(source), one_of_several=len(sources) > 1),
+        )
         for source, kind in zip(sources, kinds, strict=True)
     ]
     common = ExtractConfig(any_size=config.any_size, verify=config.verify, workers=config.workers)
-    trees = replace(common, selection=benchmark_selection, identities=benchmark_identities)
-    measured, used = [], False
+    trees = replace(common, selection=benchmark_selection, identities=benchmark_identities, max_pairs_lost=share)
+    measured: list[Extraction] = []
+    used: list[str] = []
     for source in benchmarks:
         kind, name = detect_kind(_raw(source)), source_name(source)
         if kind in ("bin", "carrays"):
-            measured.append(Extraction(source, replace(common, name=name)))
+            measured.append(Extraction(source, replace(common.for_kind(kind), name=name)))
             continue
         if not benchmark_pairs:
             raise InputError(f"{source}: {kind} has no pairs of its own; expected a pair list for this benchmark")
-        used = True
+        used.append(kind)
         measured += [
             Extraction(source, replace(trees.for_kind(kind), name=f"{name}-{source_name(Path(file).stem)}", pairs=file))
             for file in benchmark_pairs
@@ -115,14 +128,31 @@ def plan_extraction(
     if not used:
         given = {
             "benchmark_pairs": list(benchmark_pairs),
+            "max_pairs_lost": share if share != config.max_pairs_lost else None,
             "benchmark_selection": benchmark_selection,
             "benchmark_identities": benchmark_identities,
         }
         for what, value in given.items():
             if value:
                 raise InputError(f"{what} {value}: is for none of the benchmarks, expected a tree among them")
+    if used and benchmark_selection and "kface" not in used:
+        raise InputError(
+            f"benchmark_selection {benchmark_selection}: is for none of the benchmarks, expected a K-FACE tree"
+        )
     check_names([*learned, *measured])
     return learned, measured
+
+
+def check_lists(extractions: Sequence[Extraction], facts: Sequence[Facts]) -> None:
+    """Refuse a list of people to leave out that names nobody in any of the sources, after they were extracted."""
+    from eolgul.formats.identities import read_identities
+
+    place = extractions[0].config.without_identities if extractions else None
+    if place is None:
+        return
+    names = len(read_identities(storage.fetch(place)))
+    if all(one.get("without_identities_unmatched") == names for one in facts):
+        raise InputError(f"{place}: none of its {names} names is an identity of any source")
 
 
 def check_names(extractions: Sequence[Extraction]) -> None:
@@ -180,7 +210,8 @@ def align(
         out: Where the result goes.
         config: The options.
         merge: The places of all parts.
-        keep_aligned: Hand on a dataset that is aligned already, instead of refusing it.
+        keep_aligned: The dataset is one of several with the same options: hand it on when it is aligned already, and
+            accept options that are not for it, instead of refusing.
         sheet: A PNG to draw: a contact sheet of the faces, and one of the rejected images next to it.
         progress: Called with (images done, images in all).
     """
@@ -199,10 +230,22 @@ def align(
     if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
         return _facts(open_artifact(local, "FaceDataset"), dataset, started)
     with storage.destination(out, [dataset, *merge]) as target:
-        made = step(local, target, config, merge=[storage.fetch(place) for place in merge], progress=progress)
+        made = step(local, target, config, merge=[storage.fetch(place) for place in merge],
+                    may_be_unused=keep_aligned, progress=progress)  # fmt: skip
         drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return _facts(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
+
+
+def check_alignment(datasets: Sequence[str], config: AlignConfig) -> None:
+    """Refuse options that are for none of several datasets: InputError says what they are for."""
+    from eolgul.align.step import is_aligned, unused
+    from eolgul.dataset import FaceDataset
+
+    opened = [FaceDataset(storage.fetch(dataset)) for dataset in datasets]
+    wrong = [unused(dataset, config) for dataset in opened if not is_aligned(dataset.artifact)]
+    if wrong and all(wrong):
+        raise InputError(wrong[0])
 
 
 def assemble(
@@ -484,7 +527,9 @@ def _raw(source: str) -> Path:
 
 def _facts(artifact: Artifact, place: str, started: float) -> Facts:
     counts: Facts = {
-        key: artifact.contents[key] for key in ("images", "identities", "rejected") if key in artifact.contents
+        key: artifact.contents[key]
+        for key in ("images", "identities", "rejected", "pairs", "pairs_lost")
+        if key in artifact.contents
     }
     if artifact.contents.get("identities_known") is False:  # a .bin says who is alike, not who is who
         counts["identities"] = None

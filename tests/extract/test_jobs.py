@@ -18,7 +18,7 @@ from PIL import Image
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import shares
+from eolgul.extract.plan import shares
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 

@@ -15,7 +15,7 @@ from eolgul import steps, storage
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import detect_kind
+from eolgul.extract.kinds import detect_kind
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
 from eolgul.formats.kface import PRESETS, Condition
@@ -90,9 +90,9 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("19062422\n19062423\n")
     base = "S001/L1/E01"
     (tmp_path / "Q1.txt").write_text(
-        f"19062422/{base}/C4.jpg 19062422/{base}/C7.jpg 1\n"
-        f"19062422/{base}/C4.jpg 19062423/{base}/C7.jpg 0\n"
-        f"19062422/{base}/C4.jpg 19062423/{base}/C5.jpg 0\n"
+        f"19062422/{base}/C4.jpg 19062422/{base}/C7.jpg 1\n" * 10
+        + f"19062422/{base}/C4.jpg 19062423/{base}/C7.jpg 0\n" * 19
+        + f"19062422/{base}/C4.jpg 19062423/{base}/C5.jpg 0\n"
     )
     conditions = "resolutions=Low accessories=S001 lights=L1 expressions=E01 cameras=C4-C10"
     train = extract(
@@ -114,8 +114,8 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     assert set(dataset.column("identity")) == {"19062422", "19062423"} and len(dataset) == 6
     ids, pairs = dataset.column("image_id"), dataset.pairs()
     assert [(ids[a], ids[b], bool(same)) for a, b, same in zip(pairs.left, pairs.right, pairs.same, strict=True)] == [
-        ("19062422/Low_S001_L1_E01_C4", "19062422/Low_S001_L1_E01_C7", True),
-        ("19062422/Low_S001_L1_E01_C4", "19062423/Low_S001_L1_E01_C7", False),
+        *[("19062422/Low_S001_L1_E01_C4", "19062422/Low_S001_L1_E01_C7", True)] * 10,
+        *[("19062422/Low_S001_L1_E01_C4", "19062423/Low_S001_L1_E01_C7", False)] * 19,
     ]
     assert test.contents["pairs_lost"] == 1
     assert len(PRESETS["T1"]) == 7 and len(PRESETS["T2"]) == 2 * 9 * 7 and len(PRESETS["T4"]) == 6 * 29 * 3 * 20
@@ -131,7 +131,8 @@ def test_options_that_a_kind_would_not_hear_are_refused(tmp_path: Path) -> None:
     write_rec(tmp_path / "faces", [(0, picture(1))])
     (tmp_path / "list.txt").write_text("a\n")
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"identities": str(tmp_path / "list.txt")}, "identities"),
+        ({"identities": str(tmp_path / "list.txt")}, "none of its 1 names"),
+        ({"identity_from": "(?P<identity>.*)"}, "identity_from"),
         ({"pairs": str(tmp_path / "list.txt")}, "pairs"),
         ({"reader": "other"}, "reader"),
     ]

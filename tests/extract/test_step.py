@@ -17,7 +17,7 @@ from eolgul.artifact import Artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.sources import detect_kind
+from eolgul.extract.kinds import detect_kind
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition, write_annotation
@@ -54,6 +54,7 @@ def check(made: Artifact, inputs: int) -> FaceDataset:
     contents = made.contents
     assert len(dataset) == contents["images"] and len(dataset.rejected()) == contents["rejected"]
     assert contents["images"] + contents["rejected"] == inputs
+    assert contents["inputs"] == inputs + contents["passed_over"]["total"]
     assert contents["rejected_by_reason"] == Counter(row["reason"] for row in dataset.rejected())
     assert len(set(dataset.column("identity"))) == contents["identities"]
     assert len(set(dataset.column("image_id"))) == len(dataset)
@@ -101,6 +102,7 @@ def test_every_reason_of_a_folder(tmp_path: Path) -> None:
             "ann/moving.gif": picture(5, "GIF"),
             "ann/scan.tif": picture(6, "TIFF"),
             "ann/renamed.jpg": picture(7, "GIF"),
+            "ann/photoshop.jpg": b"8BPS" + bytes(30),
             "ann/bomb.pgm": b"P6 100000 100000 255\n",
             "ann/._good.jpg": b"\0\5\x16\7 a Mac's shadow file",
         },
@@ -109,18 +111,21 @@ def test_every_reason_of_a_folder(tmp_path: Path) -> None:
     korean = os.fsdecode("김".encode("euc-kr"))  # as an old archive unpacks
     put(source, {f"ann/{korean}/얼굴.jpg": picture(8), f"{korean}/1.jpg": picture(9)})
     dataset = check(extract(source, tmp_path / "out"), 14)
-    assert stored(dataset) == {"ann/good": picture(2)}
+    assert dataset.artifact.contents["passed_over"]["by_reason"] == {"system_file": 1}
+    assert stored(dataset) == {
+        "ann/good.jpg": picture(2),
+        "ann/good.png": picture(3, "PNG"),
+        "ann/moving": picture(5, "GIF"),
+        "ann/renamed": picture(7, "GIF"),
+        "ann/scan": picture(6, "TIFF"),
+    }
     assert reasons(dataset) == {
         "loose.jpg": "no_identity",
-        "ann/good.png": "duplicate_key",
         "ann/cut.jpg": "truncated",
         "ann/empty.jpg": "not_an_image",
         "ann/text.png": "not_an_image",
-        "ann/moving.gif": "unsupported_format",
-        "ann/scan.tif": "unsupported_format",
-        "ann/renamed.jpg": "unsupported_format",
+        "ann/photoshop.jpg": "unsupported_format",
         "ann/bomb.pgm": "too_large",
-        "ann/._good.jpg": "not_an_image",
         "ann/dead.jpg": "unreadable",
         "ann/\\xb1\\xe8/얼굴.jpg": "bad_name",
         "\\xb1\\xe8/1.jpg": "bad_name",
@@ -139,7 +144,7 @@ def test_subsets_by_flags(tmp_path: Path) -> None:
         extract(source, tmp_path / "out", ExtractConfig(min_images=2, max_identities=2, max_images_per_identity=2)), 4
     )
     assert list(stored(dataset)) == ["b/0", "b/1", "c/0", "c/1"]
-    with pytest.raises(InputError, match=r"no identity folder with at least 5 image\(s\)"):
+    with pytest.raises(InputError, match="nobody is left of 4 identities; no other identity has 5 usable"):
         extract(source, tmp_path / "none", ExtractConfig(min_images=5))
 
 
@@ -148,16 +153,23 @@ def test_pairs_txt_makes_a_benchmark(tmp_path: Path) -> None:
         tmp_path / "lfw", {f"{name}/{name}_{number:04}.jpg": picture(number) for name in "AB" for number in (1, 2)}
     )
     (source / "B" / "B_0002.jpg").write_bytes(b"broken")
-    text = "2\t1\nA\t1\t2\nA\t1\tB\t1\nB\t1\t2\nA\t2\tC\t1\n"
+    text = "2\t2\nA\t1\t2\nA\t2\t1\nA\t1\tB\t1\nA\t2\tC\t1\nB\t1\t2\nA\t1\t2\nA\t2\tC\t1\nA\t2\tB\t1\n"
     (tmp_path / "pairs.txt").write_text(text)
-    dataset = check(extract(source, tmp_path / "out", ExtractConfig(pairs=str(tmp_path / "pairs.txt"))), 4)
+    config = ExtractConfig(pairs=str(tmp_path / "pairs.txt"), max_pairs_lost=0.4)
+    dataset = check(extract(source, tmp_path / "out", config), 4)
     pairs, ids = dataset.pairs(), dataset.column("image_id")
     assert [(ids[a], ids[b]) for a, b in zip(pairs.left, pairs.right, strict=True)] == [
         ("A/A_0001", "A/A_0002"),
+        ("A/A_0002", "A/A_0001"),
         ("A/A_0001", "B/B_0001"),
+        ("A/A_0001", "A/A_0002"),
+        ("A/A_0002", "B/B_0001"),
     ]
-    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False], [0, 0])
-    assert (dataset.artifact.contents["pairs"], dataset.artifact.contents["pairs_lost"]) == (2, 2)
+    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, True, False, True, False], [0, 0, 0, 1, 1])
+    assert (dataset.artifact.contents["pairs"], dataset.artifact.contents["pairs_lost"]) == (5, 3)
+    lost = r"3 of 8 pairs are lost; the first is pair 4, whose image 'C/C_0001' is not in the source; max_pairs_lost allows 0.1"
+    with pytest.raises(InputError, match=lost):
+        extract(source, tmp_path / "none", ExtractConfig(pairs=str(tmp_path / "pairs.txt")))
 
 
 def test_a_bad_pairs_txt_is_told_of_before_any_work(tmp_path: Path) -> None:
@@ -181,7 +193,13 @@ def test_real_lfw(tmp_path: Path, shared_data: Path) -> None:
     made = extract(
         source,
         tmp_path / "out",
-        ExtractConfig(name="lfw", min_images=3, max_identities=20, pairs=str(shared_data / "lfw-1-5" / "pairs.txt")),
+        ExtractConfig(
+            name="lfw",
+            min_images=3,
+            max_identities=20,
+            pairs=str(shared_data / "lfw-1-5" / "pairs.txt"),
+            max_pairs_lost=1,
+        ),
     )
     chosen = [folder for folder in sorted(source.iterdir()) if len(list(folder.iterdir())) >= 3][:20]
     files = [file for folder in chosen for file in sorted(folder.iterdir())]
@@ -216,7 +234,7 @@ def test_every_reason_of_a_rec(tmp_path: Path) -> None:
         pack_image([2.0, 0.0], b""),
         b"short",
         pack_image([1.0, 9.0], face(5)),
-        pack_image(1.0, face(6, "GIF")),
+        pack_image(1.0, b"8BPS" + bytes(30)),
     ]
     (tmp_path / "faces").mkdir()
     with RecordWriter(tmp_path / "faces" / "train.rec") as writer:
@@ -313,15 +331,13 @@ def test_every_reason_of_kface(tmp_path: Path) -> None:
     (source / base / "E03" / "C10.txt").mkdir()
     dataset = check(extract(source, tmp_path / "out"), 4 + 8)
     found = reasons(dataset)
-    assert len(dataset) == 4
+    assert len(dataset) == 6
     assert found == {
-        f"{base}/E1/C7.jpg": "duplicate_key",
         f"{base}/E01/C21.jpg": "unknown_condition",
         f"{base}/E01/deeper/C7.jpg": "unknown_condition",
         "Middle_Resolution/19062421/C7.jpg": "unknown_condition",
         f"{base}/E02/C7.jpg": "not_an_image",
         f"{base}/E03/C7.jpg": "bad_annotation",
-        f"{base}/E03/C8.bmp": "unknown_condition",
         f"{base}/E03/C9.jpg": "unreadable",
     }
     (bad,) = [row for row in dataset.rejected() if row["reason"] == "bad_annotation"]
@@ -425,7 +441,7 @@ def test_kinds_are_told_by_names(tmp_path: Path) -> None:
     assert detect_kind(kface(tmp_path / "kface")) == "kface"
     assert detect_kind(put(tmp_path / "photos", FOLDERS)) == "folders"
     for name, says in (
-        ("a.txt", r"expected a \.rec, \.bin or \.lst"),
+        ("a.txt", r"expected a \.rec, \.bin or \.lst file, a \.zip"),
         ("none", "no such file"),
         ("empty", "holds no train.rec"),
     ):

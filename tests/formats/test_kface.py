@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eolgul.errors import InputError
+from eolgul.formats.identities import read_identities
 from eolgul.formats.kface import (
     ACCESSORIES,
     CAMERAS,
@@ -21,7 +22,6 @@ from eolgul.formats.kface import (
     image_id,
     parse_path,
     read_annotation,
-    read_identities,
     read_kface_pairs,
     visible_boxes,
     write_annotation,
@@ -206,31 +206,31 @@ def test_the_published_lists(shared_data: Path) -> None:
     }
 
 
-def test_pair_lists_and_identity_lists_by_hand(tmp_path: Path) -> None:
+def test_pair_lists_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "Q.txt"
-    file.write_text("19062421/S001/L1/E01/C4.jpg 19062421/S003/L30/E03/C20.jpg 1\r\n\n7 C1 8 C2 0\n")
+    file.write_text("19062421/S001/L1/E01/C4.jpg 19062421/S003/L30/E03/C20.jpg 1\r\n\n7 C1 8 C2 0\n" * 10)
     condition = Condition("Low", "S003", "L30", "E03", "C20")
     assert read_kface_pairs(file, "Low") == [
-        Pair("19062421/Low_S001_L1_E01_C4", image_id("19062421", condition), True, 0),
-        Pair("7/Low_S001_L1_E01_C1", "8/Low_S001_L1_E01_C2", False, 0),
+        pair
+        for fold in range(10)
+        for pair in (
+            Pair("19062421/Low_S001_L1_E01_C4", image_id("19062421", condition), True, fold),
+            Pair("7/Low_S001_L1_E01_C1", "8/Low_S001_L1_E01_C2", False, fold),
+        )
     ]
+    file.write_text("7 C1 7 C2 1\n7 C1 8 C2 0\n" * 9)
+    with pytest.raises(InputError, match=r"9 genuine and 9 impostor pairs without folds; the protocol has ten"):
+        read_kface_pairs(file)
     for bad in ("a/S001/L1/E01/C4.jpg a/S001/L1/E01/C21.jpg 1", "a C1 b C2 2", "a C1 b 1", "a b c d e f", "x y 1"):
         file.write_text(f"7 C1 8 C2 0\n{bad}\n")
         with pytest.raises(InputError, match=r"Q\.txt line 2: "):
             read_kface_pairs(file)
-    file.write_text("19062421\n\n19062422 \n19062421\n")
-    assert read_identities(file) == ["19062421", "19062422"]
-    for bad in ("a b", "a/b", "..", "a,b"):
-        file.write_text(f"1\n{bad}\n")
-        with pytest.raises(InputError, match=r"Q\.txt line 2: "):
-            read_identities(file)
     for empty, says in ((b"", "empty, expected one "), (b"\xff", "at byte 0"), (None, "No such file")):
         file.unlink(missing_ok=True)
         if empty is not None:
             file.write_bytes(empty)
-        for read in (read_identities, read_kface_pairs):
-            with pytest.raises(InputError, match=rf"Q\.txt.*{says}"):
-                read(file)
+        with pytest.raises(InputError, match=rf"Q\.txt.*{says}"):
+            read_kface_pairs(file)
 
 
 def test_boxes_have_the_names_of_what_the_camera_sees(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.pictures import HEIC
 
 from eolgul.errors import InputError
 from eolgul.images.decode import decode
@@ -28,17 +30,40 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "webp": ("RGB", "WEBP", {}),
     "pgm": ("L", "PPM", {}),
     "ppm": ("RGB", "PPM", {}),
+    "bmp": ("RGB", "BMP", {}),
+    "bmp-palette": ("P", "BMP", {}),
+    "gif": ("P", "GIF", {}),
+    "tiff": ("RGB", "TIFF", {}),
+    "tiff-lzw": ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+    "tiff-jpeg": ("RGB", "TIFF", {"compression": "jpeg"}),
+    "tiff-cmyk": ("CMYK", "TIFF", {}),
+    "tiff-sixteen": ("I;16", "TIFF", {}),
+    "jp2": ("RGB", "JPEG2000", {}),
+    "j2k": ("RGB", "JPEG2000", {"no_jp2": True}),
+    "avif": ("RGB", "AVIF", {}),
+    "heic": ("RGB", "HEIF", {}),
 }
+# Bytes at an image's end that carry nothing: the name of a PNG's last chunk, the byte behind a GIF's images.
+SPARED = {"PNG": 4, "GIF": 1}
 
 
 def encoded(kind: str, size: tuple[int, int] = (37, 21)) -> bytes:
     mode, format, options = KINDS[kind]
+    if format == "HEIF":  # nothing that is installed writes it
+        return HEIC
     shape = (size[1], size[0]) if mode in ("L", "P", "I;16") else (size[1], size[0], len(mode))
     pixels = np.random.default_rng(3).integers(0, 256, shape, np.uint16 if mode == "I;16" else np.uint8)
     image = Image.fromarray(pixels) if mode in ("L", "RGB", "I;16") else Image.frombytes(mode, size, pixels.tobytes())
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def bmp_of(width: int, height: int) -> bytes:
+    """A BMP that states a size and holds a part of it."""
+    data = bytearray(encoded("bmp"))
+    data[18:26] = struct.pack("<ii", width, height)
+    return bytes(data)
 
 
 def refused(data: bytes) -> str:
@@ -56,11 +81,10 @@ def test_format_and_size_are_what_decoding_finds(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_cut_is_noticed(kind: str) -> None:
-    """Of a PNG those that leave its last chunk's name, which carries nothing."""
     data = encoded(kind)
-    spared = 4 if KINDS[kind][1] == "PNG" else 0
-    for cut in range(1, len(data) - spared):
-        assert refused(data[:cut]) in ("truncated", "not_an_image", "undecodable"), cut
+    for cut in range(1, len(data) - SPARED.get(KINDS[kind][1], 0)):
+        reasons = ("truncated", "not_an_image", "undecodable", *(["unsupported_format"] if cut < 16 else []))
+        assert refused(data[:cut]) in reasons, cut
     if KINDS[kind][1] == "JPEG":
         assert all(refused(data[:cut]) == "truncated" for cut in range(4, len(data)))
 
@@ -94,7 +118,10 @@ def test_a_thumbnails_end_is_not_the_pictures() -> None:
         (b"\xff\xd8\xff\xc0\0\x11\x08\0\0\0\0" + bytes(10) + b"\xff\xd9", "undecodable"),
         (b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff" + bytes(10) + b"\xff\xd9", "too_large"),
         (b"\xff\xd8" + b"\xff" * 100, "truncated"),
-        (b"GIF89a" + bytes(20), "unsupported_format"),
+        (b"GIF89a" + bytes(20), "not_an_image"),
+        (b"8BPS" + bytes(30), "unsupported_format"),
+        (b"\xff\x0a" + bytes(30), "unsupported_format"),
+        (bmp_of(100_000, 100_000), "too_large"),
         (encoded("png").replace(b"IHDR", b"IHDX"), "undecodable"),
         (encoded("png")[:16] + b"\xff\xff\xff\xff" * 2 + encoded("png")[24:], "too_large"),
     ],
@@ -114,3 +141,33 @@ def test_damage_is_a_result_or_a_reason(data: st.DataObject, kind: str) -> None:
         assert error.code in ("truncated", "undecodable", "not_an_image", "unsupported_format", "too_large")
     else:
         assert info.width > 0 and info.height > 0
+
+
+@pytest.mark.parametrize("format", ["GIF", "TIFF", "WEBP", "AVIF"])
+def test_of_several_images_the_first_counts(format: str) -> None:
+    first, second = Image.new("RGB", (32, 24), (250, 250, 250)), Image.new("RGB", (32, 24))
+    buffer = io.BytesIO()
+    first.save(buffer, format, save_all=True, append_images=[second])
+    assert decode(buffer.getvalue())[0].min() > 240 and read_header(buffer.getvalue()).width == 32
+
+
+def test_a_picture_of_16_bits_is_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    for format in ("TIFF", "PNG"):
+        buffer = io.BytesIO()
+        Image.fromarray(ramp).save(buffer, format)
+        assert (decode(buffer.getvalue())[0][..., 0] == ramp >> 8).all()
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_numbers_without_a_white_are_refused(mode: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (16, 16), 9).convert(mode).save(buffer, "TIFF")
+    assert refused(buffer.getvalue()) == "unsupported_format"
+
+
+def test_without_its_package_a_heic_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eolgul.images.decode._knows_heif", lambda: False)
+    with pytest.raises(InputError, match="pip install pi-heif") as error:
+        read_header(HEIC)
+    assert error.value.code == "unsupported_format"

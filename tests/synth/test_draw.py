@@ -29,6 +29,7 @@ from eolgul.synth import (
     draw_rec,
     identity_of,
 )
+from eolgul.synth.draw import KIND_OPTIONS
 from eolgul.synth.plans import Faces
 from eolgul.synth.store import Shot
 
@@ -160,10 +161,9 @@ def test_aligned_faces_of_the_wild_are_aligned(tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_what_cannot_be(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"people": 1, "first": None, "selection": "demo", "images": None, "pairs": 20, "style": "rig",
+    options: dict[str, Any] = {"people": 1, "first": None, "selection": None, "images": None, "pairs": None, "style": None,
                                "origins": None, "seed": 0, "workers": 1, "progress": None}  # fmt: skip
     for kind, change, sentence in (
-        ("kface", {"style": "wild"}, "K-FACE is a studio"),
         ("rec", {"style": "tame"}, "expected rig or wild"),
         ("rec", {"images": 0}, "at least one"),
         ("painting", {}, "expected kface, rec, bin or folders"),
@@ -172,6 +172,12 @@ def test_the_command_refuses_what_cannot_be(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=sentence):
             draw_kind(tmp_path / "out", kind, **(options | change))
+    given: dict[str, Any] = {"selection": "demo", "images": 2, "pairs": 300, "style": "rig"}
+    for kind, own in KIND_OPTIONS.items():
+        for name, value in given.items():
+            if name not in own:
+                with pytest.raises(InputError, match=rf"{name} {value}: is only for kind .*, not for {kind}"):
+                    draw_kind(tmp_path / "out", kind, **(options | {name: value}))
 
 
 def test_folds_share_nobody_when_there_are_people_enough() -> None:

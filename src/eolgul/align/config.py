@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eolgul.config import Config, option, parse_part
+from eolgul.errors import InputError
 from eolgul.model.package import POLICIES, TEMPLATE_NAME, DetectorSettings
 
 _DEFAULTS = DetectorSettings()
@@ -40,7 +41,7 @@ class AlignConfig(Config):
     )
     part: str = option("", "Do only the i-th of n shares, as i/n, for a later merge.", in_recipe=False)
     backend: str = option("onnx", "What runs the detector: onnx (CPU) or torch.", choices=("onnx", "torch"))
-    device: str = option("cpu", "Device of the torch backend: cpu or cuda.", in_recipe=False)
+    device: str = option("cpu", "Device of the torch backend.", choices=("cpu", "cuda"), in_recipe=False)
     workers: int = option(2, "Threads.", least=1, in_recipe=False)
     # What a kill costs at most, and a shard of about 40 MB.
     part_rows: int = option(2048, "Images per shard, the unit that survives a kill.", least=1, internal=True)
@@ -49,6 +50,8 @@ class AlignConfig(Config):
         super().__post_init__()
         if self.part:
             self.share(1)
+        if self.device != "cpu" and self.backend != "torch":
+            raise InputError(f"device {self.device}: is only for the backend torch; onnx runs on the CPU")
 
     @property
     def detector(self) -> DetectorSettings:

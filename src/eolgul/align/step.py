@@ -32,6 +32,7 @@ def align(
     config: AlignConfig = AlignConfig(),
     *,
     merge: Sequence[Path] = (),
+    may_be_unused: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
     """Find, choose and cut out one face an image; return the new FaceDataset at `out` (an equal one there is kept).
@@ -51,16 +52,21 @@ def align(
             say in `landmark_source` whether their landmarks were `annotated` or `anchored`. With `part`, only these
             shards are done, into a FaceDataset for `merge`; it may have no image.
         merge: The FaceDatasets of all n parts, made with the same options: they become one, and nothing is detected.
+        may_be_unused: Accept options that this dataset gives nothing for (`unused`), as one of several datasets.
         progress: Called with (images done, images in all).
 
     Raises:
-        InputError: When the dataset is aligned already, or a part is missing or belongs to another run.
+        InputError: When the dataset is aligned already, an option is not for it, or a part is missing or belongs to another
+            run.
     """
     if config.part and merge:
         raise InputError("part and merge: expected one of them at most")
     source = FaceDataset(dataset)
     if is_aligned(source.artifact):
         raise InputError(f"{dataset}: aligned already ({source.artifact.contents['aligned']})")
+    wrong = "" if may_be_unused else unused(source, config)
+    if wrong:
+        raise InputError(wrong)
     recipe = config.to_recipe()
     inputs = [source.artifact.reference]
     shards = _shards(source, config.part_rows, together=config.anchor == "rig")
@@ -114,6 +120,16 @@ def align(
             facts=facts,
         )
     return open_artifact(out)
+
+
+def unused(source: FaceDataset, config: AlignConfig) -> str:
+    """A sentence about the first option that does nothing for a dataset, since its images lack what it goes by; or ""."""
+    without = {name: source.manifest[name].null_count == len(source) for name in ("landmarks", "camera")}
+    if config.which == "annotated" and without["landmarks"]:
+        return f"which annotated: is only for images with annotated landmarks, but {source.path} has none"
+    if config.anchor == "rig" and without["camera"]:
+        return f"anchor rig: is only for K-FACE, whose cameras are known, but {source.path} has no image of it"
+    return ""
 
 
 def is_aligned(artifact: Artifact) -> bool:

@@ -27,6 +27,11 @@ class AssembleConfig(Config):
         shares = self.shares
         if not (min(shares.values()) >= 0 and sum(shares.values()) < 1):  # NaN is neither
             raise InputError(f"held-out shares {shares}: each must be 0 or more and their sum below 1")
+        if self.held_out_sources and not any(shares.values()):
+            names = ", ".join(self.held_out_sources)
+            raise InputError(
+                f"held_out_sources {names}: is for a share of identities to hold back, but every share is 0"
+            )
 
     @property
     def shares(self) -> dict[str, float]:

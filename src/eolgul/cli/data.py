@@ -28,18 +28,26 @@ def synth(
         int | None, typer.Option(help="Number of the first person. Default: each kind has its own people.", min=0)
     ] = None,
     selection: Annotated[
-        str, typer.Option(help="kface: conditions to draw, a preset or 'lights=L1-L3 cameras=C5-C10 …'.")
-    ] = "demo",
+        str | None,
+        typer.Option(
+            help="Conditions to draw, a preset or 'lights=L1-L3 cameras=C5-C10 …'. Only for kface. Default: demo."
+        ),
+    ] = None,
     images: Annotated[
         int | None,
         typer.Option(
-            help="Images per person; for kface at most this many, 0 for all. "
+            help="Images per person; for kface at most this many, 0 for all. Not for bin. "
             "Default: 24, or all of the selections original and all.",
             min=0,
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(help="bin: number of pairs.", min=1)] = 300,
-    style: Annotated[str, typer.Option(help="rig (K-FACE's studio) or wild (any camera, light and place).")] = "rig",
+    pairs: Annotated[int | None, typer.Option(help="Number of pairs. Only for bin. Default: 300.", min=1)] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(
+            help="rig (K-FACE's studio) or wild (any camera, light and place). Only for rec and bin. Default: rig."
+        ),
+    ] = None,
     origins: Annotated[
         str | None, typer.Option(help="Shares of people by origin. Default: asian=0.7,african=0.15,caucasian=0.15.")
     ] = None,

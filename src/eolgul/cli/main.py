@@ -15,6 +15,8 @@ import typer
 
 from eolgul import __version__
 from eolgul.cli import data, gallery, keys, models, pipeline, service
+from eolgul.cli.options import refuse_given
+from eolgul.cli.output import print_line
 from eolgul.errors import InputError
 
 app = typer.Typer(
@@ -55,11 +57,11 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"eolgul: {error}", file=sys.stderr)
+        print_line(f"eolgul: {error}")
         sys.exit(2)
     except OSError as error:  # a disk that fails, a file that was removed: no step has a sentence for it
         place = f"{error.filename}: " if error.filename else ""
-        print(f"eolgul: {place}{error.strerror or type(error).__name__}", file=sys.stderr)
+        print_line(f"eolgul: {place}{error.strerror or type(error).__name__}")
         sys.exit(2)
 
 
@@ -69,14 +71,15 @@ def _leave(signum: int, frame: object) -> None:
 
 @app.command(rich_help_panel="Whole runs")
 def demo(
+    context: typer.Context,
     source: Annotated[
         Path | None,
         typer.Option(help="Folder of your own photos, <identity>/<image>. Default: draw people who do not exist."),
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service running at the end, until Ctrl-C.")] = False,
-    people: Annotated[int, typer.Option(help="Drawn people in the K-FACE tree.", min=12)] = 60,
-    rec_people: Annotated[int, typer.Option(help="Drawn people in train.rec.", min=12)] = 150,
+    people: Annotated[int, typer.Option(help="Drawn people in the K-FACE tree. Only without --source.", min=12)] = 60,
+    rec_people: Annotated[int, typer.Option(help="Drawn people in train.rec. Only without --source.", min=12)] = 150,
     min_images: Annotated[int, typer.Option(help="With --source: leave out identities with fewer images.", min=2)] = 4,
     max_identities: Annotated[
         int, typer.Option(help="With --source: take at most this many identities.", min=12)
@@ -92,6 +95,10 @@ def demo(
     port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
 ) -> None:
     """Run everything on this machine: raw data, pipeline, registry, service, verdicts."""
+    if source:
+        refuse_given(context, ("people", "rec_people"), "drawn people, not for a --source")
+    else:
+        refuse_given(context, ("min_images", "max_identities"), "photos from a --source")
     from eolgul.demo import DemoOptions
     from eolgul.demo import run as run_demo
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from eolgul.config import Config, describe, offered
+from eolgul.errors import InputError
 
 Command = Callable[..., None]
 
@@ -41,6 +43,29 @@ def options_of(config: type[Config], flags: Mapping[str, str] | None = None) -> 
         return run
 
     return decorate
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Whether a parameter stands on the command line, rather than being a default or from the environment."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def refuse_given(context: typer.Context, names: Collection[str], only: str) -> None:
+    """Raise InputError when one of the parameters stands on the command line; `only` says what it is for."""
+    for name in names:
+        if is_given(context, name):
+            raise InputError(f"--{name.replace('_', '-')}: is only for {only}")
+
+
+def model_or_registry(context: typer.Context, registry: str, model: Path | None) -> tuple[str, Path | None]:
+    """The place of the model to use. One on the command line comes before the environment's; InputError for two."""
+    given = [name for name in ("registry", "model") if is_given(context, name)]
+    if len(given) == 2:
+        raise InputError(f"--registry {registry} and --model {model}: expected one of them")
+    if given:
+        return (registry, None) if given == ["registry"] else ("", model)
+    return registry, model
 
 
 def _parameter(item: Field[Any], kind: Any, flag: str | None) -> inspect.Parameter:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from eolgul.cli.options import model_or_registry, refuse_given
 from eolgul.cli.output import extra, say
 
 app = typer.Typer()
@@ -15,6 +16,7 @@ _PANEL = "Service"
 
 @app.command(rich_help_panel=_PANEL)
 def serve(
+    context: typer.Context,
     registry: Annotated[
         str, typer.Option(envvar="EOLGUL_REGISTRY", help="Registry whose production model is served.")
     ] = "",
@@ -31,11 +33,13 @@ def serve(
     with extra("serve"):
         from eolgul.serving import launch
 
+    registry, model = model_or_registry(context, registry, model)
     raise typer.Exit(launch.serve(port=port, host=host, registry=registry, model=model, redis_url=redis_url))
 
 
 @app.command(rich_help_panel=_PANEL)
 def verify(
+    context: typer.Context,
     image1: Annotated[Path, typer.Argument(help="An image of a face.")],
     image2: Annotated[Path, typer.Argument(help="Another image of a face.")],
     url: Annotated[str, typer.Option(help="Address of a running service. Default: load the model here.")] = "",
@@ -53,6 +57,9 @@ def verify(
     from eolgul.cli.verify import read_key, verify_here, verify_over_http
 
     if url:
+        refuse_given(context, ("registry", "model"), "a verdict without --url; the service chooses its model")
         say(verify_over_http(url, image1, image2, api_key=read_key(key_file)))
     else:
+        refuse_given(context, ("key_file",), "a verdict with --url")
+        registry, model = model_or_registry(context, registry, model)
         say(verify_here(image1, image2, registry=registry, model=model))

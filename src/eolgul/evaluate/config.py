@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from eolgul.config import Config, option
+from eolgul.errors import InputError
+
+_OF_PEOPLE = ("fmr", "without_anchored")  # a benchmark chooses no threshold and is measured as it is published
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class EvaluateConfig(Config):
     threads: int = option(2, "ONNX Runtime's threads.", least=1, in_recipe=False)
     seed: int = option(0, "Decides the pairs and the bootstrap.")
     resamples: int = option(1000, "Bootstrap resamples of an interval.", least=1, internal=True)
+
+    def check_uses(self, *, people: bool) -> None:
+        """Raise InputError when an option is given that needs people of an assembled dataset and there are none."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in _OF_PEOPLE and not people and value != item.default:
+                raise InputError(
+                    f"{item.name} {value}: is only for an evaluation with a DATASET of people, not for benchmarks"
+                )
 
     def to_recipe(self) -> dict[str, Any]:
         """As `Config.to_recipe`, with the options that count only when they are set."""

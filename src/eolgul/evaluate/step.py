@@ -87,6 +87,7 @@ def evaluate(
     from eolgul.evaluate.report.page import render  # needs jinja2, which reading metrics does not
 
     say: Progress = progress or (lambda _: None)
+    config.check_uses(people=dataset is not None)
     tested = open_model(model, config.contract)
     people = None if dataset is None else FaceDataset(dataset)
     others = [FaceDataset(path) for path in benchmarks]

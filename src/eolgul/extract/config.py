@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,8 +12,12 @@ from eolgul.config import Config, option, parse_part
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.formats import kface
+from eolgul.formats.archives import archive_stem
 
+WITH_PEOPLE = ("rec", "kface", "folders", "lst")  # a .bin and its copies name pairs, not people
 KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
+PEOPLE_FACTS = ("identities_unmatched", "without_identities_unmatched", "identities_merged", "identities_alike")
+"""What a card's contents and a command's facts state about the people of a source, where there is something to state."""
 FILES = ("pairs", "identities", "without_identities")
 
 
@@ -26,7 +29,15 @@ class ExtractConfig(Config):
     name: str | None = option(None, "Name of the source in the manifest. Default: name of its file or folder.")
     pairs: str | None = option(
         None,
-        "Pair list that makes a benchmark: an LFW pairs.txt or a published K-FACE list (Q1 to Q4); path or s3://.",
+        "Pair list that makes a benchmark: LFW's pairs.txt, 'path path 0|1', a CSV, or a published K-FACE list; path or "
+        "s3://.",
+        kinds=("kface", "folders"),
+    )
+    max_pairs_lost: float = option(
+        0.1,
+        "Largest share of the pairs whose images may be missing or rejected.",
+        least=0,
+        most=1,
         kinds=("kface", "folders"),
     )
     selection: str | None = option(
@@ -35,18 +46,27 @@ class ExtractConfig(Config):
         "Default: every image.",
         kinds=("kface",),
     )
+    identity_from: str | None = option(
+        None,
+        "Regular expression with a group (?P<identity>…) that fits the whole path of an image below the source and names "
+        "its person, such as '[0-9]+_(?P<identity>.+)_[0-9]+_[mf]\\.jpg' for AgeDB. Default: the folder.",
+        kinds=("folders",),
+    )
     identities: str | None = option(
-        None, "File with one identity per line; take only these. Path or s3://.", kinds=("kface", "folders")
+        None, "File with one identity per line; take only these. Path or s3://.", kinds=WITH_PEOPLE
     )
     without_identities: str | None = option(
-        None, "File with one identity per line; leave these out. Path or s3://.", kinds=("kface", "folders")
+        None, "File with one identity per line; leave these out. Path or s3://.", kinds=WITH_PEOPLE
     )
-    min_images: int = option(1, "Leave out identities with fewer images.", least=1, kinds=("folders",))
+    min_images: int = option(1, "Leave out identities with fewer usable images.", least=1, kinds=WITH_PEOPLE)
     max_identities: int | None = option(
-        None, "Take at most this many identities, the first by name. Default: all.", least=1, kinds=("folders",)
+        None,
+        "Take at most this many identities that have a usable image, the first by name. Default: all.",
+        least=1,
+        kinds=WITH_PEOPLE,
     )
     max_images_per_identity: int | None = option(
-        None, "Take at most this many images of an identity. Default: all.", least=1, kinds=("folders",)
+        None, "Take at most this many usable images of an identity. Default: all.", least=1, kinds=WITH_PEOPLE
     )
     part: str | None = option(
         None, "Take only the records that begin in the i-th of n equal byte ranges, as i/n.", kinds=("rec",)
@@ -58,35 +78,62 @@ class ExtractConfig(Config):
         kinds=("rec",),
         in_recipe=False,
     )
-    any_size: bool = option(False, "Take images whose size is not the one that the format states.")
+    root: str | None = option(
+        None,
+        "Folder below which the paths of a list lie; path or s3://. Default: the list's folder.",
+        kinds=("lst",),
+        in_recipe=False,
+    )
+    color: str = option(
+        "rgb",
+        "Order of the channels in the source's images; bgr exchanges red and blue and stores PNG.",
+        choices=("rgb", "bgr"),
+    )
+    aligned: bool = option(
+        False,
+        "The images are faces of 112x112 on the alignment template already; a sample is checked with the detector.",
+        kinds=("rec", "folders", "lst"),
+    )
+    any_size: bool = option(
+        False, "Take images whose size is not the one that the format states.", kinds=("rec", "bin", "kface")
+    )
     verify: bool = option(False, "Decode every image. Otherwise only header, size and end are checked.")
     workers: int = option(2, "Processes that read and check images.", least=1, in_recipe=False)
     shard_bytes: int = option(512 << 20, "Largest size of a shard in bytes.", least=1, internal=True)
+    one_of_several: bool = option(
+        False, "Whether the lists of people are for other sources, too.", internal=True, in_recipe=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name is not None and not re.fullmatch(r"[\w-]+", self.name):
             raise InputError(f"name {self.name!r}: expected letters, digits, '_' and '-' only")
+        if self.aligned and self.any_size:
+            raise InputError("aligned and any_size exclude each other: aligned faces are 112x112")
         if self.selection:
             kface.Selection.parse(self.selection)
         self.byte_range  # noqa: B018 - checks `part`
+        self.identity_pattern  # noqa: B018 - checks `identity_from`
 
     @property
     def byte_range(self) -> tuple[int, int] | None:
         """`part` as numbers (i, n). Raises InputError unless it is i/n with 1 <= i <= n."""
         return None if self.part is None else parse_part(self.part)
 
-    def wants(self, identity: str) -> bool:
-        """Whether an identity is chosen by the lists of identities."""
-        only, without = self._identity_lists
-        return (only is None or identity in only) and identity not in without
-
-    @cached_property
-    def _identity_lists(self) -> tuple[frozenset[str] | None, frozenset[str]]:
-        """The lists of identities to take (None: all) and to leave out. Raises InputError when a list is malformed."""
-        only = frozenset(kface.read_identities(Path(self.identities))) if self.identities else None
-        without = kface.read_identities(Path(self.without_identities)) if self.without_identities else ()
-        return only, frozenset(without)
+    @property
+    def identity_pattern(self) -> re.Pattern[str] | None:
+        """`identity_from`, compiled. Raises InputError unless it is a regular expression with the group `identity`."""
+        if self.identity_from is None:
+            return None
+        try:
+            pattern = re.compile(self.identity_from)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise InputError(f"identity_from {self.identity_from!r}: is no regular expression ({error})") from error
+        if "identity" not in pattern.groupindex:
+            raise InputError(
+                f"identity_from {self.identity_from!r}: expected a group (?P<identity>…) that is the person"
+            )
+        return pattern
 
     def given(self) -> list[str]:
         """The names of the options that are not at their defaults."""
@@ -99,6 +146,8 @@ class ExtractConfig(Config):
             if kinds and kind not in kinds:
                 value = getattr(self, name)
                 raise InputError(f"{name} {value}: is only for {' and '.join(kinds)}, but {source} is {kind}")
+        if "max_pairs_lost" in self.given() and not self.pairs:
+            raise InputError(f"max_pairs_lost {self.max_pairs_lost:g}: is for a pair list, and pairs names none")
 
     def for_kind(self, kind: str) -> Self:
         """The same without the options that are not for a source of this kind."""
@@ -128,7 +177,7 @@ def source_name(source: str | Path) -> str:
         if path.name == "train.rec"
         else path.stem
         if path.suffix in (".rec", ".bin", ".lst")
-        else path.name
+        else archive_stem(path.name) or path.name
     )
     # A dot would blur the border between source and identity in an assembled dataset's names; spaces are no better.
     return re.sub(r"[^\w-]", "_", name) or "source"

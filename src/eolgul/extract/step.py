@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress, count_up
-from eolgul.dataset import DatasetBuild, build_dataset
-from eolgul.errors import InputError
+from eolgul.dataset import build_dataset
+from eolgul.errors import InputError, printable
 from eolgul.extract import sources, trees
+from eolgul.extract.appearance import look_at
+from eolgul.extract.benchmark import read_list, write_pairs
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.extract.sources import Plan, detect_kind
-from eolgul.extract.worker import digest, write_shards
-from eolgul.formats import kface, pair_lists
+from eolgul.extract.kinds import is_archive, kind_of
+from eolgul.extract.plan import Plan
+from eolgul.extract.worker import Checks, digest, write_shards
+from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
+from eolgul.model.package import TEMPLATE_NAME
 
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+_logger = logging.getLogger("eolgul.extract")
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -28,6 +33,7 @@ _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "carrays": sources.plan_carrays,
 }
 _FILES = {"rec": "a .rec file", "bin": "a .bin file", "lst": "a .lst file"}
+_TREES = ("kface", "folders")  # which may lie in an archive
 _FOLDERS = {"kface": "a K-FACE tree", "folders": "identity folders", "carrays": "a carray's folder"}
 
 
@@ -48,18 +54,27 @@ def extract(
     Raises:
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
-    kind = detect_kind(source) if config.kind == "auto" else config.kind
+    try:
+        return _extract(source, out, config, progress)
+    finally:
+        archives.forget()
+
+
+def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress | None) -> Artifact:
+    kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():
         raise InputError(f"{source}: no such file, expected {_FILES[kind]}")
-    if kind in _FOLDERS and not source.is_dir():
+    if kind in _FOLDERS and not source.is_dir() and not (kind in _TREES and is_archive(source)):
         raise InputError(f"{source}: no such folder, expected {_FOLDERS[kind]}")
     config.check_kind(kind, source)
     name = config.name or source_name(source)
-    wanted = _pairs(kind, Path(config.pairs), config.selection) if config.pairs else None
+    listed = read_list(kind, config) if config.pairs else None
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
+    for warning in plan.warnings:
+        _logger.warning("%s", printable(f"{source}: {warning}"))
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
@@ -77,53 +92,32 @@ def extract(
             return done
     job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": plan.stamp, "version": VERSION}
     with build_dataset(out, job) as build:
-        wanted = plan.pairs if wanted is None else wanted
-        ids = {image for pair in wanted or () for image in pair[:2]}
-        rows, read = write_shards(
-            build,
-            plan,
-            name,
-            wanted=ids,
-            verify=config.verify,
-            workers=config.workers,
-            progress=count_up(progress),
+        read = write_shards(
+            build, plan, name, checks=Checks.of(config), workers=config.workers, progress=count_up(progress)
         )
+        passed_over = plan.passed_over.to_json()
         facts = {
             "name": name,
             "identities_known": plan.identities_known,
-            "aligned": plan.aligned,
+            "aligned": TEMPLATE_NAME if config.aligned else plan.aligned,
             "verified": config.verify,
+            "color": config.color,
+            "inputs": build.counted + passed_over["total"],
+            "passed_over": passed_over,
+            **plan.facts,
         }
-        if wanted is not None:
-            facts |= _write_pairs(build, rows, wanted)
+        facts |= look_at(build, source, config, aligned=plan.aligned is not None)
+        pairs = plan.pairs if listed is None else listed
+        if pairs is not None:
+            facts |= write_pairs(build, pairs, config)
         build.seal(
             step="extract", version=VERSION, recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts
         )
     return open_artifact(out)
 
 
-def _pairs(kind: str, pairs: Path, selection: str | None) -> list[tuple[str, str, bool, int]]:
-    """The wanted pairs by image id, with their folds."""
-    if kind == "folders":
-        return list(pair_lists.read_pairs(pairs))
-    resolutions = kface.Selection.parse(selection).resolutions if selection else ("Middle",)
-    if len(resolutions) != 1:
-        raise InputError(f"pairs {pairs}: they name no resolution; choose one with the selection")
-    return list(kface.read_kface_pairs(pairs, resolutions[0]))
-
-
 def _inputs(kind: str, digest: str) -> list[dict[str, str]]:
     return [{"kind": f"raw:{kind}", "digest": digest}]
-
-
-def _write_pairs(build: DatasetBuild, rows: dict[str, int], wanted: list[tuple[str, str, bool, int]]) -> dict[str, Any]:
-    """Pairs whose two images were kept; the others are counted as lost, never dropped silently."""
-    kept = [
-        (rows[left], rows[right], same, fold) for left, right, same, fold in wanted if left in rows and right in rows
-    ]
-    left, right, same, fold = zip(*kept, strict=True) if kept else ((), (), (), ())
-    build.write_pairs(left, right, same, fold)
-    return {"pairs": len(kept), "pairs_lost": len(wanted) - len(kept)}
 
 
 def _says_synthetic(mark: Path) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
-from eolgul.formats.pair_lists import Pair, read_text
+from eolgul.formats.pair_lists import Pair, consecutive_parts, read_text
 
 SIZES = {"High": (864, 576), "Middle": (346, 230), "Low": (173, 115)}  # width, height in pixels
 RESOLUTIONS = tuple(SIZES)
@@ -36,7 +36,8 @@ _ALL = {
 BOXES = ("face", "right eye", "left eye", "nose", "mouth", "right ear", "left ear")
 _SEES_LEFT = (*CAMERAS[:6], "C14", "C15", "C19")  # the cameras on the person's left
 _PATH = re.compile(
-    r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})\.(?:jpg|jpeg|png)$",
+    r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})"
+    r"\.(?:jpe?g|jfif|png|webp|bmp|tiff?|gif|heic|heif|avif|jp2)$",
     re.IGNORECASE,
 )
 
@@ -172,18 +173,6 @@ def image_id(identity: str, condition: Condition) -> str:
     return f"{identity}/{'_'.join(getattr(condition, field.name) for field in fields(Condition))}"
 
 
-def read_identities(path: Path) -> list[str]:
-    """Read a list with one identity per line, such as the 30 test identities of the protocol; InputError names a bad line."""
-    names: dict[str, None] = {}
-    for number, line in _lines(path):
-        if not re.fullmatch(r"[^\s/\\,;]+", line) or line in (".", ".."):
-            raise InputError(f"{path} line {number}: {line[:60]!r}, expected one identity")
-        names[line] = None
-    if not names:
-        raise InputError(f"{path}: empty, expected one identity per line")
-    return list(names)
-
-
 def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
     """Read a published pair list (Q1…Q4) for images of one resolution: `<id>/S00x/Ly/E0z/Cn.jpg <the same> 0|1` per line.
 
@@ -208,13 +197,16 @@ def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
         listed.append((left, right, words[2] == "1"))
     if not listed:
         raise InputError(f"{path}: empty, expected one pair per line")
-    totals = [sum(same == kind for *_, same in listed) for kind in (False, True)]
-    seen = [0, 0]
-    pairs = []
-    for left, right, same in listed:
-        pairs.append(Pair(left, right, same, 10 * seen[same] // totals[same]))
-        seen[same] += 1
-    return pairs
+    folds = consecutive_parts(path, [same for *_, same in listed])
+    return [Pair(*pair, fold) for pair, fold in zip(listed, folds, strict=True)]
+
+
+def is_kface_list(path: Path) -> bool:
+    """Whether the first line of a list is one of K-FACE's: two images by their conditions, or two people by cameras."""
+    words = next((line.split() for _, line in _lines(path)), [])
+    if len(words) == 5:
+        return words[1] in CAMERAS and words[3] in CAMERAS
+    return len(words) == 3 and parse_path(f"Middle_Resolution/{words[0]}") is not None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -271,12 +263,17 @@ def read_annotation(path: Path) -> Annotation:
     Raises:
         InputError: A line does not hold the expected numbers, or lines are missing; the message says which or how many.
     """
-    rows: list[list[float]] = []
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
+    return parse_annotation(data, str(path))
+
+
+def parse_annotation(data: bytes, name: str) -> Annotation:
+    """Read the content of an annotation file, as `read_annotation`; `name` is what messages call it."""
+    rows: list[list[float]] = []
+    for number, line in enumerate(data.decode(errors="replace").splitlines(), 1):
         words = [word for word in re.split(r"[\s,;]+", line) if word]
         if not words:
             continue
@@ -286,12 +283,12 @@ def read_annotation(path: Path) -> Annotation:
         except ValueError:
             row = []
         if len(row) != len(expected.split()) or not all(abs(value) < 1e6 for value in row):  # NaN is refused too
-            raise InputError(f"{path} line {number}: {line[:60]!r}, expected numbers '{expected}'")
+            raise InputError(f"{name} line {number}: {line[:60]!r}, expected numbers '{expected}'")
         rows.append(row)
         if len(rows) > 14:
-            raise InputError(f"{path} line {number}: an 8th box, expected 5 to 7")
+            raise InputError(f"{name} line {number}: an 8th box, expected 5 to 7")
     if len(rows) < 12:
-        raise InputError(f"{path}: {len(rows)} lines, expected 7 lines 'x y' and then 5 to 7 lines 'x y w h'")
+        raise InputError(f"{name}: {len(rows)} lines, expected 7 lines 'x y' and then 5 to 7 lines 'x y w h'")
     return Annotation(np.array(rows[:7], np.float32), np.array(rows[7:], np.float32))
 
 

@@ -1,20 +1,18 @@
 """Read an image's format and size in pixels, and check that it is complete, without decoding it.
 
 Sources: ITU-T T.81 (JPEG markers), the PNG specification (chunks), RFC 9649 (WebP's RIFF container), Netpbm's PGM/PPM.
-JPEG and PNG are parsed here, because extraction reads millions of small ones; Pillow reads the headers of the others.
+JPEG and PNG are parsed here, because extraction reads millions of small ones; Pillow reads the headers of the others, and
+`eolgul.images.ending` says whether what they announce is there.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 
 from eolgul.errors import InputError, Reason
-from eolgul.images.decode import MAX_PIXELS, ImageInfo, probe
+from eolgul.images import ending
+from eolgul.images.decode import MAX_PIXELS, ImageInfo, open_image
 
-# Binary PGM and PPM: magic, width, height, largest value, one white space; comments between them.
-_PNM = re.compile(rb"P[56](?:(?:\s|#[^\n]*\n)+\d{1,9}){2}(?:\s|#[^\n]*\n)+(\d{1,9})\s")
-_PNM_HEAD = 4096  # bytes within which it must end
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE = struct.Struct(">II")
 _JPEG_END = b"\xff\xd9"
@@ -40,14 +38,11 @@ def read_header(data: bytes) -> ImageInfo:
     elif data.startswith(_PNG):
         info = _png(data)
     else:
-        info = probe(data)
-        if info.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        if ending.is_cut_early(data):
             raise _cut(data)
-        if info.format == "PPM" and data[:2] in (b"P5", b"P6"):
-            head = _PNM.match(data, 0, _PNM_HEAD)
-            samples = info.width * info.height * (3 if data[1:2] == b"6" else 1)
-            if head is None or len(data) < head.end() + samples * (2 if int(head[1]) > 255 else 1):
-                raise _cut(data)
+        image, info = open_image(data)
+        if not ending.is_whole(data, image, info):
+            raise _cut(data)
     if info.width * info.height > MAX_PIXELS:
         raise InputError(
             f"the image has {info.width}x{info.height} pixels, more than {MAX_PIXELS} in all", Reason.TOO_LARGE

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract import sources, trees
+from eolgul.extract import trees
 from eolgul.extract.config import ExtractConfig
-from eolgul.formats import carrays, insightface, kface
+from eolgul.extract.plan import text
+from eolgul.extract.tree import FilesTask
+from eolgul.formats import carrays, insightface, kface, rec_index
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
 
@@ -98,7 +100,7 @@ def from_dataset(dataset: FaceDataset) -> Collection:
 
 def from_rec(rec: Path) -> Collection:
     """The images of a `.rec`; this reads the headers of all records, not their images."""
-    index = insightface.index_rec(rec)
+    index = rec_index.index_rec(rec)
     reader = RecordReader(rec)
     usable = np.zeros(len(index), np.bool_)
     labels = np.zeros(len(index), np.int32)
@@ -193,7 +195,7 @@ def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
 def from_files(source: Path, kind: str) -> Collection:
     """The image files of a tree or of a `.lst`, as extraction selects them; this reads names and sizes only."""
     plan = _PLANS[kind](source, ExtractConfig())
-    entries = [entry for task in plan.tasks if isinstance(task, sources.FilesTask) for entry in task.entries]
+    entries = [entry for task in plan.tasks if isinstance(task, FilesTask) for entry in task.entries]
     root = source.parent if kind == "lst" else source
     good = [entry for entry in entries if entry.rejection is None]
     codes: dict[str, int] = {}
@@ -212,12 +214,12 @@ def from_files(source: Path, kind: str) -> Collection:
         np.array([entry.size for entry in good], np.int64),
         names.__getitem__,
         _decoder(read),
-        lambda number: sources.text(str(root / good[number].name)),
+        lambda number: text(str(root / good[number].name)),
         read,
     )
     for entry in entries:
         if entry.rejection is not None:
-            where = sources.text(str(root / entry.name))
+            where = text(str(root / entry.name))
             collection.refuse(Rejection(entry.rejection.code, f"{where}: {entry.rejection.detail}"))
     if kind == "kface":
         conditions = {entry.condition for entry in good if entry.condition is not None}

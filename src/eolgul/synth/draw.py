@@ -31,6 +31,12 @@ from eolgul.synth.store import TRUTH, WorkFolder, produce_once, write_truth
 _REC_STREAM, _BIN_STREAM = 10, 11
 _FOLDS = 10
 STYLES = ("rig", "wild")
+KIND_OPTIONS = {  # that are not for every kind; K-FACE is a studio, and folders hold photos from anywhere
+    "kface": ("selection", "images"),
+    "rec": ("images", "style"),
+    "bin": ("pairs", "style"),
+    "folders": ("images",),
+}
 
 
 def draw_kface(
@@ -183,10 +189,10 @@ def draw_kind(
     *,
     people: int,
     first: int | None,
-    selection: str,
+    selection: str | None,
     images: int | None,
-    pairs: int,
-    style: str,
+    pairs: int | None,
+    style: str | None,
     origins: str | None,
     seed: int,
     workers: int,
@@ -199,10 +205,10 @@ def draw_kind(
         kind: "kface", "rec", "bin" or "folders".
         people: number of people.
         first: number of the first person; None: the kind's own, so that kinds share nobody.
-        selection: kface: which conditions.
-        images: images per person; None: the kind's own number; 0 (kface): all conditions.
-        pairs: bin: number of pairs.
-        style: "rig" or "wild".
+        selection: kface: which conditions; None: demo.
+        images: kface, rec, folders: images per person; None: the kind's own number; 0 (kface): all conditions.
+        pairs: bin: number of pairs; None: 300.
+        style: rec, bin: "rig" (also None) or "wild".
         origins: shares of people by origin, as `parse_origins` takes them.
         seed: which population.
         workers: number of processes.
@@ -212,29 +218,34 @@ def draw_kind(
         As `draw_kface`.
 
     Raises:
-        InputError: an unknown kind, style or share, or a style that the kind does not have.
+        InputError: an unknown kind, style or share, or an option that is not for the kind.
     """
+    if kind not in KIND_OPTIONS:
+        raise InputError(f"kind {kind!r}: expected kface, rec, bin or folders")
+    given = {"selection": selection, "images": images, "pairs": pairs, "style": style}
+    for name, value in given.items():
+        if value is not None and name not in KIND_OPTIONS[kind]:
+            kinds = [other for other, options in KIND_OPTIONS.items() if name in options]
+            raise InputError(f"{name} {value}: is only for kind {' and '.join(kinds)}, not for {kind}")
     common: dict[str, Any] = {"people": people, "seed": seed, "workers": workers, "progress": progress}
     if first is not None:
         common["first"] = first
     if origins is not None:
         common["origins"] = parse_origins(origins)
-    _check_style(style)
+    if style is not None:
+        common["style"] = style
     if kind == "kface":
-        if style != "rig":
-            raise InputError("style wild: expected kind rec, bin or folders, since K-FACE is a studio")
+        selection = selection or "demo"
         # `original` and `all` mean every condition; other selections are sampled unless `images` says otherwise.
         limit = (0 if selection in ("original", "all") else 24) if images is None else images
         return draw_kface(out, selection=selection, images_per_person=limit or None, **common)
     if kind == "bin":
-        return draw_bin(out, pairs=pairs, style=style, **common)
+        return draw_bin(out, pairs=300 if pairs is None else pairs, **common)
     if images == 0:
         raise InputError("0 images per person, expected at least one")
     if kind == "rec":
-        return draw_rec(out, images=images or 24, style=style, **common)
-    if kind == "folders":
-        return draw_folders(out, images=images or 24, **common)
-    raise InputError(f"kind {kind!r}: expected kface, rec, bin or folders")
+        return draw_rec(out, images=images or 24, **common)
+    return draw_folders(out, images=images or 24, **common)
 
 
 def contact_sheet(

@@ -1,0 +1,415 @@
+"""Walk a tree of files, and plan those of them that are images: one task per shard, which any worker can carry out."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import stat as modes
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eolgul.artifact import CARDS
+from eolgul.errors import InputError, Reason, Rejection, printable
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.file_names import SNAPSHOTS, begins_as_image, is_system_file, is_system_folder, says_image
+from eolgul.extract.passed_over import PassedOver, Why
+from eolgul.extract.plan import Candidate, Plan, shares, text
+from eolgul.files import is_unfinished
+from eolgul.formats import kface
+from eolgul.formats.archives import (
+    MAX_DEPTH,
+    BrokenArchiveError,
+    FilePlace,
+    Member,
+    Node,
+    Unpacked,
+    archive_stem,
+    how_to_unpack,
+    is_foreign_archive,
+    list_archive,
+    nesting,
+)
+from eolgul.formats.identities import normal
+
+_CARDS = frozenset(CARDS.values())
+_HEAD = 64  # bytes that tell whether a file is an image
+
+
+class Entry(NamedTuple):
+    """A file of a tree; `name` is its path below the source."""
+
+    name: str
+    size: int
+    stamp: tuple[int, int]  # times (ns) of modification and of change of the file itself
+    image_id: str = ""
+    identity: str | None = None
+    condition: kface.Condition | None = None
+    facts: Mapping[str, Any] | None = None
+    rejection: Rejection | None = None
+    note: Entry | None = None
+    member: Member | None = None  # where it lies if that is in an archive
+    unread: bool = False  # it is rejected without a look at its bytes
+
+    def place(self, root: Path) -> bytes | Path | Member:
+        """Where its bytes are; `root` is the folder of the source."""
+        return b"" if self.unread else self.member or root / self.name
+
+
+@dataclass(frozen=True)
+class FilesTask:
+    """Image files of a tree."""
+
+    root: Path
+    entries: Sequence[Entry]
+    any_size: bool
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield the files, with their conditions and annotations where they have them."""
+        for entry in self.entries:
+            rejection, size = entry.rejection, None
+            where = printable(text(entry.name))  # it is shown on terminals and pages
+            facts = dict(entry.facts) if entry.facts else None
+            if entry.condition is not None:
+                facts = {name: getattr(entry.condition, name) for name in entry.condition.__slots__}
+                size = None if self.any_size else kface.SIZES[entry.condition.resolution]
+            beside = None
+            if entry.note is not None:
+                note = entry.note.member or self.root / entry.note.name
+                beside = (os.fsencode(entry.note.name), note)
+                try:
+                    landmarks = kface.parse_annotation(note.read_bytes(), entry.note.name).landmarks
+                except (InputError, OSError) as error:
+                    detail = str(error) if isinstance(error, InputError) else f"{entry.note.name}: {_why(error)}"
+                    rejection = rejection or Rejection(Reason.BAD_ANNOTATION, detail)
+                else:
+                    assert facts is not None
+                    facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
+            name = os.fsencode(entry.name)
+            place = entry.place(self.root)
+            yield Candidate(where, entry.image_id, entry.identity, place, name, facts, rejection, beside, size)
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_over: PassedOver | None = None) -> Plan:
+    """Plan the files of a tree, whose ids are all different."""
+    sizes = np.array([entry.size for entry in entries], np.int64)
+    cuts = shares(sizes, config.shard_bytes)
+    tasks = [FilesTask(root, entries[cut], config.any_size) for cut in cuts]
+    stamp = hashlib.sha256()
+    for entry in entries:
+        for one in (entry, entry.note):
+            if one is not None:
+                stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
+    # A compressed tar is decompressed once per process; others are read by offset, from any process.
+    streams = any(entry.member is not None and isinstance(entry.member.archive, Unpacked) for entry in entries)
+    return Plan(tasks, stamp.hexdigest(), portable=not streams, passed_over=passed_over or PassedOver())
+
+
+class Tree:
+    """The files below a folder or in an archive; archives among them are read in place, as folders of their names.
+
+    `archives.zip` beside a folder `archives` adds to it. What is passed over on the way is counted in `passed_over`, and
+    `broken` are archives that cannot be read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.passed_over = root, PassedOver()
+        self.broken: list[Entry] = []
+        self._foreign: list[str] = []
+        self._encodings: dict[str, str] = {}
+        self._followed = [os.path.realpath(root)]
+
+    def warnings(self) -> Iterator[str]:
+        """Sentences about archives, without the source's name."""
+        if self._foreign:
+            first = self._foreign[0]
+            yield (
+                f"{len(self._foreign):,} archive(s) such as {printable(first)} are passed over, since they are not read in "
+                f"place; {how_to_unpack(first)}"
+            )
+        if self.broken:
+            first_entry = self.broken[0]
+            assert first_entry.rejection is not None
+            name = printable(text(first_entry.name))
+            yield f"{len(self.broken):,} archive(s) cannot be read whole, such as {name}: {first_entry.rejection.detail}"
+        for encoding in sorted(set(self._encodings.values()) - {"utf-8"}):
+            some = [name for name, one in self._encodings.items() if one == encoding]
+            yield f"the names in {len(some):,} archive(s) such as {printable(some[0])} are read as {encoding.upper()}"
+
+    def pictures(self) -> Iterator[Entry]:
+        """Yield every file that is an image by its suffix or its first bytes, in the order of `files`; count the others."""
+        for entry in self.files():
+            if self.is_picture(entry):
+                yield entry
+            else:
+                self.passed_over.add(Why.NOT_AN_IMAGE, entry.name)
+
+    def is_picture(self, entry: Entry) -> bool:
+        """Whether a file is an image by its suffix or, where that says nothing, by its first bytes."""
+        said = says_image(entry.name)
+        if said is not None:
+            return said
+        try:
+            if entry.member is not None:
+                return begins_as_image(entry.member.read_head(_HEAD))
+            with (self.root / entry.name).open("rb", buffering=0) as file:
+                return begins_as_image(file.read(_HEAD))
+        except OSError:
+            return False
+
+    def files(self) -> Iterator[Entry]:
+        """Yield every file, ordered by the parts of its path, but for those of systems; no file but archives is opened.
+
+        Links to folders are followed at the top only.
+
+        Raises:
+            InputError: when a folder, or the source itself if it is an archive, cannot be read.
+        """
+        if self.root.is_dir():
+            yield from self._walk("", True, [])
+            return
+        try:
+            node = self._list(_Archive(FilePlace.at(self.root), self.root.name), source=True)
+        except BrokenArchiveError as error:
+            raise InputError(f"{self.root}: {error}") from error
+        if node is not None:
+            yield from self._walk("", False, [node])
+
+    def _walk(self, below: str, real: bool, nodes: Sequence[_Part]) -> Iterator[Entry]:
+        """Yield the files of a folder that is one on the disk, or in archives, or both."""
+        found = self._scan(below) if real else []
+        if below and any(entry.name in _CARDS for entry in found) and _is_artifact(self.root / below):
+            self._count(str(self.root / below), Why.ARTIFACT)
+            return
+        if not nodes and not any(archive_stem(entry.name) for entry in found):
+            for entry in found:
+                yield from self._entry(entry, _join(below, entry.name))
+            return
+        children: dict[str, _Child] = defaultdict(_Child)
+        for entry in found:
+            stem = archive_stem(entry.name)
+            if stem is not None and not is_system_file(entry.name) and entry.is_file():
+                children[stem].archives.append(_Archive(FilePlace.at(entry.path), _join(below, entry.name)))
+            else:
+                children[entry.name].entry = entry
+        for part in nodes:
+            for name, folder in part.node.folders.items():
+                children[name].nodes.append(_Part(folder, part.modified))
+            for name, member in part.node.files.items():
+                stem = archive_stem(name)
+                if stem is not None and not is_system_file(name):
+                    archive = _Archive(member, _join(below, name), part.modified)
+                    children[stem].archives.append(archive)
+                else:
+                    children[name].members.append((member, part.modified))
+        for name in sorted(children):
+            yield from self._child(children.pop(name), _join(below, name), name)
+
+    def _child(self, child: _Child, path: str, name: str) -> Iterator[Entry]:
+        """Yield the files of one name in a folder: a file, or the files of a folder and of archives that count as it."""
+        opened = [self._list(archive) for archive in child.archives]
+        nodes = child.nodes + [part for part in opened if part is not None]
+        entry = child.entry
+        merged = entry is not None and bool(nodes) and entry.is_dir(follow_symlinks=False)
+        sizes = set()
+        if entry is not None and not merged:
+            for one in self._entry(entry, path):
+                if one.name == path:
+                    sizes.add(one.size)
+                yield one
+        if nodes and (is_system_folder(name) or name.startswith(".")):
+            why = Why.SYSTEM_FILE if is_system_folder(name) else Why.HIDDEN
+            for file in itertools.chain.from_iterable(part.node.paths() for part in nodes):
+                self.passed_over.add(why, file)
+            if merged and entry is not None:
+                self._count(entry.path, why)
+        elif nodes:
+            yield from self._walk(path, merged, nodes)
+        for member, modified in child.members:
+            if is_system_file(name):
+                self.passed_over.add(Why.SYSTEM_FILE, name)
+            elif is_foreign_archive(name):
+                self._pass_archive(path)
+            elif member.size in sizes:
+                self.passed_over.add(Why.COPY, name)
+            else:
+                sizes.add(member.size)
+                stamp = (modified, member.offset if member.checksum < 0 else member.checksum)
+                yield Entry(path, member.size, stamp, member=member)
+
+    def _list(self, archive: _Archive, *, source: bool = False) -> _Part | None:
+        """The tree of an archive; None when it cannot be read. What is passed over in it is counted."""
+        name = archive.path.rpartition("/")[2]
+        modified = archive.place.modified if isinstance(archive.place, FilePlace) else archive.modified
+        if nesting(archive.place) > MAX_DEPTH:
+            self._pass_archive(archive.path)
+            return None
+        try:
+            listing = list_archive(archive.place, name)
+        except BrokenArchiveError as error:
+            if source:
+                raise
+            self._reject(archive, modified, Reason.UNREADABLE, str(error))
+            return None
+        for why, paths in (
+            (Why.COPY, listing.replaced),
+            (Why.LINK, listing.links),
+            (Why.SPECIAL_FILE, listing.special),
+        ):
+            for path in paths:
+                self.passed_over.add(why, path)
+        for path in listing.refused:
+            self._reject(archive, modified, Reason.BAD_NAME, f"{path!r} leads out of the archive", path)
+        if listing.broken:
+            self._reject(archive, modified, Reason.UNREADABLE, listing.broken)
+        if listing.names:
+            self._encodings[archive.path] = listing.names
+        if listing.is_empty:
+            self.passed_over.add(Why.ARCHIVE, archive.path)
+        return _Part(_without_double(listing.root, archive_stem(name) or ""), modified)
+
+    def _reject(self, archive: _Archive, modified: int, reason: Reason, detail: str, member: str = "") -> None:
+        where = f"{archive.path}/{member}" if member else archive.path
+        self.broken.append(Entry(where, 0, (modified, 0), rejection=Rejection(reason, detail), unread=True))
+
+    def _pass_archive(self, path: str) -> None:
+        self.passed_over.add(Why.ARCHIVE, path)
+        self._foreign.append(path)
+
+    def _scan(self, below: str) -> list[os.DirEntry[str]]:
+        folder = os.path.join(self.root, below)  # noqa: PTH118 - one per folder
+        try:
+            with os.scandir(folder) as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror}") from error
+
+    def _entry(self, entry: os.DirEntry[str], name: str) -> Iterator[Entry]:
+        """Yield a file of the disk, or the files of a folder."""
+        if entry.is_dir(follow_symlinks=False):
+            if not self._passes_folder(entry):
+                yield from self._walk(name, True, [])
+            return
+        try:
+            facts = entry.stat()
+        except OSError:  # a link that leads nowhere, or round in a circle
+            if says_image(name):
+                yield Entry(name, 0, (0, 0))  # it is rejected as unreadable later
+            else:
+                self.passed_over.add(Why.LINK, name)
+            return
+        if modes.S_ISDIR(facts.st_mode):
+            if "/" in name or is_system_folder(entry.name) or not _leads_elsewhere(entry.path, self._followed):
+                self.passed_over.add(Why.LINK, name)
+            else:
+                yield from self._walk(name, True, [])
+        elif not modes.S_ISREG(facts.st_mode):
+            self.passed_over.add(Why.SPECIAL_FILE, name)
+        elif is_system_file(entry.name):
+            self.passed_over.add(Why.SYSTEM_FILE, name)
+        elif is_foreign_archive(entry.name):
+            self._pass_archive(name)
+        elif not is_unfinished(entry.name):
+            yield Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+
+    def _passes_folder(self, entry: os.DirEntry[str]) -> bool:
+        """Whether a folder is not people's; then what is in it is counted."""
+        if is_unfinished(entry.name):  # a build of eolgul, which comes and goes
+            return True
+        if is_system_folder(entry.name):
+            why = Why.SYSTEM_FILE
+        elif entry.name.startswith("."):
+            why = Why.HIDDEN
+        else:
+            return False
+        self._count(entry.path, why)
+        return True
+
+    def _count(self, folder: str, why: Why) -> None:
+        """Count every file of a folder that is passed over; one that is not to be entered counts as one."""
+        if os.path.basename(folder).lower() in SNAPSHOTS:  # noqa: PTH119
+            self.passed_over.add(why)
+            return
+        waiting = [folder]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as found:
+                    for entry in found:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        else:
+                            self.passed_over.add(why, entry.name)
+            except OSError:
+                self.passed_over.add(why)
+
+
+class _Part(NamedTuple):
+    """A folder of an archive, and the time of modification of the archive's file."""
+
+    node: Node
+    modified: int
+
+
+class _Archive(NamedTuple):
+    """An archive that is to be read in place; `path` is its path in the tree."""
+
+    place: FilePlace | Member
+    path: str
+    modified: int = 0
+
+
+@dataclass
+class _Child:
+    """What one name stands for in a folder: on the disk and in archives."""
+
+    entry: os.DirEntry[str] | None = None
+    nodes: list[_Part] = field(default_factory=list)
+    members: list[tuple[Member, int]] = field(default_factory=list)
+    archives: list[_Archive] = field(default_factory=list)
+
+
+def _join(below: str, name: str) -> str:
+    return f"{below}/{name}" if below else name
+
+
+def _without_double(node: Node, stem: str) -> Node:
+    """The tree of an archive without its only folder when that has the archive's own name."""
+    folders = [name for name in node.folders if not is_system_folder(name)]
+    files = [name for name in node.files if not is_system_file(name)]
+    if files or len(folders) != 1 or normal(folders[0]) != normal(stem):
+        return node
+    inner = node.folders[folders[0]]
+    rest = {name: folder for name, folder in node.folders.items() if name != folders[0]}
+    return Node(rest | inner.folders, node.files | inner.files)
+
+
+def _is_artifact(folder: Path) -> bool:
+    """Whether a folder holds an artifact of eolgul, by its card."""
+    for kind, card in CARDS.items():
+        try:
+            if json.loads((folder / card).read_bytes())["kind"] == kind:
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
+
+
+def _leads_elsewhere(link: str, followed: list[str]) -> bool:
+    """Whether a link leads neither into a folder that is visited anyway nor to one around it; if so, `followed` grows."""
+    target = os.path.realpath(link)
+    for other in followed:
+        common = os.path.commonpath([target, other])
+        if common in (target, other):
+            return False
+    followed.append(target)
+    return True
