@@ -19,6 +19,7 @@ def extract(
     name: str = "",
     selection: str = "",
     identity_from: str = "",
+    depth: int = 0,
     identities: str = "",
     without_identities: str = "",
     min_images: int = 1,
