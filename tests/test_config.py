@@ -188,6 +188,14 @@ def test_recipes_hold_what_they_held_before() -> None:
     }
 
 
+def test_options_of_a_calibration_need_people() -> None:
+    for options in ({"fmr": 1e-3}, {"without_anchored": True}):
+        EvaluateConfig(**options).check_uses(people=True)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="is only for an evaluation with a DATASET"):
+            EvaluateConfig(**options).check_uses(people=False)  # type: ignore[arg-type]
+    EvaluateConfig(seed=3).check_uses(people=False)
+
+
 @pytest.mark.parametrize(
     ("config", "options", "says"),
     [
@@ -205,6 +213,13 @@ def test_recipes_hold_what_they_held_before() -> None:
         (EvaluateConfig, {"fmr": 0.7}, "fmr 0.7: expected 1e-09 to 0.5"),
         (EvaluateConfig, {"device": "tpu"}, "device 'tpu': expected one of cpu, cuda"),
         (TrainConfig, {"threads": 0}, "threads 0: expected 1 or more"),
+        (TrainConfig, {"workers": 0, "stall_seconds": 9}, "stall_seconds 9: is only for worker processes"),
+        (AlignConfig, {"device": "cuda"}, "device cuda: is only for the backend torch"),
+        (
+            AssembleConfig,
+            {"test": 0, "validation": 0, "calibration": 0, "held_out_sources": ("a",)},
+            "held_out_sources a",
+        ),
     ],
 )
 def test_a_wrong_value_is_a_sentence(config: type[Config], options: dict[str, Any], says: str) -> None:

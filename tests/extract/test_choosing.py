@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.datasets import make_dataset
 from support.pictures import picture, pictures
 
+from eolgul.assemble.step import assemble
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.export import export
@@ -196,6 +198,23 @@ def test_a_name_in_two_forms_is_one_person(tmp_path: Path, caplog: pytest.LogCap
     assert dataset.numpy("label").tolist() == [row // 4 for row in range(48)]
 
 
+def test_nobody_is_in_two_splits_under_two_names(tmp_path: Path) -> None:
+    """The 12 people of two halves of an archive, one unpacked on a Mac: 8 of them used to be in two splits."""
+    _, _, found = counted(two_forms(tmp_path / "raw"), tmp_path / "out")
+    card: dict[str, Any] = {"step": "align", "recipe": {}, "inputs": [], "synthetic": False}
+    with make_dataset(tmp_path / "aligned", **card) as maker:
+        for row, (image_id, identity) in enumerate(
+            zip(found.column("image_id"), found.column("identity"), strict=True)
+        ):
+            maker.add(image_id, identity, found.read(row), extension="jpg", size=(112, 112), source="raw")
+        maker.describe(name="raw", aligned="arcface-112-v1", identities_known=True)
+    assembled = FaceDataset(assemble([tmp_path / "aligned"], tmp_path / "assembled").path)
+    splits: dict[str, set[str]] = {}
+    for identity, split in zip(assembled.column("identity"), assembled.column("split"), strict=True):
+        splits.setdefault(unicodedata.normalize("NFC", identity), set()).add(split)
+    assert len(splits) == 12 and all(len(own) == 1 for own in splits.values())
+
+
 def test_a_list_names_people_in_any_form(tmp_path: Path) -> None:
     source = two_forms(tmp_path / "raw")
     listed = unicodedata.normalize("NFD", f"김철수{chr(0xAC01)}")
@@ -321,3 +340,21 @@ def test_every_reader_takes_every_format(tmp_path: Path) -> None:
     assert facts["images"] == facts["looked_at"] == len(size) and facts["problems"] == []
     write_bin(tmp_path / "set.bin", [data for data in size.values() for _ in (0, 1)], [True] * len(size))
     assert extract(tmp_path / "set.bin", tmp_path / "pairs").contents["pairs"] == len(size)
+
+
+def test_a_pair_list_in_another_form(tmp_path: Path) -> None:
+    nfd = unicodedata.normalize("NFD", "김")
+    source = put(
+        tmp_path / "raw", {f"{nfd}/{nfd}_000{n}.jpg": picture(n) for n in (1, 2)} | {"a/a_0001.jpg": picture(3)}
+    )
+    (tmp_path / "pairs.txt").write_text(f"1\t1\n{nfd}\t1\t2\n{nfd}\t1\ta\t1\n", encoding="utf-8")
+    made = extract(source, tmp_path / "out", ExtractConfig(pairs=str(tmp_path / "pairs.txt")))
+    assert (made.contents["pairs"], made.contents["pairs_lost"]) == (2, 0)
+
+
+def test_a_list_of_files_in_another_form(tmp_path: Path) -> None:
+    names_ = {form: unicodedata.normalize(form, "김/사진.jpg") for form in ("NFC", "NFD")}  # type: ignore[arg-type]
+    put(tmp_path / "raw", {names_["NFD"]: picture(1)})
+    write_lst(tmp_path / "raw" / "train.lst", [Row(names_["NFC"], 0, False)])
+    _, _, dataset = counted(tmp_path / "raw" / "train.lst", tmp_path / "out")
+    assert dataset.column("image_id") == ["000000/김/사진"]

@@ -156,8 +156,11 @@ def test_suffixes_are_few_and_plain() -> None:
 
 # Random trees. A name is in a normal form, or foreign, or a system's; a file is good, broken or something else; a folder may
 # be an archive.
-_PERSON = st.sampled_from(["ann", "bob", "김철수", "josé", "Zoë", "n0001", "n0002", "이 영희"])
-_NAME = st.tuples(_PERSON, st.sampled_from(["NFC", "NFD"])).map(lambda one: unicodedata.normalize(one[1], one[0]))
+_PERSON = st.sampled_from(["ann", "김철수", "josé", "n0001"])
+_NAME = st.one_of(
+    _PERSON.map(lambda name: unicodedata.normalize("NFC", name)),
+    _PERSON.map(lambda name: unicodedata.normalize("NFD", name)),
+)
 _FILE = st.tuples(
     st.sampled_from(["0", "1", "사진", "é", "._0", ".DS_Store", "Thumbs", "x"]),
     st.sampled_from([".jpg", ".JPG", ".png", "", ".txt", ".db", ".photo", ".7z", ".gif"]),

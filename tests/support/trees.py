@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,14 +60,10 @@ class _Raw(str):
 def tarred(files: Tree, compression: str = "") -> bytes:
     """A tar archive; `compression` is "", gz, bz2 or xz."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=f"w:{compression}") as archive:
+    mode: Any = f"w:{compression}"
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def gzipped(data: bytes) -> bytes:
-    """The data in gzip."""
-    return gzip.compress(data)

@@ -16,6 +16,7 @@ import typer
 from eolgul import __version__
 from eolgul.cli import data, gallery, keys, models, pipeline, service
 from eolgul.cli.options import refuse_given
+from eolgul.cli.output import print_line
 from eolgul.errors import InputError
 
 app = typer.Typer(
@@ -56,11 +57,11 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"eolgul: {error}", file=sys.stderr)
+        print_line(f"eolgul: {error}")
         sys.exit(2)
     except OSError as error:  # a disk that fails, a file that was removed: no step has a sentence for it
         place = f"{error.filename}: " if error.filename else ""
-        print(f"eolgul: {place}{error.strerror or type(error).__name__}", file=sys.stderr)
+        print_line(f"eolgul: {place}{error.strerror or type(error).__name__}")
         sys.exit(2)
 
 

@@ -11,12 +11,15 @@ from typing import Any
 from tqdm import tqdm
 
 from eolgul.config import Progress
-from eolgul.errors import InputError
+from eolgul.errors import InputError, printable
 
 
 def say(facts: dict[str, Any]) -> None:
-    """Print facts on stdout as one JSON line."""
-    print(json.dumps(facts, ensure_ascii=False), flush=True)
+    """Print facts on stdout as one JSON line, with an escape for each character that a terminal obeys or does not show."""
+    text = json.dumps(facts, ensure_ascii=False)
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    print(text, flush=True)
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def bar(what: str, unit: str = "img") -> Iterator[Progress]:
 
 def print_line(text: str) -> None:
     """Print a line of progress on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

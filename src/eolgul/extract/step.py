@@ -11,13 +11,14 @@ from typing import Any
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress, count_up
 from eolgul.dataset import DatasetBuild, build_dataset
-from eolgul.errors import InputError
+from eolgul.errors import InputError, printable
 from eolgul.extract import kface_tree, sources, trees
 from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.extract.kinds import is_archive, kind_of
 from eolgul.extract.plan import Plan
 from eolgul.extract.worker import digest, write_shards
 from eolgul.formats import archives, kface, pair_lists
+from eolgul.formats.identities import normal
 from eolgul.formats.synthetic import mark_of
 
 _logger = logging.getLogger("eolgul.extract")
@@ -69,10 +70,12 @@ def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress 
     config.check_kind(kind, source)
     name = config.name or source_name(source)
     wanted = _pairs(kind, Path(config.pairs), config.selection) if config.pairs else None
+    if wanted is not None:  # ids are stored in this form
+        wanted = [(normal(left), normal(right), same, fold) for left, right, same, fold in wanted]
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
     for warning in plan.warnings:
-        _logger.warning("%s: %s", source, warning)
+        _logger.warning("%s", printable(f"{source}: {warning}"))
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 from eolgul.errors import InputError, Reason, Rejection, printable
@@ -136,8 +137,11 @@ def plan_lst(file: Path, config: ExtractConfig) -> Plan:
 
 
 def _entry(root: Path, name: str) -> Entry:
-    try:
-        facts = (root / name).stat()
-    except OSError:
-        return Entry(name, 0, (0, 0))
-    return Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+    """The file that a list names, whose name on the disk may be spelled in another normal form."""
+    for spelled in dict.fromkeys((name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))):
+        try:
+            facts = (root / spelled).stat()
+        except OSError:
+            continue
+        return Entry(spelled, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+    return Entry(name, 0, (0, 0))

@@ -14,7 +14,7 @@ import numpy as np
 from eolgul import storage
 from eolgul.artifact import CARDS, open_artifact
 from eolgul.dataset import FaceDataset
-from eolgul.errors import InputError
+from eolgul.errors import InputError, printable
 from eolgul.extract.kinds import detect_kind
 from eolgul.formats.synthetic import mark_of
 from eolgul.images.header import read_header
@@ -162,6 +162,6 @@ def render(facts: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     width = max(40, shutil.get_terminal_size().columns - 18)
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eolgul.config import Config, option
+from eolgul.errors import InputError
 from eolgul.train.recipe import Recipe, recipe_names
 
 
@@ -24,6 +25,11 @@ class TrainConfig(Config):
         40.0, "End with an error when a batch is missing and no worker has read an image for this long.", least=1
     )
     tensorboard: bool = option(True, "Write TensorBoard's event files beside metrics.jsonl.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.workers == 0 and self.stall_seconds != 40.0:
+            raise InputError(f"stall_seconds {self.stall_seconds:g}: is only for worker processes, but workers is 0")
 
     def load_recipe(self) -> Recipe:
         """Read the recipe with its overrides. Raises InputError for an unknown recipe or key, or a wrong value."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from eolgul.errors import InputError
+from eolgul.train.heard import unheard
 
 _FOLDER = Path(__file__).parent / "recipes"
 
@@ -74,8 +75,10 @@ class Recipe:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: {error}") from error
+        given = []
         for override in overrides:
             key, equals, text = override.partition("=")
+            given.append(key)
             if not equals:
                 raise InputError(f"override {override!r}: expected key=value")
             values[key] = _value(text)
@@ -86,6 +89,8 @@ class Recipe:
             values[key] = _cast(key, value, known[key])
         recipe = cls(**values)
         recipe._check(name)
+        if wrong := unheard(recipe, given):
+            raise InputError(f"recipe {name}: {wrong}")
         return recipe
 
     def _check(self, name: str) -> None:
