@@ -46,15 +46,15 @@ def zipped(files: Tree, method: int = zipfile.ZIP_DEFLATED, encoding: str | None
 class _Raw(str):
     """A name that zipfile writes in another encoding: it tries ASCII first, and sets the flag only when that fails."""
 
-    __slots__ = ("_encoding",)
-
     def __new__(cls, name: str, encoding: str) -> _Raw:
         made = super().__new__(cls, name)
-        made._encoding = encoding  # type: ignore[misc]
+        made.written = name.encode(encoding)
         return made
 
+    written: bytes
+
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        return super().encode(self._encoding)  # type: ignore[misc]
+        return self.written
 
 
 def tarred(files: Tree, compression: str = "") -> bytes:
