@@ -18,7 +18,7 @@ from pathlib import Path
 
 from eolgul import storage
 from eolgul.artifact import canonical_json
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 from eolgul.model.package import ModelPackage
 from eolgul.registry import store as registry
 from eolgul.serving import LOADING, metrics
@@ -212,7 +212,9 @@ def _read_note(settings: Settings) -> ModelPackage | None:
         digest, path = str(note["digest"]), Path(note["path"])
         signature = base64.b64decode(note["signature"]) if "signature" in note else None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: expected the digest and path of the last served model ({error})") from error
+        raise InputError(
+            f"{file}: expected the digest and path of the last served model ({one_line(error)})"
+        ) from error
     if trusted := trusted_keys(settings):
         trusted.check(digest, signature, str(file))
     package = ModelPackage.open(path, check="sha256")

@@ -71,6 +71,8 @@ class Reason(StrEnum):
     """The file system does not give the file's bytes."""
     BAD_RECORD = "bad_record"
     """A RecordIO record is damaged or holds no image."""
+    MISSING_RECORD = "missing_record"
+    """The source announces an image that it does not hold."""
     WRONG_SIZE = "wrong_size"
     """The image does not have the width and height that the source states for it."""
     BAD_ANNOTATION = "bad_annotation"
@@ -108,9 +110,30 @@ _ACQUISITION_FAILURES = frozenset(
         Reason.TOO_LARGE,  # likewise
     }
 )
-# Not failures to acquire: `unreadable` and `bad_record` are faults of storage, before any image was presented;
+# Not failures to acquire: `unreadable`, `bad_record` and `missing_record` are faults of storage, before any image was presented;
 # `wrong_size`, `bad_annotation`, `bad_name`, `no_identity`, `unknown_identity` and `unknown_condition` are faults of the
 # source's description; a `duplicate_key` is an image that is counted already or whose name is taken.
+
+
+ADVICE = {
+    Reason.NO_FACE: "are these pictures of faces, upright, and large enough for the detector's smallest face?",
+    Reason.SEVERAL_FACES: "another way to choose among several faces takes them",
+    Reason.TOO_SMALL: "a smaller smallest face takes them, at the price of the match",
+    Reason.NOT_AN_IMAGE: "look at one of the files: a failed download or another kind of file has an image's name",
+    Reason.UNDECODABLE: "get the files again: their data is damaged",
+    Reason.TRUNCATED: "get the files again: the copy or the download was not complete",
+    Reason.UNSUPPORTED_FORMAT: "convert them to JPEG or PNG",
+    Reason.TOO_LARGE: "scale them down",
+    Reason.UNREADABLE: "check that the files are where the source says, and that they may be read",
+    Reason.BAD_RECORD: "get the file again, or is it one of labels and features without images?",
+    Reason.MISSING_RECORD: "get the file again",
+    Reason.WRONG_SIZE: "any_size takes images of every size, unless they are to be aligned faces",
+    Reason.BAD_NAME: "rename the files, or name the folder that the paths begin at with root",
+    Reason.NO_IDENTITY: "expected a folder per person, <identity>/<image>",
+    Reason.UNKNOWN_IDENTITY: "expected labels that are whole numbers from 0, or from 1",
+    Reason.UNKNOWN_CONDITION: "expected K-FACE's own folders and names below the folder given",
+}
+"""What to do when the inputs of a whole source are rejected for one reason."""
 
 
 @dataclass(frozen=True, slots=True)

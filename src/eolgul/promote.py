@@ -16,7 +16,7 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.artifact import CARDS, Artifact, open_artifact, seal, writing
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 from eolgul.evaluation.compare import Decision, acceptable, better
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.scores_file import read_scores
@@ -150,7 +150,9 @@ def _promoted_digest(registry: str, beginning: str) -> str:
         entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
         digests = {checked_digest(entry["digest"]) for entry in entries if entry["promoted"]}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: expected one JSON object per line with digest and promoted ({error})") from error
+        raise InputError(
+            f"{where}: expected one JSON object per line with digest and promoted ({one_line(error)})"
+        ) from error
     matching = sorted(digest for digest in digests if beginning and digest.startswith(beginning))
     if len(matching) != 1:
         known = ", ".join(digest[:12] for digest in sorted(digests)) or "none"

@@ -51,6 +51,8 @@ def extract(
 
     started = time.monotonic()
     local: dict[str, Any] = {name: str(storage.fetch(place)) for name in FILES if (place := getattr(config, name))}
+    if config.root:
+        local["root"] = str(storage.fetch(config.root))
     config = replace(config, name=config.name or source_name(source), **local)
     with storage.destination(out, [source]) as target:
         made = step(_raw(source), target, config, progress=progress)
@@ -73,7 +75,8 @@ def plan_extraction(
         sources: Places of what to learn from.
         benchmarks: Places of `.bin` sets and carrays, which are benchmarks by themselves, and of trees, of which each of
             `benchmark_pairs` makes one.
-        config: The options of the sources. Benchmarks share `any_size`, `verify` and `workers`.
+        config: The options of the sources. Benchmarks share `any_size`, `verify` and `workers`, and the lists of
+            `benchmark_pairs` have `max_pairs_lost`.
         benchmark_pairs: Places of pair lists.
         benchmark_selection: The selection of the trees among `benchmarks`.
         benchmark_identities: The identities of the trees among `benchmarks`.
@@ -86,6 +89,9 @@ def plan_extraction(
     """
     from eolgul.extract.kinds import detect_kind, kind_of
 
+    share = config.max_pairs_lost
+    if not config.pairs:  # it is for the lists of the benchmarks then
+        config = replace(config, max_pairs_lost=ExtractConfig.max_pairs_lost)
     kinds = [kind_of(_raw(source), config) for source in sources]
     for name in config.unused(kinds):
         # The pipeline's default asks for nothing, and without a K-FACE tree there is nothing to select.
@@ -103,7 +109,7 @@ def plan_extraction(
         for source, kind in zip(sources, kinds, strict=True)
     ]
     common = ExtractConfig(any_size=config.any_size, verify=config.verify, workers=config.workers)
-    trees = replace(common, selection=benchmark_selection, identities=benchmark_identities)
+    trees = replace(common, selection=benchmark_selection, identities=benchmark_identities, max_pairs_lost=share)
     measured: list[Extraction] = []
     used: list[str] = []
     for source in benchmarks:
@@ -121,6 +127,7 @@ def plan_extraction(
     if not used:
         given = {
             "benchmark_pairs": list(benchmark_pairs),
+            "max_pairs_lost": share if share != config.max_pairs_lost else None,
             "benchmark_selection": benchmark_selection,
             "benchmark_identities": benchmark_identities,
         }
@@ -431,7 +438,9 @@ def _raw(source: str) -> Path:
 
 def _facts(artifact: Artifact, place: str, started: float) -> Facts:
     counts: Facts = {
-        key: artifact.contents[key] for key in ("images", "identities", "rejected") if key in artifact.contents
+        key: artifact.contents[key]
+        for key in ("images", "identities", "rejected", "pairs", "pairs_lost")
+        if key in artifact.contents
     }
     if artifact.contents.get("identities_known") is False:  # a .bin says who is alike, not who is who
         counts["identities"] = None

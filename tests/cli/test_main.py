@@ -71,6 +71,8 @@ def test_extract_says_what_it_made(raw: Path, tmp_path: Path) -> None:
         "identities": 2,
         "rejected": 1,
         "synthetic": False,
+        "inputs": 4,
+        "passed_over": {"total": 0, "by_reason": {}, "by_suffix": {}},
     }
     again = json.loads(command("extract", raw / "photos", tmp_path / "out").stdout)
     assert again["digest"] == made.digest

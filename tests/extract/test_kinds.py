@@ -90,9 +90,9 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     (tmp_path / "test.txt").write_text("19062422\n19062423\n")
     base = "S001/L1/E01"
     (tmp_path / "Q1.txt").write_text(
-        f"19062422/{base}/C4.jpg 19062422/{base}/C7.jpg 1\n"
-        f"19062422/{base}/C4.jpg 19062423/{base}/C7.jpg 0\n"
-        f"19062422/{base}/C4.jpg 19062423/{base}/C5.jpg 0\n"
+        f"19062422/{base}/C4.jpg 19062422/{base}/C7.jpg 1\n" * 10
+        + f"19062422/{base}/C4.jpg 19062423/{base}/C7.jpg 0\n" * 19
+        + f"19062422/{base}/C4.jpg 19062423/{base}/C5.jpg 0\n"
     )
     conditions = "resolutions=Low accessories=S001 lights=L1 expressions=E01 cameras=C4-C10"
     train = extract(
@@ -114,8 +114,8 @@ def test_kfaces_published_protocol(tmp_path: Path) -> None:
     assert set(dataset.column("identity")) == {"19062422", "19062423"} and len(dataset) == 6
     ids, pairs = dataset.column("image_id"), dataset.pairs()
     assert [(ids[a], ids[b], bool(same)) for a, b, same in zip(pairs.left, pairs.right, pairs.same, strict=True)] == [
-        ("19062422/Low_S001_L1_E01_C4", "19062422/Low_S001_L1_E01_C7", True),
-        ("19062422/Low_S001_L1_E01_C4", "19062423/Low_S001_L1_E01_C7", False),
+        *[("19062422/Low_S001_L1_E01_C4", "19062422/Low_S001_L1_E01_C7", True)] * 10,
+        *[("19062422/Low_S001_L1_E01_C4", "19062423/Low_S001_L1_E01_C7", False)] * 19,
     ]
     assert test.contents["pairs_lost"] == 1
     assert len(PRESETS["T1"]) == 7 and len(PRESETS["T2"]) == 2 * 9 * 7 and len(PRESETS["T4"]) == 6 * 29 * 3 * 20

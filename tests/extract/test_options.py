@@ -27,6 +27,7 @@ from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import SIZES, Condition
 from eolgul.formats.lst import Row, write_lst
+from eolgul.images.decode import decode
 
 # Images per person; the last of person 1 has another size than the others, the last of person 2 cannot be decoded.
 COUNTS = (1, 3, 4)
@@ -119,6 +120,13 @@ class Made:
         return dict(Counter(FaceDataset(self.artifact.path).column("identity")))
 
     @property
+    def red_first(self) -> bool:
+        """Whether the first image has more red than blue."""
+        assert self.artifact is not None, self.sentence
+        red, _, blue = decode(FaceDataset(self.artifact.path).read(0))[0].mean(axis=(0, 1))
+        return bool(red > blue)
+
+    @property
     def reasons(self) -> dict[str, int]:
         return dict(self.contents["rejected_by_reason"])
 
@@ -126,10 +134,10 @@ class Made:
 def lists(folder: Path) -> dict[str, str]:
     """Files that options name."""
     (folder / "people.txt").write_text("000001\n")
-    (folder / "pairs.txt").write_text("1\t1\n000001\t1\t2\n000000\t1\t000001\t1\n")
+    (folder / "pairs.txt").write_text("10\n" + "000001\t1\t2\n" * 10 + "000000\t1\t000001\t1\n" * 10)
     base = "S001/L1/E01"
     (folder / "Q1.txt").write_text(
-        f"000001/{base}/C2.jpg 000001/{base}/C3.jpg 1\n000000/{base}/C1.jpg 000001/{base}/C2.jpg 0\n"
+        f"000001/{base}/C2.jpg 000001/{base}/C3.jpg 1\n000000/{base}/C1.jpg 000001/{base}/C2.jpg 0\n" * 10
     )
     return {path.stem: str(path) for path in folder.glob("*.txt")}
 
@@ -141,7 +149,23 @@ TABLE: dict[str, Row_] = {
     "name": (lambda *_: "other", lambda _, before, after: after.contents["name"] == "other" != before.contents["name"]),
     "pairs": (
         lambda kind, files: files["Q1" if kind == "kface" else "pairs"],
-        lambda _, before, after: after.contents["pairs"] == 2 and not before.contents["benchmark"],
+        lambda _, before, after: after.contents["pairs"] == 20 and not before.contents["benchmark"],
+    ),
+    "max_pairs_lost": (lambda *_: 0.5, lambda _, before, after: "is for a pair list" in after.sentence),
+    "root": (
+        lambda _, files: str(Path(files["people"]).parent),  # where the list's images are not
+        lambda _, before, after: "{'unreadable': 8}" in after.sentence and "check that the files are" in after.sentence,
+    ),
+    "color": (
+        lambda *_: "bgr",
+        lambda kind, before, after: (
+            after.contents["color"] == "bgr" != before.contents["color"]
+            and (kind == "carrays" or after.red_first != before.red_first)
+        ),
+    ),
+    "aligned": (
+        lambda *_: True,
+        lambda _, before, after: "the faces do not lie on the template" in after.sentence,
     ),
     "selection": (
         lambda *_: "cameras=C1-C3",

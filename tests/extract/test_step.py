@@ -153,16 +153,23 @@ def test_pairs_txt_makes_a_benchmark(tmp_path: Path) -> None:
         tmp_path / "lfw", {f"{name}/{name}_{number:04}.jpg": picture(number) for name in "AB" for number in (1, 2)}
     )
     (source / "B" / "B_0002.jpg").write_bytes(b"broken")
-    text = "2\t1\nA\t1\t2\nA\t1\tB\t1\nB\t1\t2\nA\t2\tC\t1\n"
+    text = "2\t2\nA\t1\t2\nA\t2\t1\nA\t1\tB\t1\nA\t2\tC\t1\nB\t1\t2\nA\t1\t2\nA\t2\tC\t1\nA\t2\tB\t1\n"
     (tmp_path / "pairs.txt").write_text(text)
-    dataset = check(extract(source, tmp_path / "out", ExtractConfig(pairs=str(tmp_path / "pairs.txt"))), 4)
+    config = ExtractConfig(pairs=str(tmp_path / "pairs.txt"), max_pairs_lost=0.4)
+    dataset = check(extract(source, tmp_path / "out", config), 4)
     pairs, ids = dataset.pairs(), dataset.column("image_id")
     assert [(ids[a], ids[b]) for a, b in zip(pairs.left, pairs.right, strict=True)] == [
         ("A/A_0001", "A/A_0002"),
+        ("A/A_0002", "A/A_0001"),
         ("A/A_0001", "B/B_0001"),
+        ("A/A_0001", "A/A_0002"),
+        ("A/A_0002", "B/B_0001"),
     ]
-    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, False], [0, 0])
-    assert (dataset.artifact.contents["pairs"], dataset.artifact.contents["pairs_lost"]) == (2, 2)
+    assert (pairs.same.tolist(), pairs.fold.tolist()) == ([True, True, False, True, False], [0, 0, 0, 1, 1])
+    assert (dataset.artifact.contents["pairs"], dataset.artifact.contents["pairs_lost"]) == (5, 3)
+    lost = r"3 of 8 pairs are lost; the first is pair 4, whose image 'C/C_0001' is not in the source; max_pairs_lost allows 0.1"
+    with pytest.raises(InputError, match=lost):
+        extract(source, tmp_path / "none", ExtractConfig(pairs=str(tmp_path / "pairs.txt")))
 
 
 def test_a_bad_pairs_txt_is_told_of_before_any_work(tmp_path: Path) -> None:
@@ -186,7 +193,13 @@ def test_real_lfw(tmp_path: Path, shared_data: Path) -> None:
     made = extract(
         source,
         tmp_path / "out",
-        ExtractConfig(name="lfw", min_images=3, max_identities=20, pairs=str(shared_data / "lfw-1-5" / "pairs.txt")),
+        ExtractConfig(
+            name="lfw",
+            min_images=3,
+            max_identities=20,
+            pairs=str(shared_data / "lfw-1-5" / "pairs.txt"),
+            max_pairs_lost=1,
+        ),
     )
     chosen = [folder for folder in sorted(source.iterdir()) if len(list(folder.iterdir())) >= 3][:20]
     files = [file for folder in chosen for file in sorted(folder.iterdir())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -213,17 +214,86 @@ def test_a_flag_is_never_printed(tmp_path: Path) -> None:
             read_bin(dump(tmp_path / "a.bin", ([b"a", b"b"], [flag])))
 
 
-def test_object_arrays_are_refused(tmp_path: Path) -> None:
-    nested = np.empty(2, object)
-    nested[:] = [np.zeros(2, np.uint8), b"x"]
-    for value in (
-        (nested, [True]),
-        ([b"a", nested], [True]),
-        ([b"a", b"b"], np.array([True], object)),
-        np.zeros(2, bool),
+def objects(*items: Any) -> Any:
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
+INTEGERS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", ">i2", ">i8", ">u4"]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_flags_of_every_whole_type(tmp_path: Path, protocol: int, dtype: str) -> None:
+    flags = np.array([1, 0], dtype)
+    items = [b"1", b"2", b"3", b"4"]
+    for value in (flags, list(flags), tuple(flags), objects(*flags), objects(True, 0), flags[:, None]):
+        assert read_bin(dump(tmp_path / "a.bin", (items, value), protocol)).same.tolist() == [True, False]
+    with pytest.raises(InputError, match=r"flag 1: a \w+, expected true or false"):
+        read_bin(
+            dump(tmp_path / "a.bin", (items, list(np.array([1, 2]).astype(dtype.replace("bool", "u1")))), protocol)
+        )
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_images_as_bytearrays_and_in_object_arrays(tmp_path: Path, protocol: int) -> None:
+    array = np.frombuffer(b"two", np.uint8)
+    for items in (
+        [bytearray(b"one"), bytearray(b"two")],
+        (bytearray(b"one"), array),
+        objects(b"one", array),
+        objects(b"one", bytearray(b"two")),
     ):
-        with pytest.raises(InputError, match=r"a\.bin"):
+        assert read_bin(dump(tmp_path / "a.bin", (items, [True]), protocol)).images == [b"one", b"two"]
+
+
+def test_the_sentence_says_which_part_is_wrong(tmp_path: Path) -> None:
+    nested = objects(np.zeros(2, np.uint8), b"x")
+    for value, says in (
+        (({"a": 1}, [True]), "its first part, the images, is a dict, expected a list"),
+        (([b"a", b"b"], {"a": 1}), "its second part, the is-same flags, is a dict, expected a list"),
+        (([b"a", b"b"], np.array([1.0])), "its second part, the is-same flags, is a numpy array of another kind"),
+        ((np.zeros((2, 3), np.uint8), [True]), "its first part, the images, is a numpy array of another kind"),
+        (([b"a", nested], [True]), "image 1: a numpy array of another kind"),
+        (([b"a", b"b"], [np.zeros(2, bool)]), "flag 0: a numpy array of another kind"),
+        (([b"a", b"b"], [1.0]), "flag 0: a float"),
+        (np.zeros(2, bool), "expected a pair"),
+        ((np.array([b"a", b"b"]), [True]), "its first part, the images, is a numpy array of another kind"),
+    ):
+        with pytest.raises(InputError, match=rf"a\.bin.*{re.escape(says)}"):
             read_bin(dump(tmp_path / "a.bin", value))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a git-lfs pointer"),
+        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "an XML error document (NoSuchKey)"),
+        (b"PK\x03\x04" + bytes(30), "a zip archive"),
+        (b'{"error": 404}', "JSON text"),
+    ],
+)
+def test_what_took_a_files_place_is_named(tmp_path: Path, content: tuple[bytes, str]) -> None:
+    data, says = content
+    for name, read in (
+        ("a.bin", read_bin),
+        ("a.rec", lambda path: list(iter_rec(path))),
+        ("a.idx", read_index),
+        ("property", read_property),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=rf"{name}:? is {re.escape(says)}.*, expected"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("size", [b"\x8a\x06\0\0\0\0\0\x01", b"J\xff\xff\xff\x7f"])
+def test_a_bytearray_of_a_size_is_refused(tmp_path: Path, size: bytes) -> None:
+    """`bytearray(n)` would allocate n bytes."""
+    (tmp_path / "a.bin").write_bytes(state(b"](cbuiltins\nbytearray\n", size, b"\x85RC\x01ae](\x88e\x86"))
+    with pytest.raises(InputError, match="makes a bytearray of something other than bytes"):
+        read_bin(tmp_path / "a.bin")
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eolgul.errors import InputError
 from eolgul.formats.insightface import Property, RecImage, iter_rec, read_property, write_rec
+from eolgul.formats.rec_index import index_rec
 from eolgul.formats.recordio import RecordReader, RecordWriter, pack_image
 
 IMAGES = [(label, b"image %d of %d" % (number, label) + b"\xce" * number) for label in range(3) for number in range(3)]
@@ -176,3 +177,128 @@ def test_property(tmp_path: Path) -> None:
         file.write_bytes(bad)
         with pytest.raises(InputError, match="property line"):
             read_property(file)
+
+
+def without(rec: Path, *keys: int, ids: bool = True, identities: bool = True) -> None:
+    """Take records out of the file as a writer leaves them out; the others keep their keys."""
+    with RecordReader(rec) as reader:
+        payloads = [bytes(payload) for _, payload in reader.scan()]
+    with RecordWriter(rec) as writer:
+        for key, payload in enumerate(payloads):
+            if key not in keys and (identities or key < 10):
+                writer.write(key, payload if ids else payload[:8] + bytes(16) + payload[24:])
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("gone", [(1,), (5,), (1, 2, 3), (2, 4, 6, 8), (9,), (4, 9), (1, 9), tuple(range(1, 9))])
+def test_a_gap_keeps_the_rest(rec: Path, gone: tuple[int, ...], indexed: bool) -> None:
+    without(rec, *gone)
+    if not indexed:
+        rec.with_suffix(".idx").unlink()
+    index = index_rec(rec)
+    assert index.missing.tolist() == list(gone)
+    assert index.keys.tolist() == [key for key in range(1, 10) if key not in gone]
+    assert pairs(list(iter_rec(rec))) == [image for key, image in enumerate(IMAGES, 1) if key not in gone]
+    assert not index.notes
+
+
+def test_without_an_index_and_ids_the_missing_keys_are_counted_but_unknown(rec: Path) -> None:
+    without(rec, 2, 7, ids=False)
+    rec.with_suffix(".idx").unlink()
+    index = index_rec(rec)
+    assert index.missing.tolist() == [-1, -1] and index.keys.tolist() == list(range(1, 8))
+    assert pairs(list(iter_rec(rec))) == IMAGES[:1] + IMAGES[2:6] + IMAGES[7:]
+
+
+@pytest.mark.parametrize(
+    ("gone", "says"),
+    [((9,), "keys 9 to 9 are missing at the end"), ((3, 8, 9), "keys 8 to 9, and 1 before are missing at the end"),
+     (tuple(range(1, 10)), "0 are there; keys 1 to 9")],
+)  # fmt: skip
+def test_a_file_cut_off_behind_a_record_is_refused_and_says_what_lacks(
+    rec: Path, gone: tuple[int, ...], says: str
+) -> None:
+    without(rec, *gone, identities=False)
+    with pytest.raises(InputError, match=rf"record 0 announces 9 images.*{says}.*looks cut off"):
+        index_rec(rec)
+
+
+def rename(rec: Path, **keys: int) -> None:
+    lines = [line.split("\t") for line in rec.with_suffix(".idx").read_text().splitlines()]
+    renamed = {key.removeprefix("k"): value for key, value in keys.items()}
+    rec.with_suffix(".idx").write_text("".join(f"{renamed.get(key, key)}\t{offset}\n" for key, offset in lines))
+
+
+def test_a_key_given_twice_stands_for_the_one_that_is_given_to_none(rec: Path) -> None:
+    rename(rec, k5=4)
+    index = index_rec(rec)
+    assert index.keys.tolist() == [1, 2, 3, 4, 4, 6, 7, 8, 9] and index.repeated.tolist() == [
+        *[False] * 4,
+        True,
+        *[False] * 4,
+    ]
+    assert index.missing.tolist() == []
+
+
+def test_gaps_and_duplicates_together_are_counted_once_each(rec: Path) -> None:
+    """Two of nine records are gone and one has another's key: six images, a duplicate, two missing."""
+    without(rec, 2, 8)
+    rename(rec, k5=4)
+    index = index_rec(rec)
+    assert len(index) - index.repeated.sum() == 6 and index.repeated.sum() == 1
+    assert index.missing.tolist() == [2, 8]
+
+
+@pytest.mark.parametrize("gone", [(), (3,), (1, 5)])
+@pytest.mark.parametrize("fault", ["damaged", "missing"])
+def test_without_record_0_the_layout_is_still_known(rec: Path, fault: str, gone: tuple[int, ...]) -> None:
+    if fault == "damaged":
+        without(rec, *gone)
+        data = bytearray(rec.read_bytes())
+        data[0] ^= 0xFF
+        rec.write_bytes(bytes(data))
+    else:
+        without(rec, 0, *gone)
+    index = index_rec(rec)
+    assert index.keys.tolist() == [key for key in range(1, 10) if key not in gone]
+    assert index.missing.tolist() == list(gone)
+    assert fault in index.notes[0] and "record 0" in index.notes[0]
+
+
+def test_images_behind_the_announced_ones_are_images(rec: Path) -> None:
+    data = bytearray(rec.read_bytes())
+    data[32:36] = struct.pack("<f", 8.0)  # instead of 10: seven images
+    rec.write_bytes(bytes(data))
+    assert pairs(list(iter_rec(rec))) == IMAGES
+    assert index_rec(rec).notes == ("record 0 announces 7 images, and 2 more are behind them",)
+
+
+@given(gone=st.sets(st.integers(1, 9), max_size=9), twice=st.sets(st.integers(1, 8), max_size=3), indexed=st.booleans())
+def test_every_announced_image_is_one_of_them(
+    tmp_path_factory: pytest.TempPathFactory, gone: set[int], twice: set[int], indexed: bool
+) -> None:
+    """What is there, what is there under another's key and what is missing are together what record 0 announces."""
+    folder = tmp_path_factory.getbasetemp() / "gaps"
+    write_rec(folder, IMAGES)
+    rec = folder / "train.rec"
+    without(rec, *gone)
+    if indexed:
+        rename(rec, **{f"k{key + 1}": key for key in twice})
+    else:
+        rec.with_suffix(".idx").unlink()
+    index = index_rec(rec)
+    assert len(index) == 9 - len(gone) and len(index) + len(index.missing) == 9
+    assert {image for _, image in pairs(list(iter_rec(rec)))} == {
+        image for key, (_, image) in enumerate(IMAGES, 1) if key not in gone
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "identities", "from_one"),
+    [([1, 2, 3], 3, True), ([0, 1, 2], 3, False), ([1, 2, 3], 4, False), ([1, 2, 4], 3, False), ([1.5, 1, 3], 3, True),
+     ([2, 3], 3, False), ([0, 3], 3, False)],
+)  # fmt: skip
+def test_labels_that_count_from_one(tmp_path: Path, labels: list[float], identities: int, from_one: bool) -> None:
+    for multiple in (False, True):
+        written: list[float | list[float]] = [[label, 0.0] if multiple else label for label in labels]
+        assert index_rec(im2rec(tmp_path, written)).labels_from_one(identities) is from_one

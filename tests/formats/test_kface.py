@@ -208,12 +208,19 @@ def test_the_published_lists(shared_data: Path) -> None:
 
 def test_pair_lists_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "Q.txt"
-    file.write_text("19062421/S001/L1/E01/C4.jpg 19062421/S003/L30/E03/C20.jpg 1\r\n\n7 C1 8 C2 0\n")
+    file.write_text("19062421/S001/L1/E01/C4.jpg 19062421/S003/L30/E03/C20.jpg 1\r\n\n7 C1 8 C2 0\n" * 10)
     condition = Condition("Low", "S003", "L30", "E03", "C20")
     assert read_kface_pairs(file, "Low") == [
-        Pair("19062421/Low_S001_L1_E01_C4", image_id("19062421", condition), True, 0),
-        Pair("7/Low_S001_L1_E01_C1", "8/Low_S001_L1_E01_C2", False, 0),
+        pair
+        for fold in range(10)
+        for pair in (
+            Pair("19062421/Low_S001_L1_E01_C4", image_id("19062421", condition), True, fold),
+            Pair("7/Low_S001_L1_E01_C1", "8/Low_S001_L1_E01_C2", False, fold),
+        )
     ]
+    file.write_text("7 C1 7 C2 1\n7 C1 8 C2 0\n" * 9)
+    with pytest.raises(InputError, match=r"9 genuine and 9 impostor pairs without folds; the protocol has ten"):
+        read_kface_pairs(file)
     for bad in ("a/S001/L1/E01/C4.jpg a/S001/L1/E01/C21.jpg 1", "a C1 b C2 2", "a C1 b 1", "a b c d e f", "x y 1"):
         file.write_text(f"7 C1 8 C2 0\n{bad}\n")
         with pytest.raises(InputError, match=r"Q\.txt line 2: "):

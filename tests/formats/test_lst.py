@@ -56,3 +56,48 @@ def test_other_lines_are_named(tmp_path: Path, line: bytes) -> None:
 def test_paths_that_no_line_holds(tmp_path: Path, path: str) -> None:
     with pytest.raises(ValueError, match="cannot hold"):
         write_lst(tmp_path / "a.lst", [Row(path, 0, True)])
+
+
+PLAIN = [Row("a b/1.jpg", 3, False), Row("c/2.jpg", 0, False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a b/1.jpg\t3\nc/2.jpg\t0\n", PLAIN),
+        ("a b/1.jpg 3\nc/2.jpg 0\n", PLAIN),
+        ("a b/1.jpg   3.0 \r\nc/2.jpg 0\r\n", PLAIN),
+        ("0\t3.000000\ta b/1.jpg\n1\t0.000000\tc/2.jpg\n", PLAIN),
+        ("17\t3\ta b/1.jpg\n5\t0\tc/2.jpg\n", PLAIN),
+        ("\ufeff0\ta b/1.jpg\t3\n0\tc/2.jpg\t0\n", PLAIN),
+        ('0\t"a b/1.jpg"\t3\n\n0\tc/2.jpg\t0\n', PLAIN),
+        ('"a b/1.jpg" 3\nc/2.jpg 0', PLAIN),
+    ],
+)
+def test_other_spellings(tmp_path: Path, text: str, wanted: list[Row]) -> None:
+    (tmp_path / "a.lst").write_bytes(text.encode())
+    assert list(read_lst(tmp_path / "a.lst")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1 a.jpg 1", "line 1: '1 a.jpg 1', expected tabs between the fields"),
+        ("0\t5\t7\ta.jpg\n", "line 1.*'index<TAB>label<TAB>path'"),
+        ("a.jpg\t1\nb.jpg 1\n", "line 2: 'b.jpg 1', expected 'path<TAB>label' as in the first line"),
+        ("5\t1\ta.jpg\n1\tb.jpg\t3\n", "line 2.*'index<TAB>label<TAB>path' as in the first line"),
+        ("a.jpg\n", "line 1"),
+        ("<!DOCTYPE html>", "a.lst: is an HTML page, expected a list of images"),
+        ("\x1b[31ma\n", r"line 1: '\\x1b\[31ma'"),
+    ],
+)
+def test_what_fits_no_form_is_a_sentence(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "a.lst").write_text(text)
+    with pytest.raises(InputError, match=says):
+        list(read_lst(tmp_path / "a.lst"))
+
+
+def test_numbers_in_all_three_fields_are_insightfaces(tmp_path: Path) -> None:
+    """Only a path that is a number would make another reading possible."""
+    (tmp_path / "a.lst").write_text("1\t5\t7\n")
+    assert list(read_lst(tmp_path / "a.lst")) == [Row("5", 7, True)]

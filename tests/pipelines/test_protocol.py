@@ -39,10 +39,12 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     one, two = people[3:]
     base = "S001/L1/E01"
     (raw / "kface.Q1.txt").write_text(
-        f"{one}/{base}/C6.jpg {one}/{base}/C7.jpg 1\n{two}/{base}/C6.jpg {two}/{base}/C8.jpg 1\n"
-        f"{one}/{base}/C6.jpg {two}/{base}/C7.jpg 0\n{one}/{base}/C7.jpg {two}/{base}/C8.jpg 0\n"
+        f"{one}/{base}/C6.jpg {one}/{base}/C7.jpg 1\n{two}/{base}/C6.jpg {two}/{base}/C8.jpg 1\n" * 5
+        + f"{one}/{base}/C6.jpg {two}/{base}/C7.jpg 0\n{one}/{base}/C7.jpg {two}/{base}/C8.jpg 0\n" * 5
     )
-    (raw / "kface.Q2.txt").write_text(f"{one}/{base}/C8.jpg {one}/{base}/C7.jpg 1\n")
+    (raw / "kface.Q2.txt").write_text(
+        f"{one}/{base}/C8.jpg {one}/{base}/C7.jpg 1\n{one}/{base}/C8.jpg {two}/{base}/C7.jpg 0\n" * 10
+    )
     picture = (raw / "kface" / "Middle_Resolution" / one / base / "C7.jpg").read_bytes()
     write_rec(raw / "faces", [(0, picture), (1, picture)], height=230, width=346)
     write_bin(raw / "lfw.bin", [picture] * 4, [True, False])

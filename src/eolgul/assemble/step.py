@@ -167,7 +167,11 @@ def _check_sources(sources: Sequence[FaceDataset], held_out: Sequence[str]) -> d
     for source in sources:
         contents = source.artifact.contents
         if contents.get("aligned") is None:
-            raise InputError(f"{source.path}: not aligned; run eolgul align on it first")
+            sizes = {tuple(size) for size in zip(*(source.column(name) for name in ("width", "height")), strict=True)}
+            other = (
+                "" if sizes != {(112, 112)} else ", or, if its faces lie on the template already, extract with aligned"
+            )
+            raise InputError(f"{source.path}: not aligned; run eolgul align on it first{other}")
         source.check_whole()
         if "splits" in contents:
             raise InputError(f"{source.path}: is assembled already; another split would train on people held out now")

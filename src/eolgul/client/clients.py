@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, Retrying
 from eolgul.client import answers, calls
 from eolgul.client.calls import Image
 from eolgul.client.transport import ApiRequest, EolgulError, Retries, broken_off, parse
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 
 A = TypeVar("A", bound=BaseModel)
 _PAGE = 500  # people per page
@@ -31,7 +31,9 @@ def _options(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
     try:
         address = httpx.URL(url.rstrip("/"))
     except httpx.InvalidURL as error:
-        raise InputError(f"{url}: not an address of a service ({error}), expected http://… or https://…") from error
+        raise InputError(
+            f"{url}: not an address of a service ({one_line(error)}), expected http://… or https://…"
+        ) from error
     if address.scheme not in ("http", "https") or not address.host:
         raise InputError(f"{url}: expected the address of a service, http://… or https://…")
     if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):

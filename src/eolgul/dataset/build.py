@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from eolgul.artifact import check_replaceable, open_artifact, recipe_digest, seal
 from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA
 from eolgul.dataset.shard import Shard
-from eolgul.errors import InputError, Rejection
+from eolgul.errors import ADVICE, InputError, Reason, Rejection, printable
 from eolgul.files import (
     empty_folder,
     refuse_disk,
@@ -258,10 +258,53 @@ class DatasetBuild:
             "rejected_by_reason": by_reason,
         }
         if images == 0 and not may_be_empty:
+            message = self._nothing_usable(reasons)
             shutil.rmtree(folder)  # there is nothing to go on from
-            raise InputError(f"{self.out.name}: not one usable image among {reasons.total()} inputs ({by_reason})")
+            raise InputError(message)
         read.update(also_read)
         return rows, read.hexdigest()
+
+    def _nothing_usable(self, reasons: Counter[str]) -> str:
+        """Say why there is no image: the reasons with their counts, the first rejection, and what to do about most."""
+        total, most = reasons.total(), reasons.most_common(1)
+        first = next(self.rejections(), None)
+        if first is None or not most:
+            return f"{self.out.name}: there is no input, expected images"
+        counts = dict(sorted(reasons.items()))
+        advice = ADVICE.get(Reason(most[0][0]), "")
+        text = f"{self.out.name}: not one usable image among {total} inputs ({counts}); the first is {first['where']}: "
+        return printable(text + first["detail"]) + (f"; {advice}" if advice else "")
+
+    def rejections(self) -> Iterator[dict[str, Any]]:
+        """The rejections of the finished build, in order, as rows of `rejected.parquet`."""
+        with pq.ParquetFile(self.folder / "artifact" / "rejected.parquet") as rejected:
+            for group in range(rejected.num_row_groups):
+                yield from rejected.read_row_group(group).to_pylist()
+
+    def rows_of(self, ids: Iterable[str]) -> dict[str, int]:
+        """The manifest row of each image id that the finished build has."""
+        wanted, rows, before = pa.array(sorted(set(ids)), pa.string()), dict[str, int](), 0
+        with pq.ParquetFile(self.folder / "artifact" / "manifest.parquet") as manifest:
+            for group in range(manifest.num_row_groups):
+                column = manifest.read_row_group(group, columns=["image_id"])["image_id"]
+                here = pc.indices_nonzero(pc.is_in(column, wanted)).to_pylist()
+                rows |= {column[row].as_py(): before + row for row in here}
+                before += len(column)
+        return rows
+
+    def sample(self, count: int) -> list[bytes]:
+        """The encoded images of at most `count` rows of the finished build, evenly spaced over it."""
+        columns = ("shard", "offset", "size")
+        table = pq.read_table(self.folder / "artifact" / "manifest.parquet", columns=list(columns))
+        chosen = min(count, table.num_rows)
+        rows = [table.num_rows * (2 * place + 1) // (2 * chosen) for place in range(chosen)]
+        images = []
+        for row in rows:
+            shard, offset, size = (table[name][row].as_py() for name in columns)
+            with (self.folder / "artifact" / "shards" / shard).open("rb") as file:
+                file.seek(offset)
+                images.append(file.read(size))
+        return images
 
     @property
     def counted(self) -> int:

@@ -36,7 +36,15 @@ class ExtractConfig(Config):
     name: str | None = option(None, "Name of the source in the manifest. Default: name of its file or folder.")
     pairs: str | None = option(
         None,
-        "Pair list that makes a benchmark: an LFW pairs.txt or a published K-FACE list (Q1 to Q4); path or s3://.",
+        "Pair list that makes a benchmark: LFW's pairs.txt, 'path path 0|1', a CSV, or a published K-FACE list; path or "
+        "s3://.",
+        kinds=("kface", "folders"),
+    )
+    max_pairs_lost: float = option(
+        0.1,
+        "Largest share of the pairs whose images may be missing or rejected.",
+        least=0,
+        most=1,
         kinds=("kface", "folders"),
     )
     selection: str | None = option(
@@ -85,6 +93,22 @@ class ExtractConfig(Config):
         kinds=("rec",),
         in_recipe=False,
     )
+    root: str | None = option(
+        None,
+        "Folder below which the paths of a list lie; path or s3://. Default: the list's folder.",
+        kinds=("lst",),
+        in_recipe=False,
+    )
+    color: str = option(
+        "rgb",
+        "Order of the channels in the source's images; bgr exchanges red and blue and stores PNG.",
+        choices=("rgb", "bgr"),
+    )
+    aligned: bool = option(
+        False,
+        "The images are faces of 112x112 on the alignment template already; a sample is checked with the detector.",
+        kinds=("rec", "folders", "lst"),
+    )
     any_size: bool = option(
         False, "Take images whose size is not the one that the format states.", kinds=("rec", "bin", "kface")
     )
@@ -99,6 +123,8 @@ class ExtractConfig(Config):
         super().__post_init__()
         if self.name is not None and not re.fullmatch(r"[\w-]+", self.name):
             raise InputError(f"name {self.name!r}: expected letters, digits, '_' and '-' only")
+        if self.aligned and self.any_size:
+            raise InputError("aligned and any_size exclude each other: aligned faces are 112x112")
         if self.selection:
             kface.Selection.parse(self.selection)
         self.byte_range  # noqa: B018 - checks `part`
@@ -135,6 +161,8 @@ class ExtractConfig(Config):
             if kinds and kind not in kinds:
                 value = getattr(self, name)
                 raise InputError(f"{name} {value}: is only for {' and '.join(kinds)}, but {source} is {kind}")
+        if "max_pairs_lost" in self.given() and not self.pairs:
+            raise InputError(f"max_pairs_lost {self.max_pairs_lost:g}: is for a pair list, and pairs names none")
 
     def for_kind(self, kind: str) -> Self:
         """The same without the options that are not for a source of this kind."""

@@ -16,6 +16,7 @@ from eolgul.dataset import member_size
 from eolgul.errors import Rejection
 from eolgul.extract.passed_over import PassedOver
 from eolgul.files import sha256_bytes
+from eolgul.formats.pair_lists import Pair
 
 
 class Readable(Protocol):
@@ -65,7 +66,7 @@ class Plan:
     stamp: str
     aligned: str | None = None
     identities_known: bool = True
-    pairs: list[tuple[str, str, bool, int]] | None = None
+    pairs: list[Pair] | None = None
     portable: bool = True
     also: list[Path] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +16,42 @@ from eolgul.extract.passed_over import PassedOver, Why
 from eolgul.extract.people import Choice, choose, limits_given, lists_given, nobody_left, number_form
 from eolgul.extract.plan import Candidate, Plan, shares, stamp_files
 from eolgul.extract.worker import is_usable
-from eolgul.formats import insightface
+from eolgul.formats import insightface, rec_index
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
+from eolgul.formats.pair_lists import Pair
 from eolgul.model.package import TEMPLATE_NAME
 
 
 @dataclass(frozen=True)
 class RecTask:
-    """Records of a `.rec`, by key and byte offset."""
+    """Records of a `.rec`, by key and byte offset (both int64).
+
+    A record that the file does not hold has the offset -1, and the key -1 if that is unknown too. Labels from `label_end`
+    on are those of no identity that the property file counts.
+    """
 
     rec: Path
     keys: NDArray[np.int64]
     offsets: NDArray[np.int64]
     repeated: NDArray[np.bool_]
-    identities: int | None
+    label_end: int | None
     size: tuple[int, int] | None
     python: Path | None = None
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield the records."""
+        there = self.offsets >= 0
+        keys, offsets = self.keys[there], self.offsets[there]
         if self.python is None:
-            records = insightface.read_images(self.rec, self.keys, self.offsets)
+            records = insightface.read_images(self.rec, keys, offsets)
         else:
-            records = read_images_mxnet(self.rec, self.keys, self.offsets, self.python)
+            records = read_images_mxnet(self.rec, keys, offsets, self.python)
         file, parent = self.rec.name, f"{self.rec.parent}/"
-        for record, repeated in zip(records, self.repeated.tolist(), strict=True):
-            key, offset, label, image, rejection = record
+        for wanted, present, repeated in zip(self.keys.tolist(), there.tolist(), self.repeated.tolist(), strict=True):
+            if not present:
+                yield self._missing(wanted)
+                continue
+            key, offset, label, image, rejection = next(records)
             where = f"{file} record {key} at byte {offset}"
             if rejection is not None:
                 # No machine's path in an artifact.
@@ -52,12 +63,17 @@ class RecTask:
             if repeated:
                 detail = f"the .idx has given the key {key} to an earlier record"
                 rejection = Rejection(Reason.DUPLICATE_KEY, detail)
-            elif self.identities is not None and label >= self.identities:
-                detail = f"label {label}, but property says {self.identities} identities"
+            elif self.label_end is not None and label >= self.label_end:
+                detail = f"label {label}, but property says {self.label_end} identities"
                 rejection = Rejection(Reason.UNKNOWN_IDENTITY, detail)
             name = b"%d %d" % (key, label)
             image_id = f"{identity}/{key:08}"
             yield Candidate(where, image_id, identity, image, name, rejection=rejection, size=self.size)
+
+    def _missing(self, key: int) -> Candidate:
+        which = f"record {key}" if key >= 0 else "a record whose key nothing tells"
+        rejection = Rejection(Reason.MISSING_RECORD, "record 0 announces it, and the file does not hold it")
+        return Candidate(f"{self.rec.name} {which}", "", None, b"", b"%d missing" % key, rejection=rejection)
 
 
 def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
@@ -68,28 +84,32 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when the file is not RecordIO, the part has no record, a list names nobody, or nobody is left.
     """
-    index = insightface.index_rec(rec)
+    index = rec_index.index_rec(rec)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
-    keys, offsets, sizes, repeated = index.keys, index.offsets, index.sizes, index.repeated
+    keys, offsets, sizes, labels, repeated, begins = _with_missing(index)
     size = (stated.width, stated.height) if stated is not None and not config.any_size else None
-    identities = stated.identities if stated is not None else None
-    chosen = np.ones(len(index), np.bool_)
+    label_end = stated.identities if stated is not None else None
+    warnings, facts = list(index.notes), dict[str, Any]()
+    if stated is not None and index.labels_from_one(stated.identities):
+        label_end, facts["labels_from"] = stated.identities + 1, 1
+        warnings.append(f"the labels count from 1 to {stated.identities}, not from 0; all are kept as they are")
+    chosen = np.ones(len(keys), np.bool_)
     if config.byte_range is not None:
         number, count = config.byte_range
         total = rec.stat().st_size
-        chosen = (offsets >= total * (number - 1) // count) & (offsets < total * number // count)
-        if not chosen.any():
+        chosen = (begins >= total * (number - 1) // count) & (begins < total * number // count)
+        if not (offsets[chosen] >= 0).any():
             raise InputError(f"{rec}: no image record begins in part {number} of {count}")
     choice, passed_over = None, PassedOver()
     if lists_given(config) or limits_given(config):
 
         def usable(row: int) -> bool:
             one = slice(row, row + 1)
-            task = RecTask(rec, keys[one], offsets[one], repeated[one], identities, size)
+            task = RecTask(rec, keys[one], offsets[one], repeated[one], label_end, size)
             return is_usable(next(iter(task.candidates())), verify=config.verify)
 
-        choice = _choose_labels(rec, offsets, config, usable)
+        choice = _choose_labels(rec, labels, config, usable)
         passed_over.add(Why.LEFT_OUT, count=int((chosen & choice.left_out).sum()))
         passed_over.add(Why.OVER_LIMIT, count=int((chosen & ~choice.kept & ~choice.left_out).sum()))
         chosen &= choice.kept
@@ -98,24 +118,61 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
     keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
     python = mxnet_python() if config.reader == "mxnet" else None
     tasks = [
-        RecTask(rec, keys[cut], offsets[cut], repeated[cut], identities, size, python)
+        RecTask(rec, keys[cut], offsets[cut], repeated[cut], label_end, size, python)
         for cut in shares(sizes, config.shard_bytes)
     ]
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
     files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
     also = [about] if about.is_file() else []
     plan = Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also, passed_over=passed_over)
+    plan.facts, plan.warnings = facts, warnings
     if choice is not None:
         plan.facts |= choice.facts
         plan.warnings += choice.warnings
     return plan
 
 
+def _with_missing(
+    index: rec_index.ImageIndex,
+) -> tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.bool_],
+    NDArray[np.int64],
+]:
+    """The records of an index and those that are missing, in the order of the keys.
+
+    Returns:
+        Keys; byte offsets, -1 for a missing record; sizes in bytes; labels, -1 for a record without one; whether the key
+        was given before; and the byte that decides to which part of the file the record belongs, for a missing one that
+        of the record before it.
+    """
+    known = (index.labels >= 0) & (index.labels == np.rint(index.labels)) & np.isfinite(index.labels)
+    labels = np.where(known, index.labels, -1).astype(np.int64)
+    missing = len(index.missing)
+    if not missing:
+        return index.keys, index.offsets, index.sizes, labels, index.repeated, index.offsets
+    nothing = np.full(missing, -1, np.int64)
+    before = np.searchsorted(index.keys, index.missing) - 1
+    keys = np.concatenate([index.keys, index.missing])
+    order = np.argsort(keys, kind="stable")
+    begins = np.concatenate([index.offsets, index.offsets[np.maximum(before, 0)]])
+    return (
+        keys[order],
+        np.concatenate([index.offsets, nothing])[order],
+        np.concatenate([index.sizes, np.zeros(missing, np.int64)])[order],
+        np.concatenate([labels, nothing])[order],
+        np.concatenate([index.repeated, np.zeros(missing, np.bool_)])[order],
+        begins[order],
+    )
+
+
 def _choose_labels(
-    rec: Path, offsets: NDArray[np.int64], config: ExtractConfig, usable: Callable[[int], bool]
+    rec: Path, labels: NDArray[np.int64], config: ExtractConfig, usable: Callable[[int], bool]
 ) -> Choice:
     """Apply lists of people and limits to the records of a whole `.rec`, by their labels."""
-    labels = insightface.read_labels(rec, offsets)
     known, codes = np.unique(labels, return_inverse=True)
     codes = codes.astype(np.int32)
     if len(known) and known[0] < 0:  # records of nobody, which are rejected
@@ -152,9 +209,15 @@ def plan_bin(file: Path, config: ExtractConfig) -> Plan:
     sizes = np.array([len(image) for image in loaded.images], np.int64)
     size = None if config.any_size else _common_size(loaded.images)
     tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, config.shard_bytes)]
-    pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(loaded.same)) for i, same in enumerate(loaded.same)]
+    pairs = _consecutive_pairs(loaded.same)
     aligned = TEMPLATE_NAME if size == (112, 112) else None
     return Plan(tasks, stamp_files([file]), aligned, False, pairs, portable=False)
+
+
+def _consecutive_pairs(same: NDArray[np.bool_]) -> list[Pair]:
+    """The pairs of a set that has its own, in ten consecutive folds."""
+    flags = same.tolist()
+    return [Pair(f"{n:06}/0", f"{n:06}/1", flag, 10 * n // len(flags)) for n, flag in enumerate(flags)]
 
 
 def _common_size(images: Sequence[bytes]) -> tuple[int, int] | None:
@@ -202,6 +265,6 @@ def plan_carrays(folder: Path, config: ExtractConfig) -> Plan:
     carray = read_carray(folder)
     guess = np.full(len(carray), 25_000, np.int64)  # bytes of a 112x112 PNG of a face, about
     tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, config.shard_bytes)]
-    pairs = [(f"{i:06}/0", f"{i:06}/1", bool(same), 10 * i // len(carray.same)) for i, same in enumerate(carray.same)]
+    pairs = _consecutive_pairs(carray.same)
     files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
     return Plan(tasks, stamp_files(files), TEMPLATE_NAME, False, pairs)

@@ -6,20 +6,22 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress, count_up
-from eolgul.dataset import DatasetBuild, build_dataset
+from eolgul.dataset import build_dataset
 from eolgul.errors import InputError, printable
 from eolgul.extract import kface_tree, sources, trees
+from eolgul.extract.appearance import look_at
+from eolgul.extract.benchmark import read_list, write_pairs
 from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.extract.kinds import is_archive, kind_of
 from eolgul.extract.plan import Plan
-from eolgul.extract.worker import digest, write_shards
-from eolgul.formats import archives, kface, pair_lists
-from eolgul.formats.identities import normal
+from eolgul.extract.worker import Checks, digest, write_shards
+from eolgul.faces.template import SIZE
+from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
+from eolgul.model.package import TEMPLATE_NAME
 
 _logger = logging.getLogger("eolgul.extract")
 VERSION = 2  # of the results: raise it when the same inputs and recipe give others
@@ -69,9 +71,7 @@ def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress 
         raise InputError(f"{source}: no such folder, expected {_FOLDERS[kind]}")
     config.check_kind(kind, source)
     name = config.name or source_name(source)
-    wanted = _pairs(kind, Path(config.pairs), config.selection) if config.pairs else None
-    if wanted is not None:  # ids are stored in this form
-        wanted = [(normal(left), normal(right), same, fold) for left, right, same, fold in wanted]
+    listed = read_list(kind, config) if config.pairs else None
     recipe = config.to_recipe() | {"kind": kind, "name": name}
     plan = _PLANS[kind](source, config)
     for warning in plan.warnings:
@@ -93,57 +93,31 @@ def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress 
             return done
     job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": plan.stamp, "version": VERSION}
     with build_dataset(out, job) as build:
-        wanted = plan.pairs if wanted is None else wanted
-        ids = {image for pair in wanted or () for image in pair[:2]}
-        rows, read = write_shards(
-            build,
-            plan,
-            name,
-            wanted=ids,
-            verify=config.verify,
-            workers=config.workers,
-            progress=count_up(progress),
-        )
+        checks = Checks(config.verify, config.color == "bgr", (SIZE, SIZE) if config.aligned else None)
+        read = write_shards(build, plan, name, checks=checks, workers=config.workers, progress=count_up(progress))
         passed_over = plan.passed_over.to_json()
         facts = {
             "name": name,
             "identities_known": plan.identities_known,
-            "aligned": plan.aligned,
+            "aligned": TEMPLATE_NAME if config.aligned else plan.aligned,
             "verified": config.verify,
+            "color": config.color,
             "inputs": build.counted + passed_over["total"],
             "passed_over": passed_over,
             **plan.facts,
         }
-        if wanted is not None:
-            facts |= _write_pairs(build, rows, wanted)
+        facts |= look_at(build, source, config, aligned=plan.aligned is not None)
+        pairs = plan.pairs if listed is None else listed
+        if pairs is not None:
+            facts |= write_pairs(build, pairs, config)
         build.seal(
             step="extract", version=VERSION, recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts
         )
     return open_artifact(out)
 
 
-def _pairs(kind: str, pairs: Path, selection: str | None) -> list[tuple[str, str, bool, int]]:
-    """The wanted pairs by image id, with their folds."""
-    if kind == "folders":
-        return list(pair_lists.read_pairs(pairs))
-    resolutions = kface.Selection.parse(selection).resolutions if selection else ("Middle",)
-    if len(resolutions) != 1:
-        raise InputError(f"pairs {pairs}: they name no resolution; choose one with the selection")
-    return list(kface.read_kface_pairs(pairs, resolutions[0]))
-
-
 def _inputs(kind: str, digest: str) -> list[dict[str, str]]:
     return [{"kind": f"raw:{kind}", "digest": digest}]
-
-
-def _write_pairs(build: DatasetBuild, rows: dict[str, int], wanted: list[tuple[str, str, bool, int]]) -> dict[str, Any]:
-    """Pairs whose two images were kept; the others are counted as lost, never dropped silently."""
-    kept = [
-        (rows[left], rows[right], same, fold) for left, right, same, fold in wanted if left in rows and right in rows
-    ]
-    left, right, same, fold = zip(*kept, strict=True) if kept else ((), (), (), ())
-    build.write_pairs(left, right, same, fold)
-    return {"pairs": len(kept), "pairs_lost": len(wanted) - len(kept)}
 
 
 def _says_synthetic(mark: Path) -> bool:

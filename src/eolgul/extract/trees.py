@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -28,6 +29,9 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when there is no identity folder with enough images.
     """
+    # Its shards are archives of images.
+    if all((source / name).is_file() for name in ("dataset.json", "manifest.parquet")):
+        raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     tree = Tree(source)
     pattern = config.identity_pattern
     pictures = list(tree.pictures())
@@ -55,8 +59,6 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
             loose.append(entry._replace(rejection=_NO_IDENTITY))
             continue
         entries.append(entry._replace(image_id=image_id, identity=identity))
-    if not entries and (source / "dataset.json").is_file():
-        raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     if not entries and loose:
         raise InputError(
             f"{source}: none of its {len(loose)} images lies {level.depth} or more folders deep (--depth)"
@@ -104,36 +106,61 @@ def _of_several(entries: list[Entry], depth: int) -> list[str]:
 
 
 def plan_lst(file: Path, config: ExtractConfig) -> Plan:
-    """Plan the images that an InsightFace `.lst` names, by paths below the folder of the list.
+    """Plan the images that a `.lst` names, by paths below the folder of the list or below `config.root`.
 
     Raises:
-        InputError: when a line of the list cannot be read.
+        InputError: when a line of the list cannot be read, or the root is not a folder.
     """
     from eolgul.formats.lst import read_lst
 
-    root = file.parent
+    root = Path(config.root) if config.root else file.parent
+    if not root.is_dir():
+        raise InputError(f"root {root}: no such folder")
     entries: list[Entry] = []
     aligned = True
     for row in read_lst(file):
         rejection = None
-        if Path(row.path).is_absolute() or ".." in Path(row.path).parts:
-            rejection = Rejection(Reason.BAD_NAME, f"{row.path!r} leads out of the list's folder")
+        path = _below(root, row.path)
+        if path is None:
+            path = row.path
+            detail = f"{row.path!r} does not lie in {root.name or root}/, where the list's paths are looked for"
+            rejection = Rejection(Reason.BAD_NAME, detail)
         elif not float(row.label).is_integer() or row.label < 0:
             rejection = Rejection(Reason.UNKNOWN_IDENTITY, f"label {row.label} is not an identity number")
         aligned &= bool(row.aligned)
         identity = f"{int(row.label):06}" if rejection is None else None
-        image_id = f"{identity}/{os.path.splitext(row.path)[0]}"  # noqa: PTH122 - millions of them
+        image_id = f"{identity}/{os.path.splitext(path)[0]}"  # noqa: PTH122 - millions of them
         facts: dict[str, object] = {}
         if row.box is not None:
             facts["box"] = list(row.box)
         if row.landmarks is not None:
             facts |= {"landmarks": list(row.landmarks), "landmark_source": "annotated"}
-        entry = _entry(root, row.path)
+        entry = _entry(root, path)
         entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, rejection=rejection))
     plan = plan_people(file, root, entries, config, PassedOver(), Naming(order=int, form=number_form))
     plan.also.append(file)
     plan.aligned = TEMPLATE_NAME if aligned else None
     return plan
+
+
+def _below(root: Path, path: str) -> str | None:
+    """A listed path as a relative one below `root`, with `/` between the parts; None if it leads elsewhere.
+
+    Absolute paths may name the root as it was given or as it is without links. Backslashes separate the parts where no
+    file has such a name.
+    """
+    if "\\" in path and not os.path.lexists(root / path):
+        path = path.replace("\\", "/")
+    if re.match(r"[A-Za-z]:/", path):
+        return None
+    if path.startswith("/"):
+        bases = (str(root.absolute()), str(root.resolve()))
+        base = next((base for base in bases if path.startswith(base.rstrip("/") + "/")), None)
+        if base is None:
+            return None
+        path = path[len(base.rstrip("/")) :]
+    path = os.path.normpath(path.lstrip("/"))
+    return None if path.split("/")[0] in ("..", ".") else path
 
 
 def _entry(root: Path, name: str) -> Entry:

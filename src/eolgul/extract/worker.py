@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from eolgul.dataset import DatasetBuild, ShardWriter
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.plan import Candidate, Plan, Task, line, sha256_or_unreadable
 from eolgul.files import sha256_bytes
-from eolgul.images.decode import EXTENSIONS, ImageInfo, decode
+from eolgul.images.decode import EXTENSIONS, ImageInfo, decode, encode_png
 from eolgul.images.header import read_header
 from eolgul.workers import map_in_order, report
 
@@ -22,14 +25,30 @@ _CHUNK = 32
 _REPORT = 512
 
 
+class Checks(NamedTuple):
+    """What is done with every image.
+
+    `verify` decodes it. `exchange` says that its channels are blue, green, red, and stores it with red first, as PNG. `size`
+    is the width and height that it must have, where the source states none.
+    """
+
+    verify: bool = False
+    exchange: bool = False
+    size: tuple[int, int] | None = None
+
+
 class Checked(NamedTuple):
-    """A candidate with its bytes and their SHA-256: its header, or why it is rejected."""
+    """A candidate with the bytes to store, and the SHA-256 of what was read: its header, or why it is rejected.
+
+    `changed` says that the bytes to store are not those that were read.
+    """
 
     candidate: Candidate
     data: bytes
     sha256: str
     info: ImageInfo | None
     rejection: Rejection | None
+    changed: bool = False
 
 
 def write_shards(
@@ -37,41 +56,39 @@ def write_shards(
     plan: Plan,
     name: str,
     *,
-    wanted: Collection[str],
-    verify: bool,
+    checks: Checks,
     workers: int,
     progress: Progress | None,
-) -> tuple[dict[str, int], str]:
+) -> str:
     """Write the shards that are missing and join all.
 
     Args:
         build: the dataset.
         plan: the source.
         name: the source's name in the manifest.
-        wanted: image ids whose manifest rows are returned.
-        verify: decode every image.
+        checks: what is done with every image.
         workers: processes, or threads where the plan has one shard or is not portable.
         progress: called with the number of images just done.
 
     Returns:
-        The manifest rows of the wanted ids, and the digest of the source.
+        The digest of the source.
     """
     missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
     if plan.portable and workers > 1 and len(missing) > 1:
-        jobs = (_Job(build, number, plan.tasks[number], name, verify) for number in missing)
+        jobs = (_Job(build, number, plan.tasks[number], name, checks) for number in missing)
         for _ in map_in_order(_write_in_worker, jobs, min(workers, len(missing)), progress):
             pass
     else:
         for number in missing:
-            _write(build, number, plan.tasks[number], name, verify, workers, progress or (lambda _: None))
-    return build.finish(range(len(plan.tasks)), wanted, _also(plan))
+            _write(build, number, plan.tasks[number], name, checks, workers, progress or (lambda _: None))
+    return build.finish(range(len(plan.tasks)), also_read=_also(plan))[1]
 
 
 def digest(plan: Plan, workers: int) -> str:
     """The digest of a source as `write_shards` returns it, without an extraction: over what the tasks read, in order."""
     total = hashlib.sha256()
     for task in plan.tasks:
-        for checked in _checked(task.candidates(), _read, workers):
+        for checked in _checked(task.candidates(), _read, workers, slow=False):
             total.update(_lines(checked))
     total.update(_also(plan))
     return total.hexdigest()
@@ -91,11 +108,13 @@ def _lines(checked: Checked) -> bytes:
 
 
 def _write(
-    build: DatasetBuild, number: int, task: Task, name: str, verify: bool, threads: int, progress: Progress
+    build: DatasetBuild, number: int, task: Task, name: str, checks: Checks, threads: int, progress: Progress
 ) -> None:
     waiting = 0
+    slow = checks.verify or checks.exchange
+    check = partial(_decode if slow else _check_header, checks)
     with build.shard(number, name) as shard:
-        for checked in _checked(task.candidates(), _decode if verify else _check_header, threads):
+        for checked in _checked(task.candidates(), check, threads, slow=slow):
             _keep(shard, checked)
             waiting += 1
             if waiting == _REPORT:
@@ -105,7 +124,7 @@ def _write(
 
 
 def _keep(shard: ShardWriter, checked: Checked) -> None:
-    candidate, data, sha256, info, rejection = checked
+    candidate, data, sha256, info, rejection, changed = checked
     shard.note_read(_lines(checked))
     if rejection is not None:
         shard.reject(candidate.where, rejection, identity=candidate.identity)
@@ -117,18 +136,20 @@ def _keep(shard: ShardWriter, checked: Checked) -> None:
         data,
         extension=EXTENSIONS[info.format],
         size=(info.width, info.height),
-        sha256=sha256,
+        sha256=None if changed else sha256,
         facts=candidate.facts,
     )
 
 
-def _checked(candidates: Iterator[Candidate], check: Callable[[Candidate], Checked], threads: int) -> Iterator[Checked]:
-    """Check every candidate, in order; in threads where reading or decoding releases the interpreter."""
+def _checked(
+    candidates: Iterator[Candidate], check: Callable[[Candidate], Checked], threads: int, *, slow: bool
+) -> Iterator[Checked]:
+    """Check every candidate, in order; in threads where reading or decoding (`slow`) releases the interpreter."""
     first = next(candidates, None)
     if first is None:
         return
     candidates = itertools.chain([first], candidates)
-    if threads < 2 or not (check is _decode or not isinstance(first.data, bytes)):
+    if threads < 2 or not (slow or not isinstance(first.data, bytes)):
         yield from map(check, candidates)
         return
     with ThreadPoolExecutor(threads) as pool:
@@ -157,7 +178,7 @@ def _read(candidate: Candidate) -> Checked:
     return Checked(candidate, data, sha256_bytes(data), None, candidate.rejection)
 
 
-def _check_header(candidate: Candidate) -> Checked:
+def _check_header(checks: Checks, candidate: Candidate) -> Checked:
     """As `_read`, with a check of the image's structure and size."""
     if not isinstance(candidate.data, bytes) or candidate.rejection is not None:
         read = _read(candidate)
@@ -171,8 +192,9 @@ def _check_header(candidate: Candidate) -> Checked:
         info = read_header(data)
     except InputError as error:
         return Checked(candidate, b"", sha256, None, Rejection.from_error(error))
-    if candidate.size is not None and (info.width, info.height) != candidate.size:
-        width, height = candidate.size
+    size = candidate.size or checks.size
+    if size is not None and (info.width, info.height) != size:
+        width, height = size
         detail = f"{info.width}x{info.height} pixels, expected {width}x{height}"
         return Checked(candidate, b"", sha256, None, Rejection(Reason.WRONG_SIZE, detail))
     return Checked(candidate, data, sha256, info, None)
@@ -180,20 +202,24 @@ def _check_header(candidate: Candidate) -> Checked:
 
 def is_usable(candidate: Candidate, *, verify: bool) -> bool:
     """Whether a candidate becomes an image; with `verify` it is decoded."""
-    return (_decode if verify else _check_header)(candidate).rejection is None
+    return (_decode if verify else _check_header)(Checks(), candidate).rejection is None
 
 
-def _decode(candidate: Candidate) -> Checked:
-    """As `_check_header`, with a check that the image can be decoded."""
-    checked = _check_header(candidate)
+def _decode(checks: Checks, candidate: Candidate) -> Checked:
+    """As `_check_header`, with a check that the image can be decoded, and with its channels exchanged if that is asked."""
+    checked = _check_header(checks, candidate)
     if checked.rejection is None:
         try:
-            decode(checked.data)
+            pixels, _ = decode(checked.data)
         except InputError as error:
             rejection = Rejection.from_error(error)
             if rejection.code == Reason.NOT_AN_IMAGE:  # its header is one
                 rejection = Rejection(Reason.UNDECODABLE, rejection.detail)
             return Checked(candidate, b"", checked.sha256, None, rejection)
+        if checks.exchange and not (pixels[..., 0] == pixels[..., 2]).all():
+            height, width = pixels.shape[:2]
+            stored = encode_png(np.ascontiguousarray(pixels[..., ::-1]))
+            return checked._replace(data=stored, info=ImageInfo("PNG", width, height), changed=True)
     return checked
 
 
@@ -204,7 +230,7 @@ class _Job(NamedTuple):
     number: int
     task: Task
     name: str
-    verify: bool
+    checks: Checks
 
 
 def _write_in_worker(job: _Job) -> None:

@@ -20,7 +20,7 @@ import blosc
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 
 ITEM = (3, 112, 112)
 _ITEM_BYTES = 4 * 3 * 112 * 112
@@ -84,7 +84,7 @@ class Carray:
         try:
             data = blosc.decompress(packed[_PACK.size :])
         except Exception as error:  # blosc.error, which the library does not export
-            raise InputError(f"{file} at byte {_PACK.size}: the Blosc chunk is broken ({error})") from error
+            raise InputError(f"{file} at byte {_PACK.size}: the Blosc chunk is broken ({one_line(error)})") from error
         if len(data) != size:
             raise InputError(
                 f"{file} at byte {_PACK.size}: {len(data)} bytes decompressed, expected the {size} that the chunk states"
@@ -129,7 +129,7 @@ def _meta(file: Path) -> dict[str, Any]:
     try:
         meta = json.loads(_read(file, _META_BYTES))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{file} line 1: not JSON ({str(error)[:80]})") from error
+        raise InputError(f"{file} line 1: not JSON ({one_line(error)})") from error
     if not isinstance(meta, dict):
         raise InputError(f"{file} line 1: expected a JSON object")
     return meta

@@ -9,21 +9,21 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
-import pickletools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.content import describe_file
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.formats.recordio import Heads, Index, RecordReader, RecordWriter, pack_image, read_index
+from eolgul.formats import rec_index
+from eolgul.formats.bin_pickle import Array, BinUnpickler, check_memo
+from eolgul.formats.recordio import RecordReader, RecordWriter, pack_image
 
-EXACT = 1 << 24  # whole numbers up to here are exact in float32, the type of the counts in record 0
-_IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
-_LABELS = 4096  # records after which those pages are released when only labels are read
+EXACT = rec_index.EXACT
 _FORGET = 16 << 20  # bytes of images after which the pages that hold them are released
 
 
@@ -38,22 +38,6 @@ class RecImage(NamedTuple):
     label: int | None
     image: bytes
     rejection: Rejection | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ImageIndex:
-    """Where the image records of a `.rec` are: keys (ascending), byte offsets and sizes in bytes, all int64.
-
-    `repeated` is true where the `.idx` names a key again, for another record.
-    """
-
-    keys: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    repeated: NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +57,9 @@ def read_property(path: Path) -> Property:
         identities, height, width = (int(value) for value in lines[0].split(","))
         return Property(identities, height, width, int(lines[1]) if len(lines) > 1 else None)
     except (ValueError, IndexError) as error:
-        raise InputError(f"{path} line 1: expected 'identities,height,width' as whole numbers") from error
+        what = describe_file(path) if lines else None
+        found = f"is {what}, expected" if what else "line 1: expected"
+        raise InputError(f"{path} {found} 'identities,height,width' as whole numbers") from error
 
 
 def iter_rec(rec: Path) -> Iterator[RecImage]:
@@ -84,7 +70,7 @@ def iter_rec(rec: Path) -> Iterator[RecImage]:
     Raises:
         InputError: The file is not RecordIO.
     """
-    index = index_rec(rec)
+    index = rec_index.index_rec(rec)
     return read_images(rec, index.keys, index.offsets)
 
 
@@ -105,22 +91,6 @@ def read_images(rec: Path, keys: NDArray[np.int64], offsets: NDArray[np.int64]) 
                 read = 0
 
 
-def read_labels(rec: Path, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Read the identity labels (int64 N) of the records at these offsets; -1 for a record without one."""
-    labels = np.full(len(offsets), -1, np.int64)
-    with RecordReader(rec) as reader:
-        for row, offset in enumerate(offsets.tolist()):
-            try:
-                label, _ = reader.label_and_image(offset)
-            except InputError:
-                continue
-            if label >= 0 and label.is_integer():
-                labels[row] = int(label)
-            if row % _LABELS == 0:
-                reader.forget()
-    return labels
-
-
 def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) -> RecImage:
     """Check a record of any reader: it holds an image of an identity, or the result has a `rejection`."""
     if not (label >= 0 and label.is_integer()):  # NaN and infinity are neither
@@ -130,89 +100,6 @@ def checked_image(rec: Path, key: int, offset: int, label: float, image: bytes) 
         detail = f"{rec} at byte {offset}: no image behind the header"
         return RecImage(key, offset, int(label), b"", Rejection(Reason.BAD_RECORD, detail))
     return RecImage(key, offset, int(label), image)
-
-
-def index_rec(rec: Path) -> ImageIndex:
-    """Find a `.rec` file's image records, in either layout, by its `.idx` or, where that does not fit, by scanning.
-
-    Memory: a few numbers per record.
-
-    Raises:
-        InputError: The file is not RecordIO, or holds fewer images than its record 0 announces.
-    """
-    with RecordReader(rec) as reader:
-        index, heads = _index(rec, reader)
-        keys, offsets, sizes, flags = index.keys, index.offsets, heads.length, heads.flag
-        if (keys[1:] < keys[:-1]).any():
-            order = np.argsort(keys, kind="stable")
-            keys, offsets, sizes, flags = keys[order], offsets[order], sizes[order], flags[order]
-        end = _images_end(reader, keys, offsets)
-    if end is not None:
-        # Above EXACT record 0 cannot state its numbers; an identity's record is known by its size, a header and two labels.
-        identities = (flags == 0) & (sizes == _IDENTITY_RECORD)
-        images = (keys > 0) & ((keys < end) if end <= EXACT else ~identities)
-        keys, offsets, sizes = keys[images], offsets[images], sizes[images]
-        present = len(keys) - int((keys[1:] == keys[:-1]).sum())
-        if np.float32(present + 1) != np.float32(end):
-            raise InputError(f"{rec}: record 0 announces {end - 1} images, {present} are there; is it cut off?")
-    repeated = np.zeros(len(keys), np.bool_)
-    repeated[1:] = keys[1:] == keys[:-1]
-    return ImageIndex(keys, offsets, sizes, repeated)
-
-
-def _images_end(reader: RecordReader, keys: NDArray[np.int64], offsets: NDArray[np.int64]) -> int | None:
-    """The key after the last image if record 0 is InsightFace's; None if it is an image like the others."""
-    row = int(np.searchsorted(keys, 0))
-    if row == len(keys) or keys[row] != 0:
-        return None
-    try:
-        first = reader.image(int(offsets[row]))
-    except InputError:  # a bad record is reported when it is read
-        return None
-    label = first.labels[0]
-    return int(label) if first.flag == 2 and len(first.image) == 0 and label > 0 and label.is_integer() else None
-
-
-def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads]:
-    """Every record's key and offset, in file order, and the headers at the offsets."""
-    path = rec.with_suffix(".idx")
-    if path.is_file():
-        listed = read_index(path)
-        if (listed.offsets[1:] < listed.offsets[:-1]).any():
-            order = np.argsort(listed.offsets, kind="stable")
-            listed = Index(listed.keys[order], listed.offsets[order])
-        heads = _heads_that_fit(reader, listed)
-        if heads is not None:
-            return listed, heads
-    offsets = reader.offsets()
-    if len(offsets) == 0:
-        raise InputError(f"{rec}: no record found, expected RecordIO")
-    return Index(np.arange(len(offsets), dtype=np.int64), offsets), reader.heads(offsets)
-
-
-def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
-    """The headers where the index (by offset) points; None if it is stale: it omits records or points elsewhere.
-
-    If the index is right and the record there is broken, the record is reported when it is read.
-    """
-    offsets = index.offsets
-    if len(index) == 0 or offsets[0] != 0 or offsets[-1] > reader.size - 8 or (offsets % 4).any():
-        return None
-    listed = np.append(offsets[1:], reader.size)
-    if (offsets == listed).any():
-        return None
-    heads = reader.heads(offsets)
-    short = heads.magic & (heads.flag == 0) & (heads.following(offsets) < listed)
-    if any(reader.begins_at(int(after)) for after in heads.following(offsets)[short]):
-        return None
-    for offset, next_listed in zip(offsets[heads.flag != 0].tolist(), listed[heads.flag != 0].tolist(), strict=True):
-        try:
-            following = reader.read(offset)[1]
-        except InputError:
-            continue
-        if following < next_listed and reader.begins_at(following):
-            return None
-    return heads
 
 
 def write_rec(folder: Path, images: Iterable[tuple[int, bytes]], *, height: int = 112, width: int = 112) -> Property:
@@ -274,112 +161,10 @@ class Bin:
     same: NDArray[np.bool_]
 
 
-class _Dtype:
-    """Stands in for `numpy.dtype` and keeps only its name; it ignores the state that the pickle gives it."""
-
-    name = ""
-
-    def __init__(self, name: str | bytes, *_: object) -> None:
-        self.name = name.decode("ascii", "replace") if isinstance(name, bytes) else str(name)
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-class _Array:
-    """Stands in for a pickled numpy array and keeps only its bytes: no untrusted shape or pointer reaches numpy."""
-
-    data = b""
-    kind = ""  # "u1" or "b1" if it is a one-dimensional array of uint8 or bool
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
-        _, shape, dtype, _, data = state
-        flat = isinstance(data, bytes) and max(shape, default=1) == len(data)  # OpenCV's imencode gives (n, 1)
-        if flat and isinstance(dtype, _Dtype) and dtype.name in ("u1", "b1"):
-            self.data, self.kind = data, dtype.name
-
-
-class _FromBuffer(_Array):
-    """Stands in for `numpy.core.numeric._frombuffer`, with which pickle protocol 5 restores arrays."""
-
-    def __init__(self, data: bytes | bytearray, dtype: _Dtype, shape: tuple[int, ...], *_: object) -> None:
-        self.__setstate__((1, shape, dtype, False, bytes(data) if isinstance(data, bytearray) else data))
-
-
-class _Scalar(int):
-    """Stands in for `numpy.core.multiarray.scalar`: the only scalar a `.bin` holds is a flag."""
-
-    def __new__(cls, dtype: _Dtype, data: bytes) -> Self:
-        if dtype.name != "b1" or data not in (b"\0", b"\1"):
-            raise InputError("holds a numpy scalar that is not a bool: refused")
-        return super().__new__(cls, data[0])
-
-    def __setstate__(self, state: object) -> None:
-        raise InputError("gives a number a state: refused")
-
-
-class _Encode:
-    """Stands in for `_codecs.encode`, with which Python 3 writes bytes in protocols 0 to 2."""
-
-    def __new__(cls, text: str, encoding: str | bytes) -> bytes:  # type: ignore[misc]
-        if encoding not in ("latin1", b"latin1"):
-            raise InputError("uses an encoding other than latin1: refused")
-        return text.encode("latin1")
-
-    def __setstate__(self, state: object) -> None:
-        raise InputError("gives a function a state: refused")
-
-
-class _NoBytes:
-    """Stands in for `bytes`, which Python 3 calls only for empty bytes in protocols 0 to 2."""
-
-    def __new__(cls) -> bytes:  # type: ignore[misc]
-        return b""
-
-    def __setstate__(self, state: object) -> None:
-        raise InputError("gives a class a state: refused")
-
-
-class _BinUnpickler(pickle.Unpickler):
-    """Builds what a `.bin` needs (bytes, str, list, tuple, bool, uint8 and bool arrays) and nothing else.
-
-    Numpy's own classes are unsafe with untrusted data (`ndarray(shape, "O", bytes)` takes the bytes for pointers), so a
-    pickle that names them gets the stand-ins above. They are classes because a pickle can set a function's attributes.
-    """
-
-    _STAND_INS: ClassVar[dict[tuple[str, str], type]] = {
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("_codecs", "encode"): _Encode,
-        ("__builtin__", "bytes"): _NoBytes,
-        ("builtins", "bytes"): _NoBytes,
-        **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
-        **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
-        **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._STAND_INS:
-            asked = f"{module}.{name}"[:80]  # untrusted text: no line break or escape sequence reaches a terminal
-            raise InputError(f"asks for {asked!a}, which a .bin set never needs: refused")
-        return self._STAND_INS[module, name]
-
-
-def _check_memo(file: BinaryIO | mmap.mmap) -> None:
-    """Refuse a memo number larger than a real pickler gives: Python allocates that many entries at once."""
-    puts = 0
-    for opcode, argument, offset in pickletools.genops(file):  # type: ignore[arg-type]
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            puts += 1
-            if int(argument or 0) > puts:
-                raise InputError(f"byte {offset} asks for memo entry {argument}: refused")
-
-
 def read_bin(path: Path) -> Bin:
-    """Read a `.bin` set written by Python 2 or 3, its items bytes or uint8 arrays.
+    """Read a `.bin` set written by Python 2 or 3: its images are bytes, bytearrays or uint8 arrays.
+
+    The flags are a list of bool or whole numbers, or an array of these; both lists may be arrays of objects.
 
     Raises:
         InputError: The file is not such a pickle, names any other class, or its counts do not fit.
@@ -388,42 +173,60 @@ def read_bin(path: Path) -> Bin:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
-                _check_memo(data)
+                check_memo(data)
                 data.seek(0)
-                loaded = _BinUnpickler(data, encoding="bytes").load()
+                loaded = BinUnpickler(data, encoding="bytes").load()
             finally:
                 offset = data.tell()
     except InputError as error:
-        raise InputError(f"{path} before byte {offset}: {error}") from error
+        raise InputError(_not_a_bin(path) or f"{path} before byte {offset}: {error}") from error
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except Exception as error:  # a malicious or cut-off pickle can raise nearly anything
-        raise InputError(f"{path} before byte {offset}: not a readable .bin set ({type(error).__name__})") from error
+        broken = f"{path} before byte {offset}: not a readable .bin set ({type(error).__name__})"
+        raise InputError(_not_a_bin(path) or broken) from error
     if not isinstance(loaded, tuple | list) or len(loaded) != 2:
         raise InputError(f"{path}: expected a pair (images, is-same flags)")
-    items, flags = loaded
-    if isinstance(flags, _Array) and flags.kind == "b1":
-        flags = [flag != 0 for flag in flags.data]
-    if not isinstance(items, tuple | list) or not isinstance(flags, tuple | list):
-        raise InputError(f"{path}: expected a list of images and a list of flags")
+    items = _listed(loaded[0], f"{path}: its first part, the images,")
+    numbers = loaded[1].flags if isinstance(loaded[1], Array) else None
+    flags = _listed(loaded[1], f"{path}: its second part, the is-same flags,") if numbers is None else numbers
     if len(items) != 2 * len(flags) or len(flags) == 0:
         raise InputError(f"{path}: {len(items)} images and {len(flags)} flags, expected two images per flag")
     images = [_image_bytes(item, f"{path} image {number}") for number, item in enumerate(items)]
     same = np.empty(len(flags), np.bool_)
     for number, flag in enumerate(flags):
         if not isinstance(flag, int) or flag not in (0, 1):  # never its repr: that of a nested list can be endless
-            raise InputError(f"{path} flag {number}: a {type(flag).__name__}, expected true or false")
+            raise InputError(f"{path} flag {number}: a {_kind(flag)}, expected true or false")
         same[number] = bool(flag)
     return Bin(images, same)
+
+
+def _not_a_bin(path: Path) -> str | None:
+    what = describe_file(path)
+    return None if what in (None, "a pickle") else f"{path}: is {what}, expected a .bin set, a pickle"
+
+
+def _listed(value: Any, where: str) -> Sequence[Any]:
+    """The items of a list, a tuple or an array of objects."""
+    if isinstance(value, Array) and value.items is not None:
+        return value.items
+    if not isinstance(value, tuple | list):
+        raise InputError(f"{where} is a {_kind(value)}, expected a list")
+    return value
 
 
 def _image_bytes(item: Any, where: str) -> bytes:
     if isinstance(item, bytes):
         return item
-    if isinstance(item, _Array) and item.kind == "u1":
+    if isinstance(item, bytearray):
+        return bytes(item)
+    if isinstance(item, Array) and item.data is not None:
         return item.data
-    kind = "numpy array of another kind" if isinstance(item, _Array) else type(item).__name__
-    raise InputError(f"{where}: a {kind}, expected encoded bytes or a one-dimensional uint8 array")
+    raise InputError(f"{where}: a {_kind(item)}, expected encoded bytes or a one-dimensional uint8 array")
+
+
+def _kind(value: object) -> str:
+    return "numpy array of another kind" if isinstance(value, Array) else type(value).__name__
 
 
 def write_bin(path: Path, images: Sequence[bytes], same: Sequence[bool]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
-from eolgul.formats.pair_lists import Pair, read_text
+from eolgul.formats.pair_lists import Pair, consecutive_parts, read_text
 
 SIZES = {"High": (864, 576), "Middle": (346, 230), "Low": (173, 115)}  # width, height in pixels
 RESOLUTIONS = tuple(SIZES)
@@ -225,13 +225,16 @@ def read_kface_pairs(path: Path, resolution: str = "Middle") -> list[Pair]:
         listed.append((left, right, words[2] == "1"))
     if not listed:
         raise InputError(f"{path}: empty, expected one pair per line")
-    totals = [sum(same == kind for *_, same in listed) for kind in (False, True)]
-    seen = [0, 0]
-    pairs = []
-    for left, right, same in listed:
-        pairs.append(Pair(left, right, same, 10 * seen[same] // totals[same]))
-        seen[same] += 1
-    return pairs
+    folds = consecutive_parts(path, [same for *_, same in listed])
+    return [Pair(*pair, fold) for pair, fold in zip(listed, folds, strict=True)]
+
+
+def is_kface_list(path: Path) -> bool:
+    """Whether the first line of a list is one of K-FACE's: two images by their conditions, or two people by cameras."""
+    words = next((line.split() for _, line in _lines(path)), [])
+    if len(words) == 5:
+        return words[1] in CAMERAS and words[3] in CAMERAS
+    return len(words) == 3 and parse_path(f"Middle_Resolution/{words[0]}") is not None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

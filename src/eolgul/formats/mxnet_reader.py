@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.formats.insightface import RecImage, checked_image, index_rec
+from eolgul.formats.insightface import RecImage, checked_image
+from eolgul.formats.rec_index import index_rec
 from eolgul.formats.recordio import unpack_image
 
 _FRAME = struct.Struct("<BqI")

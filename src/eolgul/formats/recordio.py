@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 from numpy.typing import NDArray
 
+from eolgul.content import LOOKED_AT, describe_content, describe_file
 from eolgul.errors import InputError
 
 MAGIC = 0xCED7230A
@@ -71,11 +72,15 @@ def unpack_image(payload: bytes | memoryview, where: str) -> ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The headers at many offsets: whether the magic stands there, the part flag, the part's length in bytes."""
+    """The headers at many offsets: whether the magic stands there, the part flag, the part's length in bytes.
+
+    `label` (float32) is the first label of the image header behind it; NaN where there is none.
+    """
 
     magic: NDArray[np.bool_]
     flag: NDArray[np.uint8]
     length: NDArray[np.int64]
+    label: NDArray[np.float32]
 
     def following(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the next part begins."""
@@ -97,6 +102,11 @@ class RecordReader:
             raise InputError(f"{path}: {error.strerror}") from error
         self._view = memoryview(self._map)
         self.size = len(self._map)
+        head = self._map[:LOOKED_AT]
+        # A first record that is damaged, or only zeros, does not cost the others, which the .idx finds.
+        if not head.startswith(MAGIC_BYTES) and head.strip(b"\0") and (what := describe_content(head)):
+            self.close()
+            raise InputError(f"{path}: is {what}, expected RecordIO")
 
     def __enter__(self) -> Self:
         return self
@@ -193,13 +203,30 @@ class RecordReader:
         words = np.frombuffer(self._map, "<u4", count=self.size // 4)
         magic = np.empty(len(offsets), np.bool_)
         head = np.empty(len(offsets), np.uint32)
+        label = np.empty(len(offsets), np.uint32)
         for begin in range(0, len(offsets), _GATHER):
             part = slice(begin, begin + _GATHER)
             indices = offsets[part] // 4
             magic[part] = words[indices] == MAGIC
             head[part] = words[indices + 1]
+            # The label stands in the image header where its flag is 0, else behind it.
+            listed = words[np.minimum(indices + 2, len(words) - 1)] != 0
+            label[part] = words[np.minimum(indices + np.where(listed, 8, 3), len(words) - 1)]
             self.forget()
-        return Heads(magic, (head >> 29).astype(np.uint8), (head & MAX_LENGTH).astype(np.int64))
+        length = (head & MAX_LENGTH).astype(np.int64)
+        labels = np.where(magic & (length >= _IMAGE_HEAD.size), label.view(np.float32), np.float32(np.nan))
+        return Heads(magic, (head >> 29).astype(np.uint8), length, labels)
+
+    def ids(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ids in the image headers at `offsets`, as for `heads`; -1 for one that is not the size of a key."""
+        words = np.frombuffer(self._map, "<u4", count=self.size // 4)
+        ids = np.empty(len(offsets), np.int64)
+        for begin in range(0, len(offsets), _GATHER):
+            part = slice(begin, begin + _GATHER)
+            low, high = (words[np.minimum(offsets[part] // 4 + place, len(words) - 1)] for place in (4, 5))
+            ids[part] = np.where((high == 0) & (low < 1 << 31), low, -1)
+            self.forget()
+        return ids
 
     def offsets(self) -> NDArray[np.int64]:
         """The offset of every record, by a scan of the file."""
@@ -330,6 +357,8 @@ def read_index(path: Path) -> Index:
 
 def _read_index_lines(path: Path) -> Index:
     rows: list[tuple[int, int]] = []
+    if path.stat().st_size and (what := describe_file(path)):
+        raise InputError(f"{path}: is {what}, expected lines of 'key<TAB>offset'")
     with path.open(encoding="ascii", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             key, _, offset = line.rstrip("\r\n").partition("\t")

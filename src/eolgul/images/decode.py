@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eolgul.errors import InputError, Reason
+from eolgul.content import describe_content
+from eolgul.errors import InputError, Reason, one_line
 
 # The formats of datasets. Serving has its own, shorter list: each decoder there is a target of strangers' data.
 EXTENSIONS = {
@@ -94,7 +95,7 @@ def decode(
         image.load()
         pixels = np.asarray(_rgb(ImageOps.exif_transpose(image)))
     except Exception as error:  # Pillow's decoders raise many exceptions on broken data
-        raise InputError(f"image data is broken or cut off ({error})", Reason.NOT_AN_IMAGE) from error
+        raise InputError(f"image data is broken or cut off ({one_line(error)})", Reason.NOT_AN_IMAGE) from error
     return pixels, info
 
 
@@ -120,10 +121,13 @@ def open_image(
         image = Image.open(io.BytesIO(data), formats=plugins)
     except UnidentifiedImageError as error:
         code = Reason.UNSUPPORTED_FORMAT if _is_other_format(data, formats) else Reason.NOT_AN_IMAGE
+        what = describe_content(data)
+        if what is not None and code is Reason.NOT_AN_IMAGE:
+            raise InputError(f"the data is {what}, not an image that can be read", code) from error
         names = ", ".join(formats)
         raise InputError(f"the data is not an image of an accepted format ({names})", code) from error
     except Exception as error:
-        raise InputError(f"the image header is broken ({error})", Reason.NOT_AN_IMAGE) from error
+        raise InputError(f"the image header is broken ({one_line(error)})", Reason.NOT_AN_IMAGE) from error
     return image, _info(image, max_pixels)
 
 

@@ -19,7 +19,7 @@ from eolgul.extract import kface_tree, trees
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.plan import text
 from eolgul.extract.tree import FilesTask
-from eolgul.formats import carrays, insightface, kface
+from eolgul.formats import carrays, insightface, kface, rec_index
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
 
@@ -100,7 +100,7 @@ def from_dataset(dataset: FaceDataset) -> Collection:
 
 def from_rec(rec: Path) -> Collection:
     """The images of a `.rec`; this reads the headers of all records, not their images."""
-    index = insightface.index_rec(rec)
+    index = rec_index.index_rec(rec)
     reader = RecordReader(rec)
     usable = np.zeros(len(index), np.bool_)
     labels = np.zeros(len(index), np.int32)

@@ -13,7 +13,7 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.artifact import canonical_json
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 from eolgul.model.package import ModelPackage
 from eolgul.registry.signing import TrustedKeys
 
@@ -50,7 +50,7 @@ def read_production(registry: str) -> Production | None:
             tuple(value.get("reasons", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: expected a production pointer with a sha256 digest ({error})") from error
+        raise InputError(f"{where}: expected a production pointer with a sha256 digest ({one_line(error)})") from error
 
 
 def model_uri(registry: str, digest: str) -> str:
