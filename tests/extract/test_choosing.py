@@ -21,6 +21,7 @@ from eolgul.errors import InputError
 from eolgul.export import export
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.step import extract
+from eolgul.extract.trees import plan_folders
 from eolgul.faces.aligned import read_face
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
@@ -363,3 +364,14 @@ def test_a_list_of_files_in_another_form(tmp_path: Path) -> None:
     write_lst(tmp_path / "raw" / "train.lst", [Row(names_["NFC"], 0, False)])
     _, _, dataset = counted(tmp_path / "raw" / "train.lst", tmp_path / "out")
     assert dataset.column("image_id") == ["000000/김/사진"]
+
+
+def test_what_limits_count_is_what_is_kept(tmp_path: Path) -> None:
+    """An image of another size is not usable among aligned faces, and takes no place."""
+    source = put(
+        tmp_path / "raw",
+        {"a/0.jpg": picture(1, size=(64, 64)), "a/1.jpg": picture(2), "b/0.jpg": picture(3, size=(9, 9))},
+    )
+    options: dict[str, Any] = {"aligned": True, "max_images_per_identity": 1, "max_identities": 1}
+    plan = plan_folders(source, ExtractConfig(**options))
+    assert [entry.name for task in plan.tasks for entry in task.entries] == ["a/0.jpg", "a/1.jpg"]  # type: ignore[attr-defined]

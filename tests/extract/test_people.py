@@ -118,19 +118,24 @@ def test_names_that_may_be_one_person() -> None:
     assert warnings[0].endswith("one person each: '김'") and warnings[1].endswith("other people: 'Ann', 'ann' first")
 
 
+def ids(*files: tuple[str, str]) -> list[str]:
+    """The ids of files, given as stem and suffix."""
+    given = unique_ids([stem for stem, _ in files], lambda number: files[number][1])
+    return [given.get(number, stem) for number, (stem, _) in enumerate(files)]
+
+
 def test_files_of_one_stem_have_ids_of_their_own() -> None:
-    assert unique_ids(["p/a", "p/b"], [".png", ".png"]) == ["p/a", "p/b"]
-    assert unique_ids(["p/a", "p/a", "p/b"], [".png", ".webp", ".png"]) == ["p/a.png", "p/a.webp", "p/b"]
-    assert unique_ids(["p/0", "p/0"], [".jpg", ".jpg"]) == ["p/0.jpg", "p/0.jpg~2"]
+    assert ids(("p/a", ".png"), ("p/b", ".png")) == ["p/a", "p/b"]
+    assert ids(("p/a", ".png"), ("p/a", ".webp"), ("p/b", ".png")) == ["p/a.png", "p/a.webp", "p/b"]
+    assert ids(("p/0", ".jpg"), ("p/0", ".jpg")) == ["p/0.jpg", "p/0.jpg~2"]
     # A file may be called as another one's id.
-    assert unique_ids(["p/a.png", "p/a", "p/a"], [".webp", ".png", ".jpg"]) == ["p/a.png", "p/a.png~2", "p/a.jpg"]
+    assert ids(("p/a.png", ".webp"), ("p/a", ".png"), ("p/a", ".jpg")) == ["p/a.png", "p/a.png~2", "p/a.jpg"]
 
 
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "a.x", "a.x~2", "b.y"]), st.sampled_from(["", ".x", ".y", ".x~2"])))
 )
 def test_ids_are_all_different(files: list[tuple[str, str]]) -> None:
-    stems = [stem for stem, _ in files]
-    ids = unique_ids(stems, [suffix for _, suffix in files])
-    assert len(set(ids)) == len(ids)
-    assert all(name == stem for name, stem in zip(ids, stems, strict=True) if stems.count(stem) == 1)
+    given, stems = ids(*files), [stem for stem, _ in files]
+    assert len(set(given)) == len(given)
+    assert all(name == stem for name, stem in zip(given, stems, strict=True) if stems.count(stem) == 1)

@@ -15,7 +15,7 @@ from eolgul.extract.passed_over import PassedOver
 from eolgul.extract.people import choose, compare_names, limits_given, lists_given, nobody_left, unique_ids
 from eolgul.extract.plan import Plan, text
 from eolgul.extract.tree import Entry, plan_files
-from eolgul.extract.worker import is_usable
+from eolgul.extract.worker import Checks, is_usable
 from eolgul.formats.identities import fault, identity_fault, normal
 
 _NOT_TEXT = "the file's name is not UTF-8; rename it, or unpack its archive with its encoding"
@@ -29,11 +29,13 @@ class Naming:
         order: Sorts identities for `max_identities`.
         form: Brings a name of a list of people into the form of an identity.
         also_known: Identities of the source that have no entry.
+        may_repeat: Whether the source may name a file twice.
     """
 
     order: Callable[[str], str | int] = str
     form: Callable[[str], str] = str
     also_known: Collection[str] = ()
+    may_repeat: bool = False
 
 
 def plan_people(
@@ -57,14 +59,20 @@ def plan_people(
     Raises:
         InputError: A list of people names nobody, or nobody is left.
     """
-    named = _together([_named(entry) for entry in entries])
-    named = _with_ids(named)
+    # There may be 13 million entries, so nothing is kept beside them for each.
+    chosen: list[Entry] = []
     spellings: dict[str, set[str]] = {}
-    for entry, before in named:
-        if entry.identity is not None:
-            spellings.setdefault(entry.identity, set()).add(before)
+    for entry in entries:
+        named = _named(entry)
+        chosen.append(named)
+        if named.identity is not None:
+            spellings.setdefault(named.identity, set()).add(entry.identity or "")
     facts, warnings = compare_names({name: len(written) for name, written in spellings.items()})
-    chosen = [entry for entry, _ in named]
+    if any(len(written) > 1 for written in spellings.values()):
+        _put_together(chosen)
+    if naming.may_repeat:
+        _reject_repeated(chosen)
+    _give_ids(chosen)
     if lists_given(config) or limits_given(config):
         names = sorted(spellings, key=naming.order)
         code_of = {name: code for code, name in enumerate(names)}
@@ -74,7 +82,7 @@ def plan_people(
             if chosen[row].rejection is not None:
                 return False
             (task,) = plan_files(root, [chosen[row]], config).tasks
-            return is_usable(next(iter(task.candidates())), verify=config.verify)
+            return is_usable(next(iter(task.candidates())), Checks.of(config))
 
         choice = choose(source, codes, names, config, usable, form=naming.form, also_known=naming.also_known)
         facts |= choice.facts
@@ -91,15 +99,13 @@ def plan_people(
     return plan
 
 
-def _named(entry: Entry) -> tuple[Entry, str]:
-    """An entry with its names in NFC, or rejected for one that is refused; and its identity as it was spelled."""
+def _named(entry: Entry) -> Entry:
+    """An entry with its names in NFC, or rejected for one that is refused."""
     before = entry.identity or ""
     if entry.name.isascii() and entry.name.isprintable() and before == before.strip():
-        return entry, before
+        return entry
     if text(entry.name) != entry.name:
-        wrong, identity = _NOT_TEXT, text(before)
-        if identity != before:
-            identity = ""
+        wrong, identity = _NOT_TEXT, before if text(before) == before else ""
     else:
         wrong, identity = "", normal(before)
         of_person = identity_fault(identity) if entry.identity is not None else None
@@ -109,41 +115,38 @@ def _named(entry: Entry) -> tuple[Entry, str]:
             wrong = f"the file's path is refused, since {of_path}; rename it"
     if wrong:
         rejection = Rejection(Reason.BAD_NAME, wrong)
-        return entry._replace(identity=identity or None, rejection=entry.rejection or rejection), before
+        return entry._replace(identity=identity or None, rejection=entry.rejection or rejection)
     if entry.identity is None:
-        return entry, before
-    return entry._replace(identity=identity, image_id=normal(entry.image_id)), before
+        return entry
+    return entry._replace(identity=identity, image_id=normal(entry.image_id))
 
 
-def _together(named: list[tuple[Entry, str]]) -> list[tuple[Entry, str]]:
-    """The entries with each person's images (of one resolution) together, also where two folders are one person's."""
-    if all(entry.identity in (None, before) for entry, before in named):
-        return named
-    first: dict[tuple[str | None, str | None], int] = {}
+def _put_together(entries: list[Entry]) -> None:
+    """Put each person's images (of one resolution) together, which lie in several folders."""
+    first: dict[tuple[str, str | None], int] = {}
     keys = []
-    for place, (entry, _) in enumerate(named):
+    for place, entry in enumerate(entries):
         resolution = None if entry.condition is None else entry.condition.resolution
         keys.append(first.setdefault((entry.identity, resolution), place) if entry.identity else place)
-    return [named[place] for place in sorted(range(len(named)), key=keys.__getitem__)]
+    entries[:] = [entries[place] for place in sorted(range(len(entries)), key=keys.__getitem__)]
 
 
-def _with_ids(named: list[tuple[Entry, str]]) -> list[tuple[Entry, str]]:
-    """Give every file that may become an image an id of its own; one that a list names twice is rejected."""
+def _reject_repeated(entries: list[Entry]) -> None:
+    """Reject a file that is named again for the same identity."""
     seen: set[tuple[str, str | None]] = set()
-    places = []
-    for place, (entry, before) in enumerate(named):
-        if entry.rejection is not None:
-            continue
-        if (entry.name, entry.identity) in seen:
+    for place, entry in enumerate(entries):
+        if entry.rejection is None and (entry.name, entry.identity) in seen:
             detail = f"{entry.name} is there already, for the same identity"
-            named[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail)), before
-            continue
+            entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
         seen.add((entry.name, entry.identity))
-        places.append(place)
-    stems = [named[place][0].image_id for place in places]
-    suffixes = [normal(os.path.splitext(named[place][0].name)[1]) for place in places]  # noqa: PTH122 - millions of them
-    for place, stem, image_id in zip(places, stems, unique_ids(stems, suffixes), strict=True):
-        if image_id != stem:
-            entry, before = named[place]
-            named[place] = entry._replace(image_id=image_id), before
-    return named
+
+
+def _give_ids(entries: list[Entry]) -> None:
+    """Give every file that may become an image an id of its own."""
+    places = [place for place, entry in enumerate(entries) if entry.rejection is None]
+
+    def suffix(number: int) -> str:
+        return normal(os.path.splitext(entries[places[number]].name)[1])  # noqa: PTH122 - millions of them
+
+    for number, image_id in unique_ids([entries[place].image_id for place in places], suffix).items():
+        entries[places[number]] = entries[places[number]]._replace(image_id=image_id)

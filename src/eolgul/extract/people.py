@@ -175,7 +175,7 @@ def compare_names(spellings: Mapping[str, int]) -> tuple[dict[str, Any], list[st
     return facts, warnings
 
 
-def unique_ids(stems: Sequence[str], suffixes: Sequence[str]) -> list[str]:
+def unique_ids(stems: Sequence[str], suffix: Callable[[int], str]) -> dict[int, str]:
     """Ids of images that are all different, whichever of the images turn out to be broken.
 
     An image's id is its stem. Where several have one, each id keeps its suffix (`ann/1.jpg` and `ann/1.png`), and where
@@ -183,23 +183,27 @@ def unique_ids(stems: Sequence[str], suffixes: Sequence[str]) -> list[str]:
 
     Args:
         stems: The wanted ids.
-        suffixes: What tells images of one stem apart.
+        suffix: What tells the image of a number from others of its stem.
+
+    Returns:
+        The ids that are not their stems, by the image's number.
     """
     taken: set[str] = set()
     shared: set[str] = set()
     for stem in stems:
         (shared if stem in taken else taken).add(stem)
     if not shared:
-        return list(stems)
+        return {}
     taken -= shared
-    ids = []
-    for stem, suffix in zip(stems, suffixes, strict=True):
-        name, number = stem, 1
+    ids = {}
+    for number, stem in enumerate(stems):
         if stem in shared:
-            name = stem + suffix
+            name = wanted = stem + suffix(number)
+            again = 1
             while name in taken:
-                number += 1
-                name = f"{stem}{suffix}~{number}"
+                again += 1
+                name = f"{wanted}~{again}"
             taken.add(name)
-        ids.append(name)
+            if name != stem:
+                ids[number] = name
     return ids

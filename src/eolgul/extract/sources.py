@@ -15,7 +15,7 @@ from eolgul.extract.config import ExtractConfig
 from eolgul.extract.passed_over import PassedOver, Why
 from eolgul.extract.people import Choice, choose, limits_given, lists_given, nobody_left, number_form
 from eolgul.extract.plan import Candidate, Plan, shares, stamp_files
-from eolgul.extract.worker import is_usable
+from eolgul.extract.worker import Checks, is_usable
 from eolgul.formats import insightface, rec_index
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
 from eolgul.formats.pair_lists import Pair
@@ -107,7 +107,7 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
         def usable(row: int) -> bool:
             one = slice(row, row + 1)
             task = RecTask(rec, keys[one], offsets[one], repeated[one], label_end, size)
-            return is_usable(next(iter(task.candidates())), verify=config.verify)
+            return is_usable(next(iter(task.candidates())), Checks.of(config))
 
         choice = _choose_labels(rec, labels, config, usable)
         passed_over.add(Why.LEFT_OUT, count=int((chosen & choice.left_out).sum()))

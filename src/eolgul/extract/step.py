@@ -18,7 +18,6 @@ from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.extract.kinds import is_archive, kind_of
 from eolgul.extract.plan import Plan
 from eolgul.extract.worker import Checks, digest, write_shards
-from eolgul.faces.template import SIZE
 from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
 from eolgul.model.package import TEMPLATE_NAME
@@ -93,8 +92,9 @@ def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress 
             return done
     job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": plan.stamp, "version": VERSION}
     with build_dataset(out, job) as build:
-        checks = Checks(config.verify, config.color == "bgr", (SIZE, SIZE) if config.aligned else None)
-        read = write_shards(build, plan, name, checks=checks, workers=config.workers, progress=count_up(progress))
+        read = write_shards(
+            build, plan, name, checks=Checks.of(config), workers=config.workers, progress=count_up(progress)
+        )
         passed_over = plan.passed_over.to_json()
         facts = {
             "name": name,

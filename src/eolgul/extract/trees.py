@@ -137,7 +137,7 @@ def plan_lst(file: Path, config: ExtractConfig) -> Plan:
             facts |= {"landmarks": list(row.landmarks), "landmark_source": "annotated"}
         entry = _entry(root, path)
         entries.append(entry._replace(image_id=image_id, identity=identity, facts=facts or None, rejection=rejection))
-    plan = plan_people(file, root, entries, config, PassedOver(), Naming(order=int, form=number_form))
+    plan = plan_people(file, root, entries, config, PassedOver(), Naming(order=int, form=number_form, may_repeat=True))
     plan.also.append(file)
     plan.aligned = TEMPLATE_NAME if aligned else None
     return plan

@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from eolgul.dataset import DatasetBuild, ShardWriter
 from eolgul.errors import InputError, Reason, Rejection
+from eolgul.extract.config import ExtractConfig
 from eolgul.extract.plan import Candidate, Plan, Task, line, sha256_or_unreadable
 from eolgul.files import sha256_bytes
 from eolgul.images.decode import EXTENSIONS, ImageInfo, decode, encode_png
@@ -21,6 +22,7 @@ from eolgul.images.header import read_header
 from eolgul.workers import map_in_order, report
 
 Progress = Callable[[int], None]
+_ALIGNED = (112, 112)  # the size of the alignment template
 _CHUNK = 32
 _REPORT = 512
 
@@ -35,6 +37,11 @@ class Checks(NamedTuple):
     verify: bool = False
     exchange: bool = False
     size: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, config: ExtractConfig) -> Self:
+        """What the options ask for."""
+        return cls(config.verify, config.color == "bgr", _ALIGNED if config.aligned else None)
 
 
 class Checked(NamedTuple):
@@ -200,9 +207,9 @@ def _check_header(checks: Checks, candidate: Candidate) -> Checked:
     return Checked(candidate, data, sha256, info, None)
 
 
-def is_usable(candidate: Candidate, *, verify: bool) -> bool:
-    """Whether a candidate becomes an image; with `verify` it is decoded."""
-    return (_decode if verify else _check_header)(Checks(), candidate).rejection is None
+def is_usable(candidate: Candidate, checks: Checks) -> bool:
+    """Whether a candidate becomes an image."""
+    return (_decode if checks.verify or checks.exchange else _check_header)(checks, candidate).rejection is None
 
 
 def _decode(checks: Checks, candidate: Candidate) -> Checked:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from eolgul.errors import InputError
+from eolgul.train.distributed import World
+from eolgul.train.head import Head
 from eolgul.train.recipe import Recipe
 
 _LOSS_SCALE = 2.0**16
@@ -18,13 +20,17 @@ _GROW_AFTER = 2000  # steps without an overflow before the scale doubles, as in 
 def learning_rate(recipe: Recipe, position: float) -> float:
     """The learning rate at `position`, in epochs with a fraction.
 
-    A linear warm-up, then the recipe's schedule: steps of a tenth, half a cosine, or a power of the remaining time.
+    A linear warm-up, then the recipe's schedule: steps of a tenth, half a cosine, or a power of the remaining time. While
+    the network is frozen the head learns at the full rate; the warm-up is the network's and follows.
     """
-    if position < recipe.warmup_epochs:
-        return recipe.learning_rate * (0.01 + 0.99 * position / recipe.warmup_epochs)
+    since = position - recipe.freeze_epochs
+    if since < 0:
+        return recipe.learning_rate
+    if since < recipe.warmup_epochs:
+        return recipe.learning_rate * (0.01 + 0.99 * since / recipe.warmup_epochs)
     if recipe.schedule == "step":
         return float(recipe.learning_rate * 0.1 ** sum(position >= milestone for milestone in recipe.milestones))
-    share = (position - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    share = (since - recipe.warmup_epochs) / max(recipe.epochs - recipe.freeze_epochs - recipe.warmup_epochs, 1e-9)
     if recipe.schedule == "poly":
         return float(recipe.learning_rate * max(0.0, 1 - share) ** recipe.poly_power)
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
@@ -53,6 +59,28 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.
         elif recipe.momentum:
             optimizer.state[value] = {"momentum_buffer": torch.zeros_like(value)}
     return optimizer
+
+
+@torch.no_grad()
+def clip_gradients(network: nn.Module, head: Head, most: float, factor: float, world: World) -> Tensor:
+    """Scale all gradients so that their common norm is at most `most`; returns the norm before. `factor` is the loss scale."""
+    own = [value.grad for value in network.parameters() if value.grad is not None]
+    centres = [] if head.gradient is None else [head.gradient]
+    of_centres = world.sum(torch.stack([value.norm() ** 2 for value in centres]).sum())
+    of_network = nn.utils.get_total_norm(own) ** 2 if own else torch.zeros_like(of_centres)
+    norm = (of_network + of_centres).sqrt() / factor
+    torch._foreach_mul_([*own, *centres], (most / (norm + 1e-6)).clamp(max=1.0) / factor)
+    return norm
+
+
+def autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    """The type of autocast for the recipe's `precision`; "auto" is bfloat16 where it is computed natively."""
+    if recipe.precision != "auto":
+        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    native = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else None
 
 
 class Average:

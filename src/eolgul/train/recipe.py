@@ -13,14 +13,24 @@ from eolgul.errors import InputError
 from eolgul.train.heard import unheard
 
 _FOLDER = Path(__file__).parent / "recipes"
+AS_INIT = "init"  # the backbone of a recipe that takes the network of the model that the run begins with
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The values of a recipe; the comments in `recipes/*.toml` say where they come from."""
 
-    backbone: str = "mobilefacenet"
+    backbone: str = (
+        "mobilefacenet"  # "init": the network of the model that fine-tuning begins with (--init), and its size
+    )
     embedding_size: int = 512
+    freeze_epochs: float = (
+        0.0  # fine-tuning: the network and its batch norms' figures stay as they are, only the head learns
+    )
+    init_head: bool = (
+        False  # fine-tuning: take the head's rows of identities that the model to begin with has learned, too
+    )
+    keep_head: bool = False  # put the head's rows into the package, so that another run can take them with init_head
     head: str = "arcface"  # arcface, cosface, adaface, combined (margin_m1, margin, margin_m3), softmax (no margin)
     scale: float = 64.0
     margin: float = 0.5  # radians; cosface: of the cosine; adaface: its m
@@ -39,7 +49,7 @@ class Recipe:
     schedule: str = "step"
     milestones: tuple[float, ...] = (12, 15, 18)  # epochs at which a "step" schedule divides the rate by ten
     poly_power: float = 2.0  # of a "poly" schedule
-    warmup_epochs: float = 0.0
+    warmup_epochs: float = 0.0  # the rate grows linearly over these epochs, after freeze_epochs
     clip_norm: float = 5.0
     ema: float = 0.0  # share of the averaged weights that an update keeps; 0: no average
     precision: str = "auto"  # auto: bf16 where the hardware has it, else fp32; fp16 scales its loss
@@ -82,15 +92,22 @@ class Recipe:
             if not equals:
                 raise InputError(f"override {override!r}: expected key=value")
             values[key] = _value(text)
+        recipe = cls.from_json(values, name)
+        if wrong := unheard(recipe, given):
+            raise InputError(f"recipe {name}: {wrong}")
+        return recipe
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], name: str = "of a card") -> Self:
+        """Make a recipe of JSON or TOML values; a key that is missing has its default. Raises InputError as `load` does."""
         known = {item.name: getattr(cls(), item.name) for item in fields(cls)}
+        taken = {}
         for key, value in values.items():
             if key not in known:
                 raise InputError(f"recipe {name}: unknown key {key!r}; known are {', '.join(known)}")
-            values[key] = _cast(key, value, known[key])
-        recipe = cls(**values)
+            taken[key] = _cast(key, value, known[key])
+        recipe = cls(**taken)
         recipe._check(name)
-        if wrong := unheard(recipe, given):
-            raise InputError(f"recipe {name}: {wrong}")
         return recipe
 
     def _check(self, name: str) -> None:
@@ -121,6 +138,10 @@ class Recipe:
             raise InputError(f"recipe {name}: {', '.join(shares)} are shares, 1 at most")
         if self.batch_size < 2 or self.batch_size // self.accumulation < 2:
             raise InputError(f"recipe {name}: batch_size must be 2 or more for each part (batch norm)")
+        if self.freeze_epochs >= self.epochs:
+            raise InputError(
+                f"recipe {name}: freeze_epochs must be below epochs: in those epochs the network learns nothing"
+            )
         if self.ema >= 1:
             raise InputError(f"recipe {name}: ema must be below 1")
         if self.sample < 1 and self.optimizer != "sgd":
