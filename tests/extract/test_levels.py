@@ -95,6 +95,8 @@ def test_images_above_the_level_are_rejected(tmp_path: Path) -> None:
         "train/sheet.jpg": "no_identity",
         "top.jpg": "no_identity",
     }
+    with pytest.raises(InputError, match="not used with identity_from"):
+        made(source, tmp_path / "none", depth=2, identity_from="(?P<identity>.*)/.*")
     with pytest.raises(InputError, match="4 or more folders deep"):
         made(source, tmp_path / "none", depth=4)
 

@@ -129,6 +129,10 @@ class ExtractConfig(Config):
             kface.Selection.parse(self.selection)
         self.byte_range  # noqa: B018 - checks `part`
         self.identity_pattern  # noqa: B018 - checks `identity_from`
+        if self.depth is not None and self.identity_from is not None:
+            raise InputError(
+                f"depth {self.depth}: is not used with identity_from, which fits the whole path; give one of them"
+            )
 
     @property
     def byte_range(self) -> tuple[int, int] | None:

@@ -43,7 +43,10 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
     level = Level(config.depth or 1) if config.depth or pattern is not None else find_level(source, names)
     loose: list[Entry] = []
     entries: list[Entry] = []
-    for entry in pictures:
+    del names
+    pictures.reverse()
+    while pictures:  # there are millions of them, so none is kept twice
+        entry = pictures.pop()
         *around, rest = entry.name.split("/", level.depth - 1)
         identity, slash, _ = rest.partition("/")
         image_id = os.path.splitext(rest)[0]  # noqa: PTH122 - millions of them
