@@ -107,6 +107,13 @@ def evaluate(
     for data in measured_on:
         check_aligned(data, recognizer.contract)
     pairs = [other.pairs() for other in others]
+    for other, compared in zip(others, pairs, strict=True):
+        folds = len(set(compared.fold.tolist()))
+        if folds < 2:
+            raise InputError(
+                f"{other.path}: its {len(compared.fold)} pairs are of {folds} fold: the protocol chooses the threshold on "
+                "the other folds, so it needs at least 2"
+            )
     calibration, sets = None, []
 
     def embedder(data: FaceDataset) -> Embed:

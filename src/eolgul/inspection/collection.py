@@ -127,6 +127,10 @@ def from_rec(rec: Path) -> Collection:
         if number % _FORGET == 0:
             reader.forget()
     reader.forget()
+    for key in index.missing.tolist():
+        which = f"record {key}" if key >= 0 else "a record whose key nothing tells"
+        detail = f"{rec} {which}: record 0 announces it, and the file does not hold it"
+        refused.append(Rejection(Reason.MISSING_RECORD, detail if len(refused) < FIRST else ""))
     places = index.offsets[usable]
     del index
 
