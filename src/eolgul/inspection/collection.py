@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract import trees
+from eolgul.extract import kface_tree, trees
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.plan import text
 from eolgul.extract.tree import FilesTask
@@ -25,7 +25,7 @@ from eolgul.images.decode import decode
 
 FIRST = 5  # problems that are reported in full
 _FORGET = 1_000  # records after which the pages of a memory map are released; each can map 64 kB
-_PLANS = {"kface": trees.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
+_PLANS = {"kface": kface_tree.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
 
 
 @dataclass
