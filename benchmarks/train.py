@@ -34,9 +34,8 @@ from eolgul.model.package import EmbeddingContract
 from eolgul.train.backbones import build
 from eolgul.train.data import TrainingData, to_input
 from eolgul.train.head import Head
-from eolgul.train.loop import _autocast_dtype, _clip
 from eolgul.train.margins import ArcFace
-from eolgul.train.optim import make_optimizer
+from eolgul.train.optim import autocast_dtype, clip_gradients, make_optimizer
 from eolgul.train.recipe import Recipe
 
 PEOPLE, CONTRACT = 40, EmbeddingContract()
@@ -71,11 +70,10 @@ class Ours:
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         torch.manual_seed(0)
         self.recipe, self.device = recipe, device
-        self.autocast = _autocast_dtype(recipe, device)
+        self.autocast = autocast_dtype(recipe, device)
         self.network = build(recipe.backbone, 512).to(device).to(memory_format=torch.channels_last).train()
         self.head = Head(512, PEOPLE, ArcFace(recipe.margin), sample=recipe.sample).to(device)
-        trained = [*self.network.parameters(), *([self.head.weight] if recipe.sample >= 1 else [])]
-        self.optimizer = make_optimizer(recipe, trained)
+        self.optimizer = make_optimizer(recipe, self.network, self.head)
 
     def step(self, faces: Tensor, labels: Tensor, position: tuple[int, int] = (0, 0)) -> Tensor:
         faces, labels = faces.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
@@ -85,7 +83,7 @@ class Ours:
             embeddings = self.network(to_input(faces, CONTRACT))
         loss: Tensor = self.head(embeddings, labels)
         loss.backward()
-        _clip(self.network, self.head, self.recipe.clip_norm, 1.0, self.head.world)
+        clip_gradients(self.network, self.head, self.recipe.clip_norm, 1.0, self.head.world)
         self.optimizer.step()
         self.head.update(learning_rate=0.1, momentum=0.9, weight_decay=5e-4)
         self.optimizer.zero_grad(set_to_none=True)

@@ -109,6 +109,7 @@ def face_recognition(
     extract_max_pairs_lost: float = 0.1,
     extract_selection: str = "original",
     extract_identity_from: str = "",
+    extract_depth: int = 0,
     extract_identities: str = "",
     extract_without_identities: str = "",
     extract_min_images: int = 1,
@@ -138,11 +139,15 @@ def face_recognition(
     assemble_validation: float = 0.05,
     assemble_calibration: float = 0.15,
     assemble_test: float = 0.15,
+    assemble_most_held_out: int = 1000,
     assemble_held_out_sources: List[str] = [],  # noqa: B006, UP006
     assemble_seed: int = 0,
     train_recipe: str = "irse50-ms1m-kface",
     train_overrides: List[str] = [],  # noqa: B006, UP006
     train_checkpoints: str = "s3://eolgul/checkpoints",
+    train_checkpoint_seconds: float = 60.0,
+    train_init: str = "",
+    train_init_color: str = "",
     train_device: str = "auto",
     train_threads: int = 0,
     train_workers: int = 2,

@@ -146,6 +146,7 @@ def test_recipes_hold_what_they_held_before() -> None:
         "name": "x",
         "selection": None,
         "identity_from": None,
+        "depth": None,
         "identities": None,
         "without_identities": None,
         "min_images": 1,
@@ -179,6 +180,7 @@ def test_recipes_hold_what_they_held_before() -> None:
         "validation": 0.05,
         "calibration": 0.15,
         "test": 0.15,
+        "most_held_out": 1000,
         "held_out_sources": ["a", "b"],
         "seed": 0,
     }

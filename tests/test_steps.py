@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from eolgul import steps, storage
+from eolgul.align.config import AlignConfig
 from eolgul.artifact import open_artifact
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.formats.insightface import write_bin, write_rec
+from eolgul.pipelines.face_recognition import face_recognition
 from eolgul.storage.s3 import minio_client
 from eolgul.train.config import TrainConfig
 
@@ -118,3 +120,58 @@ def test_sources_of_one_name_are_refused() -> None:
         check("/a/x", "/b/x")
     with pytest.raises(InputError, match="both called"):
         check("/a/faces/train.rec", "s3://bucket/faces")
+
+
+def trees(folder: Path) -> tuple[str, str]:
+    """A `.rec` and identity folders."""
+    write_rec(folder / "faces", [(0, picture(1)), (1, picture(2))], height=8, width=8)
+    for name in ("kim", "lee"):
+        (folder / "photos" / name).mkdir(parents=True)
+        (folder / "photos" / name / "1.jpg").write_bytes(picture(ord(name[0])))
+    return str(folder / "faces"), str(folder / "photos")
+
+
+def test_a_selection_for_no_kface_is_refused_unless_it_is_the_pipelines_default(tmp_path: Path) -> None:
+    sources = trees(tmp_path)
+    default = face_recognition.component_spec.inputs["extract_selection"].default
+    assert default == steps.PIPELINE_SELECTION
+    learned, _ = steps.plan_extraction(sources, [], ExtractConfig(selection=default))
+    assert [one.config.selection for one in learned] == [None, None]
+    with pytest.raises(InputError, match=r"selection T1: is for none of the sources \(rec, folders\)"):
+        steps.plan_extraction(sources, [], ExtractConfig(selection="T1"))
+    with pytest.raises(
+        InputError, match="benchmark_selection T1: is for none of the benchmarks, expected a K-FACE tree"
+    ):
+        steps.plan_extraction(
+            sources[:1], sources[1:], ExtractConfig(), benchmark_pairs=["pairs.txt"], benchmark_selection="T1"
+        )
+
+
+def test_a_list_for_several_sources_has_to_match_in_one(tmp_path: Path) -> None:
+    sources = trees(tmp_path)
+    for name, unmatched in (("kim", [1, 0]), ("nobody", [1, 1])):
+        (tmp_path / "people.txt").write_text(f"{name}\n")
+        config = ExtractConfig(without_identities=str(tmp_path / "people.txt"))
+        learned, _ = steps.plan_extraction(sources, [], config)
+        facts = [steps.extract(one.source, str(tmp_path / f"{name}-{one.config.name}"), one.config) for one in learned]
+        assert [fact["without_identities_unmatched"] for fact in facts] == unmatched
+        if 0 in unmatched:
+            steps.check_lists(learned, facts)
+            continue
+        with pytest.raises(InputError, match=r"people\.txt: none of its 1 names is an identity of any source"):
+            steps.check_lists(learned, facts)
+    # One source alone is told at once.
+    with pytest.raises(InputError, match="none of its 1 names is an identity of"):
+        steps.extract(sources[0], str(tmp_path / "alone"), config)
+
+
+def test_options_of_an_alignment_are_for_one_of_its_datasets_at_least(tmp_path: Path) -> None:
+    _, photos = trees(tmp_path)
+    steps.extract(photos, str(tmp_path / "set"))
+    for config, says in (
+        (AlignConfig(which="annotated"), "which annotated: is only"),
+        (AlignConfig(anchor="rig"), "anchor rig: is only"),
+    ):
+        with pytest.raises(InputError, match=says):
+            steps.check_alignment([str(tmp_path / "set")], config)
+    steps.check_alignment([str(tmp_path / "set")], AlignConfig(which="center"))

@@ -17,6 +17,7 @@ def assemble(
     validation: float = 0.05,
     calibration: float = 0.15,
     test: float = 0.15,
+    most_held_out: int = 1000,
     held_out_sources: List[str] = [],  # noqa: B006, UP006
     seed: int = 0,
 ) -> str:
@@ -31,14 +32,20 @@ def assemble(
         The place of the assembled FaceDataset.
     """
     import json
+    import sys
     from pathlib import Path
 
     from eolgul import steps, storage
     from eolgul.assemble.config import AssembleConfig
+    from eolgul.assemble.step import held_back_line
 
     config = AssembleConfig.from_parameters(locals())
     out = storage.join(workspace, "assembled")
     made = steps.assemble(datasets, out, config)
+    for source, counts in made.get("held_back", {}).items():
+        print(held_back_line(source, counts), file=sys.stderr)
+    for warning in made.get("warnings", ()):
+        print(f"warning: {warning}", file=sys.stderr)
     for split, counts in made["splits"].items():
         for key, value in counts.items():
             facts.log_metric(f"{split} {key}", value)

@@ -17,6 +17,9 @@ def train(
     recipe: str = "mobilefacenet-ms1m-kface",
     overrides: List[str] = [],  # noqa: B006, UP006
     checkpoints: str = "",
+    checkpoint_seconds: float = 60.0,
+    init: str = "",
+    init_color: str = "",
     device: str = "auto",
     threads: int = 0,
     workers: int = 2,

@@ -257,7 +257,8 @@ def assemble(
     started = time.monotonic()
     with storage.destination(out, datasets) as local:
         made = step([storage.fetch(dataset) for dataset in datasets], local, config, progress=progress)
-    return _facts(made, out, started) | {"splits": made.contents["splits"]}
+    told = ("splits", "held_back", "warnings")
+    return _facts(made, out, started) | {key: made.contents[key] for key in told if key in made.contents}
 
 
 def train(
@@ -281,12 +282,15 @@ def train(
         torch.set_num_threads(config.threads)
     recipe = config.load_recipe()
     checkpoints = config.checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
-    with storage.destination(out, [dataset]) as local:
+    with storage.destination(out, [dataset, *([config.init] if config.init else [])]) as local:
         made = step(
             storage.fetch(dataset),
             local,
             recipe=recipe,
+            init=storage.fetch(config.init) if config.init else None,
+            init_color=config.init_color,
             checkpoints=checkpoints,
+            checkpoint_seconds=config.checkpoint_seconds,
             device=config.device,
             workers=config.workers,
             stall_seconds=config.stall_seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from support.datasets import make_dataset
 
 from eolgul.assemble.config import AssembleConfig
-from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, split_identities
+from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, held_back_line, split_identities, wanted_of
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
@@ -200,9 +201,6 @@ def test_too_few_people_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"source one: 9 of 9 identities .* too few to hold back 9 .*'test': 4"):
         assemble([source(tmp_path / "one", people=9)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert (
-        assemble([source(tmp_path / "one", people=10)], tmp_path / "out").contents["splits"]["train"]["identities"] == 1
-    )
 
 
 def test_people_with_one_image_are_not_held_out(tmp_path: Path) -> None:
@@ -320,3 +318,82 @@ def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
         made.describe(name="in", aligned=ALIGNED)
     with pytest.raises(InputError, match="two images have the same id"):
         assemble([tmp_path / "in"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("people", "left"), [(10, 1), (11, 2)])
+def test_training_needs_two_identities(tmp_path: Path, people: int, left: int) -> None:
+    """4 + 3 + 2 are held back of one source."""
+    config = AssembleConfig(validation=0.05, calibration=0.15, test=0.15)
+    given = [source(tmp_path / "in", people=people)]
+    if left == 1:
+        with pytest.raises(InputError, match=r"1 of 10 identities is left for training, expected 2 or more: .*folder"):
+            assemble(given, tmp_path / "out", config)
+        assert not (tmp_path / "out").exists()
+    else:
+        assert assemble(given, tmp_path / "out", config).contents["splits"]["train"]["identities"] == left
+
+
+def test_training_identities_of_all_sources_count(tmp_path: Path) -> None:
+    sources = [source(tmp_path / "one", people=1), source(tmp_path / "two", people=10, number=1)]
+    made = assemble(sources, tmp_path / "out", AssembleConfig(held_out_sources=("two",)))
+    assert made.contents["splits"]["train"]["identities"] == 2
+    with pytest.raises(InputError, match="1 of 1 identities is left for training"):
+        assemble(sources[:1], tmp_path / "alone", AssembleConfig(validation=0, calibration=0, test=0))
+
+
+DEFAULTS = AssembleConfig()
+
+
+def test_ms1m_and_kface_by_default() -> None:
+    """MS1M trains on 95 % of its people or more; K-FACE, the population that the model is for, gives its whole shares."""
+    wanted = wanted_of({"faces_emore": 85742, "kface": 400}, DEFAULTS.shares, DEFAULTS.most_held_out)
+    assert wanted["kface"] == {"test": 60, "calibration": 60, "validation": 20}
+    assert sum(wanted["faces_emore"].values()) / 85742 < 0.05
+    assert all(sum(counts[split] for counts in wanted.values()) == DEFAULTS.most_held_out for split in HELD_OUT)
+
+
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 90_000), min_size=1),
+    shares=st.fixed_dictionaries({split: st.sampled_from([0.0, 0.001, 0.05, 0.3]) for split in FEWEST}),
+    most=st.integers(1, 5000),
+)
+def test_the_cap_is_on_people_of_all_sources(sizes: dict[str, int], shares: dict[str, float], most: int) -> None:
+    wanted = wanted_of(sizes, shares, most)
+    free = wanted_of(sizes, shares, None)
+    for split, fewest in FEWEST.items():
+        given_ = {source: wanted[source][split] for source in sizes}
+        asked = {source: free[source][split] for source in sizes}
+        assert sum(given_.values()) <= max(most, fewest * len(sizes))
+        if sum(asked.values()) <= most:
+            assert given_ == asked
+        elif all(asked.values()):
+            assert sum(given_.values()) >= min(most, sum(asked.values())) - len(sizes)  # nothing is given away
+        for source in sizes:
+            assert given_[source] <= asked[source] and (given_[source] >= fewest) == (asked[source] > 0)
+            for other in sizes:  # a source that is cut gives as much as any other, and one that gives less is not cut
+                if given_[source] < asked[source] and given_[other] > given_[source] + 1:
+                    raise AssertionError(f"{source} is cut to {given_[source]}, {other} gives {given_[other]}")
+
+
+def test_what_is_held_back_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from eolgul.cli.main import app
+
+    for name, people, number in (("one", 40, 0), ("two", 20, 1)):
+        source(tmp_path / name, people=people, images=2, number=number)
+    out = tmp_path / "out"
+    app(["assemble", str(tmp_path / "one"), str(tmp_path / "two"), "--out", str(out), "--most-held-out", "8"],
+        standalone_mode=False)  # fmt: skip
+    shown = capsys.readouterr()
+    counts = {"test": 4, "calibration": 5, "validation": 2, "train": 29, "trained_share": 0.725}
+    contents = FaceDataset(out).artifact.contents
+    assert contents["held_back"]["one"] == counts
+    assert contents["held_back"]["two"] == {**counts, "calibration": 3, "train": 11, "trained_share": 0.55}
+    assert contents["splits"]["train"]["identities"] == 40
+    assert json.loads(shown.out)["held_back"] == contents["held_back"]
+    assert (
+        "source one: trains on 29 of 40 identities (72.5 %), holds back 11 (test 4, calibration 5, validation 2)"
+        in shown.err
+    )
+    assert held_back_line("x", {"test": 0, "calibration": 0, "validation": 0, "train": 3}) == (
+        "source x: trains on 3 of 3 identities (100.0 %), holds back 0"
+    )

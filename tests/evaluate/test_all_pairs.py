@@ -13,6 +13,7 @@ from eolgul.evaluate.all_pairs import BINS, count_all_pairs, similarity_of
 from eolgul.evaluate.intervals import all_pairs_intervals
 from eolgul.evaluate.metrics import FMR_LEVELS, fnmr_at_fmr
 from eolgul.evaluate.pairs import score_all_pairs
+from eolgul.evaluation.jackknife import least_variance_of_fmr, limits
 
 
 def faces(seed: int, people: int, images: int, spread: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
@@ -52,25 +53,25 @@ def test_equal_to_the_whole_list(seed: int, people: int, images: int, tile: int)
             assert level == (row.fmr, row.threshold, row.fnmr)
 
 
-def test_rates_of_a_part_and_intervals_against_the_bootstrap_written_out() -> None:
-    vectors, labels = faces(3, 9, 5)
-    counts = count_all_pairs(vectors, labels, 0.05, tile=7).errors
+def test_rates_of_a_part_and_intervals_against_leaving_people_out() -> None:
+    vectors, labels = faces(3, 9, 5, spread=1.5)
+    counts = count_all_pairs(vectors, labels, 0.02, tile=7).errors
     member = np.arange(9) % 2 == 0
     own = np.isin(labels // 3, np.flatnonzero(member))
-    alone = count_all_pairs(vectors[own], labels[own], 0.05).errors
+    alone = count_all_pairs(vectors[own], labels[own], 0.02).errors
     part = counts.among(member)
     for name in ("images", "misses", "left", "right", "count"):
         assert np.array_equal(getattr(part, name), getattr(alone, name))
-    bounds = all_pairs_intervals(counts, seed=1, resamples=200)
-    random = np.random.default_rng(1)
-    weight = random.multinomial(9, np.full(9, 1 / 9), size=200)
-    table = np.zeros((9, 9))
-    table[counts.left, counts.right] = counts.count
-    compared = np.triu(np.outer(counts.images, counts.images), 1)
-    fmr = [w @ table @ w / (w @ compared @ w) for w in weight]
-    fnmr = [w @ counts.misses / (w @ counts.own) for w in weight]
-    assert bounds["fmr"] == pytest.approx(np.quantile(fmr, [0.025, 0.975]), abs=1e-12)
-    assert bounds["fnmr"] == pytest.approx(np.quantile(fnmr, [0.025, 0.975]), abs=1e-12)
+    without = []
+    for person in range(9):
+        rest = counts.among(np.arange(9) != person)
+        without.append((rest.count.sum() / rest.impostor, rest.misses.sum() / rest.genuine))
+    fmr, fnmr = counts.count.sum() / counts.impostor, counts.misses.sum() / counts.genuine
+    least = least_variance_of_fmr(np.asarray([fmr]), counts.images * (counts.images.sum() - counts.images))
+    bounds = all_pairs_intervals(counts)
+    for name, rate, column, variance in (("fmr", fmr, 0, least), ("fnmr", fnmr, 1, 0.0)):
+        low, high = limits(np.asarray([rate]), np.asarray(without)[None, :, column], variance)
+        assert bounds[name] == pytest.approx((low[0], high[0]), abs=1e-12)
 
 
 def test_memory_does_not_grow_with_the_comparisons() -> None:

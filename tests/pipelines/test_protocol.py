@@ -92,8 +92,8 @@ def test_kfaces_protocol_is_a_run_of_the_pipeline(raw: Path, tmp_path: Path) -> 
     assert all(set(dataset.column("identity")) == set(Path(test_people).read_text().split()) for dataset in tested)
     assert not learned & set(tested[0].column("identity"))
     assert [(len(dataset.pairs()), dataset.artifact.contents["name"]) for dataset in tested] == [
-        (4, "kface-kface_Q1"),
-        (1, "kface-kface_Q2"),
+        (20, "kface-kface_Q1"),
+        (20, "kface-kface_Q2"),
     ]
     assert tested[0].artifact.card["recipe"]["thresholds"] == [0.6, 0.7, 0.6]
 
@@ -101,8 +101,12 @@ def test_kfaces_protocol_is_a_run_of_the_pipeline(raw: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"sources": ["faces"], "without_identities": "test-people.txt"}, "without_identities .*: is for none of the"),
-        ({"sources": ["faces"], "min_images": 2}, "min_images 2: is for none of the sources"),
+        (
+            {"sources": ["lfw.bin"], "without_identities": "test-people.txt"},
+            "without_identities .*: is for none of the",
+        ),
+        ({"sources": ["lfw.bin"], "min_images": 2}, "min_images 2: is for none of the sources"),
+        ({"sources": ["faces"], "selection": "T1"}, "selection T1: is for none of the sources"),
         ({"sources": ["kface"], "reader": "mxnet"}, "reader mxnet: is for none of the sources"),
         ({"sources": ["kface"], "part": "1/2"}, "part 1/2: is for none of the sources"),
         ({"sources": ["kface", "faces"], "name": "x"}, "name x: is for one source, but there are 2"),

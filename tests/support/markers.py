@@ -57,6 +57,8 @@ BY_PLACE = {
     "train/test_launchers.py": "slow process",
     "train/test_loader.py": "process",
     "train/test_loop.py": "process",
+    "train/test_runs.py": "slow",
+    "train/test_initial_weights.py": "slow",
 }
 # The longest first under pytest-xdist, so that no worker ends long before the other.
 FIRST = (

@@ -16,6 +16,12 @@ class AssembleConfig(Config):
     validation: float = option(0.05, "Share of identities whose figures choose the best epoch.")
     calibration: float = option(0.15, "Share of identities that set the threshold.")
     test: float = option(0.15, "Share of identities that the result is measured on.")
+    most_held_out: int = option(
+        1000,
+        "Most identities of one held-out split, over all sources; where the shares ask for more, small sources come first. "
+        "Each source still gives the few that evaluation needs (4 to test, 3 to calibrate, 2 to validate).",
+        least=1,
+    )
     held_out_sources: tuple[str, ...] = option(
         (), "Names of the sources to hold identities back from. Default: all sources."
     )

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.assemble.config import AssembleConfig
+from eolgul.assemble.tree_level import warnings_of
 from eolgul.config import Progress, count_up
 from eolgul.dataset import FACTS, FaceDataset, ShardWriter, build_dataset, member_size
 from eolgul.dataset.shard import member_header
@@ -24,6 +25,7 @@ from eolgul.images.decode import EXTENSIONS, probe
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 HELD_OUT = {"test": 4, "calibration": 3, "validation": 2}  # the fewest people that evaluation can do anything with
+_TRAINED = 2  # the fewest training identities; with one there is nothing to tell apart
 _MIN_IMAGES = 2  # a held-out person with one picture gives no genuine pair
 
 
@@ -47,7 +49,8 @@ def assemble(
 
     Raises:
         InputError: For datasets that are not aligned, were aligned with different detector settings, share a source
-            name, hold benchmark pairs, or have too few identities to hold `HELD_OUT` back for each wanted split.
+            name, hold benchmark pairs, have too few identities to hold `HELD_OUT` back for each wanted split, or leave
+            fewer than two for training.
     """
     if not datasets:
         raise InputError("no dataset to assemble")
@@ -59,7 +62,10 @@ def assemble(
     if done is not None:
         return done
     groups, shared = _groups(sources)
-    splits = split_identities(groups, config.shares, seed=config.seed, sources=config.held_out_sources)
+    splits = split_identities(
+        groups, config.shares, seed=config.seed, sources=config.held_out_sources, most=config.most_held_out
+    )
+    _check_training(splits)
     shards = _shards(sources, config.shard_bytes)
     report = count_up(progress, sum(len(source) for source in sources))
     job = {
@@ -88,11 +94,25 @@ def assemble(
             "detector": detector,
             "sources": [source.artifact.contents["name"] for source in sources],
             "splits": _count_splits(sources, splits),
+            "held_back": _held_back(splits),
             "identities_sharing_images": shared,
         }
+        if suspicious := [warning for source in sources for warning in warnings_of(source)]:
+            facts["warnings"] = suspicious
         synthetic = any(source.artifact.synthetic for source in sources)
         build.seal(step="assemble", version=VERSION, recipe=recipe, inputs=inputs, synthetic=synthetic, facts=facts)
     return open_artifact(out)
+
+
+def _check_training(splits: Mapping[str, str]) -> None:
+    """Refuse a split that leaves nobody to tell apart in training."""
+    learned = sum(split == "train" for split in splits.values())
+    if learned < _TRAINED:
+        raise InputError(
+            f"{learned} of {len(splits)} identities {'is' if learned == 1 else 'are'} left for training, expected {_TRAINED} "
+            "or more: lower the held-out shares, add people, or, if an identity is a folder of people here, extract the "
+            "folder below it"
+        )
 
 
 def _count_splits(sources: Sequence[FaceDataset], splits: Mapping[str, str]) -> dict[str, dict[str, int]]:
@@ -118,31 +138,60 @@ def audit_splits(people: Mapping[str, set[str]]) -> None:
                 raise InputError(f"identity {min(both)} is in both {one} and {other}: splits must not share a person")
 
 
+def _held_back(splits: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Per source: how many identities each held-out split has, how many are trained on, and the share of those."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for identity, split in splits.items():
+        counts[identity.partition(".")[0]][split] += 1
+    return {
+        source: {
+            **{split: found[split] for split in HELD_OUT},
+            "train": found["train"],
+            "trained_share": round(found["train"] / found.total(), 4),
+        }
+        for source, found in sorted(counts.items())
+    }
+
+
+def held_back_line(source: str, counts: Mapping[str, Any]) -> str:
+    """A sentence about a source's entry in the card's `held_back`."""
+    held = {split: counts[split] for split in HELD_OUT if counts[split]}
+    total = sum(held.values()) + counts["train"]
+    parts = ", ".join(f"{split} {count:,}" for split, count in held.items())
+    return (
+        f"source {source}: trains on {counts['train']:,} of {total:,} identities ({100 * counts['train'] / total:.1f} %), holds "
+        f"back {sum(held.values()):,}{f' ({parts})' if held else ''}"
+    )
+
+
 def split_identities(
-    groups: Mapping[str, Mapping[str, int]], shares: Mapping[str, float], *, seed: int, sources: Sequence[str] = ()
+    groups: Mapping[str, Mapping[str, int]],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    sources: Sequence[str] = (),
+    most: int | None = None,
 ) -> dict[str, str]:
     """The split of each identity. `groups` maps a group's name to its identities and their image counts.
 
     Within a source, groups of one identity are put in an order that only `seed` and names decide, and the first ones go to test, then
-    calibration, then validation, as many as the shares ask for (rounded, and at least `HELD_OUT`); the rest is training.
+    calibration, then validation, as many as `wanted_of` says; the rest is training.
     """
     by_source: dict[str, list[str]] = defaultdict(list)
     for group in groups:
         by_source[group.partition(".")[0]].append(group)
+    sizes = {source: len(names) for source, names in by_source.items() if not sources or source in sources}
+    wanted_by = wanted_of(sizes, shares, most)
     result: dict[str, str] = {}
     for source, names in by_source.items():
         usable = [name for name in names if len(groups[name]) == 1 and sum(groups[name].values()) >= _MIN_IMAGES]
         usable.sort(key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-        wanted = {
-            split: max(fewest, round(shares[split] * len(names)))
-            if shares[split] > 0 and (not sources or source in sources)
-            else 0
-            for split, fewest in HELD_OUT.items()
-        }
+        wanted = wanted_by.get(source, dict.fromkeys(HELD_OUT, 0))
         if sum(wanted.values()) > len(usable) or sum(wanted.values()) >= len(names):
             raise InputError(
                 f"source {source}: {len(usable)} of {len(names)} identities have {_MIN_IMAGES} images of their own or more, "
-                f"too few to hold back {sum(wanted.values())} ({wanted}) and still train"
+                f"too few to hold back {sum(wanted.values())} ({wanted}) and still train; if an identity is a folder of "
+                "people here, extract the folder below it"
             )
         chosen = dict.fromkeys(names, "train")
         remaining = iter(usable)
@@ -152,6 +201,30 @@ def split_identities(
         for group, split in chosen.items():
             result.update(dict.fromkeys(groups[group], split))
     return result
+
+
+def wanted_of(sizes: Mapping[str, int], shares: Mapping[str, float], most: int | None) -> dict[str, dict[str, int]]:
+    """How many identities each held-out split takes from each source of `sizes` identities.
+
+    A split takes its share of each source, rounded, and `HELD_OUT` at least. Where that is more than `most` in all, every source
+    may give the same number and small sources, which have less than that, give all of their share: a few hundred people of
+    the population that the model is for (K-FACE) are measured fully beside a scraped set of tens of thousands, and the rest of
+    that set, which no figure needs, is trained on.
+    """
+    wanted: dict[str, dict[str, int]] = {source: {} for source in sizes}
+    for split, fewest in HELD_OUT.items():
+        asked = {
+            source: max(fewest, round(shares[split] * size)) if shares[split] > 0 else 0
+            for source, size in sizes.items()
+        }
+        left = sum(asked.values()) if most is None else most
+        for number, source in enumerate(sorted(asked, key=lambda name: (asked[name], name))):
+            given = asked[source]
+            if given:
+                given = min(given, max(fewest, left // (len(asked) - number)))
+            wanted[source][split] = given
+            left -= given
+    return wanted
 
 
 def _check_sources(sources: Sequence[FaceDataset], held_out: Sequence[str]) -> dict[str, Any] | None:

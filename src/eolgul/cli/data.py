@@ -12,7 +12,7 @@ from eolgul import steps
 from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
 from eolgul.cli.options import options_of
-from eolgul.cli.output import bar, say
+from eolgul.cli.output import bar, print_line, say
 from eolgul.extract.config import ExtractConfig
 
 app = typer.Typer()
@@ -124,8 +124,14 @@ def assemble(
     config: AssembleConfig,
 ) -> None:
     """Step 3: merge aligned FaceDatasets and split them by identity."""
+    from eolgul.assemble.step import held_back_line
+
     with bar("assemble") as progress:
         facts = steps.assemble(datasets, out, config, progress=progress)
+    for source, counts in facts.get("held_back", {}).items():
+        print_line(held_back_line(source, counts))
+    for warning in facts.get("warnings", ()):
+        print_line(f"warning: {warning}")
     say(facts)
 
 

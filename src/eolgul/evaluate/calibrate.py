@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 from eolgul.evaluate.likelihood import fit
-from eolgul.evaluation.bootstrap import LEVEL, RESAMPLES
+from eolgul.evaluation.jackknife import least_variance_of_fmr, limits, without_each
 from eolgul.model.calibration import Calibration
 
 TABLE_ROWS = 2000
-_BINS = 2000
-_BLOCK_CELLS = 4_000_000  # resamples x entries in memory at once: 32 MB
+_LEAST_TAIL = 2000
+_FURTHER = 1.3  # power of the correction of a threshold's optimism: chosen by benchmarks/coverage.py
+_BLOCK_CELLS = 4_000_000  # thresholds x people in memory at once: 32 MB
 _HISTOGRAM_BINS = 100
 
 
@@ -51,11 +52,15 @@ class AllPairScores:
         return self.subjects * (self.subjects - 1) // 2
 
 
-def calibrate(pairs: AllPairScores, fmr: float = 1e-4, seed: int = 0, resamples: int = RESAMPLES) -> Calibration:
+def calibrate(pairs: AllPairScores, fmr: float = 1e-4) -> Calibration:
     """Choose the threshold for a false match rate on all comparisons of the calibration people.
 
-    It is the smallest threshold whose observed FMR is at most the target, moved to the middle of the gap between two
-    scores in which it lies, so that rounding in another runtime changes no verdict. Deterministic for a seed.
+    A threshold whose rate is as asked on the people who chose it lets more pass among others: it fits these people. So
+    the share that may pass here is lowered until two people, judged by a threshold that the others chose, pass as often
+    as was asked (`_allowed`). The threshold lies in the middle of the gap between two scores, so that rounding in another
+    runtime changes no verdict. Its interval holds every threshold whose FMR's interval holds the target
+    (`eolgul.evaluation.jackknife`); where the people are too few to bound it from above, it ends above the highest
+    impostor score.
 
     Raises:
         InputError: A rate outside (0, 1), fewer than 3 people, or no person with two images.
@@ -69,35 +74,33 @@ def calibrate(pairs: AllPairScores, fmr: float = 1e-4, seed: int = 0, resamples:
     floor = 1 / pairs.subject_pairs
     target = max(fmr, floor)
     impostor, genuine = np.sort(pairs.impostor), np.sort(pairs.genuine)
-    threshold = threshold_at(genuine, impostor, target)
-    entries = _tail(pairs, genuine, impostor, target)
-    thresholds, rates, below, above = _bootstrap(
-        pairs, entries, target=target, threshold=threshold, seed=seed, resamples=resamples
-    )
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(thresholds, [tail, 1 - tail])
-    similarity, table = _table(impostor, floor)
-    fmr_low, fmr_high = _table_interval(similarity, table, entries.value, below, above, 3 * floor)
+    threshold = threshold_at(genuine, impostor, count=_allowed(pairs, impostor, target))
+    similarity, rate = _table(impostor)
+    low, high = _fmr_limits(pairs, similarity)
+    upper = float(high[np.searchsorted(similarity, threshold, side="right") - 1])
+    ends = _threshold_interval(similarity, low, high, target, float(_gap_above(impostor[-1:], genuine, impostor)[0]))
+    table = np.maximum(rate, floor)
+    least = 3 * floor  # rule of three
     return Calibration(
         threshold=threshold,
-        threshold_interval=(min(float(low), threshold), max(float(high), threshold)),
+        threshold_interval=(min(ends[0], threshold), max(ends[1], threshold)),
         fmr_requested=fmr,
         fmr_target=target,
         fmr_basis="requested" if target == fmr else "finest_supported",
         fmr_floor=floor,
         fmr_observed=_share_from(impostor, threshold),
-        fmr_upper=min(1.0, max(float(np.quantile(rates, LEVEL)), 3 * floor)),
+        fmr_upper=min(1.0, max(upper, least)),
         fnmr_observed=1 - _share_from(genuine, threshold),
         subjects=pairs.subjects,
         genuine_pairs=len(genuine),
         impostor_pairs=len(impostor),
         subject_pairs=pairs.subject_pairs,
-        resamples=resamples,
+        resamples=0,
         table_similarity=tuple(similarity.tolist()),
         table_fmr=tuple(table.tolist()),
         llr=fit(genuine, impostor),
-        table_fmr_low=tuple(fmr_low.tolist()),
-        table_fmr_high=tuple(fmr_high.tolist()),
+        table_fmr_low=tuple(np.minimum(low, table).tolist()),
+        table_fmr_high=tuple(np.clip(np.maximum(high, table), min(1.0, least), 1.0).tolist()),
         histogram_genuine=_histogram(genuine),
         histogram_impostor=_histogram(impostor),
     )
@@ -135,41 +138,65 @@ def _gap_above(values: NDArray[Any], genuine: NDArray[Any], impostor: NDArray[An
     return np.asarray(np.maximum((exact + above) / 2, np.nextafter(exact, np.inf)), dtype=np.float64)
 
 
-def _table(impostor: NDArray[np.float32], floor: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _table(impostor: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Tabulate similarity (ascending) and the FMR of a threshold at it; rows are dense where the FMR is small."""
     count = len(impostor)
     ranks = np.unique(np.geomspace(1, count, TABLE_ROWS - 2).round().astype(np.int64))
     similarity = np.unique(impostor[count - ranks].astype(np.float64))
     rate = (count - np.searchsorted(impostor.astype(np.float64), similarity, side="left")) / count
     top = np.nextafter(similarity[-1], np.inf)  # no impostor scored this high
-    return np.append(similarity, top), np.maximum(np.append(rate, 0.0), floor)
+    return np.append(similarity, top), np.append(rate, 0.0)
 
 
-def _table_interval(
-    similarity: NDArray[np.float64],
-    rate: NDArray[np.float64],
-    value: NDArray[np.float64],
-    below: NDArray[np.float64],
-    above: NDArray[np.float64],
-    least: float,
+def _fmr_limits(
+    pairs: AllPairScores, thresholds: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the bootstrap interval of each row of the table.
+    """Return the ends of the 95 % interval of the FMR at each threshold (ascending); neither rises with the threshold.
 
-    `value` descends; `below` and `above` are the ends for a threshold at each. Below the resampled tail the relative
-    width at its lower end is kept, which is wider than needed: relative errors shrink as rates grow. No upper end is
-    less than `least` (rule of three).
+    A bound at one threshold also holds at those above it (upper end) or below it (lower end), where fewer or more pass.
     """
-    reached = np.searchsorted(-value, -similarity, side="right") - 1  # the last bin at or above the similarity
-    inside = reached >= 0
-    low = np.where(inside, below[reached], 0.0)
-    high = np.where(inside, above[reached], 0.0)
-    under = similarity < value[-1]
-    if under.any():
-        edge = rate[np.searchsorted(similarity, value[-1], side="right") - 1]
-        low[under] = rate[under] * (below[-1] / edge)
-        high[under] = rate[under] * (above[-1] / edge)
-    high = np.minimum(np.maximum.reduce([high, rate, np.full(len(rate), least)]), 1.0)
-    return np.minimum(low, rate), np.maximum(high, rate)
+    people, rows = pairs.subjects, len(thresholds)
+    row = np.searchsorted(thresholds, pairs.impostor.astype(np.float64), side="right") - 1  # the highest one it reaches
+    counted = row >= 0
+    own_compared = pairs.images * (pairs.images.sum() - pairs.images)
+    low, high = np.empty(rows), np.empty(rows)
+    reached = np.zeros(people)  # of the rows above: the comparisons that reach the threshold, by person
+    block = max(1, _BLOCK_CELLS // people)
+    order = np.argsort(row[counted], kind="stable") if block < rows else slice(None)
+    row = row[counted][order]
+    sides = [side[counted][order].astype(np.int64) for side in (pairs.impostor_left, pairs.impostor_right)]
+    for stop in range(rows, 0, -block):
+        start = max(0, stop - block)
+        inside = slice(*np.searchsorted(row, [start, stop])) if block < rows else slice(None)
+        cells = sum(
+            np.bincount((row[inside] - start) * people + side[inside], minlength=(stop - start) * people)
+            for side in sides
+        )
+        own = np.cumsum(np.reshape(cells, (stop - start, people))[::-1], axis=0)[::-1] + reached
+        reached = own[0]
+        errors = own.sum(axis=1, keepdims=True) / 2
+        rate = errors[:, 0] / len(pairs.impostor)
+        without = without_each(errors, len(pairs.impostor), own, own_compared)
+        least = least_variance_of_fmr(rate, own_compared)
+        low[start:stop], high[start:stop] = limits(rate, without, least)
+        high[start:stop][rate == 0] = 1.0  # the bound of the rows below holds
+        low[start:stop][rate == 1] = max(0.0, 1 - 3 / pairs.subject_pairs)  # rule of three
+    return np.maximum.accumulate(low[::-1])[::-1], np.minimum.accumulate(high)
+
+
+def _threshold_interval(
+    similarity: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], target: float, highest: float
+) -> tuple[float, float]:
+    """Return the range of thresholds whose FMR may be the target: not surely above it, and not surely below.
+
+    `low` and `high` are the ends of the FMR's interval at `similarity` (ascending); `highest` ends the range where the
+    people cannot bound it.
+    """
+    above, below = np.flatnonzero(low > target), np.flatnonzero(high < target)
+    return (
+        float(similarity[above[-1]] if len(above) else similarity[0]),
+        float(similarity[below[0]] if len(below) else highest),
+    )
 
 
 def _histogram(scores: NDArray[np.float32]) -> tuple[int, ...]:
@@ -177,79 +204,39 @@ def _histogram(scores: NDArray[np.float32]) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class _Tail:
-    """The highest impostor scores, highest first, as counts by (score bin, subject pair).
+def _allowed(pairs: AllPairScores, impostor: NDArray[np.float32], target: float) -> int:
+    """Return how many of the impostor comparisons (`impostor`: their scores, ascending) may pass.
 
-    One value per bin: `value` (its highest score: the cautious side), `above` (the threshold just above it), `start`
-    (its first entry). One value per entry: the two subjects, and `count`, the number of their comparisons in the bin.
+    Each comparison is judged by the other people's comparisons: it passes at the share a if no more than that share of
+    them score as high. The share a at which the target's share passes in this way has no optimism (cross-validation that
+    leaves out both people). The correction is estimated from the same people, and too small where it is most needed,
+    when those whom many resemble are missing; hence `_FURTHER`.
     """
-
-    value: NDArray[np.float64]
-    above: NDArray[np.float64]
-    start: NDArray[np.int64]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-
-def _tail(pairs: AllPairScores, genuine: NDArray[np.float32], impostor: NDArray[np.float32], target: float) -> _Tail:
-    """Collect the upper tail, which alone decides a threshold for a small FMR.
-
-    It has twenty times the target's share of the scores, and at least 2000.
-    """
-    keep = min(len(impostor), max(_BINS, int(20 * target * len(impostor))))
-    chosen = np.flatnonzero(pairs.impostor >= impostor[len(impostor) - keep])
+    total = len(impostor)
+    wanted = math.floor(target * total + 1e-9)
+    keep = min(total, max(_LEAST_TAIL, int(20 * target * total)))
+    chosen = np.flatnonzero(pairs.impostor >= impostor[total - keep])
     chosen = chosen[np.argsort(-pairs.impostor[chosen], kind="stable")]
-    scores = pairs.impostor[chosen]
-    first = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))  # where each distinct score starts
-    if len(first) > _BINS:
-        first = first[np.linspace(0, len(first) - 1, _BINS).round().astype(np.int64)]
-    bins = np.searchsorted(first, np.arange(len(scores)), side="right") - 1
-    low = np.minimum(pairs.impostor_left[chosen], pairs.impostor_right[chosen]).astype(np.int64)
-    high = np.maximum(pairs.impostor_left[chosen], pairs.impostor_right[chosen]).astype(np.int64)
-    people = pairs.subjects
-    keys, counts = np.unique((bins * people + low) * people + high, return_counts=True)
-    entry_bin = keys // people**2
-    start = np.flatnonzero(np.append(True, entry_bin[1:] != entry_bin[:-1]))
-    value = scores[first]
-    above = _gap_above(value, genuine, impostor)
-    return _Tail(value.astype(np.float64), above, start, keys // people % people, keys % people, counts)
+    left, right = (side[chosen].astype(np.int64) for side in (pairs.impostor_left, pairs.impostor_right))
+    left, right = np.minimum(left, right), np.maximum(left, right)
+    rank = np.arange(1, len(chosen) + 1)
+    of_person = _rank_within(np.stack([left, right], axis=1).ravel()).reshape(-1, 2).sum(axis=1)
+    others = rank - of_person + _rank_within(left * pairs.subjects + right)
+    own = pairs.images * (pairs.images.sum() - pairs.images)
+    compared = total - own[left] - own[right] + pairs.images[left] * pairs.images[right]
+    if wanted >= len(chosen) or not np.all(compared):  # three people: nobody else is left
+        return wanted
+    share = np.sort(others / compared)[wanted]
+    corrected = max(0, math.ceil(share * total) - 1)  # the most that are less than this share
+    return wanted if corrected >= wanted else math.floor(wanted * (corrected / wanted) ** _FURTHER)
 
 
-def _bootstrap(
-    pairs: AllPairScores, tail: _Tail, *, target: float, threshold: float, seed: int, resamples: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Resample the subjects.
-
-    A subject drawn w times gives its comparisons with one drawn v times the weight w·v; comparisons between copies of
-    one subject are left out. A resample whose threshold lies outside the tail takes the end of the tail.
-
-    Returns:
-        The thresholds, and the FMRs at the chosen threshold (float64, one per resample each); the lower and the upper
-        end of the FMR's interval at each value of the tail (float64, one per bin each).
-    """
-    accepted = int(np.count_nonzero(tail.value >= threshold))  # bins the chosen threshold accepts
-    random = np.random.default_rng(seed)
-    block = max(1, _BLOCK_CELLS // len(tail.count))
-    thresholds: list[NDArray[np.float64]] = []
-    rates: list[NDArray[np.float64]] = []
-    curves: list[NDArray[np.float64]] = []
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        chance = np.full(pairs.subjects, 1 / pairs.subjects)
-        weight = random.multinomial(pairs.subjects, chance, size=size).astype(np.float64)
-        images = weight * pairs.images
-        total = (images.sum(axis=1) ** 2 - (images**2).sum(axis=1)) / 2
-        usable = total > 0  # one subject drawn every time leaves no comparison
-        weight, total = weight[usable], total[usable]
-        by_entry = weight[:, tail.left] * weight[:, tail.right] * tail.count
-        reached = np.cumsum(np.add.reduceat(by_entry, tail.start, axis=1), axis=1)
-        over = reached > (target * total + 1e-9)[:, None]
-        index = np.where(over.any(axis=1), np.argmax(over, axis=1), len(tail.value) - 1)
-        thresholds.append(tail.above[index])
-        curves.append(reached / total[:, None])
-        rates.append(reached[:, accepted - 1] / total if accepted else np.zeros(len(total)))
-    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    below, above = np.quantile(np.concatenate(curves), tails, axis=0)
-    return np.concatenate(thresholds), np.concatenate(rates), below, above
+def _rank_within(key: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many entries up to and including each have the same key."""
+    order = np.argsort(key, kind="stable")
+    ordered = key[order]
+    first = np.append(True, ordered[1:] != ordered[:-1])
+    start = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0))
+    rank = np.empty(len(key), dtype=np.int64)
+    rank[order] = np.arange(len(key)) - start + 1
+    return rank

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from eolgul.evaluate.all_pairs import ErrorCounts
 from eolgul.evaluate.metrics import ScoredSet, all_pairs_figures
-from eolgul.evaluation.bootstrap import RESAMPLES, Subjects, percentiles, rule_of_three
+from eolgul.evaluation.bootstrap import Subjects
+from eolgul.evaluation.jackknife import fnmr_interval
 from eolgul.evaluation.schema import Breakdown, Condition, Discard, Group
 from eolgul.formats.kface import RESOLUTIONS
 
@@ -26,9 +27,6 @@ def breakdown(
     scored: ScoredSet,
     columns: Mapping[str, Sequence[str | None]],
     threshold: float,
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
 ) -> Breakdown:
     """Compute the FNMR by condition: per column and value, of the genuine pairs with that value on either side.
 
@@ -37,14 +35,10 @@ def breakdown(
         columns: Fields of `Breakdown`, each with one value per manifest row. Columns whose value is unknown, or the same
             everywhere, are left out.
         threshold: A similarity below it is an error.
-        seed: Of the bootstrap.
-        resamples: Of the bootstrap over people, which gives each row its interval (rule of three at zero errors).
     """
     left, right = scored.left[scored.same], scored.right[scored.same]
     refused = scored.similarity[scored.same] < threshold
     person, people = _people(scored.subjects, scored.same)
-    random = np.random.default_rng(seed)
-    weight = random.multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
     by_column: dict[str, list[Condition]] = {}
     for column, values in columns.items():
         known = np.asarray(["" if value is None else value for value in values], dtype=object)
@@ -57,16 +51,14 @@ def breakdown(
             compared = np.bincount(person[here], minlength=people)
             missed = np.bincount(person[here & refused], minlength=people)
             n, errors = int(compared.sum()), int(missed.sum())
-            with np.errstate(invalid="ignore", divide="ignore"):  # a resample may lack all people with the condition
-                interval = percentiles(weight @ missed / (weight @ compared))
-            interval = rule_of_three(interval, errors, int(np.count_nonzero(compared)))
+            interval = fnmr_interval(missed, compared)
             angles = dict(zip(("yaw", "pitch"), CAMERAS.get(name, ()), strict=False)) if column == "camera" else {}
             rows.append(Condition(value=name, genuine=n, errors=errors, fnmr=errors / n, interval=interval, **angles))
         by_column[column] = rows
     return Breakdown(**by_column)
 
 
-def groups(errors: ErrorCounts, group: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES) -> list[Group]:
+def groups(errors: ErrorCounts, group: Sequence[str]) -> list[Group]:
     """Compute FMR and FNMR of every group of people at the one threshold, over all comparisons within the group.
 
     `group[i]` is the group name of subject i in `errors`. Within-group comparisons are those that ISO/IEC 19795-10 asks
@@ -82,7 +74,7 @@ def groups(errors: ErrorCounts, group: Sequence[str], *, seed: int = 0, resample
         within = errors.among(names == name)
         if not within.genuine or not within.impostor:
             continue
-        figures = all_pairs_figures(within, seed=seed, resamples=resamples)
+        figures = all_pairs_figures(within)
         rows.append(
             Group(
                 **figures.model_dump(),

@@ -1,4 +1,8 @@
-"""95 % intervals of figures by bootstrap over people, since comparisons that share a face are not independent."""
+"""95 % intervals of the figures of a set, over people, since comparisons that share a face are not independent.
+
+Error rates have the intervals of `eolgul.evaluation.jackknife`; accuracies and the area under the curve, which lie far
+from 0 and 1 or are not rates of one kind of comparison, those of a bootstrap.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 
 from eolgul.evaluate.all_pairs import ErrorCounts
 from eolgul.evaluation.bootstrap import RESAMPLES, Interval, Subjects, draw, percentiles
+from eolgul.evaluation.jackknife import fmr_interval, fnmr_interval
 
 _BLOCK_CELLS = 4_000_000  # resamples x pairs in memory at once
 
@@ -32,12 +37,13 @@ class Outcome:
 def intervals(
     outcome: Outcome, subjects: Subjects | None, *, seed: int, resamples: int = RESAMPLES
 ) -> dict[str, Interval | None]:
-    """Compute 95 % percentile intervals of `fmr`, `fnmr`, `accuracy`, `protocol_accuracy` and `auc`.
+    """Compute 95 % intervals of `fmr`, `fnmr`, `accuracy`, `protocol_accuracy` and `auc`.
 
-    The first three are at the one threshold. Subjects are drawn with replacement: the genuine pairs of a person drawn w
-    times have the weight w, the pairs of two people the product of their weights. Without subjects the pairs are drawn
-    (Poisson weights). Accuracies keep the set's share of genuine pairs. None where a figure needs a kind of pair that
-    the set, or every resample, lacks.
+    The first three are at the one threshold. The two error rates: by the jackknife over subjects, or over pairs without
+    them. The others: percentiles of a bootstrap. Subjects are drawn with replacement: the genuine pairs of a person drawn
+    w times have the weight w, the pairs of two people the product of their weights. Without subjects the pairs are drawn
+    (Poisson weights). Accuracies keep the set's share of genuine pairs. None where a figure needs a kind of pair, or
+    more people, than the set or every resample has.
     """
     drawn: dict[str, list[NDArray[np.float64]]] = {}
     genuine, impostor = np.flatnonzero(outcome.same), np.flatnonzero(~outcome.same)
@@ -63,35 +69,52 @@ def intervals(
             below = np.concatenate([np.zeros((len(of_impostor), 1)), np.cumsum(of_impostor, axis=1)], axis=1)
             wins = np.einsum("rk,rk->r", of_genuine, below[:, lower] + below[:, upper]) / 2
             figures = {
-                "fmr": fmr,
-                "fnmr": fnmr,
                 "accuracy": _mix(1 - fnmr, 1 - fmr, share),
                 "protocol_accuracy": _mix(right, other_right, protocol_share),
                 "auc": wins / (total * other_total),
             }
         for name, values in figures.items():
             drawn.setdefault(name, []).append(values)
-    return {name: percentiles(np.concatenate(values)) for name, values in drawn.items()}
+    bounds = {name: percentiles(np.concatenate(values)) for name, values in drawn.items()}
+    return _error_rates(outcome, subjects, genuine, impostor) | bounds
 
 
-def all_pairs_intervals(errors: ErrorCounts, *, seed: int, resamples: int = RESAMPLES) -> dict[str, Interval | None]:
-    """Compute 95 % intervals of `fmr` and `fnmr` over subjects where every image was compared with every other.
+def _error_rates(
+    outcome: Outcome, subjects: Subjects | None, genuine: NDArray[np.int64], impostor: NDArray[np.int64]
+) -> dict[str, Interval | None]:
+    missed, passed = ~outcome.accepted[genuine], outcome.accepted[impostor]
+    if subjects is None:  # each pair stands for a person
+        return {
+            "fmr": fnmr_interval(passed, np.ones(len(passed))),
+            "fnmr": fnmr_interval(missed, np.ones(len(missed))),
+        }
+    left, right, people = subjects.left, subjects.right, subjects.count
+    both = np.concatenate([left[impostor], right[impostor]])
+    return {
+        "fmr": fmr_interval(
+            float(passed.sum()),
+            float(len(passed)),
+            np.bincount(both, weights=np.tile(passed, 2), minlength=people),
+            np.bincount(both, minlength=people),
+            subjects.distinct_pairs(~outcome.same),
+        ),
+        "fnmr": fnmr_interval(
+            np.bincount(left[genuine], weights=missed, minlength=people), np.bincount(left[genuine], minlength=people)
+        ),
+    }
 
-    A resample with subject weights w has the FMR wAw / wNw, A and N being the passed and all comparisons by pair of
-    subjects. N follows from the image counts, so the cost depends on the number of people, not of comparisons.
-    """
-    from scipy.sparse import csr_array  # type: ignore[import-untyped]
 
-    people = errors.subjects
-    matches = csr_array((errors.count.astype(np.float64), (errors.left, errors.right)), shape=(people, people))
-    random = np.random.default_rng(seed)
-    weight = random.multinomial(people, np.full(people, 1 / people), size=resamples).astype(np.float64)
-    images = weight * errors.images
-    with np.errstate(invalid="ignore", divide="ignore"):
-        compared = (images.sum(axis=1) ** 2 - (images**2).sum(axis=1)) / 2
-        fmr = np.einsum("rs,rs->r", weight @ matches, weight) / compared
-        fnmr = weight @ errors.misses / (weight @ errors.own)
-    return {"fmr": percentiles(fmr), "fnmr": percentiles(fnmr)}
+def all_pairs_intervals(errors: ErrorCounts) -> dict[str, Interval | None]:
+    """Compute 95 % intervals of `fmr` and `fnmr` over subjects where every image was compared with every other."""
+    people, sides = errors.subjects, (errors.left, errors.right)
+    passed = sum(np.bincount(side, weights=errors.count, minlength=people) for side in sides)
+    compared = errors.images * (errors.images.sum() - errors.images)
+    return {
+        "fmr": fmr_interval(
+            float(errors.count.sum()), float(errors.impostor), np.asarray(passed), compared, errors.subject_pairs
+        ),
+        "fnmr": fnmr_interval(errors.misses, errors.own),
+    }
 
 
 def _mix(genuine: NDArray[Any], impostor: NDArray[Any], share: float) -> NDArray[np.float64]:

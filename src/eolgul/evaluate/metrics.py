@@ -14,7 +14,7 @@ from eolgul.evaluate.acquisition import generalized
 from eolgul.evaluate.all_pairs import AllPairCounts, ErrorCounts
 from eolgul.evaluate.calibrate import threshold_at
 from eolgul.evaluate.intervals import Outcome, all_pairs_intervals, intervals
-from eolgul.evaluation.bootstrap import LEVEL, Interval, Subjects, rule_of_three
+from eolgul.evaluation.bootstrap import LEVEL, Interval, Subjects
 from eolgul.evaluation.schema import (
     Acquisition,
     AllPairs,
@@ -71,10 +71,10 @@ def set_figures(scored: ScoredSet, calibration: Calibration | None, *, seed: int
     subject_pairs = None if scored.subjects is None else scored.subjects.distinct_pairs(~same)
     at_threshold = None
     if calibration is not None:
-        at_threshold = _at_threshold(scored, accepted, calibration.threshold, bounds, subject_pairs)
+        at_threshold = _at_threshold(scored, accepted, calibration.threshold, bounds)
     all_pairs = None
     if scored.all_pairs is not None:
-        all_pairs = all_pairs_figures(scored.all_pairs.errors, seed=seed, resamples=resamples)
+        all_pairs = all_pairs_figures(scored.all_pairs.errors)
     return SetFigures(
         name=scored.name,
         kind=scored.kind,
@@ -106,21 +106,20 @@ def set_figures(scored: ScoredSet, calibration: Calibration | None, *, seed: int
     )
 
 
-def all_pairs_figures(errors: ErrorCounts, *, seed: int, resamples: int) -> AllPairs:
+def all_pairs_figures(errors: ErrorCounts) -> AllPairs:
     """Compute FMR and FNMR of the one threshold over every comparison of the people, with intervals over people."""
     false_matches, false_non_matches = int(errors.count.sum()), int(errors.misses.sum())
-    bounds = all_pairs_intervals(errors, seed=seed, resamples=resamples)
-    people = int(np.count_nonzero(errors.own))
+    bounds = all_pairs_intervals(errors)
     return AllPairs(
         images=int(errors.images.sum()),
         genuine=errors.genuine,
         impostor=errors.impostor,
         subject_pairs=errors.subject_pairs,
         fmr=false_matches / errors.impostor,
-        fmr_interval=rule_of_three(bounds["fmr"], false_matches, errors.subject_pairs),
+        fmr_interval=bounds["fmr"],
         false_matches=false_matches,
         fnmr=false_non_matches / errors.genuine,
-        fnmr_interval=rule_of_three(bounds["fnmr"], false_non_matches, people),
+        fnmr_interval=bounds["fnmr"],
         false_non_matches=false_non_matches,
     )
 
@@ -149,22 +148,19 @@ def _at_threshold(
     accepted: NDArray[np.bool_],
     threshold: float,
     bounds: Mapping[str, Interval | None],
-    subject_pairs: int | None,
 ) -> AtThreshold:
-    """Count the errors of the one calibrated threshold; the rates' intervals obey the rule of three."""
+    """Count the errors of the one calibrated threshold."""
     same = scored.same
     false_matches = int(np.count_nonzero(accepted & ~same))
     false_non_matches = int(np.count_nonzero(~accepted & same))
     genuine, impostor = int(np.count_nonzero(same)), int(np.count_nonzero(~same))
-    people = genuine if scored.subjects is None else len(np.unique(scored.subjects.left[same]))
-    strangers = impostor if subject_pairs is None else subject_pairs
     return AtThreshold(
         threshold=threshold,
         fmr=false_matches / impostor if impostor else None,
-        fmr_interval=rule_of_three(bounds["fmr"], false_matches, strangers),
+        fmr_interval=bounds["fmr"],
         false_matches=false_matches,
         fnmr=false_non_matches / genuine if genuine else None,
-        fnmr_interval=rule_of_three(bounds["fnmr"], false_non_matches, people),
+        fnmr_interval=bounds["fnmr"],
         false_non_matches=false_non_matches,
         accuracy=1 - (false_matches + false_non_matches) / len(same),
         accuracy_interval=bounds["accuracy"],

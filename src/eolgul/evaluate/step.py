@@ -55,7 +55,7 @@ from eolgul.evaluation.schema import (
 from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 
 
 def evaluate(
@@ -107,6 +107,13 @@ def evaluate(
     for data in measured_on:
         check_aligned(data, recognizer.contract)
     pairs = [other.pairs() for other in others]
+    for other, compared in zip(others, pairs, strict=True):
+        folds = len(set(compared.fold.tolist()))
+        if folds < 2:
+            raise InputError(
+                f"{other.path}: its {len(compared.fold)} pairs are of {folds} fold: the protocol chooses the threshold on "
+                "the other folds, so it needs at least 2"
+            )
     calibration, sets = None, []
 
     def embedder(data: FaceDataset) -> Embed:
@@ -121,7 +128,7 @@ def evaluate(
         check_disjoint(people)
         embed = embedder(people)
         say("calibrating the threshold")
-        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), config.fmr, seed, resamples)
+        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), config.fmr)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
         sets.append(_held_out(people, embed, calibration.threshold, seed, without_anchored))
     for name, other, compared in zip(names, others, pairs, strict=True):
@@ -132,7 +139,7 @@ def evaluate(
     measured = {item.name: set_figures(item, calibration, seed=seed, resamples=resamples) for item in sets}
     first, shown = sets[0], measured_on[0]
     image_ids = shown.column("image_id")
-    conditions, by_group, quality = _failures(first, shown, calibration, seed, resamples)
+    conditions, by_group, quality = _failures(first, shown, calibration)
     metrics = Metrics(
         format=METRICS_FORMAT,
         synthetic=synthetic,
@@ -177,7 +184,7 @@ def evaluate(
 
 
 def _failures(
-    scored: ScoredSet, dataset: FaceDataset, calibration: Calibration | None, seed: int, resamples: int
+    scored: ScoredSet, dataset: FaceDataset, calibration: Calibration | None
 ) -> tuple[Breakdown, list[Group], dict[str, Discard]]:
     """Compute where the one threshold fails: by condition, by group, by quality; empty without a threshold."""
     if calibration is None:
@@ -186,9 +193,9 @@ def _failures(
     qualities = {column: dataset.column(column) for column in QUALITIES}
     by_group = []
     if scored.all_pairs is not None:
-        by_group = groups(scored.all_pairs.errors, scored.groups, seed=seed, resamples=resamples)
+        by_group = groups(scored.all_pairs.errors, scored.groups)
     return (
-        breakdown(scored, conditions, calibration.threshold, seed=seed, resamples=resamples),
+        breakdown(scored, conditions, calibration.threshold),
         by_group,
         discards(scored, qualities, calibration.threshold),
     )

@@ -73,10 +73,3 @@ def percentiles(values: NDArray[np.float64]) -> Interval | None:
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def rule_of_three(interval: Interval | None, errors: int, independent: int) -> Interval | None:
-    """Widen an error rate's interval at zero errors: none in n independent trials means a rate below 3/n (95 %)."""
-    if interval is None or errors or not independent:
-        return interval
-    return interval[0], max(interval[1], min(1.0, 3 / independent))

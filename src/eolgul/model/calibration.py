@@ -58,11 +58,13 @@ class Calibration:
     """The verdict: two faces show one person when their cosine similarity is at least `threshold`.
 
     `fmr_target` is the rate the threshold was chosen for: `fmr_requested`, or `fmr_floor` = 1 / `subject_pairs` where
-    the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). `fmr_upper` is a
-    95 % upper bound (bootstrap over subjects, at least 3 / subject_pairs: the rule of three). `threshold_interval` is
-    the 95 % bootstrap interval over subjects. The table maps a similarity to the FMR of a threshold there, `llr` to a
-    log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % bootstrap
-    interval over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; the histograms count the scores
+    the request is finer than the data supports (`fmr_basis` is "requested" or "finest_supported"). It is the rate to expect
+    among other people; on the people who chose the threshold fewer pass (`fmr_observed`). `fmr_upper` is a 95 % upper
+    bound of the threshold's FMR, at least 3 / subject_pairs: the rule of three. `threshold_interval` is a 95 % interval over
+    subjects of the threshold whose FMR is `fmr_target`. The table maps a similarity to the FMR of a threshold there, `llr`
+    to a log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % interval
+    over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; `resamples` is the number of bootstrap
+    resamples, 0 where the intervals need none (those of older versions did); the histograms count the scores
     in bins of equal width from -1 to 1 (all four are empty in files of older versions).
     """
 

@@ -175,6 +175,20 @@ def list_objects_below(uri: str) -> list[Any]:
     return [item for item in found if not key or item.object_name == key or item.object_name.startswith(key + "/")]
 
 
+def list_names(uri: str) -> list[str]:
+    """The names of the folders and files directly below a place, sorted; none when it does not exist."""
+    if not is_s3(uri):
+        folder = Path(uri)
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    bucket, key = split(uri)
+    below = f"{key}/" if key else ""
+    with connect(uri) as client:
+        if not client.bucket_exists(bucket_name=bucket):
+            return []
+        found = list(client.list_objects(bucket_name=bucket, prefix=below))
+    return sorted(item.object_name.removeprefix(below).strip("/") for item in found)
+
+
 def exists(uri: str) -> bool:
     """Whether a file, folder, object or prefix exists."""
     return bool(list_objects_below(uri)) if is_s3(uri) else Path(uri).exists()

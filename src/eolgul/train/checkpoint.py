@@ -37,23 +37,38 @@ from eolgul.errors import InputError
 from eolgul.files import sha256_bytes
 from eolgul.train.distributed import World
 
-_INDEX = "checkpoints.json"
+INDEX = "checkpoints.json"
 _FORMAT = 1
 State = dict[str, Tensor]
 
 
 class Checkpoints:
-    """The checkpoints of one run: `recipe` is the digest of recipe and dataset, which must not change during the run.
+    """The checkpoints of one run: `recipe` is the run's digest (`eolgul.train.runs`), which must not change during it.
 
     Uploads to S3 run in the background: `save` waits for the previous one and returns when its files are on the local disk.
     """
 
-    def __init__(self, uri: str, *, recipe: str, keep: int = 2, world: World = World()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        uri: str,
+        *,
+        recipe: str,
+        run: Mapping[str, Any] | None = None,
+        keep: int = 2,
+        world: World = World(),  # noqa: B008
+    ) -> None:
+        """Read the list of checkpoints at `uri`; `run` is what `recipe` is the digest of, kept in the list for other runs."""
         self.uri, self.recipe, self.keep, self.world = uri, recipe, keep, world
+        self._run = dict(run or {})
         self.warnings: list[str] = []
         self._uploads = ThreadPoolExecutor(1)
         self._upload: Future[None] | None = None
         self._index: list[dict[str, Any]] = world.share(self._read_index() if world.first else [])
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no checkpoint yet."""
+        return not self._index
 
     def save(self, state: Mapping[str, Tensor], progress: dict[str, Any], best: Mapping[str, Tensor] | None) -> None:
         """Write a checkpoint; all ranks call this together.
@@ -88,11 +103,29 @@ class Checkpoints:
             entry["best"] = {"name": folder.name, "files": list_files(folder)}
             folders.append(folder)
         self._index = [entry, *self._index][: self.keep]
-        listed = json.dumps({"format": _FORMAT, "recipe": self.recipe, "checkpoints": self._index}).encode()
+        listed = json.dumps(
+            {"format": _FORMAT, "recipe": self.recipe, "run": self._run, "checkpoints": self._index}
+        ).encode()
         if storage.is_s3(self.uri):
             self._upload = self._uploads.submit(self._publish, folders, listed)
         else:
-            storage.write_bytes(storage.join(self.uri, _INDEX), listed)
+            storage.write_bytes(storage.join(self.uri, INDEX), listed)
+
+    def take_over(self, other: Checkpoints, state: Mapping[str, Tensor], progress: dict[str, Any] | None) -> None:
+        """Begin this list with a checkpoint that was read from another run's: its tensors, progress, best epoch and logs.
+
+        All ranks call this together.
+        """
+        if progress is None:
+            return
+        self.save(state, progress, other.best() if self.world.first and progress["best"] is not None else None)
+        theirs, own = storage.join(other.uri, "logs"), storage.join(self.uri, "logs")
+        if self.world.first and storage.exists(theirs):
+            if storage.is_s3(own):
+                storage.publish(storage.fetch(theirs), own, replace=True)
+            else:
+                shutil.copytree(storage.fetch(theirs), own, dirs_exist_ok=True)
+        self.world.wait()
 
     def wait(self) -> None:
         """Wait until the last checkpoint is uploaded; raises the error of a failed upload."""
@@ -133,21 +166,12 @@ class Checkpoints:
         return dict(load_file(self._local(name) / "best.safetensors"))
 
     def _read_index(self) -> list[dict[str, Any]]:
-        data = storage.read_bytes(storage.join(self.uri, _INDEX))
-        if data is None:
+        index = read_index(self.uri)
+        if index is None:
             return []
-        try:
-            index = json.loads(data)
-            entries: list[dict[str, Any]] = index["checkpoints"]
-            names = [name for entry in entries for name in (entry["name"], (entry["best"] or entry)["name"])]
-            if index["format"] != _FORMAT or any("/" in name or ".." in name for name in names):
-                raise ValueError("another format")
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{self.uri}/{_INDEX}: not a list of checkpoints; delete {self.uri} to start afresh"
-            ) from error
         if index["recipe"] != self.recipe:
             raise InputError(f"{self.uri}: belongs to another recipe or dataset; delete it or name another place")
+        entries: list[dict[str, Any]] = index["checkpoints"]
         return entries
 
     def _free(self, kind: str, key: str) -> str:
@@ -166,7 +190,7 @@ class Checkpoints:
     def _publish(self, folders: list[Path], listed: bytes) -> None:
         for folder in folders:
             storage.publish(folder, storage.join(self.uri, folder.name), replace=True)
-        storage.write_bytes(storage.join(self.uri, _INDEX), listed)
+        storage.write_bytes(storage.join(self.uri, INDEX), listed)
 
     def _fetch(self, entry: dict[str, Any]) -> str | None:
         """Download the folders of a checkpoint; returns a sentence if their bytes are not those that were saved."""
@@ -190,6 +214,25 @@ class Checkpoints:
         except (CheckpointException, InputError, OSError, RuntimeError, ValueError, KeyError) as error:
             return f"{storage.join(self.uri, name)}: not readable ({type(error).__name__})"
         return None
+
+
+def read_index(uri: str) -> dict[str, Any] | None:
+    """Read the list of the checkpoints at a place: format, recipe, run and checkpoints. None if there is none.
+
+    Raises:
+        InputError: It is not such a list.
+    """
+    data = storage.read_bytes(storage.join(uri, INDEX))
+    if data is None:
+        return None
+    try:
+        index: dict[str, Any] = json.loads(data)
+        names = [name for entry in index["checkpoints"] for name in (entry["name"], (entry["best"] or entry)["name"])]
+        if index["format"] != _FORMAT or any("/" in name or ".." in name for name in names) or not index["recipe"]:
+            raise ValueError("another format")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{uri}/{INDEX}: not a list of checkpoints; delete {uri} to start afresh") from error
+    return index
 
 
 @contextlib.contextmanager

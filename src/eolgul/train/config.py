@@ -18,6 +18,18 @@ class TrainConfig(Config):
     checkpoints: str | None = option(
         None, "Where checkpoints are kept, by recipe and dataset. Default: beside the model. Path or s3://."
     )
+    checkpoint_seconds: float = option(
+        60.0, "Seconds between two checkpoints; one more is written after every epoch.", least=0, in_recipe=False
+    )
+    init: str | None = option(
+        None,
+        "Fine-tuning: begin with the weights of a ModelPackage, or of a .safetensors, .pth or .pt file. Path or s3://. "
+        "The recipe finetune-kface is made for it.",
+    )
+    init_color: str | None = option(
+        None,
+        "Fine-tuning: RGB or BGR, the order of colours that a weights file was trained on; a package says it itself.",
+    )
     device: str = option("auto", "Device of the training: auto, cpu, cuda or cuda:<number>.")
     threads: int | None = option(None, "Threads of torch. Default: one per core.", least=1)
     workers: int = option(2, "Processes that decode images; with 0 the training process does.", least=0)
@@ -28,6 +40,10 @@ class TrainConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.init_color not in (None, "RGB", "BGR"):
+            raise InputError(f"init_color {self.init_color!r}: expected RGB or BGR")
+        if self.init_color and not self.init:
+            raise InputError(f"init_color {self.init_color}: is only for --init")
         if self.workers == 0 and self.stall_seconds != 40.0:
             raise InputError(f"stall_seconds {self.stall_seconds:g}: is only for worker processes, but workers is 0")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,9 @@ class TrainingData:
             raise InputError(
                 f"{dataset.path}: {len(self.rows)} training images, fewer than one batch of {recipe.batch_size}"
             )
-        identities, labels = np.unique(dataset.numpy("label")[self.rows], return_inverse=True)
+        identities, first, labels = np.unique(dataset.numpy("label")[self.rows], return_index=True, return_inverse=True)
         self.identities = len(identities)
+        self._first = self.rows[first]  # one row of each identity
         if self.identities < 2:
             raise InputError(f"{dataset.path}: {self.identities} training identity, expected two or more")
         if recipe.batch_size % (world.size * recipe.accumulation):
@@ -80,6 +81,11 @@ class TrainingData:
         check_shared_memory(
             recipe.batch_size // world.size * _FACE_BYTES, min(workers, self.steps), processes_here(world)
         )
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the identities, in the order of the labels."""
+        return [str(name) for name in np.asarray(self._dataset.column("identity"), dtype=object)[self._first]]
 
     @property
     def steps(self) -> int:
@@ -166,6 +172,31 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
                 raise InputError(f"{self._dataset.path} row {row}: {error.strerror}") from error
         raise InputError(
             f"{self._dataset.path}: {_TRIES} images in a row cannot be read, one of them: {next(iter(unreadable.values()))}"
+        )
+
+
+def count_unreadable(
+    new: Mapping[int, str],
+    known: dict[str, str],
+    training: TrainingData,
+    dataset: FaceDataset,
+    most: float,
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """Report each broken image once, and add it to `known`.
+
+    Raises:
+        InputError: More than the share `most` of the training images are broken.
+    """
+    for row, why in new.items():
+        image = dataset.manifest["image_id"][row].as_py()
+        if image not in known:
+            known[image] = why
+            report({"warning": f"{image} (row {row}) cannot be read and is left out: {why}"})
+    if len(known) > most * len(training.rows):
+        raise InputError(
+            f"{dataset.path}: {len(known)} of {len(training.rows)} training images cannot be read so far, more than the share "
+            f"max_unreadable={most:g}; one of them is {next(iter(known))}"
         )
 
 

@@ -103,8 +103,8 @@ class Clock:
 
 def training_line(row: dict[str, Any]) -> None:
     """Print a training report on stderr: every epoch and warning, and on a terminal the running step too."""
-    if "warning" in row:
-        print(f"warning: {row['warning']}", file=sys.stderr, flush=True)
+    if "warning" in row or "note" in row:
+        print(f"warning: {row['warning']}" if "warning" in row else row["note"], file=sys.stderr, flush=True)
     elif "validation" in row:
         held = row["validation"]
         print(

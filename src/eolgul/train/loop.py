@@ -14,29 +14,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from eolgul import storage
-from eolgul.artifact import Artifact, open_artifact, recipe_digest, reuse
+from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.model.package import DetectorSettings, EmbeddingContract
-from eolgul.train.backbones import build
+from eolgul.train.backbones import build, keep_last_layer_fp32
 from eolgul.train.checkpoint import Checkpoints
-from eolgul.train.data import TrainingData, to_input
+from eolgul.train.data import TrainingData, count_unreadable, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
 from eolgul.train.head import Head
+from eolgul.train.initial_weights import Initial, begin_with, contract_of, read_initial, resolved
 from eolgul.train.journal import Clock, Journal
 from eolgul.train.loader import STALL_SECONDS, ended_worker
 from eolgul.train.margins import make_margin
-from eolgul.train.optim import Average, LossScale, learning_rate, make_optimizer
+from eolgul.train.optim import Average, LossScale, autocast_dtype, clip_gradients, learning_rate, make_optimizer
 from eolgul.train.package import VERSION, write_package
 from eolgul.train.recipe import Recipe
+from eolgul.train.runs import Run, go_on
 from eolgul.train.state import tensors
 from eolgul.train.validate import Validation
 
 Report = Callable[[dict[str, Any]], None]
 _AGREE = 20  # updates between two decisions of all ranks whether to save, which take a broadcast
+HEAD_ROWS = "classification_head"  # the name of the head's rows beside the network's tensors in the best epoch's file
 _NAMED = 1000  # unreadable images that training.json names
 
 
@@ -45,6 +48,8 @@ def train(
     out: Path,
     *,
     recipe: Recipe,
+    init: Path | None = None,
+    init_color: str | None = None,
     checkpoints: str | None = None,
     checkpoint_seconds: float = 60.0,
     keep: int = 2,
@@ -59,12 +64,15 @@ def train(
 
     A run that finds checkpoints continues from the newest, with the result of a run that was never stopped: to the bit on
     the same kind of machine with the same number of processes, and with the same images in the same steps on any number.
-    Under `torchrun` every process calls this; the first one writes the package.
+    Without checkpoints of its own it goes on from those of the same recipe for fewer epochs, where the schedule allows it
+    (`eolgul.train.runs`). Under `torchrun` every process calls this; the first one writes the package.
 
     Args:
         dataset: An assembled FaceDataset.
         out: Where the ModelPackage goes.
         recipe: Everything that decides what is learned.
+        init: A ModelPackage or a weights file to begin with, for fine-tuning.
+        init_color: The colour order of a weights file that does not tell it, RGB or BGR.
         checkpoints: Place (path or `s3://`, default beside `out`) of the checkpoints and `logs/` (metrics.jsonl, TensorBoard
             events), below `<recipe digest>/`.
         checkpoint_seconds: Seconds between checkpoints; one more is written at the end of every epoch.
@@ -73,32 +81,35 @@ def train(
         workers: Processes that decode images; 0 decodes in this one.
         stall_seconds: End the run if a batch is missing and no worker has read an image for this long.
         max_steps: Stop after this many steps, with a checkpoint and without a package; tests interrupt a run with it.
-        report: Gets one dict per second while training, one after each epoch, and {"warning": sentence}.
+        report: Gets one dict per second while training, one after each epoch, and {"warning": sentence}, {"note": sentence}.
         tensorboard: Whether to write TensorBoard events.
 
     Returns:
         The package; None after `max_steps`.
 
     Raises:
-        InputError: The data is unsuitable; the loss is not finite (the ids of the batch's images are saved); more images
+        InputError: The data or the start is unsuitable; the loss is not finite (the ids of the batch's images are saved); more images
             than `recipe.max_unreadable` are broken; a batch is lost; or memory runs out.
     """
     data = FaceDataset(dataset)
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
         raise InputError(f"{dataset}: not an assembled dataset of aligned faces; run eolgul assemble first")
     target = pick_device(device)
-    done = reuse(
-        out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=[data.artifact.reference]
-    )
+    initial = None if init is None else read_initial(init, init_color, backbone=recipe.backbone)
+    recipe = resolved(recipe, initial)
+    inputs = [data.artifact.reference, *([initial.reference] if initial else [])]
+    done = reuse(out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=inputs)
     if done is not None:
         return done
-    autocast = _autocast_dtype(recipe, target)
-    digest = recipe_digest({"recipe": recipe.to_json(), "dataset": data.artifact.digest, "precision": str(autocast)})
-    place = storage.join(checkpoints or str(out.parent / "checkpoints"), digest)
+    autocast = autocast_dtype(recipe, target)
+    run = Run(recipe, data.artifact.digest, str(autocast), initial.identity if initial else None)
+    root = checkpoints or str(out.parent / "checkpoints")
     with joined(target) as world:
-        saved = Checkpoints(place, recipe=digest, keep=keep, world=world)
+        saved = Checkpoints(
+            storage.join(root, run.digest), recipe=run.digest, run=run.to_json(), keep=keep, world=world
+        )
         try:
-            return _run(data, out, recipe, autocast, saved, checkpoint_seconds, target, workers, stall_seconds,
+            return _run(data, out, run, initial, autocast, saved, root, checkpoint_seconds, target, workers, stall_seconds,
                         max_steps, report or (lambda row: None), tensorboard, world)  # fmt: skip
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and (ended := ended_worker(error)) is not None:
@@ -119,9 +130,11 @@ def train(
 def _run(
     data: FaceDataset,
     out: Path,
-    recipe: Recipe,
+    run: Run,
+    initial: Initial | None,
     autocast: torch.dtype | None,
     saved: Checkpoints,
+    root: str,
     checkpoint_seconds: float,
     target: torch.device,
     workers: int,
@@ -131,7 +144,8 @@ def _run(
     tensorboard: bool,
     world: World,
 ) -> Artifact | None:
-    contract = EmbeddingContract(detector=_detector_settings(data))
+    recipe = run.recipe
+    contract = contract_of(data, initial)
     training = TrainingData(data, recipe, workers=workers, stall_seconds=stall_seconds, world=world,
                             pin=target.type == "cuda")  # fmt: skip
     validation = Validation(data, contract)
@@ -140,12 +154,16 @@ def _run(
     torch.backends.cudnn.deterministic = True  # a resumed run must repeat the sums of one never stopped
     torch.backends.cudnn.benchmark = False
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-    network = build(recipe.backbone, recipe.embedding_size).to(target, memory_format=layout)  # type: ignore[call-overload]
-    margin = make_margin(recipe.head, recipe.margin, recipe.margin_m1, recipe.margin_m3)
+    network = initial.network() if initial else build(recipe.backbone, recipe.embedding_size)
+    if recipe.last_layer_fp32:
+        keep_last_layer_fp32(network)
+    network = network.to(target, memory_format=layout)  # type: ignore[call-overload]
+    margin = make_margin(recipe.head, recipe.margin, recipe.margin_m1, recipe.margin_m3,
+                         straight_through=recipe.margin_gradient == "straight-through")  # fmt: skip
     head = Head(recipe.embedding_size, training.identities, margin, scale=recipe.scale, centers=recipe.centers,
-                sample=recipe.sample, seed=recipe.seed, world=world).to(target)  # fmt: skip
-    trained = [*network.parameters(), *([head.weight] if recipe.sample >= 1 else [])]
-    optimizer = make_optimizer(recipe, trained)
+                sample=recipe.sample, unit=recipe.head_init == "unit", seed=recipe.seed, world=world).to(target)  # fmt: skip
+    begun_with = begin_with(initial, head, training.names if recipe.init_head else None)
+    optimizer = make_optimizer(recipe, network, head)
     average = Average(network, recipe.ema) if recipe.ema else None
     loss_scale = LossScale(fp16=autocast == torch.float16)
     model: nn.Module = torch.compile(network) if recipe.compile else network  # type: ignore[assignment]
@@ -154,7 +172,8 @@ def _run(
 
     progress: dict[str, Any] = {"epoch": 0, "step": 0, "loss_sum": 0.0, "curve": [], "best": None, "unreadable": {}}
     state = tensors(network, head, optimizer, average, world)
-    progress = saved.load(state) or progress
+    found = go_on(saved, root, run, state, training.steps, report) if saved.empty else saved.load(state)
+    progress = found or progress
     for warning in saved.warnings:
         report({"warning": warning})
     loss_scale.factor, loss_scale.calm = progress.get("loss_scale", (loss_scale.factor, loss_scale.calm))
@@ -187,16 +206,18 @@ def _run(
     taken, saved_at, said_at = 0, time.monotonic(), 0.0
     while progress["epoch"] < recipe.epochs and not _ended(recipe, progress):
         epoch = progress["epoch"]
-        model.train()
         head.train()
         batches = training.batches(epoch, progress["step"])
         for step in range(progress["step"], training.steps):
             asked = time.monotonic()
             batch = next(batches)
             waited = time.monotonic() - asked
-            _count_unreadable(batch.unreadable, unreadable, training, recipe, data, report)
+            count_unreadable(batch.unreadable, unreadable, training, data, recipe.max_unreadable, report)
 
             position = epoch + step / training.steps
+            learns = position >= recipe.freeze_epochs
+            if network.training != learns:  # frozen, batch norms keep their figures too
+                model.train(learns)
             rate = learning_rate(recipe, position)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -215,15 +236,20 @@ def _run(
                 last = part == recipe.accumulation - 1
                 with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
                     inputs = to_input(faces[rows], contract).contiguous(memory_format=layout)
-                    with torch.autocast(target.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+                    with (
+                        torch.set_grad_enabled(learns),
+                        torch.autocast(target.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None),
+                    ):
                         embeddings = model(inputs)
                     share = head(embeddings, labels[rows]) / recipe.accumulation
                     (share * loss_scale.factor).backward()
                 loss += share.detach()
-            norm = _clip(network, head, recipe.clip_norm, loss_scale.factor, world)
+            norm = clip_gradients(network, head, recipe.clip_norm, loss_scale.factor, world, which=recipe.clip)
             if loss_scale.accept(norm):
                 optimizer.step()
-                head.update(learning_rate=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+                head.update(
+                    learning_rate=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay * recipe.last_decay
+                )
                 if average is not None:
                     average.update(network)
             optimizer.zero_grad(set_to_none=True)
@@ -267,6 +293,10 @@ def _run(
         if _better(recipe, measured, progress["best"]):
             progress["best"] = {"epoch": epoch + 1, recipe.choose_by: measured[recipe.choose_by]}
             best = judged.state_dict()
+        if recipe.keep_head and world.share(best is not None):
+            centres = tensors(network, head, optimizer, average, world)["head.weight"]
+            centres = centres.full_tensor() if isinstance(centres, DTensor) else centres
+            best = None if best is None else {**best, HEAD_ROWS: centres}
         progress.update(epoch=epoch + 1, step=0, loss_sum=0.0)
         save(best)
         saved_at = time.monotonic()
@@ -280,8 +310,10 @@ def _run(
     saved.wait()
     if journal is not None:
         journal.close()
-        chosen = build(recipe.backbone, recipe.embedding_size).eval()
-        chosen.load_state_dict(saved.best())
+        kept = saved.best()
+        rows_kept = kept.pop(HEAD_ROWS, None)
+        chosen = initial.network() if initial else build(recipe.backbone, recipe.embedding_size)
+        chosen.load_state_dict(kept)
         facts = {
             "identities": training.identities,
             "images": len(training.rows),
@@ -289,22 +321,22 @@ def _run(
             "best_epoch": progress["best"]["epoch"],
             "unreadable": {"images": len(unreadable), "named": dict(sorted(unreadable.items())[:_NAMED])},
         }
+        if begun_with is not None:
+            facts["init"] = begun_with
         write_package(
-            chosen, out, recipe=recipe, contract=contract, dataset=data, validation=validation, training=facts
+            chosen,
+            out,
+            recipe=recipe,
+            contract=contract,
+            dataset=data,
+            validation=validation,
+            training=facts,
+            begun_with=initial.reference if initial else None,
+            synthetic=initial is not None and initial.synthetic,
+            head=None if rows_kept is None else (rows_kept, training.names),
         )
     world.wait()
     return open_artifact(out)
-
-
-@torch.no_grad()
-def _clip(network: nn.Module, head: Head, most: float, factor: float, world: World) -> Tensor:
-    """Scale all gradients so that their common norm is at most `most`; returns the norm before. `factor` is the loss scale."""
-    own = [value.grad for value in network.parameters() if value.grad is not None]
-    centres = [] if head.gradient is None else [head.gradient]
-    of_centres = world.sum(torch.stack([value.norm() ** 2 for value in centres]).sum())
-    norm = (nn.utils.get_total_norm(own) ** 2 + of_centres).sqrt() / factor
-    torch._foreach_mul_([*own, *centres], (most / (norm + 1e-6)).clamp(max=1.0) / factor)
-    return norm
 
 
 def _better(recipe: Recipe, measured: dict[str, float], best: dict[str, Any] | None) -> bool:
@@ -318,27 +350,6 @@ def _ended(recipe: Recipe, progress: dict[str, Any]) -> bool:
     """Early stopping: whether the last `patience` epochs are no better than the best one."""
     best = progress["best"]
     return bool(recipe.patience and best is not None and progress["epoch"] - best["epoch"] >= recipe.patience)
-
-
-def _count_unreadable(
-    new: dict[int, str],
-    known: dict[str, str],
-    training: TrainingData,
-    recipe: Recipe,
-    data: FaceDataset,
-    report: Report,
-) -> None:
-    """Report each broken image once; InputError if there are more than the recipe admits."""
-    for row, why in new.items():
-        image = data.manifest["image_id"][row].as_py()
-        if image not in known:
-            known[image] = why
-            report({"warning": f"{image} (row {row}) cannot be read and is left out: {why}"})
-    if len(known) > recipe.max_unreadable * len(training.rows):
-        raise InputError(
-            f"{data.path}: {len(known)} of {len(training.rows)} training images cannot be read so far, more than the share "
-            f"max_unreadable={recipe.max_unreadable:g}; one of them is {next(iter(known))}"
-        )
 
 
 def _report_non_finite(
@@ -367,21 +378,3 @@ def _logs(place: str, world: World) -> Path:
     if world.first and not folder.is_dir() and storage.exists(storage.join(place, "logs")):
         shutil.copytree(storage.fetch(storage.join(place, "logs")), folder)
     return folder
-
-
-def _autocast_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
-    """The type of autocast for the recipe's `precision`; "auto" is bfloat16 where it is computed natively."""
-    if recipe.precision != "auto":
-        return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    native = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if native else None
-
-
-def _detector_settings(data: FaceDataset) -> DetectorSettings:
-    """The settings with which the faces were aligned, so that serving finds faces in the same way."""
-    detector = data.artifact.contents.get("detector")
-    if detector is None:
-        return DetectorSettings()
-    return DetectorSettings(**{**detector, "thresholds": tuple(detector["thresholds"])})

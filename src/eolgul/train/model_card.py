@@ -33,11 +33,10 @@ Trained on {training["images"]} images of {training["identities"]} identities, {
 (scale {recipe.scale:g}, margin {recipe.margin:g}). Epoch {training["best_epoch"]} was chosen on held-out validation
 identities (AUC {best["validation"]["auc"]:.4f}); no benchmark took part in any choice.
 
-The classification head is not in this package: its classes are the training people, and recognition compares embeddings
-of people it never saw.
+{_init(training)}{_head(recipe)}
 
 ## Input and output
-RGB faces, {contract.size}x{contract.size}, aligned to `{contract.template}`, `(pixel - {contract.mean:g}) / {contract.std:g}`;
+{contract.color} faces, {contract.size}x{contract.size}, aligned to `{contract.template}`, `(pixel - {contract.mean:g}) / {contract.std:g}`;
 ONNX opset {OPSET}, any batch size.
 The embedding of the image plus that of its mirror image (flip: {contract.flip}), L2-normalised. Compare by cosine.
 {_variants(training)}
@@ -70,6 +69,38 @@ it, and leave a person in the decision. It does not tell a face from a photograp
 {json.dumps(training["recipe"], indent=1)}
 ```
 """
+
+
+def _init(training: Mapping[str, Any]) -> str:
+    """What the run began with, when it did not begin with random weights."""
+    init = training.get("init")
+    if init is None:
+        return ""
+    rows = init["head_rows"]
+    frozen = training["recipe"]["freeze_epochs"]
+    text = (
+        f"Fine-tuned: it began with the weights of a {init['kind']} (sha256 `{init['digest']}`, {init['color']} images), "
+        f"{init['tensors']} tensors of the network; of its head {rows['taken']} identities' rows were taken, {rows['new']} "
+        f"identities are new, {rows['left']} were left behind. What that model learned from, and its licence, count here too."
+    )
+    if frozen:
+        text += (
+            f" For the first {frozen:g} epochs the network was frozen, the means and variances of its batch norms too, and only "
+            "the head learned."
+        )
+    return f"{text}\n\n"
+
+
+def _head(recipe: Recipe) -> str:
+    if recipe.keep_head:
+        return (
+            "The classification head is in this package (`head.safetensors`, by keep_head): one row per training identity, which\n"
+            "is an embedding of that person, named by a hash. It serves further training only; recognition does not use it."
+        )
+    return (
+        "The classification head is not in this package: its classes are the training people, and recognition compares embeddings\n"
+        "of people it never saw."
+    )
 
 
 def _splits(splits: Mapping[str, Mapping[str, int]]) -> str:

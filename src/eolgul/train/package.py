@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eolgul.artifact import Artifact, canonical_json, open_artifact, seal, writing
@@ -20,6 +20,7 @@ from eolgul.faces.networks import export_onnx
 from eolgul.model.onnx_export import OPSET, export
 from eolgul.model.onnx_network import onnx_session, run_session
 from eolgul.model.package import EmbeddingContract
+from eolgul.train.head_rows import save_head
 from eolgul.train.model_card import card
 from eolgul.train.recipe import Recipe
 from eolgul.train.validate import Validation
@@ -39,20 +40,38 @@ def write_package(
     dataset: FaceDataset,
     validation: Validation,
     training: Mapping[str, Any],
+    begun_with: Mapping[str, str] | None = None,
+    synthetic: bool = False,
+    head: tuple[Tensor, Sequence[str]] | None = None,
 ) -> Artifact:
-    """Export, check on validation faces, and seal. `training` goes into training.json beside recipe and dataset.
+    """Export, check on validation faces, and seal.
+
+    Args:
+        network: The trained network.
+        out: Where the package goes.
+        recipe: The recipe.
+        contract: The embedding contract.
+        dataset: What it was trained on.
+        validation: Faces of people that it was not trained on.
+        training: What training.json says beside recipe and dataset.
+        begun_with: Kind and digest of what the run began with, if not with random weights.
+        synthetic: Whether that learned from drawn people.
+        head: The head's rows to keep and the names of their identities.
 
     Raises:
         InputError: ONNX Runtime's embeddings differ from torch's or do not depend on the image; nothing is left at `out`.
     """
     network = network.cpu().eval()
     reference = dataset.artifact.reference
+    inputs = [reference, *([begun_with] if begun_with else [])]
     facts = {"recipe": recipe.to_json(), "dataset": reference, **training}
     with writing(out) as folder:
         probe = validation.inputs(validation.rows[:: max(1, len(validation.rows) // _PROBES)])
         write_network(network, folder, backbone=recipe.backbone, embedding_size=recipe.embedding_size,
                       contract=contract, probe=probe)  # fmt: skip
         facts["variants"] = write_variants(folder, recipe.variants, validation, recipe.scale)
+        if head is not None:
+            save_head(folder, *head)
         (folder / "training.json").write_bytes(canonical_json(facts))
         (folder / "CARD.md").write_text(card(recipe, contract, facts, dataset), encoding="utf-8")
         seal(
@@ -61,13 +80,13 @@ def write_package(
             step="train",
             version=VERSION,
             recipe=recipe.to_json(),
-            inputs=[reference],
+            inputs=inputs,
             contents={
                 "backbone": recipe.backbone,
                 "embedding_size": recipe.embedding_size,
                 "best_epoch": training["best_epoch"],
             },
-            synthetic=dataset.artifact.synthetic,
+            synthetic=dataset.artifact.synthetic or synthetic,
         )
     return open_artifact(out)
 

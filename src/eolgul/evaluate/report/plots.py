@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eolgul.evaluation.jackknife import limits, without_each
 from eolgul.evaluation.schema import Condition, Discard
 from eolgul.model.calibration import Calibration
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NO_ERROR = ": no error to draw"
-_BAND, _RESAMPLES = 60, 1000  # points of a band, resamples per point
+_BAND = 60  # points of a band
 _POINTS = 4000  # a curve with more points would only make the file larger
 _INK = "#010203"  # replaced by `currentColor`, which matplotlib does not know
 GENUINE, IMPOSTOR, MARK = "#2f7fd1", "#d9772b", "#8a4fbf"
@@ -144,7 +145,7 @@ def _share_below(scores: NDArray[Any], weight: NDArray[Any] | None, thresholds: 
 
 
 def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ends of the 95 % bootstrap interval of the FNMR at each threshold."""
+    """Return the ends of the 95 % interval of the FNMR at each threshold; an FNMR of 0 or 1 gives itself."""
     person = (
         np.arange(len(curves.genuine)) if curves.person is None else np.unique(curves.person, return_inverse=True)[1]
     )
@@ -152,12 +153,12 @@ def _band(curves: Curves, thresholds: NDArray[Any]) -> tuple[NDArray[np.float64]
     subject, people = person[order], int(person.max()) + 1
     times = np.ones(len(order)) if curves.genuine_weight is None else curves.genuine_weight[order]
     refused = np.searchsorted(curves.genuine[order], thresholds, side="left")
-    missed = np.stack([np.bincount(subject[:n], weights=times[:n], minlength=people) for n in refused], axis=1)
-    random = np.random.default_rng(0)
-    weight = random.multinomial(people, np.full(people, 1 / people), size=_RESAMPLES).astype(np.float64)
-    compared = weight @ np.bincount(subject, weights=times)
-    low, high = np.quantile(weight @ missed / compared[:, None], [0.025, 0.975], axis=0)
-    return low, high
+    missed = np.stack([np.bincount(subject[:n], weights=times[:n], minlength=people) for n in refused])
+    compared = np.bincount(subject, weights=times)
+    rate = missed.sum(axis=1) / compared.sum()
+    if people < 2:
+        return rate, rate
+    return limits(rate, without_each(missed.sum(axis=1, keepdims=True), compared.sum(), missed, compared))
 
 
 def cameras(rows: Sequence[Condition]) -> str:
