@@ -35,7 +35,7 @@ from eolgul.train.package import VERSION, write_package
 from eolgul.train.recipe import Recipe
 from eolgul.train.runs import Run, go_on
 from eolgul.train.state import tensors
-from eolgul.train.validate import Validation
+from eolgul.train.validate import TrainingPeople, Validation
 
 Report = Callable[[dict[str, Any]], None]
 _AGREE = 20  # updates between two decisions of all ranks whether to save, which take a broadcast
@@ -149,6 +149,7 @@ def _run(
     training = TrainingData(data, recipe, workers=workers, stall_seconds=stall_seconds, world=world,
                             pin=target.type == "cuda")  # fmt: skip
     validation = Validation(data, contract)
+    learned = TrainingPeople(data, validation) if world.first else None
 
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.deterministic = True  # a resumed run must repeat the sums of one never stopped
@@ -287,7 +288,9 @@ def _run(
         measured = world.share(
             validation.measure(validation.embed(judged, target), recipe.scale) if world.first else {}
         )
-        done = {"epoch": epoch + 1, "train_loss": progress["loss_sum"] / training.steps, "validation": measured}
+        known = world.share(learned.measure(judged, target, recipe.scale) if learned is not None else None)
+        done = {"epoch": epoch + 1, "train_loss": progress["loss_sum"] / training.steps, "training_people": known,
+                "validation": measured}  # fmt: skip
         progress["curve"].append(done)
         best = None
         if _better(recipe, measured, progress["best"]):
