@@ -109,6 +109,7 @@ def face_recognition(
     extract_max_pairs_lost: float = 0.1,
     extract_selection: str = "original",
     extract_identity_from: str = "",
+    extract_depth: int = 0,
     extract_identities: str = "",
     extract_without_identities: str = "",
     extract_min_images: int = 1,

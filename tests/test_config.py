@@ -146,6 +146,7 @@ def test_recipes_hold_what_they_held_before() -> None:
         "name": "x",
         "selection": None,
         "identity_from": None,
+        "depth": None,
         "identities": None,
         "without_identities": None,
         "min_images": 1,

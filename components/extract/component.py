@@ -20,6 +20,7 @@ def extract(
     max_pairs_lost: float = 0.1,
     selection: str = "",
     identity_from: str = "",
+    depth: int = 0,
     identities: str = "",
     without_identities: str = "",
     min_images: int = 1,

@@ -31,9 +31,10 @@ def extracted(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Pa
     noise = np.random.default_rng(0).integers(0, 256, (120, 120, 3), np.uint8)
     (tmp / "photos" / first / f"{first}_0090.png").write_bytes(encode_png(noise))
     (tmp / "photos" / first / f"{first}_0091.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
-    lines = ["1\t2", f"{first}\t1\t2", f"{first}\t1\t90", f"{first}\t1\t{second}\t1", f"{first}\t91\t{second}\t2"]
-    (tmp / "pairs.txt").write_text("\n".join(lines) + "\n")
-    extract(tmp / "photos", tmp / "extracted", ExtractConfig(pairs=str(tmp / "pairs.txt")))
+    lines = [f"{first}\t1\t2", f"{first}\t1\t90", f"{first}\t1\t{second}\t1", f"{first}\t91\t{second}\t2"]
+    (tmp / "pairs.txt").write_text("\n".join(["2\t2", *lines, *lines]) + "\n")
+    config = ExtractConfig(pairs=str(tmp / "pairs.txt"), max_pairs_lost=0.25)
+    extract(tmp / "photos", tmp / "extracted", config)
     return tmp / "extracted"
 
 
@@ -57,11 +58,15 @@ def test_pairs_follow_their_images_and_lost_ones_are_counted(extracted: Path, tm
         for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True)
     ]
     first, second = sorted({row.split("/")[0] for row in ids})[:2]
-    assert kept == [
-        (f"{first}/{first}_0001", f"{first}/{first}_0002", True),
-        (f"{first}/{first}_0001", f"{second}/{second}_0001", False),
-    ]
-    assert after.artifact.contents["pairs_lost"] == 2
+    assert (
+        kept
+        == [
+            (f"{first}/{first}_0001", f"{first}/{first}_0002", True),
+            (f"{first}/{first}_0001", f"{second}/{second}_0001", False),
+        ]
+        * 2
+    )
+    assert after.artifact.contents["pairs_lost"] == 4
 
 
 def test_the_stored_face_is_the_cut_out_at_the_stored_landmarks_to_the_pixel(extracted: Path, tmp_path: Path) -> None:

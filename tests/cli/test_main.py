@@ -73,6 +73,7 @@ def test_extract_says_what_it_made(raw: Path, tmp_path: Path) -> None:
         "synthetic": False,
         "inputs": 4,
         "passed_over": {"total": 0, "by_reason": {}, "by_suffix": {}},
+        "depth": 1,
     }
     again = json.loads(command("extract", raw / "photos", tmp_path / "out").stdout)
     assert again["digest"] == made.digest

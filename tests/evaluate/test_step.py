@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
-from support.evaluation import default_split, write_benchmark, write_model, write_people
+from support.datasets import make_dataset
+from support.evaluation import default_split, face, write_benchmark, write_model, write_people
 
 from eolgul.artifact import open_artifact
 from eolgul.dataset import FaceDataset
@@ -163,3 +164,16 @@ def test_reading_metrics_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text('{"format": 7}')
     with pytest.raises(InputError, match="format 1"):
         read_metrics(tmp_path)
+
+
+def test_a_benchmark_of_one_fold_is_refused_before_any_embedding(model: Path, tmp_path: Path) -> None:
+    with make_dataset(tmp_path / "one", step="test", recipe={}, inputs=[], synthetic=True) as writer:
+        for number in range(4):
+            data = face(number // 2, number)
+            writer.add(f"p/{number}", "p", data, extension="png", size=(112, 112), source="one")
+        writer.pairs([0, 0], [1, 2], [True, False], [0, 0])
+        writer.describe(aligned="arcface-112-v1", name="one")
+    seen: list[str] = []
+    with pytest.raises(InputError, match="its 2 pairs are of 1 fold"):
+        evaluate(model, None, [tmp_path / "one"], tmp_path / "out", EvaluateConfig(), progress=seen.append)
+    assert seen == []

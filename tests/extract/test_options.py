@@ -178,6 +178,10 @@ TABLE: dict[str, Row_] = {
         lambda *_: "0*(?P<identity>[0-9]+)/.*",
         lambda _, before, after: after.people.keys() == {"0", "1", "2"},
     ),
+    "depth": (
+        lambda *_: 2,
+        lambda _, before, after: before.contents["depth"] == 1 and "2 or more folders deep" in after.sentence,
+    ),
     "identities": (lambda _, files: files["people"], lambda _, before, after: after.people.keys() == {"000001"}),
     "without_identities": (
         lambda _, files: files["people"],

@@ -112,6 +112,13 @@ def evaluate(
     learned = Learned(Provenance.read(tested.onnx.parent) if tested.kind == "ModelPackage" else None)
     if config.unseen_only and not learned.known:
         raise InputError(f"{model}: unseen_only: what this model learned from is unknown, so nobody can be left out")
+    for other, compared in zip(others, pairs, strict=True):
+        folds = len(set(compared.fold.tolist()))
+        if folds < 2:
+            raise InputError(
+                f"{other.path}: its {len(compared.fold)} pairs are of {folds} fold: the protocol chooses the threshold on "
+                "the other folds, so it needs at least 2"
+            )
     calibration, sets = None, []
 
     def embedder(data: FaceDataset) -> Embed:

@@ -16,7 +16,14 @@ from eolgul.formats.archives import archive_stem
 
 WITH_PEOPLE = ("rec", "kface", "folders", "lst")  # a .bin and its copies name pairs, not people
 KINDS = ("rec", "bin", "kface", "folders", "lst", "carrays")
-PEOPLE_FACTS = ("identities_unmatched", "without_identities_unmatched", "identities_merged", "identities_alike")
+PEOPLE_FACTS = (
+    "identities_unmatched",
+    "without_identities_unmatched",
+    "identities_merged",
+    "identities_alike",
+    "identities_of_several_folders",
+    "depth",
+)
 """What a card's contents and a command's facts state about the people of a source, where there is something to state."""
 FILES = ("pairs", "identities", "without_identities")
 
@@ -50,6 +57,14 @@ class ExtractConfig(Config):
         None,
         "Regular expression with a group (?P<identity>…) that fits the whole path of an image below the source and names "
         "its person, such as '[0-9]+_(?P<identity>.+)_[0-9]+_[mf]\\.jpg' for AgeDB. Default: the folder.",
+        kinds=("folders",),
+    )
+    depth: int | None = option(
+        None,
+        "How many levels below the source people's folders are: 1 for <person>/<image>, 2 for train/<person>/<image>. Default: "
+        "found from the tree, which is refused when it can be read in two ways.",
+        least=1,
+        most=8,
         kinds=("folders",),
     )
     identities: str | None = option(
@@ -114,6 +129,10 @@ class ExtractConfig(Config):
             kface.Selection.parse(self.selection)
         self.byte_range  # noqa: B018 - checks `part`
         self.identity_pattern  # noqa: B018 - checks `identity_from`
+        if self.depth is not None and self.identity_from is not None:
+            raise InputError(
+                f"depth {self.depth}: is not used with identity_from, which fits the whole path; give one of them"
+            )
 
     @property
     def byte_range(self) -> tuple[int, int] | None:

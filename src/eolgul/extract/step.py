@@ -11,7 +11,7 @@ from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress, count_up
 from eolgul.dataset import build_dataset
 from eolgul.errors import InputError, printable
-from eolgul.extract import sources, trees
+from eolgul.extract import kface_tree, sources, trees
 from eolgul.extract.appearance import look_at
 from eolgul.extract.benchmark import read_list, write_pairs
 from eolgul.extract.config import ExtractConfig, source_name
@@ -27,7 +27,7 @@ VERSION = 2  # of the results: raise it when the same inputs and recipe give oth
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
-    "kface": trees.plan_kface,
+    "kface": kface_tree.plan_kface,
     "folders": trees.plan_folders,
     "lst": trees.plan_lst,
     "carrays": sources.plan_carrays,

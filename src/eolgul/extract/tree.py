@@ -146,6 +146,11 @@ class Tree:
             some = [name for name, one in self._encodings.items() if one == encoding]
             yield f"the names in {len(some):,} archive(s) such as {printable(some[0])} are read as {encoding.upper()}"
 
+    def describe(self) -> str:
+        """What is passed over, and what to do with archives among it, for a sentence."""
+        found = self.passed_over.describe()
+        return f"{found}; {how_to_unpack(self._foreign[0])}" if self._foreign else found
+
     def pictures(self) -> Iterator[Entry]:
         """Yield every file that is an image by its suffix or its first bytes, in the order of `files`; count the others."""
         for entry in self.files():

@@ -1,4 +1,4 @@
-"""Plan trees of image files: identity folders, K-FACE, and the images that a `.lst` names."""
+"""Plan image files by their names: identity folders, and the images that a `.lst` names."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from pathlib import Path
 from eolgul.errors import InputError, Reason, Rejection, printable
 from eolgul.extract.choosing import Naming, plan_people
 from eolgul.extract.config import ExtractConfig
-from eolgul.extract.passed_over import PassedOver, Why
+from eolgul.extract.kface_tree import count_kface
+from eolgul.extract.levels import Level, find_level
+from eolgul.extract.passed_over import PassedOver
 from eolgul.extract.people import number_form
 from eolgul.extract.plan import Plan, text
 from eolgul.extract.tree import Entry, Tree
-from eolgul.formats import kface
 from eolgul.formats.identities import normal
 from eolgul.model.package import TEMPLATE_NAME
 
 _NO_IDENTITY = Rejection(Reason.NO_IDENTITY, "an image beside the identity folders, expected <identity>/<image>")
 _NO_MATCH = Rejection(Reason.NO_IDENTITY, "identity_from does not fit the path")
-_UNKNOWN_CONDITION = Rejection(
-    Reason.UNKNOWN_CONDITION, "expected <Resolution>/<ID>/S00x/Ly/E0z/Cn.jpg with K-FACE's names"
-)
 
 
 def plan_folders(source: Path, config: ExtractConfig) -> Plan:
@@ -36,11 +34,22 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
         raise InputError(f"{source}: is a FaceDataset already, expected raw data")
     tree = Tree(source)
     pattern = config.identity_pattern
+    pictures = list(tree.pictures())
+    names = [entry.name for entry in pictures]
+    if config.kind == "auto" and pictures and count_kface(names) > len(names) / 2:
+        raise InputError(
+            f"{source}: holds K-FACE's images, such as {text(names[0])}, among other files; give --kind kface"
+        )
+    level = Level(config.depth or 1) if config.depth or pattern is not None else find_level(source, names)
     loose: list[Entry] = []
     entries: list[Entry] = []
-    for entry in tree.pictures():
-        identity, slash, _ = entry.name.partition("/")
-        image_id = os.path.splitext(entry.name)[0]  # noqa: PTH122 - millions of them
+    del names
+    pictures.reverse()
+    while pictures:  # there are millions of them, so none is kept twice
+        entry = pictures.pop()
+        *around, rest = entry.name.split("/", level.depth - 1)
+        identity, slash, _ = rest.partition("/")
+        image_id = os.path.splitext(rest)[0]  # noqa: PTH122 - millions of them
         if pattern is not None:
             found = pattern.fullmatch(normal(text(entry.name)))
             if found is None or not found["identity"]:
@@ -49,64 +58,54 @@ def plan_folders(source: Path, config: ExtractConfig) -> Plan:
             if found["identity"] != identity or not slash:
                 identity = found["identity"]
                 image_id = f"{identity}/{image_id}"
-        elif not slash:  # it lies in no identity folder
+        elif not slash or len(around) < level.depth - 1:  # it lies in no identity folder
             loose.append(entry._replace(rejection=_NO_IDENTITY))
             continue
         entries.append(entry._replace(image_id=image_id, identity=identity))
     if not entries and loose:
         raise InputError(
-            f"{source}: all {len(loose)} images lie beside one another, expected <identity>/<image>; where the names of files "
-            "say who is on them, --identity-from takes it from there"
+            f"{source}: none of its {len(loose)} images lies {level.depth} or more folders deep (--depth)"
+            if level.depth > 1
+            else f"{source}: all {len(loose)} images lie beside one another, expected <identity>/<image>; where the names of "
+            "files say who is on them, --identity-from takes it from there"
             if pattern is None
             else f"{source}: identity_from fits none of {len(loose)} images, such as {printable(text(loose[0].name))}"
         )
     if not entries:
-        raise InputError(f"{source}: no identity folder with an image")
-    return _plan(source, tree, loose + entries, config, Naming())
-
-
-def _plan(source: Path, tree: Tree, entries: list[Entry], config: ExtractConfig, naming: Naming) -> Plan:
-    plan = plan_people(source, source, entries + tree.broken, config, tree.passed_over, naming)
-    plan.warnings += tree.warnings()
+        beside = tree.describe()
+        raise InputError(
+            f"{source}: no identity folder with an image{f'; it holds {beside}' if beside else ', and no other file'}"
+        )
+    several = _of_several(entries, level.depth) if pattern is None else []
+    if several and config.depth is None:
+        raise InputError(
+            f"{source}: {len(several)} names of people, such as {printable(text(several[0]))}, occur in several folders at level "
+            f"{level.depth - 1}; give --depth {level.depth} if equal names are one person, or extract those folders one by one"
+        )
+    plan = plan_people(source, source, loose + entries + tree.broken, config, tree.passed_over)
+    plan.warnings[:0] = [*tree.warnings(), *([level.warning] if level.warning else [])]
+    if pattern is None:
+        plan.facts["depth"] = level.depth
+    if several:
+        plan.facts["identities_of_several_folders"] = len(several)
+        plan.warnings.append(
+            f"{len(several)} names of people, such as {printable(text(several[0]))}, occur in several folders at level "
+            f"{level.depth - 1}; each is taken as one person"
+        )
     return plan
 
 
-def plan_kface(source: Path, config: ExtractConfig) -> Plan:
-    """Plan K-FACE's tree: the images of the selection, each with its condition and its annotation, if it has one.
-
-    Raises:
-        InputError: when no image is in the selection.
-    """
-    tree = Tree(source)
-    selection = kface.Selection.parse(config.selection) if config.selection else None
-    notes: dict[str, Entry] = {}
-    found: list[Entry] = []
-    for entry in tree.files():
-        if entry.name.endswith(".txt"):
-            notes[entry.name[:-4]] = entry
-            tree.passed_over.add(Why.ANNOTATION, entry.name)
-        elif tree.is_picture(entry):
-            found.append(entry)
-        else:
-            tree.passed_over.add(Why.NOT_AN_IMAGE, entry.name)
-    entries: list[Entry] = []
-    known: set[str] = set()
-    for entry in found:
-        parsed = kface.parse_path(entry.name)
-        if parsed is None or text(entry.name) != entry.name:
-            entries.append(entry._replace(rejection=_UNKNOWN_CONDITION))
-            continue
-        identity, condition = parsed
-        known.add(normal(identity))
-        if selection is not None and condition not in selection:
-            tree.passed_over.add(Why.NOT_SELECTED, entry.name)
-        else:
-            image_id = kface.image_id(identity, condition)
-            note = notes.get(os.path.splitext(entry.name)[0])  # noqa: PTH122 - millions of them
-            entries.append(entry._replace(image_id=image_id, identity=identity, condition=condition, note=note))
-    if not any(entry.identity for entry in entries):
-        raise InputError(f"{source}: no K-FACE image of the selection ({config.selection or 'all'}) in it")
-    return _plan(source, tree, entries, config, Naming(also_known=known))
+def _of_several(entries: list[Entry], depth: int) -> list[str]:
+    """The identities whose folders lie in several folders of the level above, sorted."""
+    if depth == 1:
+        return []
+    first: dict[str, str] = {}
+    several = set()
+    for entry in entries:
+        around = entry.name.rsplit("/", entry.name.count("/") - depth + 2)[0]
+        if first.setdefault(normal(entry.identity or ""), around) != around:
+            several.add(normal(entry.identity or ""))
+    return sorted(several)
 
 
 def plan_lst(file: Path, config: ExtractConfig) -> Plan:

@@ -447,8 +447,13 @@ def _list_zip(place: FilePlace | Member) -> Listing:
 def _list_tar(place: Place) -> Listing:
     listing = Listing()
     data = place.open()
+    found: list[tuple[tarfile.TarInfo, str]] = []
     with tarfile.TarFile(fileobj=_file(data)) as archive:
-        found = [(info, info.name) for info in archive]
+        try:
+            found.extend((info, info.name) for info in archive)
+        except tarfile.ReadError:  # it ends within a member, which is rejected when it is read
+            if not found:
+                raise
         end = archive.offset
     if data.pread(end, 512).strip(b"\0"):
         listing.broken = f"is damaged at byte {end}; what lies behind it is lost"

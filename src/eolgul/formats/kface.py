@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,21 @@ _ALL = {
 }
 BOXES = ("face", "right eye", "left eye", "nose", "mouth", "right ear", "left ear")
 _SEES_LEFT = (*CAMERAS[:6], "C14", "C15", "C19")  # the cameras on the person's left
+_SUFFIX = "(?:jpe?g|jfif|png|webp|bmp|tiff?|gif|heic|heif|avif|jp2)"
 _PATH = re.compile(
     r"(?:^|/)(High|Middle|Low)_Resolution/([^/]+)/(S\d{3})/(L\d{1,2})/E0?(\d)/(C\d{1,2})"
-    r"\.(?:jpe?g|jfif|png|webp|bmp|tiff?|gif|heic|heif|avif|jp2)$",
+    rf"\.{_SUFFIX}$",
     re.IGNORECASE,
 )
+_PLACE = re.compile(rf"(?:(.*)/)?(S\d{{3}})/(L\d{{1,2}})/E0?(\d)/(C\d{{1,2}})\.{_SUFFIX}", re.IGNORECASE | re.DOTALL)
+_RESOLUTION = re.compile(r"(?:^|[^a-z])(high|middle|low)[ _-]?resolution(?![a-z])", re.IGNORECASE)
+
+
+class Place(NamedTuple):
+    """Where an image lies: the path of its person's folder ("" for the top), and its condition without the resolution."""
+
+    above: str
+    names: tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +177,23 @@ def parse_path(path: str) -> tuple[str, Condition] | None:
         getattr(condition, field.name) in _ALL[names] for field, names in zip(fields(Condition), _ALL, strict=True)
     )
     return (identity, condition) if known else None
+
+
+def parse_place(path: str) -> Place | None:
+    """The place of a path that ends as K-FACE's images do, `S00x/Ly/E0z/Cn.jpg`; None for any other path."""
+    match = _PLACE.fullmatch(path)
+    if not match:
+        return None
+    above, accessory, light, expression, camera = match.groups()
+    names = (accessory.upper(), light.upper(), f"E0{expression}", camera.upper())
+    known = all(name in some for name, some in zip(names, (ACCESSORIES, LIGHTS, EXPRESSIONS, CAMERAS), strict=True))
+    return Place(above or "", names) if known else None
+
+
+def resolution_of(name: str) -> str | None:
+    """The resolution that a folder is named after, such as `[원천]Middle_Resolution`; None for any other name."""
+    match = _RESOLUTION.search(name)
+    return match[1].capitalize() if match else None
 
 
 def image_id(identity: str, condition: Condition) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract import trees
+from eolgul.extract import kface_tree, trees
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.plan import text
 from eolgul.extract.tree import FilesTask
@@ -25,7 +25,7 @@ from eolgul.images.decode import decode
 
 FIRST = 5  # problems that are reported in full
 _FORGET = 1_000  # records after which the pages of a memory map are released; each can map 64 kB
-_PLANS = {"kface": trees.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
+_PLANS = {"kface": kface_tree.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
 
 
 @dataclass
@@ -127,6 +127,10 @@ def from_rec(rec: Path) -> Collection:
         if number % _FORGET == 0:
             reader.forget()
     reader.forget()
+    for key in index.missing.tolist():
+        which = f"record {key}" if key >= 0 else "a record whose key nothing tells"
+        detail = f"{rec} {which}: record 0 announces it, and the file does not hold it"
+        refused.append(Rejection(Reason.MISSING_RECORD, detail if len(refused) < FIRST else ""))
     places = index.offsets[usable]
     del index
 
