@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -301,14 +302,102 @@ def train(
     return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
 
 
-def import_weights(weights: str, out: str, *, layout: str, backbone: str | None = None) -> Facts:
-    """Published weights as a ModelPackage; `layout` and `backbone` as `eolgul.train.import_weights.import_weights` takes them."""
+def import_weights(
+    weights: str,
+    out: str,
+    *,
+    layout: str,
+    backbone: str | None = None,
+    color: str | None = None,
+    prefix: str | None = None,
+    licence: str | None = None,
+) -> Facts:
+    """Published weights as a ModelPackage; the options are those of `eolgul.train.import_weights.import_weights`."""
     from eolgul.train.import_weights import import_weights as step
 
     started = time.monotonic()
     with storage.destination(out, [weights]) as local:
-        made = step(storage.fetch(weights), local, layout=layout, backbone=backbone)
-    return _facts(made, out, started) | {"backbone": made.contents["backbone"]}
+        made = step(
+            storage.fetch(weights),
+            local,
+            layout=layout,
+            backbone=backbone,
+            color=color,
+            prefix=prefix,
+            licence=licence,
+        )
+    shown = ("backbone", "layout", "color", "also_fits", "ignored")
+    return _facts(made, out, started) | {name: made.contents[name] for name in shown}
+
+
+def import_onnx(onnx: str, out: str, *, contract: str, color: str | None = None, licence: str | None = None) -> Facts:
+    """An ONNX recognizer as a ModelPackage; the options are those of `eolgul.train.import_onnx.import_onnx`."""
+    from eolgul.train.import_onnx import import_onnx as step
+
+    started = time.monotonic()
+    with storage.destination(out, [onnx]) as local:
+        made = step(storage.fetch(onnx), local, contract=contract, color=color, licence=licence)
+    shown = ("backbone", "embedding_size", "color", "dropped_outputs", "batch")
+    return _facts(made, out, started) | {name: made.contents[name] for name in shown}
+
+
+def calibrate(
+    model: str,
+    photos: str,
+    out: str,
+    config: EvaluateConfig = EvaluateConfig(),
+    *,
+    work: str | None = None,
+    which: str = "largest",
+    progress: Callable[[str], None] | None = None,
+) -> Facts:
+    """Steps 1, 2, 3 and 5 for a model that is there already: a folder of people's photos → Evaluation.
+
+    Nobody is trained on, so that half of the people set the threshold and the other half show the errors.
+
+    Args:
+        model: A ModelPackage's place.
+        photos: A folder `<person>/<image>`, or any other raw source with people.
+        out: Where the Evaluation goes.
+        config: The options of the evaluation.
+        work: The local folder for the datasets between the steps; None puts it next to `out`.
+        which: Which face of several counts, as for align.
+        progress: Called with a sentence about what is done next.
+
+    Raises:
+        InputError: There are too few people with two usable photos, or a step refuses its input.
+    """
+    from eolgul.dataset import FaceDataset
+
+    say = progress or (lambda _: None)
+    started = time.monotonic()
+    if work is None and storage.is_s3(out):
+        raise InputError(f"{out}: the datasets between the steps lie on this machine; say where with --work")
+    folder = Path(work) if work is not None else Path(f"{out.rstrip('/')}-data")
+    say(f"reading the photos into {folder / 'photos'}")
+    extract(photos, str(folder / "photos"))
+    say("finding and aligning the faces")
+    aligned = align(str(folder / "photos"), str(folder / "aligned"), AlignConfig(which=which), keep_aligned=True)[
+        "artifact"
+    ]
+    people = Counter(FaceDataset(Path(aligned)).column("identity"))
+    usable = sum(count > 1 for count in people.values())
+    held = min(usable, len(people) - _TRAINING_PEOPLE)
+    if held < _FEWEST_PEOPLE:
+        raise InputError(
+            f"{photos}: {usable} of {len(people)} people have two photos or more with a face, expected at least "
+            f"{_FEWEST_PEOPLE + _TRAINING_PEOPLE}: half of them set the threshold, the others show its errors"
+        )
+    one = 1 / len(people)
+    shares = AssembleConfig(validation=0, calibration=(held + 1) // 2 * one, test=held // 2 * one)
+    assembled = str(folder / "assembled")
+    splits = assemble([aligned], assembled, shares)["splits"]
+    facts = evaluate(model, assembled, (), out, config, progress=progress)
+    return facts | {"dataset": assembled, "splits": splits, "seconds": round(time.monotonic() - started, 3)}
+
+
+_TRAINING_PEOPLE = 2  # the fewest that assemble leaves for training; nobody learns from them here
+_FEWEST_PEOPLE = 8  # four to choose a threshold, four in two folds to measure it
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""The commands that make, measure and publish models: train, import, evaluate, compare, promote."""
+"""The commands that make, measure and publish models: train, import, calibrate, evaluate, compare, promote."""
 
 from __future__ import annotations
 
@@ -38,13 +38,79 @@ def train(
 
 @app.command("import", rich_help_panel=_PANEL)
 def import_(
-    weights: Annotated[str, typer.Argument(help="A state dict: .pth, .pt or .safetensors; path or s3://.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A state dict or checkpoint (.pth, .pt, .ckpt, .safetensors) with --layout, or an ONNX file with "
+            "--contract; path or s3://.",
+            metavar="FILE",
+        ),
+    ],
     out: Annotated[str, typer.Argument(help="Where the ModelPackage goes; path or s3://.")],
-    layout: Annotated[str, typer.Option(help="Project of the weights: insightface_pytorch or arcface_torch.")],
-    backbone: Annotated[str | None, typer.Option(help="Network. Default: the one that the weights fit.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="Project of the weights: insightface_pytorch, face_evolve, arcface_torch or magface."),
+    ] = None,
+    contract: Annotated[
+        str | None,
+        typer.Option(
+            help="Embedding contract of an ONNX file: insightface (RGB), insightface-bgr, insightface-noflip, or a JSON "
+            "or TOML file."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="With --layout: the network. Default: the one that the weights fit.")
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="With --layout: what stands before the network's parameter names, where the file holds several networks."
+        ),
+    ] = None,
+    color: Annotated[
+        str | None,
+        typer.Option(help="Channel order that the network expects: rgb or bgr. Default: the project's or contract's."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="The model's licence, for CARD.md.")] = None,
 ) -> None:
-    """Make a ModelPackage of published weights, when names and shapes fit a network of that project."""
-    say(steps.import_weights(weights, out, layout=layout, backbone=backbone))
+    """Make a ModelPackage of a published model: weights whose names and shapes fit a known network, or an ONNX file."""
+    if (layout is None) == (contract is None):
+        raise InputError(f"{model}: expected --layout PROJECT for weights, or --contract CONTRACT for an ONNX file")
+    if layout is not None:
+        say(
+            steps.import_weights(
+                model, out, layout=layout, backbone=backbone, color=color, prefix=prefix, licence=licence
+            )
+        )
+        return
+    assert contract is not None
+    for name, value in (("backbone", backbone), ("prefix", prefix)):
+        if value is not None:
+            raise InputError(f"{name} {value}: is only for weights with --layout; an ONNX file holds its own network")
+    say(steps.import_onnx(model, out, contract=contract, color=color, licence=licence))
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(EvaluateConfig)
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A ModelPackage, for example an imported one; path or s3://.")],
+    photos: Annotated[str, typer.Argument(help="A folder of your own photos, <person>/<image>; path or s3://.")],
+    out: Annotated[str, typer.Argument(help="Where the Evaluation goes; path or s3://.")],
+    *,
+    work: Annotated[
+        str | None, typer.Option(help="Folder for the datasets between the steps. Default: OUT-data.")
+    ] = None,
+    which: Annotated[str, typer.Option(help="Which face of several counts, as for align.")] = "largest",
+    config: EvaluateConfig,
+) -> None:
+    """Calibrate a model on your own people without training: extract, align, assemble and evaluate in one."""
+    if config.contract:
+        raise InputError(
+            f"contract {config.contract}: is only for evaluate --onnx; a ModelPackage holds its own contract"
+        )
+    facts = steps.calibrate(model, photos, out, config, work=work, which=which, progress=print_line)
+    facts.pop("metrics")
+    say(facts)
 
 
 @app.command(rich_help_panel=_PANEL)

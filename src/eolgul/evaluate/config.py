@@ -17,7 +17,8 @@ class EvaluateConfig(Config):
 
     contract: str | None = option(
         None,
-        "Embedding contract of an ONNX file: insightface (RGB), insightface-bgr, or a JSON file. Default: insightface.",
+        "Embedding contract of an ONNX file: insightface (RGB), insightface-bgr, insightface-noflip, or a JSON or TOML file. "
+        "Default: insightface.",
         in_recipe=False,
     )
     fmr: float = option(1e-4, "False match rate that the threshold is calibrated for.", least=1e-9, most=0.5)

@@ -18,8 +18,8 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.faces.networks import export_onnx
 from eolgul.model.onnx_export import OPSET, export
+from eolgul.model.onnx_network import onnx_session, run_session
 from eolgul.model.package import EmbeddingContract
-from eolgul.model.recognizer import onnx_session
 from eolgul.train.head_rows import save_head
 from eolgul.train.model_card import card
 from eolgul.train.recipe import Recipe
@@ -136,7 +136,7 @@ def check_export(network: nn.Module, onnx: Path, probe: NDArray[np.float32]) -> 
     """
     with torch.inference_mode():
         expected = F.normalize(network(torch.from_numpy(probe))).numpy()
-    got = onnx_session(onnx, threads=1).run(None, {"images": probe})[0]
+    got = run_session(onnx_session(onnx, threads=1), {"images": probe}, str(onnx))[0]
     got = got / np.linalg.norm(got, axis=1, keepdims=True)
     worst = float(np.abs(expected - got).max())
     if not worst < _TOLERANCE:
