@@ -155,6 +155,7 @@ def face_recognition(
     train_tensorboard: bool = True,
     evaluate_fmr: float = 1e-4,
     evaluate_without_anchored: bool = False,
+    evaluate_unseen_only: bool = False,
     evaluate_pictures: bool = True,
     evaluate_language: str = "auto",
     evaluate_device: str = "cpu",

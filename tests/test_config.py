@@ -186,14 +186,15 @@ def test_recipes_hold_what_they_held_before() -> None:
     }
     evaluated = {"fmr": 1e-4, "seed": 0, "pictures": True, "resamples": RESAMPLES}
     assert EvaluateConfig(threads=5, cache="x").to_recipe() == evaluated
-    assert EvaluateConfig(without_anchored=True, language="ko").to_recipe() == evaluated | {
+    assert EvaluateConfig(without_anchored=True, unseen_only=True, language="ko").to_recipe() == evaluated | {
         "without_anchored": True,
+        "unseen_only": True,
         "language": "ko",
     }
 
 
 def test_options_of_a_calibration_need_people() -> None:
-    for options in ({"fmr": 1e-3}, {"without_anchored": True}):
+    for options in ({"fmr": 1e-3}, {"without_anchored": True}, {"unseen_only": True}):
         EvaluateConfig(**options).check_uses(people=True)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="is only for an evaluation with a DATASET"):
             EvaluateConfig(**options).check_uses(people=False)  # type: ignore[arg-type]

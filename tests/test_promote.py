@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.registry import OTHER_DATA, evaluation, history, model
+from support.registry import OTHER_DATA, audited, evaluation, history, model
 
 from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
@@ -163,3 +163,36 @@ def test_force_gets_past_a_broken_production_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"model\.onnx"):
         promote(b, candidate, place)
     assert promote(b, candidate, place, force=True).promoted
+
+
+@pytest.mark.parametrize("whose", ["candidate", "current model"])
+def test_figures_of_people_that_a_model_learned_from_promote_nothing(tmp_path: Path, whose: str) -> None:
+    """Neither side may have learned from the people measured; left out, they are counted in the reasons."""
+    place = str(tmp_path / "registry")
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2, OTHER_DATA)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.3), place)
+    candidate = evaluation(tmp_path / "eb", b, fnmr=0.1, data=OTHER_DATA)
+    current = evaluation(tmp_path / "current", download(place, first.digest).path, fnmr=0.3, data=OTHER_DATA)
+    audited(candidate, people_in_training=3 if whose == "candidate" else 0)
+    audited(current, people_in_training=3 if whose == "current model" else 0)
+    kept = promote(b, candidate, place, current_evaluation=current)
+    assert not kept.promoted and f"the {whose} learned from 3 of the 200 held-out people" in kept.reasons[0]
+    assert history(place)[-1]["reasons"] == list(kept.reasons)
+    for measured in (candidate, current):
+        audited(measured, people_in_training=3, left_out=True)
+    done = promote(b, candidate, place, current_evaluation=current)
+    assert done.promoted
+    assert f"3 of the 200 held-out people are left out of the {whose}'s figures: it learned from them" in done.reasons
+
+
+def test_a_model_may_be_measured_on_other_data_when_its_past_is_known(tmp_path: Path) -> None:
+    a = model(tmp_path / "a", 1)
+    measured = evaluation(tmp_path / "ea", a, fnmr=0.1, data=OTHER_DATA)
+    audited(measured, people_in_training=0)
+    assert promote(a, measured, str(tmp_path / "registry")).promoted
+
+
+def test_an_unknown_past_is_among_the_reasons(tmp_path: Path) -> None:
+    a = model(tmp_path / "a", 1)
+    done = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.1), str(tmp_path / "registry"))
+    assert "what the candidate learned from is unknown: it may have seen the held-out people" in done.reasons

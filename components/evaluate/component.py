@@ -20,6 +20,7 @@ def evaluate(
     report: dsl.Output[dsl.HTML],
     fmr: float = 1e-4,
     without_anchored: bool = False,
+    unseen_only: bool = False,
     pictures: bool = True,
     language: str = "auto",
     device: str = "cpu",

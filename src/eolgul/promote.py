@@ -81,7 +81,7 @@ def promote(
     if "calibration.json" not in measured.card["files"]:
         raise InputError(f"{evaluation}: has no calibration.json; evaluate with the dataset the model learned from")
     learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
-    if any(item not in measured.card["inputs"] for item in learned_from):
+    if any(item not in measured.card["inputs"] for item in learned_from) and not _overlap_is_known(evaluation):
         raise InputError(
             f"{evaluation}: made from another dataset than the model learned from; the model may have seen its test people"
         )
@@ -248,8 +248,18 @@ def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
 
 
 def _data(card: Mapping[str, Any]) -> list[Any]:
-    """Return the inputs, except the model, and the options of an evaluation."""
-    return [[item for item in card["inputs"] if item["kind"] != "ModelPackage"], card["recipe"]]
+    """Return the inputs, except the model, and the options of an evaluation.
+
+    People left out because the model learned from them are not another data set: the comparison is on the others.
+    """
+    recipe = {name: value for name, value in card["recipe"].items() if name != "unseen_only"}
+    return [[item for item in card["inputs"] if item["kind"] != "ModelPackage"], recipe]
+
+
+def _overlap_is_known(evaluation: Path) -> bool:
+    """Whether an evaluation says of all its people whether its model learned from them."""
+    audit = read_metrics(evaluation).audit
+    return audit is not None and audit.known == "all"
 
 
 def _publish(model: Artifact, uri: str) -> None:

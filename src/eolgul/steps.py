@@ -435,14 +435,20 @@ def evaluate_current(
     *,
     progress: Callable[[str], None] | None = None,
 ) -> str:
-    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''."""
+    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''.
+
+    People of the candidate's data that production's model learned from are left out.
+    """
+    from eolgul.model.provenance import Provenance
     from eolgul.promote import needs_current_evaluation
-    from eolgul.registry.store import model_uri, read_production
+    from eolgul.registry.store import download, model_uri, read_production
 
     if not needs_current_evaluation(storage.fetch(evaluation), registry):
         return ""
     production = read_production(registry)
     assert production is not None
+    known = Provenance.read(download(registry, production.digest).path) is not None
+    config = replace(config, unseen_only=config.unseen_only or known)
     evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, config, progress=progress)
     return out
 

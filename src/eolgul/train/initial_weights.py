@@ -15,6 +15,7 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.model.package import DetectorSettings, EmbeddingContract, ModelPackage
+from eolgul.model.provenance import Provenance
 from eolgul.train.backbones import BACKBONES, LAYOUTS, build
 from eolgul.train.head import Head
 from eolgul.train.head_rows import HEAD_FILE, HeadRows, hashed, load_tensors, read_head
@@ -35,6 +36,7 @@ class Initial:
         state: Its parameters and buffers by name.
         head: The centres of its training identities, if it has them.
         synthetic: Whether it learned from drawn people; False for a weights file, which does not say.
+        provenance: What it learned from; None where that is unknown.
     """
 
     reference: dict[str, str]
@@ -44,6 +46,7 @@ class Initial:
     state: Mapping[str, Tensor]
     head: HeadRows | None
     synthetic: bool
+    provenance: Provenance | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -202,6 +205,7 @@ def _read_package(place: Path, color: str | None) -> Initial:
         state=state,
         head=head,
         synthetic=package.artifact.synthetic,
+        provenance=Provenance.read(place),
     )
 
 

@@ -335,6 +335,7 @@ def _run(
             validation=validation,
             training=facts,
             begun_with=initial.reference if initial else None,
+            past=initial.provenance if initial else None,
             synthetic=initial is not None and initial.synthetic,
             head=None if rows_kept is None else (rows_kept, training.names),
         )

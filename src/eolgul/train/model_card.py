@@ -32,6 +32,7 @@ def card(recipe: Recipe, contract: EmbeddingContract, training: Mapping[str, Any
 Trained on {training["images"]} images of {training["identities"]} identities, {len(training["curve"])} epochs, head {recipe.head}
 (scale {recipe.scale:g}, margin {recipe.margin:g}). Epoch {training["best_epoch"]} was chosen on held-out validation
 identities (AUC {best["validation"]["auc"]:.4f}); no benchmark took part in any choice.
+{_learned_from(training["learned_from"])}
 
 {_init(training)}{_head(recipe)}
 
@@ -71,6 +72,16 @@ it, and leave a person in the decision. It does not tell a face from a photograp
 {json.dumps(training["recipe"], indent=1)}
 ```
 """
+
+
+def _learned_from(facts: Mapping[str, Any]) -> str:
+    text = (
+        f"`provenance.parquet` has hashes of the {facts['people']} people and {facts['images']} images that it learned from, so\n"
+        "that `eolgul evaluate` can tell which of a set's people and images are among them."
+    )
+    if facts["complete"]:
+        return text
+    return f"{text} What the weights that training began with\nhad learned from before is unknown in part or whole."
 
 
 def _init(training: Mapping[str, Any]) -> str:
