@@ -312,6 +312,7 @@ def import_weights(
     color: str | None = None,
     prefix: str | None = None,
     licence: str | None = None,
+    which: str | None = None,
 ) -> Facts:
     """Published weights as a ModelPackage; the options are those of `eolgul.train.import_weights.import_weights`."""
     from eolgul.train.import_weights import import_weights as step
@@ -326,18 +327,27 @@ def import_weights(
             color=color,
             prefix=prefix,
             licence=licence,
+            which=which,
         )
     shown = ("backbone", "layout", "color", "also_fits", "ignored")
     return _facts(made, out, started) | {name: made.contents[name] for name in shown}
 
 
-def import_onnx(onnx: str, out: str, *, contract: str, color: str | None = None, licence: str | None = None) -> Facts:
+def import_onnx(
+    onnx: str,
+    out: str,
+    *,
+    contract: str,
+    color: str | None = None,
+    licence: str | None = None,
+    which: str | None = None,
+) -> Facts:
     """An ONNX recognizer as a ModelPackage; the options are those of `eolgul.train.import_onnx.import_onnx`."""
     from eolgul.train.import_onnx import import_onnx as step
 
     started = time.monotonic()
     with storage.destination(out, [onnx]) as local:
-        made = step(storage.fetch(onnx), local, contract=contract, color=color, licence=licence)
+        made = step(storage.fetch(onnx), local, contract=contract, color=color, licence=licence, which=which)
     shown = ("backbone", "embedding_size", "color", "dropped_outputs", "batch")
     return _facts(made, out, started) | {name: made.contents[name] for name in shown}
 
@@ -349,12 +359,12 @@ def calibrate(
     config: EvaluateConfig = EvaluateConfig(),
     *,
     work: str | None = None,
-    which: str = "largest",
     progress: Callable[[str], None] | None = None,
 ) -> Facts:
     """Steps 1, 2, 3 and 5 for a model that is there already: a folder of people's photos → Evaluation.
 
-    Nobody is trained on, so that half of the people set the threshold and the other half show the errors.
+    Faces are found with the settings of the model's contract, as in serving. Nobody is trained on, so that half of the
+    people set the threshold and the other half show the errors.
 
     Args:
         model: A ModelPackage's place.
@@ -362,25 +372,27 @@ def calibrate(
         out: Where the Evaluation goes.
         config: The options of the evaluation.
         work: The local folder for the datasets between the steps; None puts it next to `out`.
-        which: Which face of several counts, as for align.
         progress: Called with a sentence about what is done next.
 
     Raises:
         InputError: There are too few people with two usable photos, or a step refuses its input.
     """
     from eolgul.dataset import FaceDataset
+    from eolgul.model.package import ModelPackage
 
     say = progress or (lambda _: None)
     started = time.monotonic()
     if work is None and storage.is_s3(out):
         raise InputError(f"{out}: the datasets between the steps lie on this machine; say where with --work")
+    detector = ModelPackage.open(storage.fetch(model)).contract.detector
+    how = AlignConfig(min_face_size=detector.min_face_size, min_score=detector.thresholds[2], which=detector.which)
+    if how.detector != detector:
+        raise InputError(f"{model}: align cannot find faces with the settings of its contract ({detector})")
     folder = Path(work) if work is not None else Path(f"{out.rstrip('/')}-data")
     say(f"reading the photos into {folder / 'photos'}")
     extract(photos, str(folder / "photos"))
     say("finding and aligning the faces")
-    aligned = align(str(folder / "photos"), str(folder / "aligned"), AlignConfig(which=which), keep_aligned=True)[
-        "artifact"
-    ]
+    aligned = align(str(folder / "photos"), str(folder / "aligned"), how, keep_aligned=True)["artifact"]
     people = Counter(FaceDataset(Path(aligned)).column("identity"))
     usable = sum(count > 1 for count in people.values())
     held = min(usable, len(people) - _TRAINING_PEOPLE)

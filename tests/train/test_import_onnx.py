@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.networks import expected, patches
+from support.places import SHARED
 
 from eolgul import steps
+from eolgul.cli.verify import verify_here
+from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
 from eolgul.model.recognizer import Recognizer
 from eolgul.train.import_onnx import import_onnx
 
 _FACES = np.random.default_rng(1).integers(0, 256, (3, 112, 112, 3), np.uint8)
+_LFW = SHARED / "lfw-1-5" / "images"
 _NAMED = os.environ.get("EOLGUL_RECOGNIZER", "")
 
 
@@ -64,6 +69,7 @@ def test_a_wrong_contract_or_file_leaves_nothing(tmp_path: Path) -> None:
 
     attempt("neither a JSON contract", contract="buffalo")
     attempt("color 'gbr': expected rgb or bgr", color="gbr")
+    attempt("which 'prettiest': expected one of largest", which="prettiest")
     values = {
         "size": ({"size": 224}, r"size 224, expected 112"),
         "std": ({"std": 0}, "std not 0"),
@@ -106,6 +112,34 @@ def test_a_network_that_ignores_its_input_is_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "blind.onnx")
     with pytest.raises(InputError, match="gives different images the same embedding"):
         import_onnx(tmp_path / "blind.onnx", tmp_path / "model", contract="insightface")
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not _LFW.is_dir(), reason="the shared half of LFW is not here")
+def test_four_commands_from_an_onnx_file_to_a_calibrated_verdict(tmp_path: Path) -> None:
+    """Import, calibrate on one's own people, promote, verify: the road of docs/published.md."""
+    people = sorted(folder for folder in _LFW.iterdir() if 3 <= len(list(folder.iterdir())) <= 5)[:12]
+    for person in people:
+        shutil.copytree(person, tmp_path / "photos" / person.name)
+    model, out, registry = (str(tmp_path / name) for name in ("model", "evaluation", "registry"))
+    theirs = str(patches(tmp_path / "theirs.onnx", batch=1, extra=("norm",), dimensions=64))
+    steps.import_onnx(theirs, model, contract="insightface", which="center")
+    facts = steps.calibrate(model, str(tmp_path / "photos"), out)
+    assert {name: split["identities"] for name, split in facts["splits"].items()} == {
+        "calibration": 5, "test": 5, "train": 2}  # fmt: skip
+    dataset = FaceDataset(Path(facts["dataset"]))
+    assert dataset.artifact.contents["detector"]["which"] == "center"  # as the service will choose
+    promoted = steps.promote(model, out, registry, force=True)  # means of patches are not much of a recognizer
+    one, two = sorted((tmp_path / "photos" / people[0].name).iterdir())[:2]
+    answer = verify_here(one, two, registry=registry, model=None)
+    assert answer["model"] == promoted["digest"] and answer["verdict"] in ("same", "different", "undecided")
+    assert answer["threshold"] == facts["metrics"].calibration.threshold
+    assert verify_here(one, one, registry=registry, model=None)["verdict"] == "same"
+
+    for person in people[9:]:
+        shutil.rmtree(tmp_path / "photos" / person.name)
+    with pytest.raises(InputError, match=r"9 of 9 people have two photos or more with a face, expected at least 10"):
+        steps.calibrate(model, str(tmp_path / "photos"), str(tmp_path / "few"))
 
 
 @pytest.mark.skipif(not Path(_NAMED).is_file(), reason="EOLGUL_RECOGNIZER names no ONNX file")

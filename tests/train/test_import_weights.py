@@ -113,7 +113,7 @@ def test_arcface_torch_training_checkpoint(tmp_path: Path) -> None:
     }
     card = (tmp_path / "model" / "CARD.md").read_text(encoding="utf-8")
     assert (
-        "1 tensors of `state_dict_softmax_fc`" in card and "class `argparse.Namespace`" in card and "MIT: mine" in card
+        "1 tensor of `state_dict_softmax_fc`" in card and "class `argparse.Namespace`" in card and "MIT: mine" in card
     )
     package = ModelPackage.open(tmp_path / "model")
     np.testing.assert_allclose(

@@ -73,6 +73,12 @@ def import_(
         typer.Option(help="Channel order that the network expects: rgb or bgr. Default: the project's or contract's."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="The model's licence, for CARD.md.")] = None,
+    which: Annotated[
+        str | None,
+        typer.Option(
+            help="Which face of several counts: largest, center or single. Default: the contract's, which is largest."
+        ),
+    ] = None,
 ) -> None:
     """Make a ModelPackage of a published model: weights whose names and shapes fit a known network, or an ONNX file."""
     if (layout is None) == (contract is None):
@@ -80,7 +86,7 @@ def import_(
     if layout is not None:
         say(
             steps.import_weights(
-                model, out, layout=layout, backbone=backbone, color=color, prefix=prefix, licence=licence
+                model, out, layout=layout, backbone=backbone, color=color, prefix=prefix, licence=licence, which=which
             )
         )
         return
@@ -88,7 +94,7 @@ def import_(
     for name, value in (("backbone", backbone), ("prefix", prefix)):
         if value is not None:
             raise InputError(f"{name} {value}: is only for weights with --layout; an ONNX file holds its own network")
-    say(steps.import_onnx(model, out, contract=contract, color=color, licence=licence))
+    say(steps.import_onnx(model, out, contract=contract, color=color, licence=licence, which=which))
 
 
 @app.command(rich_help_panel=_PANEL)
@@ -101,7 +107,6 @@ def calibrate(
     work: Annotated[
         str | None, typer.Option(help="Folder for the datasets between the steps. Default: OUT-data.")
     ] = None,
-    which: Annotated[str, typer.Option(help="Which face of several counts, as for align.")] = "largest",
     config: EvaluateConfig,
 ) -> None:
     """Calibrate a model on your own people without training: extract, align, assemble and evaluate in one."""
@@ -109,7 +114,7 @@ def calibrate(
         raise InputError(
             f"contract {config.contract}: is only for evaluate --onnx; a ModelPackage holds its own contract"
         )
-    facts = steps.calibrate(model, photos, out, config, work=work, which=which, progress=print_line)
+    facts = steps.calibrate(model, photos, out, config, work=work, progress=print_line)
     facts.pop("metrics")
     say(facts)
 

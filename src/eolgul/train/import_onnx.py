@@ -15,14 +15,20 @@ from eolgul.files import sha256_file
 from eolgul.model.contracts import find_contract
 from eolgul.model.package import SIZE, TEMPLATE_NAME
 from eolgul.model.recognizer import Recognizer
-from eolgul.train.import_weights import VERSION, card, with_color
+from eolgul.train.import_weights import VERSION, adjusted, card
 
 _PROBES = 4
 _IDENTICAL = 1e-5  # 1 - cosine similarity below which two embeddings count as equal
 
 
 def import_onnx(
-    onnx: Path, out: Path, *, contract: str, color: str | None = None, licence: str | None = None
+    onnx: Path,
+    out: Path,
+    *,
+    contract: str,
+    color: str | None = None,
+    licence: str | None = None,
+    which: str | None = None,
 ) -> Artifact:
     """Make a ModelPackage of an ONNX recognizer, with this project's detector and no `model.safetensors`.
 
@@ -32,12 +38,13 @@ def import_onnx(
         contract: How the network sees faces: a name or a file, as `eolgul.model.contracts.find_contract` takes it.
         color: The channel order that the network expects, "rgb" or "bgr"; None takes the contract's.
         licence: The model's licence, for the card; None if it is not known.
+        which: Which face of several counts, one of `POLICIES`; None takes the contract's.
 
     Raises:
         InputError: ONNX Runtime cannot run the file, it is no embedding network of the contract, or all faces get one
             embedding.
     """
-    chosen = with_color(find_contract(contract), color)
+    chosen = adjusted(find_contract(contract), color, which)
     if chosen.size != SIZE:
         raise InputError(f"{contract}: size {chosen.size}, expected {SIZE}: aligned faces have that size")
     if chosen.template != TEMPLATE_NAME:

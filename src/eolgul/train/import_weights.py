@@ -15,7 +15,7 @@ from torch import nn
 from eolgul.artifact import Artifact, canonical_json, open_artifact, reuse, seal, writing
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
-from eolgul.model.package import EmbeddingContract
+from eolgul.model.package import POLICIES, EmbeddingContract
 from eolgul.train.backbones import LAYOUTS
 from eolgul.train.layouts import CONTRACTS, also_fits, difference, match
 from eolgul.train.package import write_network
@@ -36,6 +36,7 @@ def import_weights(
     color: str | None = None,
     prefix: str | None = None,
     licence: str | None = None,
+    which: str | None = None,
 ) -> Artifact:
     """Make a ModelPackage of published weights. A warning says which other project's weights look the same.
 
@@ -47,6 +48,7 @@ def import_weights(
         color: The channel order that the network expects, "rgb" or "bgr"; None takes the project's.
         prefix: What stands before the network's parameter names, where the file holds several; None finds it.
         licence: The weights' licence, for the card; None if it is not known.
+        which: Which face of several counts, one of `POLICIES`; None for the largest.
 
     Raises:
         InputError: The file is no weights file, or its names or shapes are not those of one network of `layout`.
@@ -55,7 +57,7 @@ def import_weights(
         raise InputError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
     if backbone is not None and backbone not in LAYOUTS[layout]:
         raise InputError(f"backbone {backbone!r}: {layout} has {', '.join(LAYOUTS[layout])}")
-    contract = with_color(CONTRACTS[layout], color)
+    contract = adjusted(CONTRACTS[layout], color, which)
     read = read_weights(weights)
     reference = {"kind": "Weights", "digest": sha256_file(weights)}
     found = match(read.state, layout, backbone, str(weights), prefix=prefix)
@@ -67,7 +69,7 @@ def import_weights(
                 "%s's, import it with --layout %s",
                 weights.name, layout, other, difference(layout, other), other, other)  # fmt: skip
     recipe = {"layout": layout, "backbone": found.name}
-    given = {"color": color, "prefix": prefix, "licence": licence}
+    given = {"color": color, "prefix": prefix, "licence": licence, "which": which}
     recipe |= {name: value for name, value in given.items() if value is not None}
     done = reuse(out, "ModelPackage", step="import", version=VERSION, recipe=recipe, inputs=[reference])
     if done is not None:
@@ -97,13 +99,17 @@ def import_weights(
     return open_artifact(out)
 
 
-def with_color(contract: EmbeddingContract, color: str | None) -> EmbeddingContract:
-    """The contract with the channel order `color` ("rgb" or "bgr"), or as it is without one."""
-    if color is None:
-        return contract
-    if color not in COLORS:
-        raise InputError(f"color {color!r}: expected {' or '.join(COLORS)}")
-    return replace(contract, color=color.upper())
+def adjusted(contract: EmbeddingContract, color: str | None, which: str | None) -> EmbeddingContract:
+    """The contract with the channel order `color` ("rgb" or "bgr") and the policy `which`, where they are given."""
+    if color is not None:
+        if color not in COLORS:
+            raise InputError(f"color {color!r}: expected {' or '.join(COLORS)}")
+        contract = replace(contract, color=color.upper())
+    if which is not None:
+        if which not in POLICIES:
+            raise InputError(f"which {which!r}: expected one of {', '.join(POLICIES)}")
+        contract = replace(contract, detector=replace(contract.detector, which=which))
+    return contract
 
 
 def card(contract: EmbeddingContract, contents: Mapping[str, Any], file: str, digest: str, licence: str | None) -> str:
@@ -145,6 +151,6 @@ def _doubts(contents: Mapping[str, Any]) -> str:
 def _ignored(contents: Mapping[str, Any]) -> str:
     ignored = contents.get("ignored") or {}
     tensors, objects = ignored.get("tensors", {}), ignored.get("objects", {})
-    parts = [f"{count} tensors of `{name}`" for name, count in tensors.items()]
+    parts = [f"{count} tensor{'s' * (count > 1)} of `{name}`" for name, count in tensors.items()]
     parts += [f"{count} objects of class `{name}`, which were not read" for name, count in objects.items()]
     return f"\nNot taken from the file: {'; '.join(parts)}.\n" if parts else ""
