@@ -143,6 +143,7 @@ def face_recognition(
     assemble_test: float = 0.15,
     assemble_most_held_out: int = 1000,
     assemble_held_out_sources: List[str] = [],  # noqa: B006, UP006
+    assemble_exclude: List[str] = [],  # noqa: B006, UP006
     assemble_seed: int = 0,
     train_recipe: str = "irse50-ms1m-kface",
     train_overrides: List[str] = [],  # noqa: B006, UP006
@@ -163,6 +164,7 @@ def face_recognition(
     evaluate_device: str = "cpu",
     evaluate_threads: int = 2,
     evaluate_seed: int = 0,
+    evaluate_audit: bool = False,
     promote_require: List[str] = [],  # noqa: B006, UP006
     promote_reference_margin: float = 0.01,
 ) -> None:
@@ -179,6 +181,7 @@ def face_recognition(
             each tree among the benchmarks.
         extract_benchmark_selection: K-FACE conditions of the trees among the benchmarks.
         extract_benchmark_identities: File with one identity per line; take only these of the trees among the benchmarks.
+        evaluate_audit: Look for the held-out people and the benchmarks in the training split with the trained model.
         align_parts: How many tasks share the alignment.
     """
     given = locals()

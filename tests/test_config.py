@@ -64,6 +64,7 @@ OTHER_DEFAULTS = {
 OWN = {
     "extract": {"benchmark_pairs", "benchmark_selection", "benchmark_identities"},
     "align": {"parts"},
+    "evaluate": {"audit"},
 }
 # Flags of the command line that are not called as their field.
 FLAGS = {"train.overrides": "--set"}

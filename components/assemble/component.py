@@ -19,6 +19,7 @@ def assemble(
     test: float = 0.15,
     most_held_out: int = 1000,
     held_out_sources: List[str] = [],  # noqa: B006, UP006
+    exclude: List[str] = [],  # noqa: B006, UP006
     seed: int = 0,
 ) -> str:
     """Merge aligned sources and split them by identity, so that nobody is in two splits.

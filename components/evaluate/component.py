@@ -26,6 +26,7 @@ def evaluate(
     device: str = "cpu",
     threads: int = 2,
     seed: int = 0,
+    audit: bool = False,
 ) -> NamedTuple("Outputs", [("evaluation", str), ("current_evaluation", str), ("reference_evaluation", str)]):  # type: ignore[valid-type]
     """Measure the model on people it never saw and on benchmarks, and calibrate its threshold.
 
@@ -38,6 +39,7 @@ def evaluate(
         benchmarks: Aligned Benchmarks.
         registry: The model registry (s3://), whose production model is the one to beat.
         workspace: Prefix (s3://) under which this run's artifacts go.
+        audit: Look for the held-out people and the benchmarks in the training split with the trained model (`eolgul audit`).
         facts: The main figures.
         report: The report, for the Kubeflow UI.
 
@@ -46,6 +48,7 @@ def evaluate(
         current_evaluation: The Evaluation of production's model on this data; "" when none is needed.
         reference_evaluation: The same of the reference model.
     """
+    import json
     import shutil
 
     from eolgul import steps, storage
@@ -61,6 +64,9 @@ def evaluate(
     facts.log_metric("threshold", metrics.calibration.threshold)
     shutil.copyfile(storage.fetch(storage.join(out, "metrics.json")), facts.path)
     shutil.copyfile(storage.fetch(storage.join(out, "report.html")), report.path)
+    if audit:
+        found = steps.audit([dataset], benchmarks, storage.join(workspace, "audit"), model=model, progress=print)
+        facts.metadata["audit"] = json.dumps(found)
     other = storage.join(workspace, "evaluation-current")
     earlier = steps.evaluate_current(out, dataset, benchmarks, registry, other, config, progress=print)
     return (out, *earlier)

@@ -24,7 +24,19 @@ _logger = logging.getLogger("mkdocs.hooks.reference")
 # The packages and modules of `eolgul`, by layer. A test compares them with the tree.
 LAYERS = {
     "Interfaces": ("cli", "client", "demo", "pipelines", "components", "serving"),
-    "Steps": ("steps", "extract", "align", "assemble", "train", "evaluate", "promote", "export", "synth", "inspection"),
+    "Steps": (
+        "steps",
+        "extract",
+        "align",
+        "assemble",
+        "train",
+        "evaluate",
+        "promote",
+        "export",
+        "synth",
+        "inspection",
+        "audit",
+    ),
     "Artifacts": ("dataset", "faces", "model", "evaluation", "registry"),
     "Base": ("artifact", "storage", "files", "workers", "config", "content", "errors", "formats", "images"),
 }

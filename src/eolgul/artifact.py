@@ -17,7 +17,12 @@ from eolgul.errors import InputError
 from eolgul.files import atomic_folder, sha256_bytes, sha256_file
 
 FORMAT = 1
-CARDS = {"FaceDataset": "dataset.json", "ModelPackage": "manifest.json", "Evaluation": "evaluation.json"}
+CARDS = {
+    "FaceDataset": "dataset.json",
+    "ModelPackage": "manifest.json",
+    "Evaluation": "evaluation.json",
+    "Audit": "audit-card.json",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from eolgul import storage
 from eolgul.align.config import AlignConfig
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.assemble.config import AssembleConfig
+from eolgul.audit.config import AuditConfig
 from eolgul.config import Progress, count_up
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
@@ -256,9 +257,10 @@ def assemble(
     from eolgul.assemble.step import assemble as step
 
     started = time.monotonic()
-    with storage.destination(out, datasets) as local:
+    config = replace(config, exclude=tuple(str(storage.fetch(place)) for place in config.exclude))
+    with storage.destination(out, [*datasets, *config.exclude]) as local:
         made = step([storage.fetch(dataset) for dataset in datasets], local, config, progress=progress)
-    told = ("splits", "held_back", "warnings")
+    told = ("splits", "held_back", "excluded", "warnings")
     return _facts(made, out, started) | {key: made.contents[key] for key in told if key in made.contents}
 
 
@@ -475,6 +477,31 @@ def evaluate_current(
         options = replace(config, unseen_only=config.unseen_only or known)
         evaluate(model_uri(registry, digest), dataset, benchmarks, places[role], options, progress=progress)
     return places["current"], places["reference"]
+
+
+def audit(
+    train: Sequence[str],
+    against: Sequence[str],
+    out: str,
+    config: AuditConfig = AuditConfig(),
+    *,
+    model: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> Facts:
+    """Look for people and images of benchmarks in training data → Audit. Places as `eolgul.audit.step.audit` takes paths."""
+    from eolgul.audit.step import audit as step
+
+    started = time.monotonic()
+    with storage.destination(out, [item for item in (*train, *against, model) if item]) as local:
+        made = step(
+            [storage.fetch(place) for place in train],
+            [storage.fetch(place) for place in against],
+            local,
+            config,
+            model=storage.fetch(model) if model else None,
+            progress=progress,
+        )
+    return _facts(made, out, started) | {key: made.contents[key] for key in ("people", "found", "excluded")}
 
 
 def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:

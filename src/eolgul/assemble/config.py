@@ -25,6 +25,11 @@ class AssembleConfig(Config):
     held_out_sources: tuple[str, ...] = option(
         (), "Names of the sources to hold identities back from. Default: all sources."
     )
+    exclude: tuple[str, ...] = option(
+        (),
+        "An Audit or its audit.json; leave out the training identities that it found.",
+        in_recipe=False,
+    )
     seed: int = option(0, "Decides which identities are held back.")
     shard_bytes: int = option(512 << 20, "Largest size of a shard in bytes.", least=1, in_recipe=False, internal=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from eolgul.assemble.config import AssembleConfig
 from eolgul.assemble.tree_level import warnings_of
 from eolgul.config import Progress, count_up
 from eolgul.dataset import FACTS, FaceDataset, ShardWriter, build_dataset, member_size
+from eolgul.dataset.exclusion import read_exclusion
 from eolgul.dataset.shard import member_header
 from eolgul.errors import InputError
 from eolgul.images.decode import EXTENSIONS, probe
@@ -56,18 +57,21 @@ def assemble(
         raise InputError("no dataset to assemble")
     sources = [FaceDataset(path) for path in datasets]
     detector = _check_sources(sources, config.held_out_sources)
+    excluded = _excluded(sources, config.exclude)
     recipe = config.to_recipe()
+    if config.exclude:
+        recipe["exclude"] = sorted(excluded)
     inputs = [source.artifact.reference for source in sources]
     done = reuse(out, "FaceDataset", step="assemble", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         return done
-    groups, shared = _groups(sources)
+    groups, shared = _groups(sources, excluded)
     splits = split_identities(
         groups, config.shares, seed=config.seed, sources=config.held_out_sources, most=config.most_held_out
     )
     _check_training(splits)
-    shards = _shards(sources, config.shard_bytes)
-    report = count_up(progress, sum(len(source) for source in sources))
+    shards = _shards(sources, config.shard_bytes, excluded)
+    report = count_up(progress, sum(len(rows) for pieces in shards for _, rows in pieces))
     job = {
         "step": "assemble",
         "recipe": recipe,
@@ -97,6 +101,11 @@ def assemble(
             "held_back": _held_back(splits),
             "identities_sharing_images": shared,
         }
+        if config.exclude:
+            left_out = sum(len(source) for source in sources) - sum(
+                len(rows) for pieces in shards for _, rows in pieces
+            )
+            facts["excluded"] = {"identities": len(excluded), "images": left_out}
         if suspicious := [warning for source in sources for warning in warnings_of(source)]:
             facts["warnings"] = suspicious
         synthetic = any(source.artifact.synthetic for source in sources)
@@ -122,6 +131,8 @@ def _count_splits(sources: Sequence[FaceDataset], splits: Mapping[str, str]) -> 
     for source in sources:
         for identity, count in Counter(source.column("identity")).items():
             name = _name(source, identity)
+            if name not in splits:
+                continue
             people[splits[name]].add(name)
             images[splits[name]] += count
     audit_splits(people)
@@ -264,7 +275,31 @@ def _name(source: FaceDataset, identity: str) -> str:
     return f"{source.artifact.contents['name']}.{identity}"
 
 
-def _groups(sources: Sequence[FaceDataset]) -> tuple[dict[str, dict[str, int]], int]:
+def _excluded(sources: Sequence[FaceDataset], audits: Sequence[str]) -> set[str]:
+    """The identities of these sources that audits found in their training data.
+
+    Raises:
+        InputError: An audit found somebody, but nobody of these sources.
+    """
+    everybody = (
+        {_name(source, identity) for source in sources for identity in set(source.column("identity"))}
+        if audits
+        else set()
+    )
+    excluded: set[str] = set()
+    for place in audits:
+        found = read_exclusion(Path(place))
+        here = found & everybody
+        if found and not here:
+            raise InputError(
+                f"exclude {place}: none of the {len(found)} identities that this audit found, such as {min(found)}, is in "
+                "these datasets; audit them"
+            )
+        excluded |= here
+    return excluded
+
+
+def _groups(sources: Sequence[FaceDataset], excluded: Collection[str] = ()) -> tuple[dict[str, dict[str, int]], int]:
     """Identities joined by identical images, as {group: {identity: images}}, and how many were joined that way."""
     counts: Counter[str] = Counter()
     parent: dict[str, str] = {}
@@ -279,6 +314,8 @@ def _groups(sources: Sequence[FaceDataset]) -> tuple[dict[str, dict[str, int]], 
     for source in sources:
         for identity, digest in zip(source.column("identity"), source.column("sha256"), strict=True):
             name = _name(source, identity)
+            if name in excluded:
+                continue
             counts[name] += 1
             parent.setdefault(name, name)
             first = root(owner.setdefault(digest, name))
@@ -289,7 +326,9 @@ def _groups(sources: Sequence[FaceDataset]) -> tuple[dict[str, dict[str, int]], 
     return dict(groups), sum(len(members) for members in groups.values() if len(members) > 1)
 
 
-def _shards(sources: Sequence[FaceDataset], shard_bytes: int) -> list[list[tuple[int, range]]]:
+def _shards(
+    sources: Sequence[FaceDataset], shard_bytes: int, excluded: Collection[str] = ()
+) -> list[list[tuple[int, range]]]:
     """Divide the rows of all sources, in their order, into shards of at most `shard_bytes`; one image at least.
 
     Returns:
@@ -300,7 +339,13 @@ def _shards(sources: Sequence[FaceDataset], shard_bytes: int) -> list[list[tuple
     for number, source in enumerate(sources):
         prefix = source.artifact.contents["name"]
         begin = 0
-        for row, (image_id, length) in enumerate(zip(source.column("image_id"), source.column("size"), strict=True)):
+        columns = (source.column(name) for name in ("image_id", "size", "identity"))
+        for row, (image_id, length, identity) in enumerate(zip(*columns, strict=True)):
+            if excluded and _name(source, identity) in excluded:
+                if row > begin:
+                    shards[-1].append((number, range(begin, row)))
+                begin = row + 1
+                continue
             if not shards or (size and size + length > shard_bytes):
                 if row > begin:
                     shards[-1].append((number, range(begin, row)))

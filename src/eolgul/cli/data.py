@@ -1,8 +1,9 @@
-"""The commands that make and show data: synth, extract, align, assemble, export, inspect."""
+"""The commands that make and show data: synth, extract, align, assemble, audit, export, inspect."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,10 @@ import typer
 from eolgul import steps
 from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
+from eolgul.audit.config import AuditConfig
 from eolgul.cli.options import options_of
-from eolgul.cli.output import bar, print_line, say
+from eolgul.cli.output import bar, extra, print_line, say
+from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
 
 app = typer.Typer()
@@ -133,6 +136,34 @@ def assemble(
     for warning in facts.get("warnings", ()):
         print_line(f"warning: {warning}")
     say(facts)
+
+
+@app.command(rich_help_panel=_PANEL)
+@options_of(AuditConfig)
+def audit(
+    train: Annotated[list[str], typer.Argument(help="FaceDatasets to learn from; paths or s3://.")],
+    out: Annotated[str, typer.Option(help="Where audit.json and the report go; path or s3://.")],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A benchmark, or another FaceDataset of people who should not be in training. Repeatable. "
+            "The held-out splits of assembled TRAIN are always compared."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="A ModelPackage whose embeddings are compared; path or s3://.")] = "",
+    onnx: Annotated[str, typer.Option(help="An ONNX file instead of --model; path or s3://.")] = "",
+    *,
+    config: AuditConfig,
+) -> None:
+    """Look for people and images of benchmarks in training data, by name, bytes, perceptual hash and embedding."""
+    if model and onnx:
+        raise InputError(f"--model {model} and --onnx {onnx}: expected one of them")
+    if onnx:
+        config = replace(config, contract=config.contract or "insightface")
+    elif config.contract:
+        raise InputError(f"contract {config.contract}: is only for --onnx; a ModelPackage holds its own contract")
+    with extra("evaluate"):
+        say(steps.audit(train, against or (), out, config, model=model or onnx, progress=print_line))
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -128,7 +128,7 @@ def render(
         first=next(iter(curves)),
         cameras=_cameras(metrics),
         discard=Markup(plots.discard(metrics.quality)) if metrics.quality else None,
-        pictures={name: _data_uri(data) for name, data in thumbnails.items()},
+        pictures={name: data_uri(data) for name, data in thumbnails.items()},
     )
 
 
@@ -137,7 +137,7 @@ def _cameras(metrics: Metrics) -> Markup | None:
     return Markup(plots.cameras(rows)) if rows else None
 
 
-def _data_uri(data: bytes) -> Markup:
+def data_uri(data: bytes) -> Markup:
     """Return an encoded image for an `src`; empty for a format that browsers do not show."""
     mime = _MIME.get(probe(data).format)
     return escape("") if mime is None else Markup(f"data:{mime};base64,{base64.b64encode(data).decode()}")

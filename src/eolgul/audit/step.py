@@ -1,0 +1,502 @@
+"""Compare training data with benchmarks by name, bytes, difference hash and embedding → `audit.json` and a report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eolgul.artifact import Artifact, canonical_json, reuse, seal, writing
+from eolgul.audit.config import AuditConfig
+from eolgul.audit.faces import Faces, Part, held_out_parts, plain, training_part
+from eolgul.audit.labels import centres_of, label_noise, unit
+from eolgul.audit.nearest import (
+    BLOCK,
+    HASH_BITS,
+    Neighbours,
+    difference_hash,
+    nearest,
+    nearest_hashes,
+    set_threads,
+)
+from eolgul.audit.schema import (
+    AUDIT_FORMAT,
+    KINDS,
+    AuditModel,
+    AuditResult,
+    ImageFinding,
+    Kind,
+    KindCount,
+    LabelNoise,
+    PersonFinding,
+    Threshold,
+)
+from eolgul.audit.threshold import choose_threshold
+from eolgul.dataset import FaceDataset
+from eolgul.errors import InputError
+from eolgul.evaluate.cache import cached
+from eolgul.evaluate.embed import check_aligned, embed_rows, embedding_size
+from eolgul.evaluate.recognizers import ModelUnderTest, open_model
+from eolgul.files import sha256_bytes
+
+VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+_DECODERS = 2
+_AHEAD = 4096  # images that are decoded for hashes before their results are taken
+_PER_PERSON = 64  # a training person's images that confirm what the mean of their embeddings suggests
+
+Say = Callable[[str], None]
+
+
+def audit(
+    train: Sequence[Path],
+    against: Sequence[Path],
+    out: Path,
+    config: AuditConfig = AuditConfig(),
+    *,
+    model: Path | None = None,
+    progress: Say | None = None,
+) -> Artifact:
+    """Look for the people and images of benchmarks in training data, and write an Audit to `out`.
+
+    Four ways of comparing, each of which finds what the ones before it miss: the bytes of images; their difference hashes,
+    also of mirror images (another encoding, size or brightness); embeddings (another crop, another photo of a person);
+    names, in one form for all spellings. Without a model embeddings are not compared, and that is said.
+
+    Args:
+        train: Datasets to learn from: of an assembled one its training split; its other splits are compared with it.
+        against: Benchmarks, or other datasets of people who should not be in training.
+        out: Where the Audit goes.
+        config: The options.
+        model: A ModelPackage, or an ONNX file with `config.contract`.
+        progress: Called with a sentence about what is done next.
+
+    Raises:
+        InputError: There is nothing to compare, an option needs a model and there is none, an image is broken, or nobody
+            is known to differ and no threshold is given.
+    """
+    say: Say = progress or (lambda _: None)
+    if model is None:
+        for name in ("fmr", "similarity", "device"):
+            if getattr(config, name) != getattr(AuditConfig(), name):
+                raise InputError(f"{name} {getattr(config, name)}: is for embeddings; give a model, or --onnx FILE")
+    tested = None if model is None else open_model(model, config.contract)
+    learned, compared = _sides(train, against)
+    opened = [part.dataset for part in (*learned, *compared)]
+    references = [item.artifact.reference for item in opened]
+    inputs = [*([tested.reference] if tested else []), *(dict(item) for item in _unique(references))]
+    recipe = config.to_recipe()
+    done = reuse(out, "Audit", step="audit", version=VERSION, recipe=recipe, inputs=inputs)
+    if done is not None:
+        say("already audited with these options")
+        return done
+    if tested is not None:
+        for data in opened:
+            check_aligned(data, tested.contract)
+    set_threads(config.threads)
+    everybody, faces = Faces(learned), Faces(compared)
+    sampled = everybody.sampled(config.sample)
+    findings = _Findings(faces, sampled)
+    found_names = _names(faces, everybody)
+    _bytes(findings, everybody, sampled)
+    say(f"hashing {len(faces)} and {len(sampled)} images")
+    _hashes(findings, config.hash_distance, say)
+    threshold, labels = None, None
+    if tested is not None:
+        say(f"embedding {len(faces)} and {len(sampled)} images")
+        threshold, labels = _embeddings(findings, tested, config, say)
+    people = findings.people(found_names)
+    result = AuditResult(
+        format=AUDIT_FORMAT,
+        synthetic=any(item.artifact.synthetic for item in opened),
+        options=recipe,
+        model=None if tested is None else AuditModel(digest=tested.digest, kind=tested.kind, backbone=tested.backbone),
+        threshold=threshold,
+        train=everybody.facts(None if tested is None else np.diff(sampled.offsets).tolist()),
+        against=faces.facts(None if tested is None else np.diff(faces.offsets).tolist()),
+        found=_counts(findings, people, faces, with_model=tested is not None),
+        people=people,
+        images=findings.images(),
+        labels=labels,
+        exclude=sorted({item.train_identity for item in people}),
+    )
+    say("writing the report")
+    from eolgul.audit.report import render
+
+    with writing(out) as folder:
+        (folder / "audit.json").write_bytes(canonical_json(result.model_dump()))
+        pictures = findings.pictures(result, config.shown) if config.pictures else {}
+        (folder / "report.html").write_text(render(result, pictures, config.shown), encoding="utf-8")
+        made = seal(
+            folder,
+            "Audit",
+            step="audit",
+            version=VERSION,
+            recipe=recipe,
+            inputs=inputs,
+            contents={
+                "people": len({(item.against_set, item.against_identity) for item in people if item.against_identity}),
+                "found": {kind: result.found[kind].images for kind in KINDS},
+                "excluded": len(result.exclude),
+            },
+            synthetic=result.synthetic,
+        )
+    return Artifact(out, made.kind, made.card, made.digest)
+
+
+def _unique(references: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    return list({item["digest"]: item for item in references}.values())
+
+
+def _sides(train: Sequence[Path], against: Sequence[Path]) -> tuple[list[Part], list[Part]]:
+    """Open both sides, every part under a name of its own."""
+    if not train:
+        raise InputError("no dataset to audit")
+    sources = [FaceDataset(path) for path in train]
+    names = _names_of(sources)
+    learned = [training_part(name, item) for name, item in zip(names, sources, strict=True)]
+    compared = [part for name, item in zip(names, sources, strict=True) if learned[names.index(name)].split
+                for part in held_out_parts(name, item)]  # fmt: skip
+    if against:
+        others = [FaceDataset(path) for path in against]
+        digests = {item.artifact.digest for item in sources}
+        for item in others:
+            if item.artifact.digest in digests:
+                raise InputError(f"{item.path}: is on both sides; its splits are compared without --against")
+        compared += [
+            Part(name, item, np.arange(len(item)), None) for name, item in zip(_names_of(others), others, strict=True)
+        ]
+    for item in [*sources, *(part.dataset for part in compared)]:
+        item.check_whole()
+    for side, parts in (("to learn from", learned), ("to compare with", compared)):
+        if not sum(len(part.rows) for part in parts):
+            raise InputError(
+                f"{', '.join(map(str, train))}: no image {side}; expected an assembled dataset, or --against a benchmark"
+            )
+    return learned, compared
+
+
+def _names_of(datasets: Sequence[FaceDataset]) -> list[str]:
+    """The names of datasets, numbered where two have the same."""
+    seen: dict[str, int] = defaultdict(int)
+    names = []
+    for item in datasets:
+        name = str(item.artifact.contents.get("name") or item.path.name)
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return names
+
+
+@dataclass(slots=True)
+class _Match:
+    """How one face of the benchmark was found in one training person; `image` is the training face."""
+
+    image: int
+    kinds: set[Kind]
+    similarity: float | None = None
+    distance: int | None = None
+    mirrored: bool = False
+
+    @property
+    def score(self) -> tuple[int, float]:
+        """Sorts the surest first: by the kind, then by how near."""
+        rank = min(KINDS.index(kind) for kind in self.kinds)
+        near = -(self.distance or 0) / HASH_BITS if self.similarity is None else self.similarity
+        return -rank, near
+
+
+class _Findings:
+    """What was found so far: per face of the benchmark and training person, the nearest training image."""
+
+    def __init__(self, faces: Faces, train: Faces) -> None:
+        self.faces, self.train = faces, train
+        self.matches: dict[tuple[int, int], _Match] = {}
+
+    def add(
+        self,
+        face: int,
+        image: int,
+        kind: Kind,
+        *,
+        similarity: float | None = None,
+        distance: int | None = None,
+        mirrored: bool = False,
+    ) -> None:
+        """Add what one way of comparing found; an image that is surer or nearer replaces the one named so far."""
+        new = _Match(image, {kind}, similarity, distance, mirrored)
+        old = self.matches.setdefault((face, int(self.train.person[image])), new)
+        if old is new:
+            return
+        if old.image != image and new.score > old.score:
+            old.image, old.mirrored = image, mirrored
+        if kind == "hash" and old.image == image:
+            old.mirrored = mirrored
+        old.kinds.add(kind)
+        old.similarity = max((value for value in (old.similarity, similarity) if value is not None), default=None)
+        old.distance = min((value for value in (old.distance, distance) if value is not None), default=None)
+
+    def images(self) -> list[ImageFinding]:
+        """All findings, the worst first."""
+        made = []
+        for (face, _), match in sorted(self.matches.items(), key=lambda item: (_negative(item[1].score), item[0])):
+            part, train_part = self.faces.part_of(face)[0], self.train.part_of(match.image)[0]
+            made.append(
+                ImageFinding(
+                    against_set=part.name,
+                    against_image=self.faces.image_id(face),
+                    against_identity=self.faces.names[face],
+                    train_set=train_part.name,
+                    train_image=self.train.image_id(match.image),
+                    train_identity=self.train.names[match.image] or self.train.image_id(match.image),
+                    kinds=[kind for kind in KINDS if kind in match.kinds],
+                    similarity=match.similarity,
+                    hash_distance=match.distance,
+                    mirrored=match.mirrored,
+                )
+            )
+        return made
+
+    def people(self, named: dict[tuple[str, str], tuple[str, str]]) -> list[PersonFinding]:
+        """The people found, the worst first.
+
+        Args:
+            named: Who was found by name: {(identity, training identity): (set, training set)}.
+        """
+        groups: dict[tuple[str, str | None, str, str], list[_Match]] = defaultdict(list)
+        for (face, _), match in self.matches.items():
+            key = (
+                self.faces.part_of(face)[0].name,
+                self.faces.names[face],
+                self.train.part_of(match.image)[0].name,
+                self.train.names[match.image] or self.train.image_id(match.image),
+            )
+            groups[key].append(match)
+        for (name, train_name), (set_name, train_set) in named.items():
+            groups[set_name, name, train_set, train_name].extend([])
+        made = []
+        for (part, identity, train_part, train_identity), matches in groups.items():
+            kinds = {kind for match in matches for kind in match.kinds}
+            if identity is not None and (identity, train_identity) in named:
+                kinds.add("name")
+            near = [match.similarity for match in matches if match.similarity is not None]
+            made.append(
+                PersonFinding(
+                    against_set=part,
+                    against_identity=identity,
+                    train_set=train_part,
+                    train_identity=train_identity,
+                    kinds=[kind for kind in KINDS if kind in kinds],
+                    similarity=max(near, default=None),
+                    images=len(matches),
+                )
+            )
+        made.sort(key=lambda item: (KINDS.index(item.kinds[0]), -(item.similarity or 0), -item.images,
+                                    item.against_identity or "", item.train_identity))  # fmt: skip
+        return made
+
+    def pictures(self, result: AuditResult, shown: int) -> dict[str, bytes]:
+        """Thumbnails of the images that the report shows: by "against/<set>/<id>" and "train/<set>/<id>"."""
+        from eolgul.audit.nearest import thumbnail
+
+        wanted = {f"against/{item.against_set}/{item.against_image}" for item in result.images[:shown]}
+        wanted |= {f"train/{item.train_set}/{item.train_image}" for item in result.images[:shown]}
+        if result.labels is not None:
+            wanted |= {f"train/{item.set}/{item.image}" for item in result.labels.far[:shown]}
+        made = {}
+        for side, faces in (("against", self.faces), ("train", self.train)):
+            for part in faces.parts:
+                ids = part.dataset.manifest["image_id"].take(part.rows.tolist()).to_pylist()
+                for row, image_id in zip(part.rows, ids, strict=True):
+                    key = f"{side}/{part.name}/{image_id}"
+                    if key in wanted:
+                        made[key] = thumbnail(part.dataset.read(int(row)))
+        return made
+
+
+def _negative(score: tuple[int, float]) -> tuple[int, float]:
+    return -score[0], -score[1]
+
+
+def _names(faces: Faces, train: Faces) -> dict[tuple[str, str], tuple[str, str]]:
+    """Who has one name on both sides: {(identity, training identity): (set, training set)}."""
+    known: dict[str, set[str]] = defaultdict(set)
+    set_of: dict[str, str] = {}
+    for part, name in _people(train):
+        set_of[name] = part
+        if (form := plain(name)) is not None:
+            known[form].add(name)
+    found = {}
+    for part, name in _people(faces):
+        form = plain(name)
+        for other in known.get(form, ()) if form is not None else ():
+            found[name, other] = (part, set_of[other])
+        if name in set_of:  # the same source and name: also a number
+            found[name, name] = (part, set_of[name])
+    return found
+
+
+def _people(faces: Faces) -> Iterator[tuple[str, str]]:
+    """The set and the name of every person who is known."""
+    for part, begin, end in zip(faces.parts, faces.offsets[:-1], faces.offsets[1:], strict=True):
+        yield from ((part.name, name) for name in sorted({name for name in faces.names[begin:end] if name is not None}))
+
+
+def _bytes(findings: _Findings, everybody: Faces, sampled: Faces) -> None:
+    """Find images of equal bytes, also among those that are not sampled."""
+    wanted: dict[str, list[int]] = defaultdict(list)
+    for face, digest in enumerate(findings.faces.sha256()):
+        wanted[digest].append(face)
+    place = {}
+    if sampled is not everybody:
+        position = {(part.name, row): int(begin) + number
+                    for part, begin in zip(sampled.parts, sampled.offsets, strict=False)
+                    for number, row in enumerate(part.rows.tolist())}  # fmt: skip
+        first = {int(person): face for face, person in reversed(list(enumerate(sampled.person)))}
+        by_name = {sampled.names[face]: face for face in first.values()}
+        for image in range(len(everybody)):
+            part, row = everybody.part_of(image)
+            place[image] = position.get((part.name, row), by_name.get(everybody.names[image], -1))
+    for image, digest in enumerate(everybody.sha256()):
+        for face in wanted.get(digest, ()):
+            if (found := place.get(image, image)) >= 0:
+                findings.add(face, found, "bytes")
+
+
+def _hashes(findings: _Findings, most: int, say: Say) -> None:
+    """Find images whose difference hashes, or those of their mirror images, are near."""
+    faces, train = findings.faces, findings.train
+    queries = _hashed(faces, mirrored=False), _hashed(faces, mirrored=True)
+    known = _hashed(train, mirrored=False, say=say)
+    for mirrored, own in enumerate(queries):
+        values, places = nearest_hashes(
+            own, ((begin, known[begin : begin + BLOCK]) for begin in range(0, len(known), BLOCK))
+        )
+        for face, rank in zip(*np.nonzero(values >= -most), strict=True):
+            findings.add(int(face), int(places[face, rank]), "hash",
+                         distance=int(-values[face, rank]), mirrored=bool(mirrored))  # fmt: skip
+
+
+def _hashed(faces: Faces, *, mirrored: bool, say: Say | None = None) -> NDArray[np.uint8]:
+    """The hashes of all faces, N x 32 bytes; the threads decode."""
+    made = np.empty((len(faces), HASH_BITS // 8), dtype=np.uint8)
+
+    def one(face: int) -> NDArray[np.uint8]:
+        try:
+            return difference_hash(faces.read(face), mirrored=mirrored)
+        except InputError as error:
+            part, row = faces.part_of(face)
+            raise InputError(f"{part.dataset.path}: image {faces.image_id(face)} (row {row}): {error}") from error
+
+    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="hash") as pool:
+        for begin in range(0, len(faces), _AHEAD):
+            for face, value in enumerate(pool.map(one, range(begin, min(begin + _AHEAD, len(faces)))), begin):
+                made[face] = value
+            if say is not None and begin and begin % (16 * _AHEAD) == 0:
+                say(f"hashed {begin} of {len(faces)} images")
+    return made
+
+
+def _embeddings(
+    findings: _Findings, tested: ModelUnderTest, config: AuditConfig, say: Say
+) -> tuple[Threshold, LabelNoise]:
+    """Find faces whose embeddings are near, and look for label noise.
+
+    The training embeddings lie in a temporary file (4 bytes a number: 12 GB for 5.87 million of 512) and are read in
+    blocks. Beside the nearest images, the nearest means of a person's embeddings are looked at, so that one person with
+    many images does not hide another; the images of that person confirm it.
+    """
+    faces, train = findings.faces, findings.train
+    recognizer = tested.recognizer(threads=config.threads, device=config.device)
+    size = embedding_size(recognizer)
+
+    def embed(side: Faces, into: NDArray[np.float32]) -> None:
+        for part, begin, rows in side.blocks(BLOCK):
+            # A block has its own file in the cache, so that none is ever larger than that.
+            key = sha256_bytes(f"{part.dataset.artifact.digest} {rows[0] // BLOCK}".encode())
+            folder = Path(config.cache) if config.cache else None
+            compute = cached(folder, tested.digest, key,
+                             lambda wanted, data=part.dataset: embed_rows(data, wanted, recognizer, progress=say))  # type: ignore[misc]  # fmt: skip
+            into[begin : begin + len(rows)] = compute(rows)
+
+    queries = np.empty((len(faces), size), dtype=np.float32)
+    embed(faces, queries)
+    threshold = choose_threshold(faces, queries, fmr=config.fmr, similarity=config.similarity,
+                                 comparisons=len(faces) * len(train))  # fmt: skip
+    say(f"two faces count as one person from a similarity of {threshold.similarity:.4f}")
+    with tempfile.TemporaryDirectory(prefix="eolgul-audit-") as scratch:
+        known = np.memmap(Path(scratch) / "train", dtype=np.float32, mode="w+", shape=(len(train), size))
+        embed(train, known)
+        say("searching the nearest faces")
+        near = nearest(queries, ((begin, known[begin : begin + BLOCK]) for begin in range(0, len(known), BLOCK)))
+        _add(findings, near, threshold.similarity)
+        sums, images = centres_of(train.person, known)
+        centres = unit(sums)
+        suggested = nearest(
+            queries, ((begin, centres[begin : begin + BLOCK]) for begin in range(0, len(centres), BLOCK))
+        )
+        _confirm(findings, suggested, queries, known, threshold.similarity)
+        say("looking for label noise")
+        labels = label_noise(train, known, sums, images, threshold.similarity, config.shown)
+        del known
+    return threshold, labels
+
+
+def _add(findings: _Findings, near: Neighbours, threshold: float) -> None:
+    values, places = near
+    for face, rank in zip(*np.nonzero(values >= threshold), strict=True):
+        findings.add(int(face), int(places[face, rank]), "embedding", similarity=float(values[face, rank]))
+
+
+def _confirm(
+    findings: _Findings,
+    suggested: Neighbours,
+    queries: NDArray[np.float32],
+    known: NDArray[np.float32],
+    threshold: float,
+) -> None:
+    """Look at the images of people whose mean embedding is near; `threshold` is for two images."""
+    order = np.argsort(findings.train.person, kind="stable")
+    starts = np.searchsorted(findings.train.person[order], np.arange(int(findings.train.person.max()) + 2))
+    people, faces = suggested[1], len(queries)
+    by_person: dict[int, list[int]] = defaultdict(list)
+    for face in range(faces):
+        for value, person in zip(suggested[0][face], people[face], strict=True):
+            if person >= 0 and value >= threshold and (face, int(person)) not in findings.matches:
+                by_person[int(person)].append(face)
+    for person, asking in by_person.items():
+        own = np.sort(order[starts[person] : starts[person + 1]])
+        if len(own) > _PER_PERSON:
+            own = own[np.linspace(0, len(own) - 1, _PER_PERSON).round().astype(np.int64)]
+        similarity = queries[asking] @ np.asarray(known[own]).T
+        for face, best in zip(asking, similarity.argmax(axis=1), strict=True):
+            value = float(similarity[asking.index(face), best])
+            if value >= threshold:
+                findings.add(face, int(own[best]), "embedding", similarity=value)
+
+
+def _counts(
+    findings: _Findings, people: Sequence[PersonFinding], faces: Faces, *, with_model: bool
+) -> dict[Kind, KindCount]:
+    """How many images and people of the benchmark each way of comparing found."""
+    made: dict[Kind, KindCount] = {}
+    for kind in KINDS:
+        reason = None
+        if kind == "embedding" and not with_model:
+            reason = "no model was given"
+        if kind == "name" and not (faces.identified and findings.train.identified):
+            reason = "people are not named on both sides"
+        if reason is not None:
+            made[kind] = KindCount(images=None, people=None, reason=reason)
+            continue
+        images = len({face for (face, _), match in findings.matches.items() if kind in match.kinds})
+        named = {(item.against_set, item.against_identity) for item in people
+                 if kind in item.kinds and item.against_identity is not None}  # fmt: skip
+        made[kind] = KindCount(
+            images=None if kind == "name" else images, people=len(named) if faces.identified else None, reason=None
+        )
+    return made
