@@ -73,8 +73,7 @@ class Ours:
         self.autocast = autocast_dtype(recipe, device)
         self.network = build(recipe.backbone, 512).to(device).to(memory_format=torch.channels_last).train()
         self.head = Head(512, PEOPLE, ArcFace(recipe.margin), sample=recipe.sample).to(device)
-        trained = [*self.network.parameters(), *([self.head.weight] if recipe.sample >= 1 else [])]
-        self.optimizer = make_optimizer(recipe, trained)
+        self.optimizer = make_optimizer(recipe, self.network, self.head)
 
     def step(self, faces: Tensor, labels: Tensor, position: tuple[int, int] = (0, 0)) -> Tensor:
         faces, labels = faces.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)

@@ -18,6 +18,7 @@ from eolgul.components.align.part import align_part
 from eolgul.components.assemble.component import assemble
 from eolgul.components.evaluate.component import evaluate
 from eolgul.components.extract.component import extract
+from eolgul.components.promote.component import promote
 from eolgul.components.train.component import train
 from eolgul.config import Config, describe, offered
 from eolgul.dataset import SHARD_BYTES
@@ -26,6 +27,7 @@ from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluation.bootstrap import RESAMPLES
 from eolgul.extract.config import ExtractConfig
 from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 
 STEPS: dict[str, tuple[type[Config], Any]] = {
@@ -34,6 +36,7 @@ STEPS: dict[str, tuple[type[Config], Any]] = {
     "assemble": (AssembleConfig, assemble),
     "train": (TrainConfig, train),
     "evaluate": (EvaluateConfig, evaluate),
+    "promote": (PromoteConfig, promote),
 }
 # Options that only code sets.
 INTERNAL = {
@@ -186,14 +189,15 @@ def test_recipes_hold_what_they_held_before() -> None:
     }
     evaluated = {"fmr": 1e-4, "seed": 0, "pictures": True, "resamples": RESAMPLES}
     assert EvaluateConfig(threads=5, cache="x").to_recipe() == evaluated
-    assert EvaluateConfig(without_anchored=True, language="ko").to_recipe() == evaluated | {
+    assert EvaluateConfig(without_anchored=True, unseen_only=True, language="ko").to_recipe() == evaluated | {
         "without_anchored": True,
+        "unseen_only": True,
         "language": "ko",
     }
 
 
 def test_options_of_a_calibration_need_people() -> None:
-    for options in ({"fmr": 1e-3}, {"without_anchored": True}):
+    for options in ({"fmr": 1e-3}, {"without_anchored": True}, {"unseen_only": True}):
         EvaluateConfig(**options).check_uses(people=True)  # type: ignore[arg-type]
         with pytest.raises(InputError, match="is only for an evaluation with a DATASET"):
             EvaluateConfig(**options).check_uses(people=False)  # type: ignore[arg-type]

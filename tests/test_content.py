@@ -80,7 +80,7 @@ NAMED = {
     "a zip archive": [_zip("S001.jpg")],
     "a NumPy archive (.npz)": [_zip("arr_0.npy")],
     "a PyTorch file (a zip archive)": [_zip("archive/data.pkl")],
-    "a gzip file": [gzip.compress(b"x")],
+    "a gzip file": [gzip.compress(b"x", mtime=0)],
     "a tar archive": [_tar()],
     "a pickle": [pickle.dumps([1], protocol) for protocol in (2, 3, 4, 5)],
     "a NumPy array (.npy)": [_npy()],

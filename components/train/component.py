@@ -31,7 +31,7 @@ def train(
     Args:
         dataset: The assembled FaceDataset.
         workspace: Prefix (s3://) under which this run's artifacts go.
-        facts: Training loss and figures on validation people, of the last epoch.
+        facts: Training loss and figures on validation people and on as many training people, of the last epoch.
 
     Returns:
         The place of the ModelPackage.
@@ -53,6 +53,7 @@ def train(
             last.update(
                 {"train_loss": row["train_loss"], **{f"validation {k}": v for k, v in row["validation"].items()}}
             )
+            last.update({f"training people {k}": v for k, v in (row["training_people"] or {}).items()})
 
     out = storage.join(workspace, "model")
     made = steps.train(dataset, out, config, report=report)

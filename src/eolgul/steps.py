@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
 from eolgul.formats.synthetic import mark_of
+from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from eolgul.promote import Promotion
+    from eolgul.promote.step import Promotion
     from eolgul.registry.signing import SigningKey
 
 Facts = dict[str, Any]
@@ -301,14 +303,114 @@ def train(
     return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
 
 
-def import_weights(weights: str, out: str, *, layout: str, backbone: str | None = None) -> Facts:
-    """Published weights as a ModelPackage; `layout` and `backbone` as `eolgul.train.import_weights.import_weights` takes them."""
+def import_weights(
+    weights: str,
+    out: str,
+    *,
+    layout: str,
+    backbone: str | None = None,
+    color: str | None = None,
+    prefix: str | None = None,
+    licence: str | None = None,
+    which: str | None = None,
+) -> Facts:
+    """Published weights as a ModelPackage; the options are those of `eolgul.train.import_weights.import_weights`."""
     from eolgul.train.import_weights import import_weights as step
 
     started = time.monotonic()
     with storage.destination(out, [weights]) as local:
-        made = step(storage.fetch(weights), local, layout=layout, backbone=backbone)
-    return _facts(made, out, started) | {"backbone": made.contents["backbone"]}
+        made = step(
+            storage.fetch(weights),
+            local,
+            layout=layout,
+            backbone=backbone,
+            color=color,
+            prefix=prefix,
+            licence=licence,
+            which=which,
+        )
+    shown = ("backbone", "layout", "color", "also_fits", "ignored")
+    return _facts(made, out, started) | {name: made.contents[name] for name in shown}
+
+
+def import_onnx(
+    onnx: str,
+    out: str,
+    *,
+    contract: str,
+    color: str | None = None,
+    licence: str | None = None,
+    which: str | None = None,
+) -> Facts:
+    """An ONNX recognizer as a ModelPackage; the options are those of `eolgul.train.import_onnx.import_onnx`."""
+    from eolgul.train.import_onnx import import_onnx as step
+
+    started = time.monotonic()
+    with storage.destination(out, [onnx]) as local:
+        made = step(storage.fetch(onnx), local, contract=contract, color=color, licence=licence, which=which)
+    shown = ("backbone", "embedding_size", "color", "dropped_outputs", "batch")
+    return _facts(made, out, started) | {name: made.contents[name] for name in shown}
+
+
+def calibrate(
+    model: str,
+    photos: str,
+    out: str,
+    config: EvaluateConfig = EvaluateConfig(),
+    *,
+    work: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Facts:
+    """Steps 1, 2, 3 and 5 for a model that is there already: a folder of people's photos → Evaluation.
+
+    Faces are found with the settings of the model's contract, as in serving. Nobody is trained on, so that half of the
+    people set the threshold and the other half show the errors.
+
+    Args:
+        model: A ModelPackage's place.
+        photos: A folder `<person>/<image>`, or any other raw source with people.
+        out: Where the Evaluation goes.
+        config: The options of the evaluation.
+        work: The local folder for the datasets between the steps; None puts it next to `out`.
+        progress: Called with a sentence about what is done next.
+
+    Raises:
+        InputError: There are too few people with two usable photos, or a step refuses its input.
+    """
+    from eolgul.dataset import FaceDataset
+    from eolgul.model.package import ModelPackage
+
+    say = progress or (lambda _: None)
+    started = time.monotonic()
+    if work is None and storage.is_s3(out):
+        raise InputError(f"{out}: the datasets between the steps lie on this machine; say where with --work")
+    detector = ModelPackage.open(storage.fetch(model)).contract.detector
+    how = AlignConfig(min_face_size=detector.min_face_size, min_score=detector.thresholds[2], which=detector.which)
+    if how.detector != detector:
+        raise InputError(f"{model}: align cannot find faces with the settings of its contract ({detector})")
+    folder = Path(work) if work is not None else Path(f"{out.rstrip('/')}-data")
+    say(f"reading the photos into {folder / 'photos'}")
+    extract(photos, str(folder / "photos"))
+    say("finding and aligning the faces")
+    aligned = align(str(folder / "photos"), str(folder / "aligned"), how, keep_aligned=True)["artifact"]
+    people = Counter(FaceDataset(Path(aligned)).column("identity"))
+    usable = sum(count > 1 for count in people.values())
+    held = min(usable, len(people) - _TRAINING_PEOPLE)
+    if held < _FEWEST_PEOPLE:
+        raise InputError(
+            f"{photos}: {usable} of {len(people)} people have two photos or more with a face, expected at least "
+            f"{_FEWEST_PEOPLE + _TRAINING_PEOPLE}: half of them set the threshold, the others show its errors"
+        )
+    one = 1 / len(people)
+    shares = AssembleConfig(validation=0, calibration=(held + 1) // 2 * one, test=held // 2 * one)
+    assembled = str(folder / "assembled")
+    splits = assemble([aligned], assembled, shares)["splits"]
+    facts = evaluate(model, assembled, (), out, config, progress=progress)
+    return facts | {"dataset": assembled, "splits": splits, "seconds": round(time.monotonic() - started, 3)}
+
+
+_TRAINING_PEOPLE = 2  # the fewest that assemble leaves for training; nobody learns from them here
+_FEWEST_PEOPLE = 8  # four to choose a threshold, four in two folds to measure it
 
 
 def evaluate(
@@ -345,17 +447,34 @@ def evaluate_current(
     config: EvaluateConfig = EvaluateConfig(),
     *,
     progress: Callable[[str], None] | None = None,
-) -> str:
-    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''."""
-    from eolgul.promote import needs_current_evaluation
-    from eolgul.registry.store import model_uri, read_production
+) -> tuple[str, str]:
+    """Measure production's model and the registry's reference on a candidate's data where `promote` needs that.
 
-    if not needs_current_evaluation(storage.fetch(evaluation), registry):
-        return ""
-    production = read_production(registry)
-    assert production is not None
-    evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, config, progress=progress)
-    return out
+    People of the candidate's data that such a model learned from are left out of its figures.
+
+    Args:
+        evaluation: The candidate's Evaluation.
+        dataset: The candidate's data.
+        benchmarks: Its benchmarks.
+        registry: The registry.
+        out: Where production's Evaluation goes; the reference's goes to the same with `-reference` behind.
+        config: The options of the candidate's Evaluation.
+        progress: Called with a sentence about what is done next.
+
+    Returns:
+        The places of production's and of the reference's Evaluation, "" for what is not needed.
+    """
+    from eolgul.model.provenance import Provenance
+    from eolgul.promote.step import needed_evaluations
+    from eolgul.registry.store import download, model_uri
+
+    places = {"current": "", "reference": ""}
+    for role, digest in needed_evaluations(storage.fetch(evaluation), registry).items():
+        places[role] = out if role == "current" else f"{out.rstrip('/')}-reference"
+        known = Provenance.read(download(registry, digest).path) is not None
+        options = replace(config, unseen_only=config.unseen_only or known)
+        evaluate(model_uri(registry, digest), dataset, benchmarks, places[role], options, progress=progress)
+    return places["current"], places["reference"]
 
 
 def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
@@ -369,20 +488,24 @@ def promote(
     model: str,
     evaluation: str,
     registry: str,
+    config: PromoteConfig = PromoteConfig(),
     *,
     current_evaluation: str = "",
+    reference_evaluation: str = "",
     force: bool = False,
     signing_key: str | None = None,
 ) -> Facts:
     """Step 6. `signing_key` is a private key's file; None takes EOLGUL_SIGNING_KEY_FILE's, so that a component signs."""
-    from eolgul.promote import promote as step
+    from eolgul.promote.step import promote as step
 
     started = time.monotonic()
     decided = step(
         storage.fetch(model),
         storage.fetch(evaluation),
         registry,
+        config=config,
         current_evaluation=storage.fetch(current_evaluation) if current_evaluation else None,
+        reference_evaluation=storage.fetch(reference_evaluation) if reference_evaluation else None,
         force=force,
         signing_key=_signing_key(signing_key),
     )
@@ -391,10 +514,17 @@ def promote(
 
 def roll_back(registry: str, digest: str, *, signing_key: str | None = None) -> Facts:
     """An earlier model into production again; `digest` may be its beginning, `signing_key` as for `promote`."""
-    from eolgul.promote import roll_back as step
+    from eolgul.promote.step import roll_back as step
 
     started = time.monotonic()
     return _decision(registry, step(registry, digest, signing_key=_signing_key(signing_key)), started)
+
+
+def choose_reference(registry: str, digest: str) -> Facts:
+    """Make a promoted model the registry's reference; `digest` may be its beginning."""
+    from eolgul.promote.step import choose_reference as step
+
+    return {"registry": registry, "reference": step(registry, digest)}
 
 
 def _signing_key(file: str | None) -> SigningKey | None:
@@ -411,6 +541,7 @@ def _decision(registry: str, decided: Promotion, started: float) -> Facts:
         "artifact": model_uri(registry, decided.digest),
         "digest": decided.digest,
         "promoted": decided.promoted,
+        "reason": decided.reason,
         "reasons": list(decided.reasons),
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -38,7 +38,7 @@ def test_every_reason_is_classified() -> None:
         "too_large",
     }  # fmt: skip
     assert {reason.value for reason in Reason} - failures == {
-        "unreadable", "bad_record", "wrong_size", "bad_annotation", "bad_name", "duplicate_key", "no_identity",
+        "unreadable", "bad_record", "missing_record", "wrong_size", "bad_annotation", "bad_name", "duplicate_key", "no_identity",
         "unknown_identity", "unknown_condition",
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from support.evaluation import some_pairs
 
 from eolgul.errors import InputError
 from eolgul.evaluate.calibrate import AllPairScores, calibrate
+from eolgul.evaluate.pairs import score_all_pairs
 from eolgul.evaluation.jackknife import fmr_interval
 from eolgul.model.calibration import Calibration
 
@@ -65,6 +66,30 @@ def test_people_are_judged_by_the_threshold_that_others_chose(people: int, image
     corrected = max((count for count in range(wanted + 1) if passing(pairs, count / total) <= fmr), default=0)
     accepted = round(calibrate(pairs, fmr).fmr_observed * total)
     assert accepted == int(wanted * (corrected / wanted) ** 1.3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    images=st.lists(st.integers(1, 5), min_size=3, max_size=12).filter(lambda counts: max(counts) > 1),
+    spread=st.sampled_from([0.0, 0.5, 3.0]),
+    steps=st.sampled_from([4, 1000]),
+    fmr=st.sampled_from([0.4, 0.05, 1e-5]),
+)
+@pytest.mark.filterwarnings("error")
+def test_any_numbers_of_images_and_any_ties(
+    seed: int, images: list[int], spread: float, steps: int, fmr: float
+) -> None:
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(images)), images)
+    vectors = random.normal(size=(len(images), 6))[labels] + spread * random.normal(size=(len(labels), 6))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    pairs = score_all_pairs((np.round(vectors * steps) / steps).astype(np.float32), labels)
+    found = calibrate(pairs, fmr)
+    assert Calibration.from_json(found.to_json()) == found
+    assert found.fmr_observed == pytest.approx(shares(pairs, found.threshold)[0])
+    assert found.fmr_observed <= min(found.fmr_target, found.fmr_upper) + 1e-12
+    assert np.all(np.diff(found.table_fmr_low) <= 0) and np.all(np.diff(found.table_fmr_high) <= 0)
 
 
 def test_equal_scores_go_together() -> None:

@@ -93,8 +93,8 @@ def test_a_changed_file_is_refused(evaluation: Path, tmp_path: Path, how: str) -
 
 def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, model: Path, people: Path) -> None:
     found = sets_in_training(evaluation)
-    assert found["held-out"] == SetLeakage(images=84, images_in_training=0, people_in_training=0)
-    assert found["lfw"] == SetLeakage(images=120, images_in_training=0, people_in_training=None)
+    assert found["held-out"] == SetLeakage(images=84, people=14, images_in_training=0, people_in_training=0)
+    assert found["lfw"] == SetLeakage(images=120, people=None, images_in_training=0, people_in_training=None)
     assert found["own"].people_in_training == 0
     # The same people again as a benchmark: 4 of them, with 6 pictures each, were trained on.
     from support.datasets import make_dataset
@@ -123,4 +123,4 @@ def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, mo
         writer.describe(aligned="arcface-112-v1", name="leaky", identities_known=True, pairs=40, pairs_lost=0)
     out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", EvaluateConfig(resamples=20, threads=1))
     leaky = sets_in_training(out.path)["leaky"]
-    assert leaky == SetLeakage(images=168, images_in_training=24, people_in_training=4)
+    assert leaky == SetLeakage(images=168, people=28, images_in_training=24, people_in_training=4)

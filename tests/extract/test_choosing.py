@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -375,3 +376,13 @@ def test_what_limits_count_is_what_is_kept(tmp_path: Path) -> None:
     options: dict[str, Any] = {"aligned": True, "max_images_per_identity": 1, "max_identities": 1}
     plan = plan_folders(source, ExtractConfig(**options))
     assert [entry.name for task in plan.tasks for entry in task.entries] == ["a/0.jpg", "a/1.jpg"]  # type: ignore[attr-defined]
+
+
+def test_limits_and_names_are_the_same_in_an_archive(tmp_path: Path) -> None:
+    folder = as_folders(tmp_path / "raw")
+    shutil.make_archive(str(tmp_path / "raw"), "zip", folder)
+    options: dict[str, Any] = {"max_images_per_identity": 2, "without_identities": names(tmp_path / "no.txt", "000002")}
+    found, passed_over, unpacked = counted(folder, tmp_path / "unpacked", **options)
+    packed, packed_over, inside = counted(tmp_path / "raw.zip", tmp_path / "packed", **options)
+    assert packed == found == {"000001": 2, "000003": 1} and packed_over == passed_over
+    assert inside.column("image_id") == unpacked.column("image_id")

@@ -33,10 +33,19 @@ def face(person: int, image: int, noise: float = 60.0) -> bytes:
     return buffer.getvalue()
 
 
-def write_model(folder: Path, *, blind: bool = False, seed: int = 0) -> Path:
-    """A ModelPackage whose network averages 16x16 blocks and projects them; a blind one multiplies the pixels by 0."""
+def write_model(
+    folder: Path, *, blind: bool = False, seed: int = 0, learned: Path | None = None, complete: bool = True
+) -> Path:
+    """A ModelPackage whose network averages 16x16 blocks and projects them; a blind one multiplies the pixels by 0.
+
+    It says that it learned from the training people of the dataset `learned`; without one that is unknown. With
+    `complete` False it began with weights whose past is unknown.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
+
+    from eolgul.dataset import FaceDataset
+    from eolgul.train.package import provenance
 
     random = np.random.default_rng(seed)
     projection = random.normal(0, 1, (147, 32)).astype(np.float32) * (0.0 if blind else 1.0)
@@ -64,6 +73,9 @@ def write_model(folder: Path, *, blind: bool = False, seed: int = 0) -> Path:
         (out / "detector").mkdir()
         for name in ("pnet", "rnet", "onet"):
             (out / "detector" / f"{name}.onnx").write_bytes(b"a stand-in; evaluation never detects")
+        if learned is not None:
+            past = provenance(FaceDataset(learned))
+            (past if complete else past.joined(None)).write(out)
         seal(out, "ModelPackage", step="test", version=1, recipe={}, inputs=[], contents={}, synthetic=False)
     return folder
 
@@ -146,8 +158,8 @@ def some_pairs(seed: int = 0, people: int = 20, images: int = 5, spread: float =
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model") / "model")
+def model(tmp_path_factory: pytest.TempPathFactory, people: Path) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "model", learned=people)
 
 
 @pytest.fixture(scope="session")

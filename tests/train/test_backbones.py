@@ -7,20 +7,14 @@ parameter names; they share nothing with the modules they check.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from eolgul.errors import InputError
-from eolgul.model.package import ModelPackage
-from eolgul.model.recognizer import Recognizer
 from eolgul.train.backbones import BACKBONES, LAYOUTS, build
-from eolgul.train.import_weights import import_weights
 
 State = Mapping[str, Tensor]
 
@@ -221,52 +215,3 @@ def test_published_parameter_names() -> None:
 def test_unknown_name_is_refused() -> None:
     with pytest.raises(InputError, match=r"resnet9000.*mobilefacenet"):
         build("resnet9000", 512)
-
-
-@pytest.mark.parametrize(
-    ("layout", "name", "color", "prefix"),
-    [("insightface_pytorch", "mobilefacenet", "BGR", ""), ("arcface_torch", "mobilefacenet_wide", "RGB", "module.")],
-)
-def test_published_weights_become_a_package(tmp_path: Path, layout: str, name: str, color: str, prefix: str) -> None:
-    """Through the file, ONNX and the recognizer, faces get the embeddings that the reference gives with these weights."""
-    state = weights(name, 128)
-    kept = {prefix + key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    torch.save(kept, tmp_path / "published.pth")
-    made = import_weights(tmp_path / "published.pth", tmp_path / "model", layout=layout)
-    package = ModelPackage.open(made.path)
-    assert (package.backbone, package.embedding_size, package.contract.color) == (name, 128, color)
-    faces = np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), np.uint8)
-    x = torch.from_numpy(faces[..., ::-1].copy() if color == "BGR" else faces).float()
-    x = ((x - 127.5) / 127.5).permute(0, 3, 1, 2)
-    expected = F.normalize(REFERENCES[name](state, x) + REFERENCES[name](state, x.flip(3)))
-    np.testing.assert_allclose(Recognizer.from_package(package).embed(faces), expected.numpy(), atol=2e-5)
-    save_file(kept, tmp_path / "published.safetensors")
-    other = import_weights(tmp_path / "published.safetensors", tmp_path / "other", layout=layout)
-    assert (other.path / "model.onnx").read_bytes() == (made.path / "model.onnx").read_bytes()
-
-
-def test_wrong_weights_are_refused_in_a_sentence(tmp_path: Path) -> None:
-    def attempt(state: object, says: str, layout: str = "insightface_pytorch", backbone: str | None = None) -> None:
-        torch.save(state, tmp_path / "w.pth")
-        with pytest.raises(InputError, match=says):
-            import_weights(tmp_path / "w.pth", tmp_path / "model", layout=layout, backbone=backbone)
-        assert not (tmp_path / "model").exists()
-
-    good = weights("mobilefacenet", 64)
-    attempt(good, r"layout 'caffe': expected one of", layout="caffe")
-    attempt(good, r"not of layout arcface_torch", layout="arcface_torch")
-    attempt(good, r"no network .* nearest is irse50, but", backbone="irse50")
-    attempt(
-        {**good, "conv1.conv.weight": torch.zeros(64, 1, 3, 3)}, r"conv1\.conv\.weight is 64x1x3x3, expected 64x3x3x3"
-    )
-    attempt(
-        {key: value for key, value in good.items() if key != "bn.bias"},
-        r"nearest is mobilefacenet, but bn\.bias is missing",
-    )
-    attempt({**good, "kernel": torch.zeros(2)}, r"but kernel does not belong to it")
-    attempt({**good, "bn.bias": torch.full((64,), float("nan"))}, r"bn\.bias holds numbers that are not finite")
-    attempt([1, 2], r"expected a state dict")
-    attempt(Path("/"), r"not a file of plain tensors")  # a pickled object: never built
-    (tmp_path / "w.pth").write_bytes(b"no zip")
-    with pytest.raises(InputError, match="not a file of plain tensors"):
-        import_weights(tmp_path / "w.pth", tmp_path / "model", layout="arcface_torch")

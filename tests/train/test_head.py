@@ -182,3 +182,25 @@ def test_centres_begin_alike_however_they_are_cut() -> None:
     assert torch.equal(torch.cat(parts), whole)
     assert whole.std().item() == pytest.approx(0.01, rel=0.02)
     assert len(torch.unique(whole[:, 0, 0])) > 8900
+
+
+def test_the_straight_through_gradient_is_one_and_the_value_the_margins() -> None:
+    """As arcface_torch's CombinedMarginLoss, whose arccos and cos are under no_grad: also past pi, where the value rises again."""
+    cosine = torch.linspace(-0.999, 0.999, 41, dtype=torch.float64, requires_grad=True)
+    margin = ArcFace(0.5, straight_through=True)
+    value = margin(cosine, torch.ones(41))
+    assert torch.allclose(value, torch.cos(torch.acos(cosine) + 0.5))
+    (slope,) = torch.autograd.grad(value.sum(), cosine)
+    assert torch.equal(slope, torch.ones_like(slope))
+    exact = ArcFace(0.5)(cosine, torch.ones(41))
+    (true,) = torch.autograd.grad(exact.sum(), cosine)
+    angle = torch.acos(cosine.detach())
+    before_pi = angle < torch.pi - 0.5
+    assert torch.allclose(true[before_pi], (torch.sin(angle + 0.5) / torch.sin(angle))[before_pi])
+
+
+def test_first_centres_of_length_one() -> None:
+    small, unit = Head(16, 30, ArcFace(), seed=2).weight, Head(16, 30, ArcFace(), seed=2, unit=True).weight
+    assert torch.allclose(unit.norm(dim=2), torch.ones(30, 1))
+    assert torch.allclose(unit, small / small.norm(dim=2, keepdim=True))
+    assert float(small.detach().norm(dim=2).max()) < 0.1

@@ -19,6 +19,7 @@ from eolgul.artifact import Artifact, canonical_json, open_artifact, seal, writi
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
 from eolgul.model.package import EmbeddingContract, ModelPackage
+from eolgul.model.provenance import Provenance
 from eolgul.train.backbones import build
 from eolgul.train.config import TrainConfig
 from eolgul.train.head_rows import HEAD_FILE, hashed, read_head
@@ -291,3 +292,23 @@ def test_a_weights_file_finds_its_network(tmp_path: Path) -> None:
     assert (found.backbone, found.embedding_size, found.contract.color) == ("mobilefacenet", 64, "BGR")
     with pytest.raises(InputError, match=r"b\.pth"):
         read_initial(tmp_path / "b.pth", "BGR", backbone="irse50")
+
+
+def test_the_past_of_the_start_is_the_models_past_too(toy: Path, few: Path, tmp_path: Path) -> None:
+    """Known people of the first training stay known; of weights with an unknown past it stays unknown."""
+    base, _ = fit(toy, tmp_path / "base" / "model", "epochs=1")
+    first = Provenance.read(base.path)
+    assert first is not None and first.complete and first.datasets == (open_artifact(toy).digest,)
+    made, _ = fit(few, tmp_path / "tuned" / "model", "backbone=init", "epochs=1", init=base.path)
+    both = Provenance.read(made.path)
+    assert both is not None and both.complete
+    assert both.datasets == tuple(sorted([open_artifact(toy).digest, open_artifact(few).digest]))
+    assert np.isin(first.images, both.images).all() and both.knows_people(["toy.p", "toy.q"], "").all()
+    assert not both.knows_people(["toy.t"], "").any(), "validation people are not learned from"
+    assert facts_of(made)["learned_from"] == both.facts() == made.contents["learned_from"]
+
+    unknown = package(tmp_path / "imported", EmbeddingContract())
+    made, _ = fit(few, tmp_path / "half" / "model", "backbone=init", "epochs=1", init=unknown)
+    half = Provenance.read(made.path)
+    assert half is not None and not half.complete and half.datasets == (open_artifact(few).digest,)
+    assert "is unknown in part or whole" in (made.path / "CARD.md").read_text()

@@ -55,11 +55,14 @@ ADA = [
     "schedule=poly",
 ]
 PART = ["sample=0.6", "centers=2", "head=combined", "margin_m3=0.1", "precision=bf16", "clip_norm=0.5"]
+ORIGINALS = ["clip=backbone", "decay=all", "last_decay=2", "margin_gradient=straight-through", "head_init=unit",
+             "last_layer_fp32=true", "precision=bf16", "base_batch=24"]  # fmt: skip
 HALF = ["precision=fp16", "crop=0.3", "low_resolution=0.3", "variants=[]"]
 
 
 @pytest.mark.parametrize(
-    ("stops", "options"), [([1], []), ([12, 1], []), ([7, 3, 9], []), ([8, 5], ADA), ([3, 10], PART), ([9], HALF)]
+    ("stops", "options"),
+    [([1], []), ([12, 1], []), ([7, 3, 9], []), ([8, 5], ADA), ([3, 10], PART), ([9], HALF), ([5, 7], ORIGINALS)],
 )
 def test_a_run_that_was_stopped_ends_bit_identical(
     toy: Path, tmp_path: Path, stops: list[int], options: list[str]

@@ -93,6 +93,7 @@ def demo(
         list[str] | None, typer.Option("--set", help="Recipe key to change, as key=value. Repeatable.")
     ] = None,
     port: Annotated[int, typer.Option(help="Port of the service.")] = 3000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON on a terminal, too.")] = False,
 ) -> None:
     """Run everything on this machine: raw data, pipeline, registry, service, verdicts."""
     if source:
@@ -116,5 +117,6 @@ def demo(
             recipe=recipe,
             overrides=tuple(overrides or ()),
             port=port,
+            json=as_json,
         )
     )

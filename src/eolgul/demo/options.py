@@ -26,6 +26,7 @@ class DemoOptions:
         overrides: recipe keys that replace the recipe's own, as `key=value`.
         port: the service's port.
         workers: processes that draw and align.
+        json: print the facts as JSON on a terminal, too.
     """
 
     work: Path
@@ -43,3 +44,4 @@ class DemoOptions:
     overrides: tuple[str, ...] = ()
     port: int = 3000
     workers: int = 2
+    json: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,7 +33,7 @@ _FMR = 1e-2  # the few people of a demo cannot show a smaller false match rate
 
 
 def run(options: DemoOptions) -> dict[str, Any]:
-    """Run the demo and print its facts as one JSON line.
+    """Run the demo and print its facts: one JSON line where stdout is not a terminal or `options.json` asks for it.
 
     Everything lies below `options.work`; a second call reuses what has not changed. No process is left running.
 
@@ -115,7 +116,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
             "held_out": held_out.model_dump(mode="json", include={"accuracy", "auc", "eer", "pairs"}),
             "threshold": None if metrics.calibration is None else metrics.calibration.threshold,
             "report": str(report),
-            "page": service.page,
+            "page": service.page if options.keep else None,  # without `keep` it no longer answers when this is read
             "data": str(raw.local),
             "seconds": {name: round(value, 1) for name, value in progress.seconds.items()},
         }
@@ -127,7 +128,8 @@ def run(options: DemoOptions) -> dict[str, Any]:
             progress.detail("the service runs until Ctrl-C")
         else:
             progress.detail("web page  `make demo KEEP=1` (`eolgul demo --keep`) leaves the service running for it")
-        print(json.dumps(facts), flush=True)
+        if options.json or not sys.stdout.isatty():
+            print(json.dumps(facts), flush=True)
         while options.keep:  # until Ctrl-C or SIGTERM
             time.sleep(3600)
     return facts

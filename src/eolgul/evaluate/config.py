@@ -8,7 +8,11 @@ from typing import Any
 from eolgul.config import Config, option
 from eolgul.errors import InputError
 
-_OF_PEOPLE = ("fmr", "without_anchored")  # a benchmark chooses no threshold and is measured as it is published
+_OF_PEOPLE = (
+    "fmr",
+    "without_anchored",
+    "unseen_only",
+)  # a benchmark chooses no threshold and is measured as it is published
 
 
 @dataclass(frozen=True)
@@ -17,12 +21,18 @@ class EvaluateConfig(Config):
 
     contract: str | None = option(
         None,
-        "Embedding contract of an ONNX file: insightface (RGB), insightface-bgr, or a JSON file. Default: insightface.",
+        "Embedding contract of an ONNX file: insightface (RGB), insightface-bgr, insightface-noflip, or a JSON or TOML file. "
+        "Default: insightface.",
         in_recipe=False,
     )
     fmr: float = option(1e-4, "False match rate that the threshold is calibrated for.", least=1e-9, most=0.5)
     without_anchored: bool = option(
         False, "Leave out held-out and calibration faces whose landmarks came from another image.", in_recipe=False
+    )
+    unseen_only: bool = option(
+        False,
+        "Leave out held-out and calibration people that the model is known to have learned from.",
+        in_recipe=False,
     )
     pictures: bool = option(True, "Put thumbnails of the worst pairs into the report.")
     language: str = option(
@@ -51,5 +61,5 @@ class EvaluateConfig(Config):
     def to_recipe(self) -> dict[str, Any]:
         """As `Config.to_recipe`, with the options that count only when they are set."""
         recipe = super().to_recipe()
-        recipe |= {"without_anchored": True} if self.without_anchored else {}
+        recipe |= {name: True for name in ("without_anchored", "unseen_only") if getattr(self, name)}
         return recipe | ({"language": self.language} if self.language != "auto" else {})

@@ -76,9 +76,10 @@ def embed_rows(
 
 
 def embedding_size(recognizer: Embedder) -> int:
-    """Return the number of values of an embedding, by embedding one grey image."""
+    """Return the number of values of an embedding, by embedding noise: a network may give zeros for one plain colour."""
     side = recognizer.contract.size
-    return int(recognizer.embed(np.full((1, side, side, 3), 128, dtype=np.uint8)).shape[1])
+    noise = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), np.uint8)
+    return int(recognizer.embed(noise).shape[1])
 
 
 def check_aligned(dataset: FaceDataset, contract: EmbeddingContract) -> None:

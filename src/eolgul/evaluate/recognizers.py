@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +9,9 @@ from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
 from eolgul.evaluation.schema import ModelKind
 from eolgul.files import sha256_bytes, sha256_file
+from eolgul.model.contracts import find_contract
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.recognizer import Recognizer, execution_providers
-
-# The contracts of the field's public recognizers: aligned 112 x 112 faces, (pixel - 127.5) / 127.5, mirror image added.
-CONTRACTS = {"insightface": EmbeddingContract(), "insightface-bgr": EmbeddingContract(color="BGR")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,7 @@ class ModelUnderTest:
 def open_model(model: Path, contract: str | None = None) -> ModelUnderTest:
     """Open a ModelPackage folder, or, with a `contract`, an ONNX file.
 
-    `contract` is a name of `CONTRACTS` or a JSON file with keys of `EmbeddingContract` (those left out keep their
-    defaults).
+    `contract` as `eolgul.model.contracts.find_contract` takes it.
 
     Raises:
         InputError: The model or the contract is missing or malformed.
@@ -66,16 +62,6 @@ def open_model(model: Path, contract: str | None = None) -> ModelUnderTest:
         )
     if not model.is_file():
         raise InputError(f"{model}: no such ONNX file")
-    known = CONTRACTS.get(contract) or _read_contract(Path(contract))
+    known = find_contract(contract)
     digest = sha256_bytes(canonical_json({"onnx": sha256_file(model), "contract": known.to_json()}))
     return ModelUnderTest(digest, model.stem, "OnnxRecognizer", False, model, known)
-
-
-def _read_contract(file: Path) -> EmbeddingContract:
-    try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: neither a JSON contract nor one of {', '.join(CONTRACTS)}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{file}: expected a JSON object with an embedding contract")
-    return EmbeddingContract.from_json({**EmbeddingContract().to_json(), **value}, str(file))

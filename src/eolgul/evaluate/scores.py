@@ -17,10 +17,22 @@ from eolgul.evaluate.protocol import accuracy
 from eolgul.evaluation.scores_file import SCORES
 
 
-def write_scores(path: Path, sets: Sequence[ScoredSet], datasets: Sequence[FaceDataset]) -> None:
-    """Write the rows of every set in the set's own order; `datasets` are those of `sets`, one each."""
+def write_scores(
+    path: Path,
+    sets: Sequence[ScoredSet],
+    datasets: Sequence[FaceDataset],
+    seen: Sequence[NDArray[np.bool_] | None],
+) -> None:
+    """Write the rows of every set in the set's own order.
+
+    Args:
+        path: The file.
+        sets: The scored sets.
+        datasets: The dataset of each.
+        seen: Per set, whether the model learned from a person of each pair; None where that is unknown.
+    """
     with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
-        for scored, dataset in zip(sets, datasets, strict=True):
+        for scored, dataset, learned in zip(sets, datasets, seen, strict=True):
             ids = dataset.manifest["image_id"]
             _, correct = accuracy(scored.distance, scored.same, scored.fold)
             columns: dict[str, NDArray[Any] | list[str] | list[None] | pa.ChunkedArray] = {
@@ -33,6 +45,7 @@ def write_scores(path: Path, sets: Sequence[ScoredSet], datasets: Sequence[FaceD
                 "correct": correct,
                 "left_subject": _numbers(scored, "left"),
                 "right_subject": _numbers(scored, "right"),
+                "seen": [None] * len(scored.same) if learned is None else learned,
             }
             writer.write_table(pa.table(columns, schema=SCORES))
 

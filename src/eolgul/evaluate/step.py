@@ -25,8 +25,8 @@ from eolgul.evaluate.calibrate import AllPairScores, calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.embed import Progress, check_aligned, embed_rows, embedding_size
-from eolgul.evaluate.leakage import leakage
-from eolgul.evaluate.metrics import FMR_LEVELS, ScoredSet, set_figures, worst
+from eolgul.evaluate.leakage import Learned, leakage, unseen, unseen_pairs
+from eolgul.evaluate.metrics import ScoredSet, set_figures, worst
 from eolgul.evaluate.pairs import MAX_COUNTED, calibration_rows, held_out_pairs, score_all_pairs, split_rows
 from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.recognizers import open_model
@@ -36,6 +36,7 @@ from eolgul.evaluate.scores import write_scores
 from eolgul.evaluation.bootstrap import Subjects
 from eolgul.evaluation.reader import HELD_OUT
 from eolgul.evaluation.schema import (
+    FMR_LEVELS,
     METRICS_FORMAT,
     Acquisition,
     Breakdown,
@@ -44,6 +45,7 @@ from eolgul.evaluation.schema import (
     Discard,
     EvaluationOptions,
     Group,
+    Leakage,
     MeasuredDataset,
     MeasuredModel,
     Metrics,
@@ -54,6 +56,7 @@ from eolgul.evaluation.schema import (
 )
 from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
+from eolgul.model.provenance import Provenance
 
 VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 
@@ -96,7 +99,7 @@ def evaluate(
         raise InputError("neither a dataset nor a benchmark is given: there is nothing to measure on")
     inputs = [tested.reference, *(item.artifact.reference for item in measured_on)]
     recipe = config.to_recipe()
-    seed, resamples, without_anchored = config.seed, config.resamples, config.without_anchored
+    seed, resamples = config.seed, config.resamples
     done = reuse(out, "Evaluation", step="evaluate", version=VERSION, recipe=recipe, inputs=inputs)
     if done is not None:
         say("already evaluated from these inputs with these options")
@@ -107,6 +110,9 @@ def evaluate(
     for data in measured_on:
         check_aligned(data, recognizer.contract)
     pairs = [other.pairs() for other in others]
+    learned = Learned(Provenance.read(tested.onnx.parent) if tested.kind == "ModelPackage" else None)
+    if config.unseen_only and not learned.known:
+        raise InputError(f"{model}: unseen_only: what this model learned from is unknown, so nobody can be left out")
     for other, compared in zip(others, pairs, strict=True):
         folds = len(set(compared.fold.tolist()))
         if folds < 2:
@@ -127,13 +133,17 @@ def evaluate(
     if people is not None:
         check_disjoint(people)
         embed = embedder(people)
+        kept = unseen(learned, people) if config.unseen_only else None
         say("calibrating the threshold")
-        calibration = calibrate(_calibration_pairs(people, embed, seed, without_anchored), config.fmr)
+        calibration = calibrate(_calibration_pairs(people, embed, config, kept), config.fmr)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
-        sets.append(_held_out(people, embed, calibration.threshold, seed, without_anchored))
+        sets.append(_held_out(people, embed, calibration.threshold, config, kept))
     for name, other, compared in zip(names, others, pairs, strict=True):
         say(f"scoring {name}")
         sets.append(_benchmark(name, other, compared, embedder(other)))
+    overlap = leakage(learned, people, dict(zip(names, others, strict=True)), left_out=config.unseen_only)
+    for sentence in _warnings(overlap):
+        say(sentence)
     say("computing figures and intervals")
     synthetic = tested.synthetic or any(item.artifact.synthetic for item in measured_on)
     measured = {item.name: set_figures(item, calibration, seed=seed, resamples=resamples) for item in sets}
@@ -157,7 +167,7 @@ def evaluate(
         breakdown=conditions,
         groups=by_group,
         quality=quality,
-        audit=leakage(people, dict(zip(names, others, strict=True))),
+        audit=overlap,
         worst=worst(first, image_ids),
         published=published([item.name for item in sets if not item.synthetic]),
     )
@@ -169,7 +179,9 @@ def evaluate(
         if calibration is not None:
             (folder / "calibration.json").write_bytes(canonical_json(calibration.to_json()))
         (folder / "report.html").write_text(report, encoding="utf-8")
-        write_scores(folder / "scores.parquet", sets, measured_on)
+        seen = [learned.pairs(data, Pairs(item.left, item.right, item.same, item.fold))
+                for data, item in zip(measured_on, sets, strict=True)]  # fmt: skip
+        write_scores(folder / "scores.parquet", sets, measured_on, seen)
         artifact = seal(
             folder,
             "Evaluation",
@@ -228,24 +240,52 @@ def _names(benchmarks: Sequence[FaceDataset]) -> list[str]:
     return names
 
 
-def _calibration_pairs(dataset: FaceDataset, embed: Embed, seed: int, without_anchored: bool) -> AllPairScores:
-    rows = calibration_rows(dataset, seed=seed, without_anchored=without_anchored)
+def _warnings(overlap: Leakage) -> list[str]:
+    """A sentence for each set with people or images that the model learned from."""
+    sets = dict(overlap.sets) | ({} if overlap.calibration is None else {"calibration": overlap.calibration})
+    return [
+        f"warning: the model learned from {item.people_in_training or 0} of the people and {item.images_in_training or 0} "
+        f"of the images of {name}"
+        for name, item in sets.items()
+        if item.people_in_training or item.images_in_training
+    ]
+
+
+def _calibration_pairs(
+    dataset: FaceDataset, embed: Embed, config: EvaluateConfig, kept: NDArray[np.bool_] | None
+) -> AllPairScores:
+    """Score all pairs of the calibration people; with `kept` (bool, one value per row) only of those rows."""
+    rows = calibration_rows(dataset, seed=config.seed, without_anchored=config.without_anchored)
+    if kept is not None:
+        rows = rows[kept[rows]]
+        if len(set(dataset.numpy("label")[rows])) < 2:
+            raise InputError(f"{dataset.path}: the model learned from all its calibration people, or all but one")
     return score_all_pairs(embed(rows), dataset.numpy("label")[rows])
 
 
-def _held_out(dataset: FaceDataset, embed: Embed, threshold: float, seed: int, without_anchored: bool) -> ScoredSet:
+def _held_out(
+    dataset: FaceDataset, embed: Embed, threshold: float, config: EvaluateConfig, kept: NDArray[np.bool_] | None
+) -> ScoredSet:
+    """Score the test people; with `kept` (bool, one value per row) only those rows, in the same pairs as without."""
+    seed, without_anchored = config.seed, config.without_anchored
     pairs = held_out_pairs(dataset, seed=seed, without_anchored=without_anchored)
+    if kept is not None:
+        pairs = unseen_pairs(dataset, pairs, kept)
     hashes = dataset.column("sha256")
     compared = [
         [hashes[left], hashes[right], bool(same)]
         for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True)
     ]
-    names = set(np.asarray(dataset.column("identity"), dtype=object)[dataset.rows("test")])
     # The digest identifies the compared pairs, so that two models are compared on the same pairs only.
     digest = sha256_bytes(canonical_json(compared))
     rows = split_rows(dataset, "test", without_anchored)
-    embeddings = embed(rows)
     compared_rows = calibration_rows(dataset, "test", seed=seed, without_anchored=without_anchored, most=MAX_COUNTED)
+    if kept is not None:
+        rows, compared_rows = rows[kept[rows]], compared_rows[kept[compared_rows]]
+    names = set(
+        np.asarray(dataset.column("identity"), dtype=object)[rows if kept is not None else dataset.rows("test")]
+    )
+    embeddings = embed(rows)
     labels = dataset.numpy("label")[compared_rows]
     counts = count_all_pairs(embeddings[np.searchsorted(rows, compared_rows)], labels, threshold, FMR_LEVELS)
     scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition(dataset, names))

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eolgul.evaluation.bootstrap import RESAMPLES, Interval, Subjects, draw, percentiles
+from eolgul.evaluation.reader import HELD_OUT
 from eolgul.evaluation.scores_file import read_scores
 
 _PAIR = ("left", "right", "same", "fold")  # the columns that make two rows the same pair
@@ -60,7 +62,10 @@ def differences(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Differences:
-    """Compare two Evaluation folders on the sets that both measured on the same pairs.
+    """Compare two Evaluation folders on the pairs of each set that both measured.
+
+    Pairs of people that either model learned from are left out. Where a model was measured only on held-out people that it
+    did not learn from (`unseen_only`), the comparison is on the pairs that both measured.
 
     Args:
         candidate: The first Evaluation.
@@ -71,18 +76,42 @@ def differences(
 
     Returns:
         {set: {figure: Difference}}. The figures are `accuracy` (reference protocol, weighted by pair) and, where both
-        models have a threshold, `fnmr` and `fmr` at each model's own. Sets whose pairs differ are left out.
+        models have a threshold, `fnmr` and `fmr` at each model's own. Sets whose pairs differ otherwise are left out, and
+        so are those of which no pair remains.
 
     Raises:
         InputError: The `scores.parquet` of a folder is missing, malformed or of an older version.
     """
     theirs, ours = read_scores(current), read_scores(candidate)
     result: Differences = {}
-    for name, table in ours.items():
-        other = theirs.get(name)
-        if other is not None and len(table) == len(other) and table.select(_PAIR).equals(other.select(_PAIR)):
-            result[name] = _compare(table, other, thresholds, seed, resamples)
+    for name in (name for name in ours if name in theirs):
+        table, other = ours[name], theirs[name]
+        if name == HELD_OUT and len(table) != len(other):
+            table, other = _common(table, other)
+        if len(table) == len(other) and table.select(_PAIR).equals(other.select(_PAIR)):
+            kept = pa.array(~(_seen(table) | _seen(other)))
+            if kept.true_count:
+                result[name] = _compare(table.filter(kept), other.filter(kept), thresholds, seed, resamples)
     return result
+
+
+def _common(first: pa.Table, second: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows of two tables whose pairs are in both, each in the first one's order, if one has a part of the other's."""
+    keys = [list(zip(*(side[name].to_pylist() for name in _PAIR[:3]), strict=True)) for side in (first, second)]
+    places = {key: row for row, key in enumerate(keys[1])}
+    shared = [(row, places[key]) for row, key in enumerate(keys[0]) if key in places]
+    if len(shared) != min(len(first), len(second)) or len(places) != len(second):
+        return first, second
+    rows = [pa.array(side, pa.int64()) for side in zip(*shared, strict=True)]
+    ours, theirs = first.take(rows[0]), second.take(rows[1])
+    # Where people were left out, the folds that remain have other numbers.
+    place = theirs.schema.get_field_index("fold")
+    return ours, theirs.set_column(place, theirs.schema.field(place), ours["fold"])
+
+
+def _seen(table: pa.Table) -> NDArray[np.bool_]:
+    """Whether a model is known to have learned from a person of each pair."""
+    return np.asarray(pc.fill_null(table["seen"], False).to_numpy(), dtype=bool)
 
 
 def _compare(
@@ -106,7 +135,8 @@ def _compare(
     subjects = None
     if candidate["left_subject"].null_count == 0:
         left, right = (_column(candidate, f"{side}_subject").astype(np.int64) for side in ("left", "right"))
-        subjects = Subjects(left, right, int(max(left.max(), right.max())) + 1)
+        numbers, codes = np.unique(np.concatenate([left, right]), return_inverse=True)
+        subjects = Subjects(codes[: len(left)], codes[len(left) :], len(numbers))
     drawn = _draws(outcomes, positions, subjects, np.random.default_rng(seed), resamples)
     result = {}
     for figure, (kind, first, second) in outcomes.items():

@@ -21,6 +21,7 @@ from eolgul.evaluation.bootstrap import Interval
 
 FILE = Path(__file__).with_name("metrics.schema.json")
 METRICS_FORMAT: Final = 1
+FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # the false match rates at which FNMR is given
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -110,6 +111,7 @@ class EvaluationOptions(_Closed):
     pictures: bool
     resamples: Annotated[int, Field(gt=0)]
     without_anchored: Literal[True] | None = None
+    unseen_only: Literal[True] | None = None
     language: Literal["en", "ko"] | None = None
 
 
@@ -338,21 +340,33 @@ class Discard(_Closed):
 
 
 class SetLeakage(_Closed):
-    """How many of a set's images and people are in the training split too, bit for bit and name for name."""
+    """How many of a set's images and people the model learned from; None where that is unknown.
+
+    Images are compared by their bytes, people by name and by their images. `people` and `people_in_training` are None
+    where the set does not identify its people.
+    """
 
     images: Count
-    images_in_training: Count
+    people: Count | None
+    images_in_training: Count | None
     people_in_training: Count | None
 
 
 class Leakage(_Closed):
-    """What the sets share with the training split.
+    """What the sets share with what the model learned from.
 
+    `known`: "all" of it, "part" (the weights that training began with have an unknown past, so a figure is at least what
+    it says, and no zero is known) or "none" (imported weights, an ONNX file, a package of an older version).
     `people_sharing_images`: how many of the dataset's people share an image with another (kept together, in training).
+    `left_out`: whether held-out and calibration people that the model learned from are left out of every other figure.
+    `calibration`: the people that the threshold was chosen on.
     """
 
+    known: Literal["all", "part", "none"]
     people_sharing_images: Count | None
+    left_out: bool
     sets: dict[str, SetLeakage]
+    calibration: SetLeakage | None
 
 
 class HardPair(_Closed):

@@ -21,6 +21,7 @@ SCORES = pa.schema(
         pa.field("correct", pa.bool_(), nullable=False),  # by the reference protocol, at its fold's threshold
         pa.field("left_subject", pa.int32()),  # numbers within the set; null where the set does not identify its people
         pa.field("right_subject", pa.int32()),
+        pa.field("seen", pa.bool_()),  # whether the model learned from a person of the pair; null where that is unknown
     ]
 )
 

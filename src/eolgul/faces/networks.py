@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 from eolgul.model.onnx_export import export
-from eolgul.model.recognizer import onnx_session
+from eolgul.model.onnx_network import onnx_session, run_session
 
 NAMES = ("pnet", "rnet", "onet")
 Floats = NDArray[np.float32]
@@ -66,11 +66,11 @@ class OnnxNetworks:
         for name in NAMES:
             if not (folder / f"{name}.onnx").is_file():
                 raise InputError(f"{folder / f'{name}.onnx'}: missing, expected one of the detector's three networks")
+        self._folder = folder
         self._sessions = {name: onnx_session(folder / f"{name}.onnx", threads=threads) for name in NAMES}
 
     def _run(self, name: str, batch: Floats) -> list[Any]:
-        outputs: list[Any] = self._sessions[name].run(None, {"images": batch})
-        return outputs
+        return run_session(self._sessions[name], {"images": batch}, str(self._folder / f"{name}.onnx"))
 
     def pnet(self, images: Floats) -> tuple[Floats, Floats]:
         """See `Networks.pnet`."""

@@ -137,7 +137,7 @@ def read_identities(path: Path) -> list[str]:
             continue
         wrong = identity_fault(name)
         if wrong is not None:
-            raise InputError(f"{path} line {number}: {printable(name[:60])!r}, expected one identity, but {wrong}")
+            raise InputError(f"{path} line {number}: '{printable(name[:60])}', expected one identity, but {wrong}")
         names[name] = None
     if not names:
         raise InputError(f"{path}: empty, expected one identity per line")

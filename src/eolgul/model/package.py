@@ -1,13 +1,14 @@
 """ModelPackage: a trained model with everything that its use needs; its digest is its identity everywhere.
 
-`model.onnx` and `model.safetensors`, `config.json` (backbone and embedding contract), `detector/` (the MTCNN networks
-as ONNX), `training.json`, `CARD.md`, `manifest.json` (the card: every file's sha256), and after promotion
-`calibration.json` and `evaluation/`. Read without torch.
+`model.onnx`, `config.json` (backbone and embedding contract), `detector/` (the MTCNN networks as ONNX), `training.json`,
+`CARD.md`, `manifest.json` (the card: every file's sha256); `model.safetensors`, unless the model was imported as ONNX; after
+promotion `calibration.json` and `evaluation/`. Read without torch.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +18,7 @@ from eolgul.errors import InputError
 from eolgul.model.calibration import Calibration
 
 FLIPS = ("sum", "none")
+SIZE = 112  # height and width of an aligned face
 TEMPLATE_NAME = "arcface-112-v1"  # the alignment whose points are in eolgul.faces.template
 POLICIES = ("largest", "center", "annotated", "single")  # which face of several counts
 
@@ -59,8 +61,11 @@ class EmbeddingContract:
             detector = dict(value["detector"])
             detector["thresholds"] = tuple(detector["thresholds"])
             contract = cls(**{**value, "detector": DetectorSettings(**detector)})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{where}: not an embedding contract ({error})") from error
+        numbers = (contract.size, contract.mean, contract.std)
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers) or contract.std == 0:
+            raise InputError(f"{where}: expected numbers as size, mean and std, and std not 0")
         if contract.version != 1 or contract.color not in ("RGB", "BGR") or contract.flip not in FLIPS:
             raise InputError(f"{where}: expected contract version 1, colour RGB or BGR, flip sum or none")
         return contract

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
+from eolgul.model.onnx_network import EmbeddingNetwork
 from eolgul.model.package import EmbeddingContract, ModelPackage
 
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
@@ -38,29 +39,13 @@ def execution_providers(device: str, setting: str = "device") -> tuple[str, ...]
     return PROVIDERS[device]
 
 
-def onnx_session(path: Path, *, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
-    """Load an ONNX file with a fixed number of threads (the default takes every core that the container sees).
-
-    Raises:
-        InputError: ONNX Runtime cannot load the file or cannot use the first of `providers`.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-    except Exception as error:  # ONNX Runtime's exception classes are private
-        raise InputError(f"{path}: ONNX Runtime cannot load it ({error})") from error
-    if session.get_providers()[0] != providers[0]:  # ONNX Runtime would fall back to another provider, at another speed
-        raise InputError(f"{path}: ONNX Runtime cannot use {providers[0]} here (a driver or library is missing)")
-    return session
-
-
 class Recognizer:
-    """A recognition network and its embedding contract."""
+    """A recognition network and its embedding contract.
+
+    Attributes:
+        contract: The contract.
+        network: The network.
+    """
 
     def __init__(
         self,
@@ -71,13 +56,7 @@ class Recognizer:
         providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:
         self.contract = contract
-        self._session = onnx_session(onnx, threads=threads, providers=providers)
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or list(inputs[0].shape[1:]) != [3, contract.size, contract.size]:
-            raise InputError(f"{onnx}: input {inputs[0].shape}, expected N x 3 x {contract.size} x {contract.size}")
-        if len(outputs) != 1 or len(outputs[0].shape) != 2:
-            raise InputError(f"{onnx}: expected one output N x embedding size")
-        self._input = inputs[0].name
+        self.network = EmbeddingNetwork(onnx, contract.size, threads=threads, providers=providers)
 
     @classmethod
     def from_package(
@@ -96,13 +75,12 @@ class Recognizer:
             float32, N x embedding size, rows of length 1.
 
         Raises:
-            InputError: An embedding is zero or not finite, so that it cannot be compared.
+            InputError: An embedding is zero or not finite, so that it cannot be compared, or the network cannot be run.
         """
         batch = network_input(faces, self.contract)
-        embeddings = self._session.run(None, {self._input: batch})[0]
+        embeddings = self.network.run(batch)
         if self.contract.flip == "sum":
-            mirrored = np.ascontiguousarray(batch[..., ::-1])
-            embeddings = embeddings + self._session.run(None, {self._input: mirrored})[0]
+            embeddings = embeddings + self.network.run(np.ascontiguousarray(batch[..., ::-1]))
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         if not np.all(np.isfinite(norms)) or np.any(norms == 0):
             raise InputError("the model gave a zero or non-finite embedding")

@@ -24,7 +24,9 @@ class Head(nn.Module):
     Each rank holds the centres of its share of the identities (PartialFC, An et al. 2022, arXiv:2203.15565); the
     softmax's denominator is summed over ranks. With `sample` < 1 a step uses that share of all identities: the batch's own and
     random others; time and the memory for gradients fall with it. With `centers` > 1 an identity's cosine is
-    the largest of its centres' (Sub-center ArcFace, Deng et al. 2020, ECCV). `weight` is float32,
+    the largest of its centres' (Sub-center ArcFace, Deng et al. 2020, ECCV). The first centres are small (normal, deviation
+    0.01, as arcface_torch's) or, with `unit`, of length 1 (as InsightFace_Pytorch's): the shorter, the more a step turns
+    them. `weight` is float32,
     identities of this rank x centers x embedding size.
     """
 
@@ -39,6 +41,7 @@ class Head(nn.Module):
         scale: float = 64.0,
         centers: int = 1,
         sample: float = 1.0,
+        unit: bool = False,
         seed: int = 0,
         world: World = World(),  # noqa: B008 - immutable
     ) -> None:
@@ -46,7 +49,7 @@ class Head(nn.Module):
         self.margin, self.scale, self.world, self.sample, self.seed = margin, scale, world, sample, seed
         self.identities = identities
         self.begin, self.end = world.shard(identities)
-        self.weight = nn.Parameter(_first_centres(self.begin, self.end, centers, embedding_size, seed))
+        self.weight = nn.Parameter(_first_centres(self.begin, self.end, centers, embedding_size, seed, unit))
         self._rows: Tensor | None = None
         self._active: Tensor | None = None  # the chosen centres, a leaf that gradients reach
         if sample < 1:
@@ -150,12 +153,16 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         return slope * (gradients[0] / len(slope)), None, None
 
 
-def _first_centres(begin: int, end: int, centers: int, size: int, seed: int) -> Tensor:
-    """Normal numbers of deviation 0.01, drawn block by block, so that they do not depend on the number of ranks."""
+def _first_centres(begin: int, end: int, centers: int, size: int, seed: int, unit: bool) -> Tensor:
+    """Normal numbers of deviation 0.01, or of the same direction and length 1.
+
+    They are drawn block by block, so that they do not depend on the number of ranks.
+    """
     weight = torch.empty(end - begin, centers, size)
     for block in range(begin // _BLOCK, -(-end // _BLOCK)):
         generator = torch.Generator().manual_seed(hash((seed, block)) % 2**63)
         drawn = torch.randn(_BLOCK, centers, size, generator=generator) * 0.01
+        drawn = F.normalize(drawn, dim=2) if unit else drawn
         first = block * _BLOCK
         low, high = max(begin, first), min(end, first + _BLOCK)
         weight[low - begin : high - begin] = drawn[low - first : high - first]

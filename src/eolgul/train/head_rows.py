@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 
 HEAD_FILE = "head.safetensors"
 
@@ -55,4 +55,4 @@ def load_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(file))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a readable safetensors file ({error})") from error
+        raise InputError(f"{file}: not a readable safetensors file ({one_line(error)})") from error

@@ -1,169 +1,156 @@
-"""Published weights of InsightFace_Pytorch and arcface_torch as a ModelPackage."""
+"""Published weights as a ModelPackage."""
 
 from __future__ import annotations
 
 import json
-import pickle
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eolgul.artifact import Artifact, canonical_json, open_artifact, reuse, seal, writing
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
-from eolgul.model.package import EmbeddingContract
-from eolgul.train.backbones import LAYOUTS, build
-from eolgul.train.package import VERSION, write_network
+from eolgul.model.package import POLICIES, EmbeddingContract
+from eolgul.train.backbones import LAYOUTS
+from eolgul.train.layouts import CONTRACTS, also_fits, difference, match
+from eolgul.train.package import write_network
+from eolgul.train.weights_file import read_weights
 
-# InsightFace_Pytorch's training images and its .bin sets went through the network as B, G, R; arcface_torch's as R, G, B.
-_COLOR = {"insightface_pytorch": "BGR", "arcface_torch": "RGB"}
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
+COLORS = ("rgb", "bgr")
 _PROBES = 8
+_logger = logging.getLogger("eolgul.import")
 
 
-def import_weights(weights: Path, out: Path, *, layout: str, backbone: str | None = None) -> Artifact:
-    """Make a ModelPackage of published weights.
+def import_weights(
+    weights: Path,
+    out: Path,
+    *,
+    layout: str,
+    backbone: str | None = None,
+    color: str | None = None,
+    prefix: str | None = None,
+    licence: str | None = None,
+    which: str | None = None,
+) -> Artifact:
+    """Make a ModelPackage of published weights. A warning says which other project's weights look the same.
 
     Args:
-        weights: A state dict file: `.safetensors`, or `.pth`/`.pt`, of which only tensors are unpickled.
+        weights: A weights file or a training checkpoint (`eolgul.train.weights_file`).
         out: Where the package goes.
         layout: The project whose parameter names the file has, a key of `LAYOUTS`.
         backbone: The network; None finds it by the names and shapes of the parameters.
+        color: The channel order that the network expects, "rgb" or "bgr"; None takes the project's.
+        prefix: What stands before the network's parameter names, where the file holds several; None finds it.
+        licence: The weights' licence, for the card; None if it is not known.
+        which: Which face of several counts, one of `POLICIES`; None for the largest.
 
     Raises:
-        InputError: The file holds anything but tensors, or its names or shapes are not those of a network of `layout`.
+        InputError: The file is no weights file, or its names or shapes are not those of one network of `layout`.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
     if backbone is not None and backbone not in LAYOUTS[layout]:
         raise InputError(f"backbone {backbone!r}: {layout} has {', '.join(LAYOUTS[layout])}")
-    state = read_state(weights)
+    contract = adjusted(CONTRACTS[layout], color, which)
+    read = read_weights(weights)
     reference = {"kind": "Weights", "digest": sha256_file(weights)}
-    name, size, network = match(state, layout, backbone, str(weights))
-    recipe = {"layout": layout, "backbone": name}
+    found = match(read.state, layout, backbone, str(weights), prefix=prefix)
+    others = also_fits(found.name, layout)
+    if color is None:
+        for other in others:
+            _logger.warning(
+                "%s: taken as %s's weights; %s's have the same names and shapes, but its contract has %s: if the file is "
+                "%s's, import it with --layout %s",
+                weights.name, layout, other, difference(layout, other), other, other)  # fmt: skip
+    recipe = {"layout": layout, "backbone": found.name}
+    given = {"color": color, "prefix": prefix, "licence": licence, "which": which}
+    recipe |= {name: value for name, value in given.items() if value is not None}
     done = reuse(out, "ModelPackage", step="import", version=VERSION, recipe=recipe, inputs=[reference])
     if done is not None:
         return done
-    contract = EmbeddingContract(color=_COLOR[layout])
     # There are no faces here: smooth random images, to which a working network gives different embeddings.
     noise = torch.randn(_PROBES, 3, 14, 14, generator=torch.Generator().manual_seed(0))
     probe = nn.functional.interpolate(noise, size=(112, 112), mode="bicubic").clamp(-1, 1).numpy()
+    contents = {
+        "backbone": found.name,
+        "embedding_size": found.size,
+        "layout": layout,
+        "color": contract.color,
+        "also_fits": others,
+        "prefix": found.prefix,
+        "ignored": {"tensors": found.ignored, "objects": read.objects},
+    }
     with writing(out) as folder:
-        write_network(network, folder, backbone=name, embedding_size=size, contract=contract, probe=probe)
+        write_network(
+            found.network, folder, backbone=found.name, embedding_size=found.size, contract=contract, probe=probe
+        )
         (folder / "training.json").write_bytes(canonical_json({"imported": recipe, "weights": reference}))
-        (folder / "CARD.md").write_text(_card(name, size, layout, weights, reference, contract), encoding="utf-8")
-        contents = {"backbone": name, "embedding_size": size, "layout": layout}
+        (folder / "CARD.md").write_text(
+            card(contract, contents, weights.name, reference["digest"], licence), encoding="utf-8"
+        )
         seal(folder, "ModelPackage", step="import", version=VERSION, recipe=recipe, inputs=[reference], contents=contents,
              synthetic=False)  # fmt: skip
     return open_artifact(out)
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of a weights file by name; nothing in it is executed.
-
-    Raises:
-        InputError: The file is missing, or is not a state dict of plain tensors.
-    """
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return _unwrapped(load_file(file))
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{file}: not a readable safetensors file ({error})") from error
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise InputError(f"{file}: not a file of plain tensors ({str(error).splitlines()[0]})") from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{file}: expected a state dict: tensors by name")
-    return _unwrapped(state)
+def adjusted(contract: EmbeddingContract, color: str | None, which: str | None) -> EmbeddingContract:
+    """The contract with the channel order `color` ("rgb" or "bgr") and the policy `which`, where they are given."""
+    if color is not None:
+        if color not in COLORS:
+            raise InputError(f"color {color!r}: expected {' or '.join(COLORS)}")
+        contract = replace(contract, color=color.upper())
+    if which is not None:
+        if which not in POLICIES:
+            raise InputError(f"which {which!r}: expected one of {', '.join(POLICIES)}")
+        contract = replace(contract, detector=replace(contract.detector, which=which))
+    return contract
 
 
-def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that DistributedDataParallel and torch.compile put before names."""
-    return {str(name).removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
-
-
-def match(state: Mapping[str, Tensor], layout: str, backbone: str | None, where: str) -> tuple[str, int, nn.Module]:
-    """Find the network of `layout` that has these parameters.
-
-    Returns:
-        Its name, its embedding size, and the network with the weights loaded.
-
-    Raises:
-        InputError: No network of `layout` fits, or a number is not finite.
-    """
-    size = _embedding_size(state, layout, where)
-    complaints = {}
-    for name in [backbone] if backbone else LAYOUTS[layout]:
-        with torch.device("meta"):  # names and shapes only: trying seven networks costs nothing
-            shapes = {key: tuple(value.shape) for key, value in build(name, size).state_dict().items()}
-        complaint = _difference({key: tuple(value.shape) for key, value in state.items()}, shapes)
-        if complaint is None:
-            network = build(name, size)
-            kept = network.state_dict()
-            network.load_state_dict({key: state.get(key, value) for key, value in kept.items()})
-            bad = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
-            if bad is not None:
-                raise InputError(f"{where}: {bad} holds numbers that are not finite")
-            return name, size, network.eval()
-        complaints[name] = complaint
-    nearest = min(complaints, key=lambda name: complaints[name][0])
-    raise InputError(
-        f"{where}: no network of {layout} has these parameters; nearest is {nearest}, but {complaints[nearest][1]}"
+def card(contract: EmbeddingContract, contents: Mapping[str, Any], file: str, digest: str, licence: str | None) -> str:
+    """CARD.md of an imported model as Markdown; `contents` are those of the package's manifest."""
+    layout = f", in {contents['layout']}'s layout" if "layout" in contents else ""
+    output = (
+        "The embedding of the image plus that of its mirror image"
+        if contract.flip == "sum"
+        else "The embedding of the image"
     )
+    return f"""# {contents["backbone"]}, {contents["embedding_size"]}-d face embedding, imported
 
+Source: `{file}` (sha256 {digest}){layout}. What it was trained on, and on whom, is not known here: see where it was
+published. It may have been trained on people of your test data.
+{_doubts(contents)}{_ignored(contents)}
+## Licence
+{licence or "Not known here: see where the model was published."}
 
-def _embedding_size(state: Mapping[str, Tensor], layout: str, where: str) -> int:
-    last = {
-        "insightface_pytorch": ("linear.weight", "output_layer.3.weight"),
-        "arcface_torch": ("fc.weight", "features.layers.2.weight"),
-    }
-    found = next((state[name] for name in last[layout] if name in state), None)
-    if found is None or found.ndim != 2:
-        raise InputError(f"{where}: not of layout {layout}, expected one of {', '.join(last[layout])}")
-    return int(found.shape[0])
-
-
-def _difference(have: Mapping[str, tuple[int, ...]], want: Mapping[str, tuple[int, ...]]) -> tuple[int, str] | None:
-    """The number of names or shapes that differ, and a sentence about the first; None if all fit.
-
-    Counters of batches (`num_batches_tracked`) may be missing: older files have none, and nothing reads them.
-    """
-    missing = sorted(name for name in want.keys() - have.keys() if not name.endswith("num_batches_tracked"))
-    extra = sorted(have.keys() - want.keys())
-    wrong = sorted(name for name in want.keys() & have.keys() if want[name] != have[name])
-    if wrong:
-        text = f"{wrong[0]} is {'x'.join(map(str, have[wrong[0]]))}, expected {'x'.join(map(str, want[wrong[0]]))}"
-    elif missing:
-        text = f"{missing[0]} is missing"
-    elif extra:
-        text = f"{extra[0]} does not belong to it"
-    else:
-        return None
-    return len(missing) + len(extra) + len(wrong), text
-
-
-def _card(
-    name: str, size: int, layout: str, weights: Path, reference: Mapping[str, str], contract: EmbeddingContract
-) -> str:
-    return f"""# {name}, {size}-d face embedding, imported
-
-Weights: `{weights.name}` (sha256 {reference["digest"]}), in {layout}'s layout. What they were trained on, on whom and
-under which licence is not known here: see where they were published.
-
-Input: {contract.color} faces, {contract.size}x{contract.size}, aligned to `{contract.template}`,
-`(pixel - {contract.mean:g}) / {contract.std:g}`.
-Output: the embedding of the image plus that of its mirror image (flip: {contract.flip}), L2-normalised. Compare by cosine.
+## Input and output
+{contract.color} faces, {contract.size}x{contract.size}, aligned to `{contract.template}`, `(pixel - {contract.mean:g}) / {contract.std:g}`.
+{output} (flip: {contract.flip}), L2-normalised. Compare by cosine.
 
 ```json
 {json.dumps(contract.to_json(), indent=1)}
 ```
 """
+
+
+def _doubts(contents: Mapping[str, Any]) -> str:
+    """A paragraph per project whose weights look the same."""
+    lines = [
+        f"The same names and shapes are also those of {other}'s weights, whose contract has "
+        f"{difference(contents['layout'], other)}: in the wrong one of the two, embeddings are quietly worse."
+        for other in contents.get("also_fits", ())
+    ]
+    return "".join(f"\n{line}\n" for line in lines)
+
+
+def _ignored(contents: Mapping[str, Any]) -> str:
+    ignored = contents.get("ignored") or {}
+    tensors, objects = ignored.get("tensors", {}), ignored.get("objects", {})
+    parts = [f"{count} tensor{'s' * (count > 1)} of `{name}`" for name, count in tensors.items()]
+    parts += [f"{count} objects of class `{name}`, which were not read" for name, count in objects.items()]
+    return f"\nNot taken from the file: {'; '.join(parts)}.\n" if parts else ""

@@ -15,11 +15,13 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.model.package import DetectorSettings, EmbeddingContract, ModelPackage
+from eolgul.model.provenance import Provenance
 from eolgul.train.backbones import BACKBONES, LAYOUTS, build
 from eolgul.train.head import Head
 from eolgul.train.head_rows import HEAD_FILE, HeadRows, hashed, load_tensors, read_head
-from eolgul.train.import_weights import _COLOR, match, read_state
+from eolgul.train.layouts import CONTRACTS, match
 from eolgul.train.recipe import AS_INIT, Recipe
+from eolgul.train.weights_file import read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Initial:
         state: Its parameters and buffers by name.
         head: The centres of its training identities, if it has them.
         synthetic: Whether it learned from drawn people; False for a weights file, which does not say.
+        provenance: What it learned from; None where that is unknown.
     """
 
     reference: dict[str, str]
@@ -43,6 +46,7 @@ class Initial:
     state: Mapping[str, Tensor]
     head: HeadRows | None
     synthetic: bool
+    provenance: Provenance | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def read_initial(place: Path, color: str | None = None, *, backbone: str = AS_IN
     """Read what a run begins with.
 
     Args:
-        place: A ModelPackage, or a weights file that `eolgul.train.import_weights` understands.
+        place: A ModelPackage, or a weights file that `eolgul.train.weights_file` reads.
         color: RGB or BGR: the channels' order of a weights file whose names do not tell it. A package says it itself.
         backbone: The network that a weights file is expected to fit; `AS_INIT` finds it.
 
@@ -201,6 +205,7 @@ def _read_package(place: Path, color: str | None) -> Initial:
         state=state,
         head=head,
         synthetic=package.artifact.synthetic,
+        provenance=Provenance.read(place),
     )
 
 
@@ -213,28 +218,28 @@ def _read_weights(file: Path, color: str | None, backbone: str) -> Initial:
         if backbone != AS_INIT and backbone not in names:
             continue
         try:
-            name, size, network = match(state, layout, None if backbone == AS_INIT else backbone, str(file))
+            fits = match(state, layout, None if backbone == AS_INIT else backbone, str(file))
         except InputError as error:
             complaints.append(str(error))
             continue
-        found = name, size, network, _COLOR[layout]
+        found = fits, CONTRACTS[layout]
         break
     if found is None:
         raise InputError(
             complaints[0] if complaints else f"{file}: the layout of {backbone} is not known; import it first"
         )
-    name, size, network, usual = found
-    if color is None and name not in LAYOUTS["arcface_torch"]:
+    fits, contract = found
+    if color is None and fits.name not in LAYOUTS["arcface_torch"]:
         raise InputError(
-            f"{file}: is a {name}, whose names and shapes InsightFace_Pytorch (BGR) and face.evoLVe (RGB) share; "
+            f"{file}: is a {fits.name}, whose names and shapes InsightFace_Pytorch (BGR) and face.evoLVe (RGB) share; "
             "say which with --init-color"
         )
     return Initial(
         reference={"kind": "Weights", "digest": sha256_file(file)},
-        backbone=name,
-        embedding_size=size,
-        contract=EmbeddingContract(color=color or usual),
-        state=network.state_dict(),
+        backbone=fits.name,
+        embedding_size=fits.size,
+        contract=replace(contract, color=color or contract.color),
+        state=fits.network.state_dict(),
         head=None,
         synthetic=False,
     )

@@ -107,9 +107,12 @@ def training_line(row: dict[str, Any]) -> None:
         print(f"warning: {row['warning']}" if "warning" in row else row["note"], file=sys.stderr, flush=True)
     elif "validation" in row:
         held = row["validation"]
+        known = row.get("training_people")
+        beside = "unknown" if known is None else f"{known['loss']:.3f}"
         print(
             f"epoch {row['epoch']}: loss {row['train_loss']:.3f}; people it does not train on: "
-            f"AUC {held['auc']:.4f}, TAR@FMR 1% {held['tar_at_fmr_1e-2']:.3f}, loss {held['loss']:.3f}",
+            f"AUC {held['auc']:.4f}, TAR@FMR 1% {held['tar_at_fmr_1e-2']:.3f}, loss without margin {held['loss']:.3f} "
+            f"(as many people it trains on: {beside})",
             file=sys.stderr,
             flush=True,
         )

@@ -21,7 +21,7 @@ from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.train.backbones import build
+from eolgul.train.backbones import build, keep_last_layer_fp32
 from eolgul.train.checkpoint import Checkpoints
 from eolgul.train.data import TrainingData, count_unreadable, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
@@ -35,7 +35,7 @@ from eolgul.train.package import VERSION, write_package
 from eolgul.train.recipe import Recipe
 from eolgul.train.runs import Run, go_on
 from eolgul.train.state import tensors
-from eolgul.train.validate import Validation
+from eolgul.train.validate import TrainingPeople, Validation
 
 Report = Callable[[dict[str, Any]], None]
 _AGREE = 20  # updates between two decisions of all ranks whether to save, which take a broadcast
@@ -149,19 +149,22 @@ def _run(
     training = TrainingData(data, recipe, workers=workers, stall_seconds=stall_seconds, world=world,
                             pin=target.type == "cuda")  # fmt: skip
     validation = Validation(data, contract)
+    learned = TrainingPeople(data, validation) if world.first else None
 
     torch.manual_seed(recipe.seed)
     torch.backends.cudnn.deterministic = True  # a resumed run must repeat the sums of one never stopped
     torch.backends.cudnn.benchmark = False
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     network = initial.network() if initial else build(recipe.backbone, recipe.embedding_size)
+    if recipe.last_layer_fp32:
+        keep_last_layer_fp32(network)
     network = network.to(target, memory_format=layout)  # type: ignore[call-overload]
-    margin = make_margin(recipe.head, recipe.margin, recipe.margin_m1, recipe.margin_m3)
+    margin = make_margin(recipe.head, recipe.margin, recipe.margin_m1, recipe.margin_m3,
+                         straight_through=recipe.margin_gradient == "straight-through")  # fmt: skip
     head = Head(recipe.embedding_size, training.identities, margin, scale=recipe.scale, centers=recipe.centers,
-                sample=recipe.sample, seed=recipe.seed, world=world).to(target)  # fmt: skip
+                sample=recipe.sample, unit=recipe.head_init == "unit", seed=recipe.seed, world=world).to(target)  # fmt: skip
     begun_with = begin_with(initial, head, training.names if recipe.init_head else None)
-    trained = [*network.parameters(), *([head.weight] if recipe.sample >= 1 else [])]
-    optimizer = make_optimizer(recipe, trained)
+    optimizer = make_optimizer(recipe, network, head)
     average = Average(network, recipe.ema) if recipe.ema else None
     loss_scale = LossScale(fp16=autocast == torch.float16)
     model: nn.Module = torch.compile(network) if recipe.compile else network  # type: ignore[assignment]
@@ -242,10 +245,12 @@ def _run(
                     share = head(embeddings, labels[rows]) / recipe.accumulation
                     (share * loss_scale.factor).backward()
                 loss += share.detach()
-            norm = clip_gradients(network, head, recipe.clip_norm, loss_scale.factor, world)
+            norm = clip_gradients(network, head, recipe.clip_norm, loss_scale.factor, world, which=recipe.clip)
             if loss_scale.accept(norm):
                 optimizer.step()
-                head.update(learning_rate=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+                head.update(
+                    learning_rate=rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay * recipe.last_decay
+                )
                 if average is not None:
                     average.update(network)
             optimizer.zero_grad(set_to_none=True)
@@ -283,7 +288,9 @@ def _run(
         measured = world.share(
             validation.measure(validation.embed(judged, target), recipe.scale) if world.first else {}
         )
-        done = {"epoch": epoch + 1, "train_loss": progress["loss_sum"] / training.steps, "validation": measured}
+        known = world.share(learned.measure(judged, target, recipe.scale) if learned is not None else None)
+        done = {"epoch": epoch + 1, "train_loss": progress["loss_sum"] / training.steps, "training_people": known,
+                "validation": measured}  # fmt: skip
         progress["curve"].append(done)
         best = None
         if _better(recipe, measured, progress["best"]):
@@ -328,6 +335,7 @@ def _run(
             validation=validation,
             training=facts,
             begun_with=initial.reference if initial else None,
+            past=initial.provenance if initial else None,
             synthetic=initial is not None and initial.synthetic,
             head=None if rows_kept is None else (rows_kept, training.names),
         )

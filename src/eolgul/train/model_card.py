@@ -32,6 +32,7 @@ def card(recipe: Recipe, contract: EmbeddingContract, training: Mapping[str, Any
 Trained on {training["images"]} images of {training["identities"]} identities, {len(training["curve"])} epochs, head {recipe.head}
 (scale {recipe.scale:g}, margin {recipe.margin:g}). Epoch {training["best_epoch"]} was chosen on held-out validation
 identities (AUC {best["validation"]["auc"]:.4f}); no benchmark took part in any choice.
+{_learned_from(training["learned_from"])}
 
 {_init(training)}{_head(recipe)}
 
@@ -49,10 +50,12 @@ Sources: {sources}. Dataset digest `{training["dataset"]["digest"]}`.
 {_corrupt(training)}
 ## Curves
 Validation is on people the network does not train on: all pairs of their images, and a closed-set loss against
-prototypes (the mean embedding of each person's first half of images; the other half is classified, no margin).
+prototypes (the mean embedding of each person's first half of images; the other half is classified, no margin). The same loss
+of as many training people, without augmentation, stands beside it: the difference is overfitting. The training loss is not
+comparable with either: it has the margin, and all training people as classes.
 
-| epoch | training loss | validation loss | AUC | TAR@FMR 1% | TAR@FMR 0.1% |
-|---|---|---|---|---|---|
+| epoch | training loss | closed-set loss, training people | validation people | AUC | TAR@FMR 1% | TAR@FMR 0.1% |
+|---|---|---|---|---|---|---|
 {_curves(training)}
 
 ## Intended use and limits
@@ -69,6 +72,16 @@ it, and leave a person in the decision. It does not tell a face from a photograp
 {json.dumps(training["recipe"], indent=1)}
 ```
 """
+
+
+def _learned_from(facts: Mapping[str, Any]) -> str:
+    text = (
+        f"`provenance.parquet` has hashes of the {facts['people']} people and {facts['images']} images that it learned from, so\n"
+        "that `eolgul evaluate` can tell which of a set's people and images are among them."
+    )
+    if facts["complete"]:
+        return text
+    return f"{text} What the weights that training began with\nhad learned from before is unknown in part or whole."
 
 
 def _init(training: Mapping[str, Any]) -> str:
@@ -111,9 +124,11 @@ def _curves(training: Mapping[str, Any]) -> str:
     lines = []
     for row in training["curve"]:
         held = row["validation"]
+        known = row.get("training_people")
+        beside = "unknown" if known is None else f"{known['loss']:.3f}"
         fine = f"{held['tar_at_fmr_1e-3']:.3f}" if "tar_at_fmr_1e-3" in held else ""
         lines.append(
-            f"| {row['epoch']} | {row['train_loss']:.3f} | {held['loss']:.3f} | {held['auc']:.4f} "
+            f"| {row['epoch']} | {row['train_loss']:.3f} | {beside} | {held['loss']:.3f} | {held['auc']:.4f} "
             f"| {held['tar_at_fmr_1e-2']:.3f} | {fine} |"
         )
     return "\n".join(lines)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from eolgul.errors import InputError
+from eolgul.train.backbones import last_linear
 from eolgul.train.distributed import World
 from eolgul.train.head import Head
 from eolgul.train.recipe import Recipe
@@ -23,6 +23,10 @@ def learning_rate(recipe: Recipe, position: float) -> float:
     A linear warm-up, then the recipe's schedule: steps of a tenth, half a cosine, or a power of the remaining time. While
     the network is frozen the head learns at the full rate; the warm-up is the network's and follows.
     """
+    return _rate(recipe, position) * (recipe.batch_size / recipe.base_batch if recipe.base_batch else 1)
+
+
+def _rate(recipe: Recipe, position: float) -> float:
     since = position - recipe.freeze_epochs
     if since < 0:
         return recipe.learning_rate
@@ -36,17 +40,19 @@ def learning_rate(recipe: Recipe, position: float) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Make the recipe's optimizer; weight decay applies to weights, not to norms, PReLU slopes and biases.
+def make_optimizer(recipe: Recipe, network: nn.Module, head: Head) -> torch.optim.Optimizer:
+    """Make the recipe's optimizer of a network and, unless the head samples its centres and moves them itself, of the head.
 
     Every state tensor exists from the start (zeros, which give the same first step), so that a checkpoint can be read
     into it.
     """
-    parameters = [value for value in parameters if value.requires_grad]
-    groups = [
-        {"params": [value for value in parameters if value.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [value for value in parameters if value.ndim <= 1], "weight_decay": 0.0},
-    ]
+    parameters = [value for value in network.parameters() if value.requires_grad]
+    parameters += [head.weight] if head.sample >= 1 else []
+    decays = _decays(recipe, network, head)
+    by_decay: dict[float, list[nn.Parameter]] = {}
+    for value in parameters:
+        by_decay.setdefault(decays[id(value)], []).append(value)
+    groups = [{"params": values, "weight_decay": decay} for decay, values in by_decay.items()]
     optimizer: torch.optim.Optimizer
     if recipe.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
@@ -61,15 +67,51 @@ def make_optimizer(recipe: Recipe, parameters: Iterable[nn.Parameter]) -> torch.
     return optimizer
 
 
+def _decays(recipe: Recipe, network: nn.Module, head: Head) -> dict[int, float]:
+    """The weight decay of each parameter, by its id."""
+    batch_norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+    norms = {
+        id(value) for module in network.modules() if isinstance(module, batch_norms) for value in module.parameters()
+    }
+    layer = last_linear(network)
+    last = {id(head.weight), *map(id, layer.parameters() if layer is not None else ())}
+    decays = {}
+    for value in (*network.parameters(), head.weight):
+        does = {"weights": value.ndim > 1, "no_batch_norm": id(value) not in norms, "all": True}[recipe.decay]
+        decays[id(value)] = recipe.weight_decay * does * (recipe.last_decay if id(value) in last else 1.0)
+    return decays
+
+
 @torch.no_grad()
-def clip_gradients(network: nn.Module, head: Head, most: float, factor: float, world: World) -> Tensor:
-    """Scale all gradients so that their common norm is at most `most`; returns the norm before. `factor` is the loss scale."""
+def clip_gradients(
+    network: nn.Module, head: Head, most: float, factor: float, world: World, *, which: str = "joint"
+) -> Tensor:
+    """Take the loss scale out of all gradients and scale them down to a norm of `most` at most.
+
+    Args:
+        network: The network.
+        head: The head, or this rank's share of it.
+        most: The largest norm.
+        factor: The loss scale.
+        world: The processes.
+        which: `joint` (the norm of network and head together), `backbone` (the network's norm; the head is not clipped) or `none`.
+
+    Returns:
+        The norm of all gradients before, to be checked for overflow.
+    """
     own = [value.grad for value in network.parameters() if value.grad is not None]
     centres = [] if head.gradient is None else [head.gradient]
     of_centres = world.sum(torch.stack([value.norm() ** 2 for value in centres]).sum())
     of_network = nn.utils.get_total_norm(own) ** 2 if own else torch.zeros_like(of_centres)
     norm = (of_network + of_centres).sqrt() / factor
-    torch._foreach_mul_([*own, *centres], (most / (norm + 1e-6)).clamp(max=1.0) / factor)
+    clipped = of_network.sqrt() / factor if which == "backbone" else norm
+    share = torch.ones_like(norm) if which == "none" else (most / (clipped + 1e-6)).clamp(max=1.0)
+    if which == "joint":
+        torch._foreach_mul_([*own, *centres], share / factor)
+    else:
+        for gradients, scale in ((own, share / factor), (centres, torch.ones_like(norm) / factor)):
+            if gradients:
+                torch._foreach_mul_(gradients, scale)
     return norm
 
 

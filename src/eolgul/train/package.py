@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -18,15 +19,16 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.faces.networks import export_onnx
 from eolgul.model.onnx_export import OPSET, export
+from eolgul.model.onnx_network import onnx_session, run_session
 from eolgul.model.package import EmbeddingContract
-from eolgul.model.recognizer import onnx_session
+from eolgul.model.provenance import Provenance
 from eolgul.train.head_rows import save_head
 from eolgul.train.model_card import card
 from eolgul.train.recipe import Recipe
 from eolgul.train.validate import Validation
 from eolgul.train.variants import write_variants
 
-VERSION = 1  # of the results: raise it when the same inputs and recipe give others
+VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _TOLERANCE = 1e-5  # on each number of the normalised embeddings
 _PROBES = 16
 
@@ -41,6 +43,7 @@ def write_package(
     validation: Validation,
     training: Mapping[str, Any],
     begun_with: Mapping[str, str] | None = None,
+    past: Provenance | None = None,
     synthetic: bool = False,
     head: tuple[Tensor, Sequence[str]] | None = None,
 ) -> Artifact:
@@ -55,6 +58,7 @@ def write_package(
         validation: Faces of people that it was not trained on.
         training: What training.json says beside recipe and dataset.
         begun_with: Kind and digest of what the run began with, if not with random weights.
+        past: What that learned from; None where it is unknown.
         synthetic: Whether that learned from drawn people.
         head: The head's rows to keep and the names of their identities.
 
@@ -63,8 +67,11 @@ def write_package(
     """
     network = network.cpu().eval()
     reference = dataset.artifact.reference
+    learned = provenance(dataset)
+    if begun_with is not None:
+        learned = learned.joined(past)
     inputs = [reference, *([begun_with] if begun_with else [])]
-    facts = {"recipe": recipe.to_json(), "dataset": reference, **training}
+    facts = {"recipe": recipe.to_json(), "dataset": reference, "learned_from": learned.facts(), **training}
     with writing(out) as folder:
         probe = validation.inputs(validation.rows[:: max(1, len(validation.rows) // _PROBES)])
         write_network(network, folder, backbone=recipe.backbone, embedding_size=recipe.embedding_size,
@@ -73,6 +80,7 @@ def write_package(
         if head is not None:
             save_head(folder, *head)
         (folder / "training.json").write_bytes(canonical_json(facts))
+        learned.write(folder)
         (folder / "CARD.md").write_text(card(recipe, contract, facts, dataset), encoding="utf-8")
         seal(
             folder,
@@ -85,10 +93,20 @@ def write_package(
                 "backbone": recipe.backbone,
                 "embedding_size": recipe.embedding_size,
                 "best_epoch": training["best_epoch"],
+                "learned_from": learned.facts(),
             },
             synthetic=dataset.artifact.synthetic or synthetic,
         )
     return open_artifact(out)
+
+
+def provenance(dataset: FaceDataset) -> Provenance:
+    """What is learned from by training on the dataset's `train` split.
+
+    Validation people are not among it: they choose between epochs, and no weight is learned from them.
+    """
+    rows = dataset.manifest.select(["identity", "sha256"]).take(pa.array(dataset.rows("train")))
+    return Provenance.of(rows["identity"].to_pylist(), rows["sha256"], dataset.artifact.digest)
 
 
 def write_network(
@@ -136,7 +154,7 @@ def check_export(network: nn.Module, onnx: Path, probe: NDArray[np.float32]) -> 
     """
     with torch.inference_mode():
         expected = F.normalize(network(torch.from_numpy(probe))).numpy()
-    got = onnx_session(onnx, threads=1).run(None, {"images": probe})[0]
+    got = run_session(onnx_session(onnx, threads=1), {"images": probe}, str(onnx))[0]
     got = got / np.linalg.norm(got, axis=1, keepdims=True)
     worst = float(np.abs(expected - got).max())
     if not worst < _TOLERANCE:

@@ -17,44 +17,85 @@ AS_INIT = "init"  # the backbone of a recipe that takes the network of the model
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """The values of a recipe; the comments in `recipes/*.toml` say where they come from."""
+class About:
+    """The table `about` of a recipe: where its values come from.
 
-    backbone: str = (
-        "mobilefacenet"  # "init": the network of the model that fine-tuning begins with (--init), and its size
-    )
-    embedding_size: int = 512
-    freeze_epochs: float = (
-        0.0  # fine-tuning: the network and its batch norms' figures stay as they are, only the head learns
-    )
-    init_head: bool = (
-        False  # fine-tuning: take the head's rows of identities that the model to begin with has learned, too
-    )
-    keep_head: bool = False  # put the head's rows into the package, so that another run can take them with init_head
+    Attributes:
+        source: The project and its run, in a sentence.
+        commit: The commit of that project; empty for a recipe of our own.
+        files: The files there that hold the values.
+        deviations: What is not as it was there, each with its reason.
+    """
+
+    source: str = ""
+    commit: str = ""
+    files: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = ()
+
+    @classmethod
+    def from_table(cls, table: Any, where: str) -> Self:
+        """Check and take the table. Raises InputError for anything else."""
+        texts, lists = ("source", "commit"), ("files", "deviations")
+        if not isinstance(table, Mapping) or not set(table) <= {*texts, *lists}:
+            raise InputError(f"{where}: about holds {', '.join((*texts, *lists))}, and nothing else")
+        good = all(isinstance(table.get(key, ""), str) for key in texts) and all(
+            isinstance(table.get(key, []), list) and all(isinstance(item, str) for item in table.get(key, []))
+            for key in lists
+        )
+        if not good:
+            raise InputError(f"{where}: about holds texts (source, commit) and lists of texts (files, deviations)")
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
+        return cls(**values)
+
+
+def about(name: str) -> About:
+    """What a recipe that comes with the package says about its values."""
+    path = _FOLDER / f"{name}.toml"
+    return About.from_table(tomllib.loads(path.read_text(encoding="utf-8")).get("about", {}), str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The values of a recipe. The table `about` of `recipes/*.toml` says where they come from and what is another value, and why."""
+
+    backbone: str = "mobilefacenet"  # "init": that of the model to begin with (--init), and its size
+    embedding_size: int = 512  # numbers of an embedding
+    freeze_epochs: float = 0.0  # fine-tuning: only the head learns, the network stays, its batch norms' figures too
+    init_head: bool = False  # fine-tuning: begin with the head's rows of identities learned before, too
+    keep_head: bool = False  # keep the head's rows in the package, for another run's init_head
     head: str = "arcface"  # arcface, cosface, adaface, combined (margin_m1, margin, margin_m3), softmax (no margin)
-    scale: float = 64.0
+    scale: float = 64.0  # the factor of the cosines before the softmax
     margin: float = 0.5  # radians; cosface: of the cosine; adaface: its m
+    margin_gradient: str = "exact"  # arcface: exact, or straight-through as insightface's tables had it
     margin_m1: float = 1.0  # combined: the factor of the angle
     margin_m3: float = 0.0  # combined: what is taken from the cosine
     margin_warmup_epochs: float = 0.0  # the margin grows linearly from 0 over these epochs
     centers: int = 1  # centres per identity (Sub-center ArcFace has 3)
+    head_init: str = "small"  # the first centres: small (deviation 0.01) or unit (of length 1)
     sample: float = 1.0  # share of all identities whose centres take part in a step (PartialFC)
-    epochs: int = 20
+    epochs: int = 20  # times that every training image is shown
     batch_size: int = 128  # images of one update, over all processes
     accumulation: int = 1  # parts into which a process cuts its share of a batch, to save memory
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: str = "step"
+    optimizer: str = "sgd"  # sgd or adamw
+    learning_rate: float = 0.1  # the highest rate
+    base_batch: int = 0  # sgd: the batch_size that the rate is for; another scales it; 0: not scaled
+    momentum: float = 0.9  # of SGD
+    weight_decay: float = 5e-4  # of the parameters that `decay` names
+    decay: str = "weights"  # weights (no norms, slopes, biases), no_batch_norm (all but theirs) or all
+    last_decay: float = 1.0  # weight decay of last layer and head, in multiples of weight_decay
+    schedule: str = "step"  # step, cosine or poly: how the rate falls
     milestones: tuple[float, ...] = (12, 15, 18)  # epochs at which a "step" schedule divides the rate by ten
     poly_power: float = 2.0  # of a "poly" schedule
     warmup_epochs: float = 0.0  # the rate grows linearly over these epochs, after freeze_epochs
-    clip_norm: float = 5.0
+    clip: str = "joint"  # gradients' norm: joint (network and head), backbone or none
+    clip_norm: float = 5.0  # the largest norm, where gradients are clipped
     ema: float = 0.0  # share of the averaged weights that an update keeps; 0: no average
+    last_layer_fp32: bool = False  # the layer that makes the embedding in float32, too
     precision: str = "auto"  # auto: bf16 where the hardware has it, else fp32; fp16 scales its loss
-    channels_last: bool = True
-    compile: bool = False
+    channels_last: bool = True  # memory order of images, for speed
+    compile: bool = False  # torch.compile the network
     flip: float = 0.5  # share of training images that are mirrored
     photometric: float = 0.0  # strength of brightness and contrast changes, as a share of 255
     saturation: float = 0.0  # strength of changes of saturation
@@ -69,7 +110,7 @@ class Recipe:
     choose_by: str = "auc"  # the validation figure that chooses the best epoch
     patience: int = 0  # epochs without a better one after which the run ends; 0: no limit
     variants: tuple[str, ...] = ()  # more ONNX files in the package: fp16, int8
-    seed: int = 0
+    seed: int = 0  # of the first weights, the order of images and their augmentation
 
     @classmethod
     def load(cls, name: str, overrides: Sequence[str] = ()) -> Self:
@@ -85,6 +126,7 @@ class Recipe:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: {error}") from error
+        About.from_table(values.pop("about", {}), str(path))
         given = []
         for override in overrides:
             key, equals, text = override.partition("=")
@@ -113,7 +155,11 @@ class Recipe:
     def _check(self, name: str) -> None:
         choices = {
             "head": ("arcface", "cosface", "adaface", "combined", "softmax"),
+            "margin_gradient": ("exact", "straight-through"),
+            "head_init": ("small", "unit"),
             "optimizer": ("sgd", "adamw"),
+            "decay": ("weights", "no_batch_norm", "all"),
+            "clip": ("joint", "backbone", "none"),
             "schedule": ("step", "cosine", "poly"),
             "precision": ("auto", "fp32", "bf16", "fp16"),
             "choose_by": ("auc", "loss", "accuracy", "tar_at_fmr_1e-2", "tar_at_fmr_1e-3", "tar_at_fmr_1e-4"),
@@ -144,6 +190,12 @@ class Recipe:
             )
         if self.ema >= 1:
             raise InputError(f"recipe {name}: ema must be below 1")
+        if self.margin_gradient != "exact" and self.head != "arcface":
+            raise InputError(f"recipe {name}: margin_gradient {self.margin_gradient} is only for head arcface")
+        if self.base_batch and self.optimizer != "sgd":
+            raise InputError(
+                f"recipe {name}: base_batch is only for optimizer sgd: AdamW's steps do not grow with the batch"
+            )
         if self.sample < 1 and self.optimizer != "sgd":
             raise InputError(f"recipe {name}: sample below 1 updates the chosen centres by SGD; set optimizer=sgd")
         unknown = sorted(set(self.variants) - {"fp16", "int8"})

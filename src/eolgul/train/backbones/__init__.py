@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eolgul.errors import InputError
 from eolgul.train.backbones.ir_se import ir
@@ -29,8 +31,35 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
 # The networks whose parameter names the published weights of each project have.
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "insightface_pytorch": ("mobilefacenet", "irse50", "ir50", "irse101", "ir100", "irse152", "ir152"),
+    "face_evolve": ("ir50", "ir100", "ir152", "irse50", "irse101", "irse152"),
     "arcface_torch": ("iresnet18", "iresnet34", "iresnet50", "iresnet100", "mobilefacenet_wide"),
+    "magface": ("iresnet18", "iresnet34", "iresnet50", "iresnet100"),
 }
+
+
+class _Float32Linear(nn.Linear):
+    """A linear layer that computes in float32 under autocast, too; so does the batch norm after it, by the type of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)
+
+
+def last_linear(network: nn.Module) -> nn.Linear | None:
+    """The layer that makes the embedding; None for a network that ends with something else."""
+    return next((module for module in reversed(list(network.modules())) if isinstance(module, nn.Linear)), None)
+
+
+def keep_last_layer_fp32(network: nn.Module) -> None:
+    """Make the layer that makes the embedding compute in float32 under autocast, as arcface_torch does (`fc(x.float())`).
+
+    Raises:
+        InputError: The network has no linear layer.
+    """
+    layer = last_linear(network)
+    if layer is None:
+        raise InputError("last_layer_fp32: this backbone has no linear layer; leave last_layer_fp32 out")
+    layer.__class__ = _Float32Linear
 
 
 def build(name: str, embedding_size: int) -> nn.Module:
