@@ -334,7 +334,9 @@ def test_names_and_other_commands(tmp_path: Path) -> None:
     source = write(tmp_path / "x", {"photos.zip": zipped(TREE)}) / "photos.zip"
     facts = steps.extract(str(source), str(tmp_path / "out"))
     assert facts["inputs"] == 14 and facts["passed_over"]["total"] == 2 and facts["depth"] == 1
-    assert inspect(str(source))["images"] == 12
+    seen = inspect(str(source), tmp_path / "sheet.png")
+    assert (seen["images"], seen["looked_at"], seen["widths_and_heights"]) == (12, 11, {"12x12": 11})
+    assert (tmp_path / "sheet.png").is_file() and len(seen["problems"]) == 1
 
 
 def test_annotations_of_kface_in_an_archive(tmp_path: Path) -> None:

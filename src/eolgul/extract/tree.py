@@ -42,6 +42,17 @@ _CARDS = frozenset(CARDS.values())
 _HEAD = 64  # bytes that tell whether a file is an image
 
 
+class _File(NamedTuple):
+    """A file of the disk. There are millions, and a Path takes longer to make than a small image to read."""
+
+    path: str
+
+    def read_bytes(self) -> bytes:
+        """Read it whole. Raises OSError."""
+        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+
+
 class Entry(NamedTuple):
     """A file of a tree; `name` is its path below the source."""
 
@@ -57,9 +68,9 @@ class Entry(NamedTuple):
     member: Member | None = None  # where it lies if that is in an archive
     unread: bool = False  # it is rejected without a look at its bytes
 
-    def place(self, root: Path) -> bytes | Path | Member:
+    def place(self, root: Path) -> bytes | _File | Member:
         """Where its bytes are; `root` is the folder of the source."""
-        return b"" if self.unread else self.member or root / self.name
+        return b"" if self.unread else self.member or _File(os.path.join(root, self.name))  # noqa: PTH118
 
 
 @dataclass(frozen=True)
