@@ -29,6 +29,7 @@ from eolgul.components.train.component import train
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.extract.config import ExtractConfig
+from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 
 # Names that `k8s/kubeflow` creates in the namespace where pipelines run.
@@ -99,6 +100,7 @@ def alignment(
 @documented(AssembleConfig, "assemble_")
 @documented(TrainConfig, "train_")
 @documented(EvaluateConfig, "evaluate_")
+@documented(PromoteConfig, "promote_")
 def face_recognition(
     workspace: str,
     sources: List[str] = ["s3://eolgul/raw/faces_emore", "s3://eolgul/raw/kface"],  # noqa: B006, UP006
@@ -161,6 +163,8 @@ def face_recognition(
     evaluate_device: str = "cpu",
     evaluate_threads: int = 2,
     evaluate_seed: int = 0,
+    promote_require: List[str] = [],  # noqa: B006, UP006
+    promote_reference_margin: float = 0.01,
 ) -> None:
     """Train, measure and promote a face-recognition model.
 
@@ -200,7 +204,9 @@ def face_recognition(
         model=trained.outputs["Output"],
         evaluation=evaluated.outputs["evaluation"],
         current_evaluation=evaluated.outputs["current_evaluation"],
+        reference_evaluation=evaluated.outputs["reference_evaluation"],
         registry=registry,
+        **_of_step("promote_", given),
     )
     for task in (extracted, assembled, trained, evaluated, promoted):
         _on_cluster(task)

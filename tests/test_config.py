@@ -18,6 +18,7 @@ from eolgul.components.align.part import align_part
 from eolgul.components.assemble.component import assemble
 from eolgul.components.evaluate.component import evaluate
 from eolgul.components.extract.component import extract
+from eolgul.components.promote.component import promote
 from eolgul.components.train.component import train
 from eolgul.config import Config, describe, offered
 from eolgul.dataset import SHARD_BYTES
@@ -26,6 +27,7 @@ from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluation.bootstrap import RESAMPLES
 from eolgul.extract.config import ExtractConfig
 from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 
 STEPS: dict[str, tuple[type[Config], Any]] = {
@@ -34,6 +36,7 @@ STEPS: dict[str, tuple[type[Config], Any]] = {
     "assemble": (AssembleConfig, assemble),
     "train": (TrainConfig, train),
     "evaluate": (EvaluateConfig, evaluate),
+    "promote": (PromoteConfig, promote),
 }
 # Options that only code sets.
 INTERNAL = {

@@ -26,10 +26,11 @@ def evaluate(
     device: str = "cpu",
     threads: int = 2,
     seed: int = 0,
-) -> NamedTuple("Outputs", [("evaluation", str), ("current_evaluation", str)]):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", [("evaluation", str), ("current_evaluation", str), ("reference_evaluation", str)]):  # type: ignore[valid-type]
     """Measure the model on people it never saw and on benchmarks, and calibrate its threshold.
 
-    The model in production is measured on the same data too, when its own evaluation was made from other data.
+    The model in production and the registry's reference are measured on the same data too, when their own evaluations were
+    made from other data.
 
     Args:
         model: The ModelPackage.
@@ -43,6 +44,7 @@ def evaluate(
     Returns:
         evaluation: The place of the Evaluation.
         current_evaluation: The Evaluation of production's model on this data; "" when none is needed.
+        reference_evaluation: The same of the reference model.
     """
     import shutil
 
@@ -60,8 +62,8 @@ def evaluate(
     shutil.copyfile(storage.fetch(storage.join(out, "metrics.json")), facts.path)
     shutil.copyfile(storage.fetch(storage.join(out, "report.html")), report.path)
     other = storage.join(workspace, "evaluation-current")
-    current = steps.evaluate_current(out, dataset, benchmarks, registry, other, config, progress=print)
-    return (out, current)
+    earlier = steps.evaluate_current(out, dataset, benchmarks, registry, other, config, progress=print)
+    return (out, *earlier)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,24 @@
 """Step 6 as a Kubeflow component."""
 
-from typing import NamedTuple
+from typing import List, NamedTuple  # noqa: UP035 - KFP reads these names
 
 from kfp import compiler, dsl
 
-from eolgul.components import image
+from eolgul.components import documented, image
+from eolgul.promote.config import PromoteConfig
 
 
 @dsl.component(base_image=image("promote"), install_kfp_package=False)
+@documented(PromoteConfig)
 def promote(
-    model: str, evaluation: str, current_evaluation: str, registry: str, facts: dsl.Output[dsl.Metrics]
+    model: str,
+    evaluation: str,
+    current_evaluation: str,
+    reference_evaluation: str,
+    registry: str,
+    facts: dsl.Output[dsl.Metrics],
+    require: List[str] = [],  # noqa: B006, UP006
+    reference_margin: float = 0.01,
 ) -> NamedTuple("Outputs", [("digest", str), ("promoted", bool)]):  # type: ignore[valid-type]
     """Publish the model and point production at it, when it beats the one there. A tie keeps the current model.
 
@@ -17,6 +26,7 @@ def promote(
         model: The ModelPackage.
         evaluation: Its Evaluation.
         current_evaluation: That of production's model on the same data; "" where none is needed.
+        reference_evaluation: That of the registry's reference model; "" where none is needed.
         registry: The model registry (s3://).
         facts: The decision and its reasons.
 
@@ -28,8 +38,17 @@ def promote(
     from pathlib import Path
 
     from eolgul import steps
+    from eolgul.promote.config import PromoteConfig
 
-    made = steps.promote(model, evaluation, registry, current_evaluation=current_evaluation)
+    config = PromoteConfig.from_parameters(locals())
+    made = steps.promote(
+        model,
+        evaluation,
+        registry,
+        config,
+        current_evaluation=current_evaluation,
+        reference_evaluation=reference_evaluation,
+    )
     facts.log_metric("promoted", int(made["promoted"]))
     for number, reason in enumerate(made["reasons"], 1):
         print(reason)

@@ -24,10 +24,11 @@ from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
 from eolgul.formats.synthetic import mark_of
+from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    from eolgul.promote import Promotion
+    from eolgul.promote.step import Promotion
     from eolgul.registry.signing import SigningKey
 
 Facts = dict[str, Any]
@@ -446,23 +447,34 @@ def evaluate_current(
     config: EvaluateConfig = EvaluateConfig(),
     *,
     progress: Callable[[str], None] | None = None,
-) -> str:
-    """Measure production's model on a candidate's data where `promote` needs that; its place, or ''.
+) -> tuple[str, str]:
+    """Measure production's model and the registry's reference on a candidate's data where `promote` needs that.
 
-    People of the candidate's data that production's model learned from are left out.
+    People of the candidate's data that such a model learned from are left out of its figures.
+
+    Args:
+        evaluation: The candidate's Evaluation.
+        dataset: The candidate's data.
+        benchmarks: Its benchmarks.
+        registry: The registry.
+        out: Where production's Evaluation goes; the reference's goes to the same with `-reference` behind.
+        config: The options of the candidate's Evaluation.
+        progress: Called with a sentence about what is done next.
+
+    Returns:
+        The places of production's and of the reference's Evaluation, "" for what is not needed.
     """
     from eolgul.model.provenance import Provenance
-    from eolgul.promote import needs_current_evaluation
-    from eolgul.registry.store import download, model_uri, read_production
+    from eolgul.promote.step import needed_evaluations
+    from eolgul.registry.store import download, model_uri
 
-    if not needs_current_evaluation(storage.fetch(evaluation), registry):
-        return ""
-    production = read_production(registry)
-    assert production is not None
-    known = Provenance.read(download(registry, production.digest).path) is not None
-    config = replace(config, unseen_only=config.unseen_only or known)
-    evaluate(model_uri(registry, production.digest), dataset, benchmarks, out, config, progress=progress)
-    return out
+    places = {"current": "", "reference": ""}
+    for role, digest in needed_evaluations(storage.fetch(evaluation), registry).items():
+        places[role] = out if role == "current" else f"{out.rstrip('/')}-reference"
+        known = Provenance.read(download(registry, digest).path) is not None
+        options = replace(config, unseen_only=config.unseen_only or known)
+        evaluate(model_uri(registry, digest), dataset, benchmarks, places[role], options, progress=progress)
+    return places["current"], places["reference"]
 
 
 def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:
@@ -476,20 +488,24 @@ def promote(
     model: str,
     evaluation: str,
     registry: str,
+    config: PromoteConfig = PromoteConfig(),
     *,
     current_evaluation: str = "",
+    reference_evaluation: str = "",
     force: bool = False,
     signing_key: str | None = None,
 ) -> Facts:
     """Step 6. `signing_key` is a private key's file; None takes EOLGUL_SIGNING_KEY_FILE's, so that a component signs."""
-    from eolgul.promote import promote as step
+    from eolgul.promote.step import promote as step
 
     started = time.monotonic()
     decided = step(
         storage.fetch(model),
         storage.fetch(evaluation),
         registry,
+        config=config,
         current_evaluation=storage.fetch(current_evaluation) if current_evaluation else None,
+        reference_evaluation=storage.fetch(reference_evaluation) if reference_evaluation else None,
         force=force,
         signing_key=_signing_key(signing_key),
     )
@@ -498,10 +514,17 @@ def promote(
 
 def roll_back(registry: str, digest: str, *, signing_key: str | None = None) -> Facts:
     """An earlier model into production again; `digest` may be its beginning, `signing_key` as for `promote`."""
-    from eolgul.promote import roll_back as step
+    from eolgul.promote.step import roll_back as step
 
     started = time.monotonic()
     return _decision(registry, step(registry, digest, signing_key=_signing_key(signing_key)), started)
+
+
+def choose_reference(registry: str, digest: str) -> Facts:
+    """Make a promoted model the registry's reference; `digest` may be its beginning."""
+    from eolgul.promote.step import choose_reference as step
+
+    return {"registry": registry, "reference": step(registry, digest)}
 
 
 def _signing_key(file: str | None) -> SigningKey | None:
@@ -518,6 +541,7 @@ def _decision(registry: str, decided: Promotion, started: float) -> Facts:
         "artifact": model_uri(registry, decided.digest),
         "digest": decided.digest,
         "promoted": decided.promoted,
+        "reason": decided.reason,
         "reasons": list(decided.reasons),
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -30,7 +30,7 @@ ENTRIES = {
     "assemble": ["eolgul.assemble.step"],
     "train": ["eolgul.train.loop"],
     "evaluate": ["eolgul.evaluate.step", "eolgul.registry.store"],
-    "promote": ["eolgul.promote"],
+    "promote": ["eolgul.promote.step"],
     "serving": ["eolgul.serving.service", "eolgul.serving.launch"],
 }
 # Imported only inside functions that the image never calls: detector's export, report, plots, protocols, inference.

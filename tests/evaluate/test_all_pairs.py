@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from eolgul.evaluate.all_pairs import BINS, count_all_pairs, similarity_of
 from eolgul.evaluate.intervals import all_pairs_intervals
-from eolgul.evaluate.metrics import FMR_LEVELS, fnmr_at_fmr
+from eolgul.evaluate.metrics import fnmr_at_fmr
 from eolgul.evaluate.pairs import score_all_pairs
 from eolgul.evaluation.jackknife import least_variance_of_fmr, limits
+from eolgul.evaluation.schema import FMR_LEVELS
 
 
 def faces(seed: int, people: int, images: int, spread: float = 0.8) -> tuple[np.ndarray, np.ndarray]:

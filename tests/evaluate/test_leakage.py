@@ -144,7 +144,7 @@ def test_benchmark_pairs_of_people_that_were_learned_from_are_not_compared(tmp_p
 
 def test_a_promoted_package_keeps_what_it_learned_from(tmp_path: Path, people: Path, model: Path) -> None:
     from eolgul.model.provenance import Provenance
-    from eolgul.promote import promote
+    from eolgul.promote.step import promote
     from eolgul.registry.store import model_uri
 
     # The hand-made model is no package of training; its card must list the file for it to travel.

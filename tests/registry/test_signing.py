@@ -17,7 +17,7 @@ from support.registry import evaluation, history, model
 
 from eolgul import storage
 from eolgul.errors import InputError
-from eolgul.promote import promote, roll_back
+from eolgul.promote.step import promote, roll_back
 from eolgul.registry.signing import SigningKey, TrustedKeys, public_file
 from eolgul.registry.store import download, read_production, signature_uri
 

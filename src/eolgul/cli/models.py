@@ -13,6 +13,7 @@ from eolgul.cli.options import options_of
 from eolgul.cli.output import print_line, say
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
+from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 from eolgul.train.journal import training_line
 
@@ -165,12 +166,14 @@ def compare(
 
 
 @app.command(rich_help_panel=_PANEL)
+@options_of(PromoteConfig)
 def promote(
     registry: Annotated[str, typer.Option(help="The registry: a folder or s3://bucket/prefix.")],
     places: Annotated[
         list[str] | None,
         typer.Argument(metavar="[MODEL EVALUATION]", help="The model to promote and its Evaluation; paths or s3://."),
     ] = None,
+    *,
     to: Annotated[
         str,
         typer.Option(help="Instead of MODEL: digest, or its beginning, of an earlier model to go back to."),
@@ -178,22 +181,43 @@ def promote(
     current_evaluation: Annotated[
         str, typer.Option(help="Evaluation of production's model on the candidate's data; path or s3://.")
     ] = "",
+    reference: Annotated[
+        str,
+        typer.Option(help="Instead of MODEL: digest, or its beginning, of a promoted model that none may fall behind."),
+    ] = "",
+    reference_evaluation: Annotated[
+        str, typer.Option(help="Evaluation of the reference model on the candidate's data; path or s3://.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Promote whatever the comparison says.")] = False,
     signing_key: Annotated[
         str, typer.Option(envvar="EOLGUL_SIGNING_KEY_FILE", help="File of the private key that signs the model.")
     ] = "",
+    config: PromoteConfig,
 ) -> None:
     """Step 6: publish a model, and make it production's model if it beats the current one. Or go back with --to."""
     places = places or []
-    if to:
-        if places or current_evaluation or force:
-            raise InputError("--to goes back to a published model: no MODEL, EVALUATION, comparison or --force with it")
-        say(steps.roll_back(registry, to, signing_key=signing_key))
+    if to or reference:
+        chosen = "--to goes back to a published model" if to else "--reference chooses a published model"
+        compared = places or current_evaluation or reference_evaluation or force or config != PromoteConfig()
+        if compared or (to and reference):
+            raise InputError(f"{chosen}: no MODEL, EVALUATION, comparison, requirement or --force with it")
+        say(
+            steps.roll_back(registry, to, signing_key=signing_key)
+            if to
+            else steps.choose_reference(registry, reference)
+        )
         return
     if len(places) != 2:
-        raise InputError(f"{len(places)} places: expected MODEL EVALUATION, or --to DIGEST")
+        raise InputError(f"{len(places)} places: expected MODEL EVALUATION, --to DIGEST, or --reference DIGEST")
     model, evaluation = places
     facts = steps.promote(
-        model, evaluation, registry, current_evaluation=current_evaluation, force=force, signing_key=signing_key
+        model,
+        evaluation,
+        registry,
+        config,
+        current_evaluation=current_evaluation,
+        reference_evaluation=reference_evaluation,
+        force=force,
+        signing_key=signing_key,
     )
     say(facts)

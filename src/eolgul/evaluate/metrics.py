@@ -16,6 +16,7 @@ from eolgul.evaluate.calibrate import threshold_at
 from eolgul.evaluate.intervals import Outcome, all_pairs_intervals, intervals
 from eolgul.evaluation.bootstrap import LEVEL, Interval, Subjects
 from eolgul.evaluation.schema import (
+    FMR_LEVELS,
     Acquisition,
     AllPairs,
     AtThreshold,
@@ -30,7 +31,6 @@ from eolgul.evaluation.schema import (
 )
 from eolgul.model.calibration import Calibration
 
-FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 WORST = 20
 
 

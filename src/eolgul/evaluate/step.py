@@ -26,7 +26,7 @@ from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.embed import Progress, check_aligned, embed_rows, embedding_size
 from eolgul.evaluate.leakage import Learned, leakage, unseen, unseen_pairs
-from eolgul.evaluate.metrics import FMR_LEVELS, ScoredSet, set_figures, worst
+from eolgul.evaluate.metrics import ScoredSet, set_figures, worst
 from eolgul.evaluate.pairs import MAX_COUNTED, calibration_rows, held_out_pairs, score_all_pairs, split_rows
 from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.recognizers import open_model
@@ -36,6 +36,7 @@ from eolgul.evaluate.scores import write_scores
 from eolgul.evaluation.bootstrap import Subjects
 from eolgul.evaluation.reader import HELD_OUT
 from eolgul.evaluation.schema import (
+    FMR_LEVELS,
     METRICS_FORMAT,
     Acquisition,
     Breakdown,

@@ -141,6 +141,35 @@ def better(candidate: Path, current: Path, *, seed: int = 0, resamples: int = RE
     return _decide(ours, theirs, sets)
 
 
+def behind(candidate: Path, reference: Path, margin: float, *, seed: int = 0) -> Decision:
+    """Decide whether a candidate keeps up with a reference model (two Evaluation folders).
+
+    Its held-out FNMR may be no more than `margin` above the reference's, and its accuracy on any set no more than `margin`
+    below. The differences themselves count, not whether they are beyond doubt: small losses that are each within their
+    interval add up over many promotions.
+
+    Raises:
+        InputError: The two were not measured on the same held-out pairs, or lack their figures.
+    """
+    ours, theirs = read_metrics(candidate), read_metrics(reference)
+    against, notes = _overlap(theirs, "reference model")
+    sets = differences(candidate, reference, _thresholds(ours, theirs), seed=seed, resamples=1)
+    if HELD_OUT not in sets or "fnmr" not in sets[HELD_OUT]:
+        raise InputError(f"{reference}: the reference model was not measured on the candidate's held-out pairs")
+    losses = {f"{HELD_OUT} FNMR": sets[HELD_OUT]["fnmr"].difference}
+    losses |= {f"{name} accuracy": -figures["accuracy"].difference for name, figures in sets.items()}
+    for what, loss in losses.items():
+        if loss > margin + 1e-9:  # a difference of rounded shares
+            against.append(f"{what} is {loss:.4g} worse than the reference model's, more than the margin {margin:g}")
+    missing = sorted(set(theirs.sets) - set(sets))
+    against += [f"{name}: cannot be compared with the reference model's" for name in missing]
+    if against:
+        return Decision(False, against + notes)
+    worst = max(losses, key=lambda what: losses[what])
+    words = f"at most {max(losses[worst], 0):.4g} behind the reference model ({worst}), the margin is {margin:g}"
+    return Decision(True, [words, *notes])
+
+
 def _thresholds(candidate: Metrics, current: Metrics) -> tuple[float | None, float | None]:
     first, second = candidate.calibration, current.calibration
     return None if first is None else first.threshold, None if second is None else second.threshold

@@ -21,6 +21,7 @@ from eolgul.evaluation.bootstrap import Interval
 
 FILE = Path(__file__).with_name("metrics.schema.json")
 METRICS_FORMAT: Final = 1
+FMR_LEVELS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # the false match rates at which FNMR is given
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]

@@ -1,6 +1,7 @@
 """The model registry: a folder or an S3 prefix.
 
-`models/<digest>/…`, immutable models; `production.json`, the pointer to the model that serves;
+`models/<digest>/…`, immutable models; `production.json`, the pointer to the model that serves; `reference.json`, the model
+that no later one may fall behind;
 `signatures/<digest>.json`, the signature of a model that is signed; `history.jsonl`, one line per decision.
 """
 
@@ -18,6 +19,7 @@ from eolgul.model.package import ModelPackage
 from eolgul.registry.signing import TrustedKeys
 
 POINTER = "production.json"
+REFERENCE = "reference.json"
 HISTORY = "history.jsonl"
 
 
@@ -51,6 +53,27 @@ def read_production(registry: str) -> Production | None:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: expected a production pointer with a sha256 digest ({one_line(error)})") from error
+
+
+def read_reference(registry: str) -> str | None:
+    """Read the digest of the registry's reference model; None when there is none yet.
+
+    Raises:
+        InputError: The file is malformed.
+    """
+    where = storage.join(registry, REFERENCE)
+    data = storage.read_bytes(where)
+    if data is None:
+        return None
+    try:
+        return checked_digest(json.loads(data)["digest"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{where}: expected a sha256 digest ({one_line(error)})") from error
+
+
+def write_reference(registry: str, digest: str) -> None:
+    """Make a published model the reference."""
+    storage.write_bytes(storage.join(registry, REFERENCE), canonical_json({"digest": digest}))
 
 
 def model_uri(registry: str, digest: str) -> str:

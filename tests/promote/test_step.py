@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from support.registry import OTHER_DATA, audited, evaluation, history, model
+from support.registry import OTHER_DATA, audited, benchmarked, evaluation, history, model
 
 from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
-from eolgul.promote import needs_current_evaluation, promote
-from eolgul.registry.store import download, model_uri, read_production
+from eolgul.promote.config import PromoteConfig
+from eolgul.promote.step import choose_reference, needed_evaluations, promote
+from eolgul.registry.store import download, model_uri, read_production, read_reference
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -80,7 +81,7 @@ def test_figures_from_other_data_are_not_compared(tmp_path: Path) -> None:
     a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2, OTHER_DATA)
     first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
     candidate = evaluation(tmp_path / "eb", b, fnmr=0.1, data=OTHER_DATA)
-    assert needs_current_evaluation(candidate, place)
+    assert needed_evaluations(candidate, place) == {"current": first.digest}
     with pytest.raises(InputError, match="evaluated on other data"):
         promote(b, candidate, place)
     production = download(place, first.digest).path
@@ -196,3 +197,85 @@ def test_an_unknown_past_is_among_the_reasons(tmp_path: Path) -> None:
     a = model(tmp_path / "a", 1)
     done = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.1), str(tmp_path / "registry"))
     assert "what the candidate learned from is unknown: it may have seen the held-out people" in done.reasons
+
+
+def test_small_losses_do_not_add_up(tmp_path: Path) -> None:
+    """Each candidate is better on held-out people and loses a little elsewhere: together they may not lose much."""
+    place = str(tmp_path / "registry")
+    models = [model(tmp_path / f"m{number}", number) for number in range(4)]
+    first = promote(models[0], benchmarked(tmp_path, models[0], fnmr=0.4, wrong=0), place)
+    assert first.promoted and read_reference(place) == first.digest
+    second = promote(models[1], benchmarked(tmp_path, models[1], fnmr=0.3, wrong=1), place)
+    assert second.promoted and "lfw accuracy" in second.reason and read_reference(place) == first.digest
+    # Of 200 pairs one more wrong is no sure loss against production, and 0.5 % against it; 1.5 % against the first.
+    third = promote(models[2], benchmarked(tmp_path, models[2], fnmr=0.2, wrong=3), place)
+    assert not third.promoted
+    assert third.reasons[0] == "lfw accuracy is 0.015 worse than the reference model's, more than the margin 0.01"
+    assert history(place)[-1]["reason"] == third.reason and third.reason.startswith(f"not promoted: {third.reasons[0]}")
+    wider = PromoteConfig(reference_margin=0.02)
+    assert promote(models[2], tmp_path / "e2", place, config=wider).promoted
+
+
+def test_another_reference_can_be_chosen(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    models = [model(tmp_path / f"m{number}", number) for number in range(3)]
+    promote(models[0], benchmarked(tmp_path, models[0], fnmr=0.4, wrong=0), place)
+    second = promote(models[1], benchmarked(tmp_path, models[1], fnmr=0.3, wrong=1), place)
+    with pytest.raises(InputError, match="0 promoted models"):
+        choose_reference(place, "feed")
+    assert choose_reference(place, second.digest[:10]) == second.digest == read_reference(place)
+    assert promote(models[2], benchmarked(tmp_path, models[2], fnmr=0.2, wrong=3), place).promoted
+    assert any("is the reference now" in entry["reason"] for entry in history(place))
+
+
+def test_the_reference_is_judged_on_the_candidates_people(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a, b, c = model(tmp_path / "a", 1), model(tmp_path / "b", 2), model(tmp_path / "c", 3, OTHER_DATA)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.3), place)
+    second = promote(b, evaluation(tmp_path / "eb", b, fnmr=0.2), place)
+    candidate = evaluation(tmp_path / "ec", c, fnmr=0.1, data=OTHER_DATA)
+    assert needed_evaluations(candidate, place) == {"current": second.digest, "reference": first.digest}
+    current = evaluation(tmp_path / "current", download(place, second.digest).path, fnmr=0.2, data=OTHER_DATA)
+    with pytest.raises(InputError, match=r"the reference model .* was evaluated on other data"):
+        promote(c, candidate, place, current_evaluation=current)
+    assert read_production(place).digest == second.digest  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="another model than the reference model"):
+        promote(c, candidate, place, current_evaluation=current, reference_evaluation=current)
+    reference = evaluation(tmp_path / "reference", download(place, first.digest).path, fnmr=0.05, data=OTHER_DATA)
+    kept = promote(c, candidate, place, current_evaluation=current, reference_evaluation=reference)
+    assert not kept.promoted and "held-out FNMR is 0.05 worse than the reference model's" in kept.reason
+    reference = evaluation(tmp_path / "reference2", download(place, first.digest).path, fnmr=0.3, data=OTHER_DATA)
+    assert promote(c, candidate, place, current_evaluation=current, reference_evaluation=reference).promoted
+
+
+def test_a_registry_of_an_older_version_gets_its_current_model_as_reference(tmp_path: Path) -> None:
+    place = str(tmp_path / "registry")
+    a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.3), place)
+    (tmp_path / "registry" / "reference.json").unlink()
+    assert promote(b, evaluation(tmp_path / "eb", b, fnmr=0.1), place).promoted
+    assert read_reference(place) == first.digest
+    (tmp_path / "registry" / "reference.json").write_text("{}")
+    with pytest.raises(InputError, match=r"reference\.json"):
+        read_reference(place)
+
+
+@pytest.mark.parametrize(
+    ("requirement", "reason"),
+    [
+        ("fnmr<=0.1", "held-out fnmr is 0.2: fnmr<=0.1 is required"),
+        ("fnmr<=0.9@fmr=1e-6", "held-out fnmr at FMR 1e-06 is unknown"),
+        ("accuracy>=0.5@set=lfw", "lfw accuracy is unknown: the evaluation has the sets held-out"),
+        ("people_in_training<=0", "held-out people in training is unknown"),
+        ("auc>=0.99", "held-out auc is 0.95: auc>=0.99 is required"),
+    ],
+)
+def test_a_first_model_must_meet_the_requirements(tmp_path: Path, requirement: str, reason: str) -> None:
+    a, place = model(tmp_path / "a", 1), str(tmp_path / "registry")
+    measured = evaluation(tmp_path / "ea", a, fnmr=0.2)
+    config = PromoteConfig(require=(requirement, "accuracy>=0.8"))
+    kept = promote(a, measured, place, config=config)
+    assert not kept.promoted and reason in kept.reason and "accuracy>=0.8" not in kept.reason
+    assert read_production(place) is None and history(place)[-1]["reason"] == kept.reason
+    assert promote(a, measured, place, config=PromoteConfig(require=("fnmr <= 0.2", "auc>=0.9"))).promoted
+    assert "held-out fnmr is 0.2: fnmr <= 0.2 is met" in history(place)[-1]["reasons"]

@@ -17,10 +17,11 @@ from typing import Any
 from eolgul import storage
 from eolgul.artifact import CARDS, Artifact, open_artifact, seal, writing
 from eolgul.errors import InputError, one_line
-from eolgul.evaluation.compare import Decision, acceptable, better
+from eolgul.evaluation.compare import Decision, acceptable, behind, better
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.scores_file import read_scores
 from eolgul.model.package import ModelPackage
+from eolgul.promote.config import PromoteConfig
 from eolgul.registry.signing import SigningKey
 from eolgul.registry.store import (
     HISTORY,
@@ -30,8 +31,10 @@ from eolgul.registry.store import (
     model_uri,
     point,
     read_production,
+    read_reference,
     remember,
     signature_uri,
+    write_reference,
 )
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
@@ -46,28 +49,38 @@ class Promotion:
     digest: str
     reasons: tuple[str, ...]
 
+    @property
+    def reason(self) -> str:
+        """All reasons as one sentence."""
+        return f"{'promoted' if self.promoted else 'not promoted'}: {'; '.join(self.reasons)}"
+
 
 def promote(
     model: Path,
     evaluation: Path,
     registry: str,
     *,
+    config: PromoteConfig = PromoteConfig(),
     current_evaluation: Path | None = None,
+    reference_evaluation: Path | None = None,
     force: bool = False,
     signing_key: SigningKey | None = None,
 ) -> Promotion:
     """Publish `model` with its `evaluation`, and point production at it when it is good enough.
 
     The first model must beat chance (`acceptable`); a later one must beat the model in production on the same held-out
-    data beyond doubt (`better`, a paired bootstrap). A tie keeps the current model. Every decision goes to
-    `history.jsonl`.
+    data beyond doubt (`better`, a paired bootstrap), and may not fall behind the registry's reference (`behind`): the
+    first model, until another is chosen. A tie keeps the current model. Every candidate must meet the requirements of
+    `config`. Every decision goes to `history.jsonl`.
 
     Args:
         model: A ModelPackage.
         evaluation: Its Evaluation.
         registry: A folder or an S3 prefix.
+        config: The options.
         current_evaluation: Production's model measured on the candidate's data; needed where production's own evaluation
             was made from other data.
+        reference_evaluation: The same of the reference model, where that is another model than production's.
         force: Promote in spite of the comparison; the reasons say so.
         signing_key: Signs the published model before the pointer changes, also one that is in production already.
 
@@ -92,7 +105,8 @@ def promote(
             _sign(registry, final.digest, signing_key)
             return Promotion(True, final.digest, ("this model is in production already",))
         try:
-            decision = _decide(measured, registry, production, current_evaluation)
+            given = {"current": current_evaluation, "reference": reference_evaluation}
+            decision = _decide(measured, registry, production, given, config)
         except InputError as error:
             if not force:
                 raise
@@ -110,10 +124,13 @@ def promote(
         )
     if promoted:
         _sign(registry, final.digest, signing_key)
+        if read_reference(registry) is None:
+            write_reference(registry, production.digest if production else final.digest)
         point(registry, Production(final.digest, now, production.digest if production else None, reasons))
+    made = Promotion(promoted, final.digest, reasons)
     remember(registry, {"time": now, "promoted": promoted, "digest": final.digest, "reasons": list(reasons),
-                         "against": production.digest if production else None})  # fmt: skip
-    return Promotion(promoted, final.digest, reasons)
+                         "reason": made.reason, "against": production.digest if production else None})  # fmt: skip
+    return made
 
 
 def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = None) -> Promotion:
@@ -139,8 +156,10 @@ def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = No
     against = production.digest if production else None
     reasons = (f"rolled back from {against[:12]}" if against else "rolled back",)
     point(registry, Production(earlier, now, against, reasons))
-    remember(registry, {"time": now, "promoted": True, "digest": earlier, "reasons": list(reasons), "against": against})
-    return Promotion(True, earlier, reasons)
+    made = Promotion(True, earlier, reasons)
+    remember(registry, {"time": now, "promoted": True, "digest": earlier, "reasons": list(reasons), "reason": made.reason,
+                         "against": against})  # fmt: skip
+    return made
 
 
 def _promoted_digest(registry: str, beginning: str) -> str:
@@ -193,27 +212,62 @@ def _with_evaluation(package: ModelPackage, evaluation: Artifact, out: Path) -> 
 
 
 def _decide(
-    candidate: Artifact, registry: str, production: Production | None, current_evaluation: Path | None
+    candidate: Artifact,
+    registry: str,
+    production: Production | None,
+    given: Mapping[str, Path | None],
+    config: PromoteConfig,
 ) -> Decision:
+    """Compare with the models in the registry and with the requirements; every reason against is named.
+
+    `given`: the evaluation of production's model ("current") and of the reference model ("reference") on the
+    candidate's data, where one was made for this.
+    """
     if production is None:
-        if current_evaluation is not None:
-            raise InputError(f"{current_evaluation}: is for a comparison, but no model is in production in {registry}")
-        return acceptable(read_metrics(candidate.path))
-    current = download(registry, production.digest)
-    own = current.path / "evaluation"
-    if current_evaluation is None and _comparable(own, candidate.card):
-        return better(candidate.path, own)
-    if current_evaluation is None:
+        for place in given.values():
+            if place is not None:
+                raise InputError(f"{place}: is for a comparison, but no model is in production in {registry}")
+        decisions = [acceptable(read_metrics(candidate.path))]
+    else:
+        reference = read_reference(registry) or production.digest
+        current = _evaluation_of(registry, production.digest, candidate, given["current"], "current")
+        decisions = [better(candidate.path, current)]
+        if reference != production.digest:
+            current = _evaluation_of(registry, reference, candidate, given["reference"], "reference")
+        elif given["reference"] is not None:
+            raise InputError(f"{given['reference']}: the reference model is production's; one evaluation is for both")
+        decisions.append(behind(candidate.path, current, config.reference_margin))
+    figures = read_metrics(candidate.path)
+    for requirement in config.requirements():
+        met, sentence = requirement.check(figures)
+        decisions.append(Decision(met, [sentence]))
+    against = [reason for decision in decisions if not decision.promote for reason in decision.reasons]
+    if against:
+        return Decision(False, list(dict.fromkeys(against)))
+    return Decision(True, list(dict.fromkeys(reason for decision in decisions for reason in decision.reasons)))
+
+
+_ROLES = {"current": "model in production", "reference": "reference model"}
+
+
+def _evaluation_of(registry: str, digest: str, candidate: Artifact, given: Path | None, role: str) -> Path:
+    """The evaluation of a model of the registry on the candidate's data: the one given, or its own."""
+    package = download(registry, digest)
+    own = package.path / "evaluation"
+    if given is None:
+        if _comparable(own, candidate.card):
+            return own
         raise InputError(
-            f"the model in production ({production.digest[:12]}) was evaluated on other data, or by an older version; "
-            "evaluate it on the candidate's data and give that as the current evaluation"
+            f"the {_ROLES[role]} ({digest[:12]}) was evaluated on other data, or by an older version; evaluate it on the "
+            f"candidate's data and give that as the {role} evaluation"
         )
-    other = open_artifact(current_evaluation, "Evaluation")
-    if current.artifact.reference not in other.card["inputs"]:
-        raise InputError(f"{current_evaluation}: evaluates another model than production's {production.digest[:12]}")
+    other = open_artifact(given, "Evaluation")
+    whose = "production's" if role == "current" else "the reference model"
+    if package.artifact.reference not in other.card["inputs"]:
+        raise InputError(f"{given}: evaluates another model than {whose} {digest[:12]}")
     if _data(other.card) != _data(candidate.card):
-        raise InputError(f"{current_evaluation}: made from other data than {candidate.path}")
-    return better(candidate.path, current_evaluation)
+        raise InputError(f"{given}: made from other data than {candidate.path}")
+    return given
 
 
 def _open_card(evaluation: Path) -> dict[str, Any]:
@@ -226,13 +280,44 @@ def _open_card(evaluation: Path) -> dict[str, Any]:
     return card
 
 
-def needs_current_evaluation(evaluation: Path, registry: str) -> bool:
-    """Whether `promote` needs production's model to be measured on this evaluation's data first."""
+def needed_evaluations(evaluation: Path, registry: str) -> dict[str, str]:
+    """Which models of the registry `promote` needs to be measured on this evaluation's data first, by their role.
+
+    Returns:
+        {"current" or "reference": digest}; "reference" only where that is another model than production's.
+    """
     production = read_production(registry)
     if production is None:
-        return False
-    own = download(registry, production.digest).path / "evaluation"
-    return not _comparable(own, open_artifact(evaluation, "Evaluation").card)
+        return {}
+    roles = {"current": production.digest}
+    reference = read_reference(registry)
+    if reference is not None and reference != production.digest:
+        roles["reference"] = reference
+    card = open_artifact(evaluation, "Evaluation").card
+    return {
+        role: digest
+        for role, digest in roles.items()
+        if not _comparable(download(registry, digest).path / "evaluation", card)
+    }
+
+
+def choose_reference(registry: str, digest: str) -> str:
+    """Make a model that was promoted here the reference that no later one may fall behind; returns its digest.
+
+    Args:
+        registry: A folder or an S3 prefix.
+        digest: The model's digest or the beginning of it.
+
+    Raises:
+        InputError: No model of that digest was ever promoted here, several match, or its files are damaged.
+    """
+    chosen = _promoted_digest(registry, digest)
+    download(registry, chosen)
+    write_reference(registry, chosen)
+    reason = f"{chosen[:12]} is the reference now"
+    remember(registry, {"time": datetime.now(UTC).isoformat(timespec="seconds"), "promoted": False, "digest": chosen,
+                         "reasons": [reason], "reason": reason, "against": None})  # fmt: skip
+    return chosen
 
 
 def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
