@@ -334,4 +334,22 @@ def test_names_and_other_commands(tmp_path: Path) -> None:
     source = write(tmp_path / "x", {"photos.zip": zipped(TREE)}) / "photos.zip"
     facts = steps.extract(str(source), str(tmp_path / "out"))
     assert facts["inputs"] == 14 and facts["passed_over"]["total"] == 2 and facts["depth"] == 1
-    assert inspect(str(source))["images"] == 12
+    seen = inspect(str(source), tmp_path / "sheet.png")
+    assert (seen["images"], seen["looked_at"], seen["widths_and_heights"]) == (12, 11, {"12x12": 11})
+    assert (tmp_path / "sheet.png").is_file() and len(seen["problems"]) == 1
+
+
+def test_annotations_of_kface_in_an_archive(tmp_path: Path) -> None:
+    """They are read, checked and part of the digest as beside files."""
+    base = "Middle_Resolution/19062421/S001/L1/E01"
+    good = "".join(f"{n} {n + 1}\n" for n in range(7)) + "0 0 9 9\n" * 5
+    files = {f"{base}/C7.jpg": jpeg(1, (346, 230)), f"{base}/C7.txt": good.encode(), f"{base}/C8.jpg": jpeg(2, (346, 230)),
+             f"{base}/C8.txt": b"1 2\n3\n", f"{base}/C9.jpg": jpeg(3, (346, 230))}  # fmt: skip
+    tree = made(write(tmp_path / "k", files), tmp_path / "tree")
+    packed = made(write(tmp_path / "z", {"k.zip": zipped(files)}) / "k.zip", tmp_path / "packed")
+    assert packed.digest == tree.digest
+    dataset = FaceDataset(packed.path)
+    assert dataset.column("landmarks")[0] is not None and dataset.column("landmarks")[1] is None
+    (row,) = dataset.rejected()
+    assert row["reason"] == "bad_annotation" and "C8.txt line 2" in row["detail"]
+    assert packed.contents["passed_over"]["by_reason"] == {"annotation": 2} and packed.contents["inputs"] == 5

@@ -283,6 +283,7 @@ def test_a_weights_file_finds_its_network(tmp_path: Path) -> None:
     )
     found = read_initial(tmp_path / "a.safetensors")
     assert (found.backbone, found.embedding_size, found.contract.color) == ("iresnet18", 128, "RGB")
+    assert "taken for arcface_torch's" in found.doubt and "magface's have" in found.doubt
     assert found.reference["kind"] == "Weights"
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in found.network().state_dict().items())
     torch.save(build("mobilefacenet", 64).state_dict(), tmp_path / "b.pth")

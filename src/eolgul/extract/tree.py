@@ -42,6 +42,17 @@ _CARDS = frozenset(CARDS.values())
 _HEAD = 64  # bytes that tell whether a file is an image
 
 
+class _File(NamedTuple):
+    """A file of the disk. There are millions, and a Path takes longer to make than a small image to read."""
+
+    path: str
+
+    def read_bytes(self) -> bytes:
+        """Read it whole. Raises OSError."""
+        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.read()
+
+
 class Entry(NamedTuple):
     """A file of a tree; `name` is its path below the source."""
 
@@ -57,9 +68,9 @@ class Entry(NamedTuple):
     member: Member | None = None  # where it lies if that is in an archive
     unread: bool = False  # it is rejected without a look at its bytes
 
-    def place(self, root: Path) -> bytes | Path | Member:
+    def place(self, root: Path) -> bytes | _File | Member:
         """Where its bytes are; `root` is the folder of the source."""
-        return b"" if self.unread else self.member or root / self.name
+        return b"" if self.unread else self.member or _File(os.path.join(root, self.name))  # noqa: PTH118
 
 
 @dataclass(frozen=True)
@@ -197,13 +208,18 @@ class Tree:
             self._count(str(self.root / below), Why.ARTIFACT)
             return
         if not nodes and not any(archive_stem(entry.name) for entry in found):
+            before = f"{below}/" if below else ""
             for entry in found:
-                yield from self._entry(entry, _join(below, entry.name))
+                name = before + entry.name
+                if _is_dir(entry):
+                    yield from self._folder(entry, name)
+                elif (one := self._file(entry, name)) is not None:
+                    yield one
             return
         children: dict[str, _Child] = defaultdict(_Child)
         for entry in found:
             stem = archive_stem(entry.name)
-            if stem is not None and not is_system_file(entry.name) and entry.is_file():
+            if stem is not None and not is_system_file(entry.name) and _is_file(entry):
                 children[stem].archives.append(_Archive(FilePlace.at(entry.path), _join(below, entry.name)))
             else:
                 children[entry.name].entry = entry
@@ -228,9 +244,10 @@ class Tree:
         merged = entry is not None and bool(nodes) and entry.is_dir(follow_symlinks=False)
         sizes = set()
         if entry is not None and not merged:
-            for one in self._entry(entry, path):
-                if one.name == path:
-                    sizes.add(one.size)
+            if _is_dir(entry):
+                yield from self._folder(entry, path)
+            elif (one := self._file(entry, path)) is not None:
+                sizes.add(one.size)
                 yield one
         if nodes and (is_system_folder(name) or name.startswith(".")):
             why = Why.SYSTEM_FILE if is_system_folder(name) else Why.HIDDEN
@@ -299,33 +316,34 @@ class Tree:
         except OSError as error:
             raise InputError(f"{folder}: {error.strerror}") from error
 
-    def _entry(self, entry: os.DirEntry[str], name: str) -> Iterator[Entry]:
-        """Yield a file of the disk, or the files of a folder."""
-        if entry.is_dir(follow_symlinks=False):
-            if not self._passes_folder(entry):
-                yield from self._walk(name, True, [])
-            return
-        try:
-            facts = entry.stat()
-        except OSError:  # a link that leads nowhere, or round in a circle
-            if says_image(name):
-                yield Entry(name, 0, (0, 0))  # it is rejected as unreadable later
-            else:
-                self.passed_over.add(Why.LINK, name)
-            return
-        if modes.S_ISDIR(facts.st_mode):
+    def _folder(self, entry: os.DirEntry[str], name: str) -> Iterator[Entry]:
+        """Yield the files of a folder of the disk, or of one that a link leads to."""
+        if not entry.is_dir(follow_symlinks=False):
             if "/" in name or is_system_folder(entry.name) or not _leads_elsewhere(entry.path, self._followed):
                 self.passed_over.add(Why.LINK, name)
             else:
                 yield from self._walk(name, True, [])
-        elif not modes.S_ISREG(facts.st_mode):
+        elif not self._passes_folder(entry):
+            yield from self._walk(name, True, [])
+
+    def _file(self, entry: os.DirEntry[str], name: str) -> Entry | None:
+        """A file of the disk; None when it is passed over."""
+        try:
+            facts = entry.stat()
+        except OSError:  # a link that leads nowhere, or round in a circle
+            if says_image(name):
+                return Entry(name, 0, (0, 0))  # it is rejected as unreadable later
+            self.passed_over.add(Why.LINK, name)
+            return None
+        if not modes.S_ISREG(facts.st_mode):
             self.passed_over.add(Why.SPECIAL_FILE, name)
         elif is_system_file(entry.name):
             self.passed_over.add(Why.SYSTEM_FILE, name)
         elif is_foreign_archive(entry.name):
             self._pass_archive(name)
         elif not is_unfinished(entry.name):
-            yield Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+            return Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+        return None
 
     def _passes_folder(self, entry: os.DirEntry[str]) -> bool:
         """Whether a folder is not people's; then what is in it is counted."""
@@ -381,6 +399,21 @@ class _Child:
     nodes: list[_Part] = field(default_factory=list)
     members: list[tuple[Member, int]] = field(default_factory=list)
     archives: list[_Archive] = field(default_factory=list)
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads round in a circle is not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _join(below: str, name: str) -> str:

@@ -42,6 +42,7 @@ _FOREIGN = re.compile(
     r".+\.(?:7z|rar|alz|egg|gz|bz2|xz|zst|lz4|lzma|cab|iso|dmg|arj|lzh|ace|z\d\d|zip\.\d{3}|(?:zip|tar|tgz|gz)\.part\d*|part\d+)",
     re.IGNORECASE | re.DOTALL,
 )
+_NONE = (".jpg", ".png", ".jpeg", ".JPG", ".txt")  # what most files are, so that their names need no closer look
 _PIECE = re.compile(r".*\.(?:z\d\d|\d{3}|part\d*)", re.IGNORECASE | re.DOTALL)
 _OPENERS: dict[str, Callable[[IO[bytes]], io.BufferedIOBase]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file),
@@ -63,13 +64,15 @@ class BrokenArchiveError(InputError):
 
 def archive_stem(name: str) -> str | None:
     """The name of a zip or tar archive without its suffix; None when a file's name is not one's."""
+    if name.endswith(_NONE):
+        return None
     match = _SUFFIX.fullmatch(name)
     return match[1] if match else None
 
 
 def is_foreign_archive(name: str) -> bool:
     """Whether a file's name is that of an archive, or a piece of one, that cannot be read in place."""
-    return _FOREIGN.fullmatch(name) is not None
+    return not name.endswith(_NONE) and _FOREIGN.fullmatch(name) is not None
 
 
 def how_to_unpack(name: str) -> str:

@@ -181,6 +181,8 @@ def parse_path(path: str) -> tuple[str, Condition] | None:
 
 def parse_place(path: str) -> Place | None:
     """The place of a path that ends as K-FACE's images do, `S00x/Ly/E0z/Cn.jpg`; None for any other path."""
+    if path.rfind("/C") < 0 and path.rfind("/c") < 0:  # most names of other images, at once
+        return None
     match = _PLACE.fullmatch(path)
     if not match:
         return None

@@ -207,11 +207,11 @@ def from_files(source: Path, kind: str) -> Collection:
     names = list(codes)
 
     def read(number: int) -> bytes:
-        path = root / good[number].name
+        place = good[number].place(root)
         try:
-            return path.read_bytes()
+            return place if isinstance(place, bytes) else place.read_bytes()
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror}", Reason.UNREADABLE) from error
+            raise InputError(f"{root / good[number].name}: {error.strerror or error}", Reason.UNREADABLE) from error
 
     collection = Collection(
         numbers,

@@ -19,7 +19,7 @@ from eolgul.model.provenance import Provenance
 from eolgul.train.backbones import BACKBONES, LAYOUTS, build
 from eolgul.train.head import Head
 from eolgul.train.head_rows import HEAD_FILE, HeadRows, hashed, load_tensors, read_head
-from eolgul.train.layouts import CONTRACTS, match
+from eolgul.train.layouts import CONTRACTS, also_fits, difference, match
 from eolgul.train.recipe import AS_INIT, Recipe
 from eolgul.train.weights_file import read_state
 
@@ -37,6 +37,7 @@ class Initial:
         head: The centres of its training identities, if it has them.
         synthetic: Whether it learned from drawn people; False for a weights file, which does not say.
         provenance: What it learned from; None where that is unknown.
+        doubt: A sentence where other weights than those it is taken for have the same names and shapes, else "".
     """
 
     reference: dict[str, str]
@@ -47,6 +48,7 @@ class Initial:
     head: HeadRows | None
     synthetic: bool
     provenance: Provenance | None = None
+    doubt: str = ""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -222,13 +224,14 @@ def _read_weights(file: Path, color: str | None, backbone: str) -> Initial:
         except InputError as error:
             complaints.append(str(error))
             continue
-        found = fits, CONTRACTS[layout]
+        found = fits, layout
         break
     if found is None:
         raise InputError(
             complaints[0] if complaints else f"{file}: the layout of {backbone} is not known; import it first"
         )
-    fits, contract = found
+    fits, layout = found
+    contract = CONTRACTS[layout]
     if color is None and fits.name not in LAYOUTS["arcface_torch"]:
         raise InputError(
             f"{file}: is a {fits.name}, whose names and shapes InsightFace_Pytorch (BGR) and face.evoLVe (RGB) share; "
@@ -242,6 +245,20 @@ def _read_weights(file: Path, color: str | None, backbone: str) -> Initial:
         state=fits.network.state_dict(),
         head=None,
         synthetic=False,
+        doubt=_doubt(file, fits.name, layout),
+    )
+
+
+def _doubt(file: Path, name: str, layout: str) -> str:
+    """What else the weights may be, where that would change more than the colour order, which --init-color says."""
+    same = replace(CONTRACTS[layout], color="RGB")
+    others = [other for other in also_fits(name, layout) if replace(CONTRACTS[other], color="RGB") != same]
+    if not others:
+        return ""
+    differences = "; ".join(f"{other}'s have {difference(layout, other)}" for other in others)
+    return (
+        f"{file}: taken for {layout}'s, whose names and shapes are also those of other weights ({differences}); if it is of "
+        "those, import it with its --layout and give the package to --init"
     )
 
 

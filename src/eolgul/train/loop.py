@@ -104,6 +104,8 @@ def train(
     autocast = autocast_dtype(recipe, target)
     run = Run(recipe, data.artifact.digest, str(autocast), initial.identity if initial else None)
     root = checkpoints or str(out.parent / "checkpoints")
+    if initial is not None and initial.doubt and report is not None:
+        report({"warning": initial.doubt})
     with joined(target) as world:
         saved = Checkpoints(
             storage.join(root, run.digest), recipe=run.digest, run=run.to_json(), keep=keep, world=world
