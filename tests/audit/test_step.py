@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 
 STRANGERS, VICTIMS = 12, 5
-QUICK = {"threads": 1}
+QUICK: dict[str, Any] = {"threads": 1}
 
 
 def changed(data: bytes, how: str) -> bytes:
@@ -177,7 +178,7 @@ def test_what_was_found_is_left_out_and_then_nothing_is_found(tmp_path: Path, be
     copies = {f"x{row}": [changed(source.read(row), "re-encoded")] for row in (0, 10)}
     web = write_training(tmp_path / "web", copies)
     made = audit([web], [benchmark], tmp_path / "out", AuditConfig(**QUICK))
-    shares = {"validation": 0.0, "calibration": 0.0, "test": 0.0}
+    shares: dict[str, Any] = {"validation": 0.0, "calibration": 0.0, "test": 0.0}
     for place in (made.path, made.path / "audit.json"):
         out = assemble([web], tmp_path / f"a-{place.name}", AssembleConfig(exclude=(str(place),), **shares))
         assert out.contents["excluded"] == {"identities": 2, "images": 2}

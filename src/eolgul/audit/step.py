@@ -59,7 +59,7 @@ def audit(
     out: Path,
     config: AuditConfig = AuditConfig(),
     *,
-    model: Path | None = None,
+    model: Path | ModelUnderTest | None = None,
     progress: Say | None = None,
 ) -> Artifact:
     """Look for the people and images of benchmarks in training data, and write an Audit to `out`.
@@ -73,7 +73,7 @@ def audit(
         against: Benchmarks, or other datasets of people who should not be in training.
         out: Where the Audit goes.
         config: The options.
-        model: A ModelPackage, or an ONNX file with `config.contract`.
+        model: A ModelPackage, an ONNX file with `config.contract`, or one that is open.
         progress: Called with a sentence about what is done next.
 
     Raises:
@@ -85,7 +85,7 @@ def audit(
         for name in ("fmr", "similarity", "device"):
             if getattr(config, name) != getattr(AuditConfig(), name):
                 raise InputError(f"{name} {getattr(config, name)}: is for embeddings; give a model, or --onnx FILE")
-    tested = None if model is None else open_model(model, config.contract)
+    tested = open_model(model, config.contract) if isinstance(model, Path) else model
     learned, compared = _sides(train, against)
     opened = [part.dataset for part in (*learned, *compared)]
     references = [item.artifact.reference for item in opened]
