@@ -1,5 +1,6 @@
 # Step 1, extract: from RecordIO, .bin sets and K-FACE trees to a FaceDataset.
 # `make images` builds it as eolgul/extract, tagged with the version in pyproject.toml.
+# torch and MTCNN's networks are for `--aligned` only, which looks whether faces lie where the template has them.
 # KFP puts the component's function into the compiled pipeline. The function needs kfp and eolgul, so both are installed.
 
 # A tag can move. To fix the base image, pass the digest that `docker buildx imagetools inspect python:3.11-slim` prints:
@@ -32,9 +33,10 @@ ENV EOLGUL_MXNET_PYTHON=/opt/mxnet/bin/python
 # Dependencies first, with an empty package in place of ours: the layer is reused while only our source changes. The empty
 # package is removed, and build/ with it, because setuptools would install newer files there instead of ours.
 # No apt packages here: the wheels contain every library they load except libstdc++ and zlib, which the base image has.
-COPY pyproject.toml constraints.txt ./
+COPY pyproject.toml constraints.txt requirements-nodeps.txt ./
 RUN mkdir -p src/eolgul && touch src/eolgul/__init__.py README.md LICENSE NOTICE \
-    && pip install --no-cache-dir -c constraints.txt ".[pipeline]" \
+    && pip install --no-cache-dir -c constraints.txt ".[train,pipeline]" \
+    && pip install --no-cache-dir --no-deps "$(grep '^facenet-pytorch==' requirements-nodeps.txt)" \
     && rm -rf build src README.md LICENSE NOTICE
 COPY README.md LICENSE NOTICE ./
 COPY src src

@@ -121,7 +121,7 @@ def test_what_is_copied_exists_and_is_let_through(name, root):
 def test_pip_is_constrained(name):
     runs = "\n".join(of(name, "RUN"))
     installs = re.findall(r"pip install ([^&\n]+)", runs)
-    assert len(installs) == (3 if name in ("extract", "align", "train") else 2)
+    assert len(installs) == {"extract": 4, "align": 3, "train": 3}.get(name, 2)
     for install in installs:
         pinned = "-c constraints.txt", "--no-deps", "-r requirements-mxnet.txt"
         assert "--no-cache-dir" in install and any(word in install for word in pinned), install
@@ -154,7 +154,7 @@ def test_mxnet_is_where_records_are_read(root):
 def test_mtcnn_is_where_it_is_exported():
     for name in IMAGES:
         runs = "\n".join(of(name, "RUN"))
-        assert ("facenet-pytorch" in runs) == (name in ("align", "train")), name
+        assert ("facenet-pytorch" in runs) == (name in ("extract", "align", "train")), name
         assert "anny" not in runs
     pinned = re.findall(r"^facenet-pytorch==[\d.]+$", (ROOT / "requirements-nodeps.txt").read_text(), re.M)
     assert len(pinned) == 1, "the Dockerfiles take this line by grep"
@@ -289,7 +289,7 @@ def test_image_has_what_its_code_imports(name):
         PYPROJECT["dependencies"]
         + [text for extra in extras(name) for text in PYPROJECT["optional-dependencies"][extra]]
     )
-    allowed |= {"facenet-pytorch"} if name in ("align", "train") else set()
+    allowed |= {"facenet-pytorch"} if name in ("extract", "align", "train") else set()
     reached = _foreign(tuple(ENTRIES[name]))
     assert reached, "the walk found nothing"
     entries = [*ENTRIES[name], "eolgul.cli.main", *_inside(name)]
@@ -318,7 +318,7 @@ def test_every_entry_is_there():
 
 def test_the_walk_sees_through_functions():
     assert {"torch", "facenet_pytorch", "cv2", "onnxruntime"} <= _foreign(("eolgul.align.step",))
-    assert "torch" not in _foreign(("eolgul.extract.step",))
+    assert "torch" not in _foreign(("eolgul.assemble.step",))
 
 
 def test_serving_has_no_torch():
