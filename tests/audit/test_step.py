@@ -156,6 +156,8 @@ def test_names_are_compared_in_one_form(tmp_path: Path) -> None:
         ("own.b1000", "web.B1000", ["name"])
     ]
     assert found.found["name"].people == 1 and found.exclude == ["web.B1000"]
+    card = json.loads((tmp_path / "out" / "audit-card.json").read_bytes())
+    assert card["contents"]["found"] == {"bytes": 0, "hash": 0, "embedding": None, "name": 1}
 
 
 def test_people_that_a_set_does_not_name_are_no_zero(tmp_path: Path) -> None:

@@ -141,7 +141,9 @@ def audit(
             inputs=inputs,
             contents={
                 "people": len({(item.against_set, item.against_identity) for item in people if item.against_identity}),
-                "found": {kind: result.found[kind].images for kind in KINDS},
+                "found": {
+                    kind: found.people if kind == "name" else found.images for kind, found in result.found.items()
+                },
                 "excluded": len(result.exclude),
             },
             synthetic=result.synthetic,
