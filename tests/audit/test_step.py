@@ -106,7 +106,10 @@ def test_people_under_other_names_are_found_by_embedding(tmp_path: Path, benchma
     made = audit([web], [calm], tmp_path / "out", AuditConfig(**QUICK, fmr=1e-3, hash_distance=0), model=model)
     found = result(made.path)
     assert {item.train_identity for item in found.people} == {f"web.{number}" for number in range(VICTIMS)}
-    assert {item.against_identity for item in found.people} == {f"calm.b{1000 + 4 * n}" for n in range(VICTIMS)}
+    pairs = {(item.against_identity, item.train_identity) for item in found.people}
+    wanted = {(f"calm.b{1000 + 4 * n}", f"web.{n}") for n in range(VICTIMS)}
+    # 40 people can show one false match in 780, and their means are compared with those of 17 others.
+    assert wanted <= pairs and len(pairs - wanted) <= 1
     assert all(item.kinds == ["embedding"] for item in found.people)
     threshold = found.threshold
     assert threshold is not None and threshold.person_pairs == 40 * 39 // 2 and threshold.fmr == pytest.approx(1 / 780)
@@ -143,7 +146,7 @@ def test_names_are_compared_in_one_form(tmp_path: Path) -> None:
     from eolgul.audit.faces import plain
 
     for one, other in (
-        ("lfw.Ban_Ki-moon", "web.BAN KI MOON"),
+        ("lfw.Ban_Ki-moon", "web.KI MOON BAN"),
         ("lfw.José", "x.Jose\u0301"),
         ("a.Ångström", "b.angstrom"),
     ):

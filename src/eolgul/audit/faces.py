@@ -61,6 +61,10 @@ class Faces:
         """Whether the people of any part are known."""
         return any(part.identified for part in self.parts)
 
+    def people(self) -> NDArray[np.int64]:
+        """The numbers of the people whose names are known, ascending."""
+        return np.unique(self.person[np.asarray([name is not None for name in self.names], dtype=bool)])
+
     def part_of(self, face: int) -> tuple[Part, int]:
         """The part that a face is of, and its row in the manifest."""
         number = int(np.searchsorted(self.offsets, face, side="right")) - 1
@@ -142,11 +146,12 @@ def held_out_parts(name: str, dataset: FaceDataset) -> list[Part]:
 def plain(name: str) -> str | None:
     """A name without its source, in a form in which different spellings are equal; None for a short number.
 
-    `lfw.Ban_Ki-moon` and `web.BAN KI MOON` are both `ban ki moon`; letters with accents lose them.
+    `lfw.Ban_Ki-moon` and `web.KI MOON BAN` are both `ban ki moon`: words are in alphabetical order, since family names come
+    first in some sources and last in others; letters lose their accents.
     """
     bare = name.partition(".")[2] or name
     letters = "".join(
         letter for letter in unicodedata.normalize("NFKD", bare).casefold() if not unicodedata.combining(letter)
     )
-    words = " ".join(re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", letters)).split())
+    words = " ".join(sorted(re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", letters)).split()))
     return None if not words or _COUNTED.fullmatch(words) else words

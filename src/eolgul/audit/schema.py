@@ -42,6 +42,8 @@ class Threshold(_Closed):
 
     `fmr`: the share of `comparisons` of different people in the benchmark that reach it, at most; None for a threshold
     that was given. `false_findings`: how many comparisons of strangers would reach it among all that were made.
+    `means`: the same for the mean embeddings of two people, None where no two people of the benchmark are named.
+    `copies`: pairs of people of the benchmark who have copies of one image, and so are not known to differ.
     """
 
     similarity: float
@@ -50,6 +52,8 @@ class Threshold(_Closed):
     comparisons: Count
     person_pairs: Count
     false_findings: float | None
+    means: float | None
+    copies: Count
 
 
 class ImageFinding(_Closed):

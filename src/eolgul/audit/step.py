@@ -6,7 +6,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from eolgul.artifact import Artifact, canonical_json, reuse, seal, writing
 from eolgul.audit.config import AuditConfig
 from eolgul.audit.faces import Faces, Part, held_out_parts, plain, training_part
+from eolgul.audit.findings import Findings
 from eolgul.audit.labels import centres_of, label_noise, unit
 from eolgul.audit.nearest import (
     BLOCK,
@@ -30,7 +30,6 @@ from eolgul.audit.schema import (
     KINDS,
     AuditModel,
     AuditResult,
-    ImageFinding,
     Kind,
     KindCount,
     LabelNoise,
@@ -80,6 +79,8 @@ def audit(
         InputError: There is nothing to compare, an option needs a model and there is none, an image is broken, or nobody
             is known to differ and no threshold is given.
     """
+    from eolgul.audit.report import render  # needs jinja2: better missed now than after hours of embedding
+
     say: Say = progress or (lambda _: None)
     if model is None:
         for name in ("fmr", "similarity", "device"):
@@ -101,15 +102,15 @@ def audit(
     set_threads(config.threads)
     everybody, faces = Faces(learned), Faces(compared)
     sampled = everybody.sampled(config.sample)
-    findings = _Findings(faces, sampled)
+    findings = Findings(faces, sampled)
     found_names = _names(faces, everybody)
     _bytes(findings, everybody, sampled)
     say(f"hashing {len(faces)} and {len(sampled)} images")
-    _hashes(findings, config.hash_distance, say)
+    copies = _hashes(findings, config.hash_distance, say)
     threshold, labels = None, None
     if tested is not None:
         say(f"embedding {len(faces)} and {len(sampled)} images")
-        threshold, labels = _embeddings(findings, tested, config, say)
+        threshold, labels = _embeddings(findings, tested, config, copies, say)
     people = findings.people(found_names)
     result = AuditResult(
         format=AUDIT_FORMAT,
@@ -126,8 +127,6 @@ def audit(
         exclude=sorted({item.train_identity for item in people}),
     )
     say("writing the report")
-    from eolgul.audit.report import render
-
     with writing(out) as folder:
         (folder / "audit.json").write_bytes(canonical_json(result.model_dump()))
         pictures = findings.pictures(result, config.shown) if config.pictures else {}
@@ -194,136 +193,6 @@ def _names_of(datasets: Sequence[FaceDataset]) -> list[str]:
     return names
 
 
-@dataclass(slots=True)
-class _Match:
-    """How one face of the benchmark was found in one training person; `image` is the training face."""
-
-    image: int
-    kinds: set[Kind]
-    similarity: float | None = None
-    distance: int | None = None
-    mirrored: bool = False
-
-    @property
-    def score(self) -> tuple[int, float]:
-        """Sorts the surest first: by the kind, then by how near."""
-        rank = min(KINDS.index(kind) for kind in self.kinds)
-        near = -(self.distance or 0) / HASH_BITS if self.similarity is None else self.similarity
-        return -rank, near
-
-
-class _Findings:
-    """What was found so far: per face of the benchmark and training person, the nearest training image."""
-
-    def __init__(self, faces: Faces, train: Faces) -> None:
-        self.faces, self.train = faces, train
-        self.matches: dict[tuple[int, int], _Match] = {}
-
-    def add(
-        self,
-        face: int,
-        image: int,
-        kind: Kind,
-        *,
-        similarity: float | None = None,
-        distance: int | None = None,
-        mirrored: bool = False,
-    ) -> None:
-        """Add what one way of comparing found; an image that is surer or nearer replaces the one named so far."""
-        new = _Match(image, {kind}, similarity, distance, mirrored)
-        old = self.matches.setdefault((face, int(self.train.person[image])), new)
-        if old is new:
-            return
-        if old.image != image and new.score > old.score:
-            old.image, old.mirrored = image, mirrored
-        if kind == "hash" and old.image == image:
-            old.mirrored = mirrored
-        old.kinds.add(kind)
-        old.similarity = max((value for value in (old.similarity, similarity) if value is not None), default=None)
-        old.distance = min((value for value in (old.distance, distance) if value is not None), default=None)
-
-    def images(self) -> list[ImageFinding]:
-        """All findings, the worst first."""
-        made = []
-        for (face, _), match in sorted(self.matches.items(), key=lambda item: (_negative(item[1].score), item[0])):
-            part, train_part = self.faces.part_of(face)[0], self.train.part_of(match.image)[0]
-            made.append(
-                ImageFinding(
-                    against_set=part.name,
-                    against_image=self.faces.image_id(face),
-                    against_identity=self.faces.names[face],
-                    train_set=train_part.name,
-                    train_image=self.train.image_id(match.image),
-                    train_identity=self.train.names[match.image] or self.train.image_id(match.image),
-                    kinds=[kind for kind in KINDS if kind in match.kinds],
-                    similarity=match.similarity,
-                    hash_distance=match.distance,
-                    mirrored=match.mirrored,
-                )
-            )
-        return made
-
-    def people(self, named: dict[tuple[str, str], tuple[str, str]]) -> list[PersonFinding]:
-        """The people found, the worst first.
-
-        Args:
-            named: Who was found by name: {(identity, training identity): (set, training set)}.
-        """
-        groups: dict[tuple[str, str | None, str, str], list[_Match]] = defaultdict(list)
-        for (face, _), match in self.matches.items():
-            key = (
-                self.faces.part_of(face)[0].name,
-                self.faces.names[face],
-                self.train.part_of(match.image)[0].name,
-                self.train.names[match.image] or self.train.image_id(match.image),
-            )
-            groups[key].append(match)
-        for (name, train_name), (set_name, train_set) in named.items():
-            groups[set_name, name, train_set, train_name].extend([])
-        made = []
-        for (part, identity, train_part, train_identity), matches in groups.items():
-            kinds = {kind for match in matches for kind in match.kinds}
-            if identity is not None and (identity, train_identity) in named:
-                kinds.add("name")
-            near = [match.similarity for match in matches if match.similarity is not None]
-            made.append(
-                PersonFinding(
-                    against_set=part,
-                    against_identity=identity,
-                    train_set=train_part,
-                    train_identity=train_identity,
-                    kinds=[kind for kind in KINDS if kind in kinds],
-                    similarity=max(near, default=None),
-                    images=len(matches),
-                )
-            )
-        made.sort(key=lambda item: (KINDS.index(item.kinds[0]), -(item.similarity or 0), -item.images,
-                                    item.against_identity or "", item.train_identity))  # fmt: skip
-        return made
-
-    def pictures(self, result: AuditResult, shown: int) -> dict[str, bytes]:
-        """Thumbnails of the images that the report shows: by "against/<set>/<id>" and "train/<set>/<id>"."""
-        from eolgul.audit.nearest import thumbnail
-
-        wanted = {f"against/{item.against_set}/{item.against_image}" for item in result.images[:shown]}
-        wanted |= {f"train/{item.train_set}/{item.train_image}" for item in result.images[:shown]}
-        if result.labels is not None:
-            wanted |= {f"train/{item.set}/{item.image}" for item in result.labels.far[:shown]}
-        made = {}
-        for side, faces in (("against", self.faces), ("train", self.train)):
-            for part in faces.parts:
-                ids = part.dataset.manifest["image_id"].take(part.rows.tolist()).to_pylist()
-                for row, image_id in zip(part.rows, ids, strict=True):
-                    key = f"{side}/{part.name}/{image_id}"
-                    if key in wanted:
-                        made[key] = thumbnail(part.dataset.read(int(row)))
-        return made
-
-
-def _negative(score: tuple[int, float]) -> tuple[int, float]:
-    return -score[0], -score[1]
-
-
 def _names(faces: Faces, train: Faces) -> dict[tuple[str, str], tuple[str, str]]:
     """Who has one name on both sides: {(identity, training identity): (set, training set)}."""
     known: dict[str, set[str]] = defaultdict(set)
@@ -348,7 +217,7 @@ def _people(faces: Faces) -> Iterator[tuple[str, str]]:
         yield from ((part.name, name) for name in sorted({name for name in faces.names[begin:end] if name is not None}))
 
 
-def _bytes(findings: _Findings, everybody: Faces, sampled: Faces) -> None:
+def _bytes(findings: Findings, everybody: Faces, sampled: Faces) -> None:
     """Find images of equal bytes, also among those that are not sampled."""
     wanted: dict[str, list[int]] = defaultdict(list)
     for face, digest in enumerate(findings.faces.sha256()):
@@ -369,8 +238,12 @@ def _bytes(findings: _Findings, everybody: Faces, sampled: Faces) -> None:
                 findings.add(face, found, "bytes")
 
 
-def _hashes(findings: _Findings, most: int, say: Say) -> None:
-    """Find images whose difference hashes, or those of their mirror images, are near."""
+def _hashes(findings: Findings, most: int, say: Say) -> set[tuple[int, int]]:
+    """Find images whose difference hashes, or those of their mirror images, are near.
+
+    Returns:
+        The pairs of people of the benchmark itself, the smaller number first, who have copies of one image.
+    """
     faces, train = findings.faces, findings.train
     queries = _hashed(faces, mirrored=False), _hashed(faces, mirrored=True)
     known = _hashed(train, mirrored=False, say=say)
@@ -381,6 +254,14 @@ def _hashes(findings: _Findings, most: int, say: Say) -> None:
         for face, rank in zip(*np.nonzero(values >= -most), strict=True):
             findings.add(int(face), int(places[face, rank]), "hash",
                          distance=int(-values[face, rank]), mirrored=bool(mirrored))  # fmt: skip
+    copies: set[tuple[int, int]] = set()
+    for own in queries:
+        values, places = nearest_hashes(own, ((0, queries[0]),))
+        for face, rank in zip(*np.nonzero(values >= -most), strict=True):
+            one, other = sorted((int(faces.person[face]), int(faces.person[places[face, rank]])))
+            if one != other and faces.names[face] is not None and faces.names[places[face, rank]] is not None:
+                copies.add((one, other))
+    return copies
 
 
 def _hashed(faces: Faces, *, mirrored: bool, say: Say | None = None) -> NDArray[np.uint8]:
@@ -404,13 +285,13 @@ def _hashed(faces: Faces, *, mirrored: bool, say: Say | None = None) -> NDArray[
 
 
 def _embeddings(
-    findings: _Findings, tested: ModelUnderTest, config: AuditConfig, say: Say
+    findings: Findings, tested: ModelUnderTest, config: AuditConfig, copies: set[tuple[int, int]], say: Say
 ) -> tuple[Threshold, LabelNoise]:
     """Find faces whose embeddings are near, and look for label noise.
 
     The training embeddings lie in a temporary file (4 bytes a number: 12 GB for 5.87 million of 512) and are read in
-    blocks. Beside the nearest images, the nearest means of a person's embeddings are looked at, so that one person with
-    many images does not hide another; the images of that person confirm it.
+    blocks. Beside the nearest images, the nearest means of a person's embeddings are looked at: so one person with many
+    images does not hide another, and the means of two people, which vary less than single images, find more of them.
     """
     faces, train = findings.faces, findings.train
     recognizer = tested.recognizer(threads=config.threads, device=config.device)
@@ -428,7 +309,7 @@ def _embeddings(
     queries = np.empty((len(faces), size), dtype=np.float32)
     embed(faces, queries)
     threshold = choose_threshold(faces, queries, fmr=config.fmr, similarity=config.similarity,
-                                 comparisons=len(faces) * len(train))  # fmt: skip
+                                 comparisons=len(faces) * len(train), copies=copies)  # fmt: skip
     say(f"two faces count as one person from a similarity of {threshold.similarity:.4f}")
     with tempfile.TemporaryDirectory(prefix="eolgul-audit-") as scratch:
         known = np.memmap(Path(scratch) / "train", dtype=np.float32, mode="w+", shape=(len(train), size))
@@ -442,20 +323,22 @@ def _embeddings(
             queries, ((begin, centres[begin : begin + BLOCK]) for begin in range(0, len(centres), BLOCK))
         )
         _confirm(findings, suggested, queries, known, threshold.similarity)
+        if threshold.means is not None and faces.identified:
+            _compare_means(findings, queries, known, centres, threshold.means)
         say("looking for label noise")
         labels = label_noise(train, known, sums, images, threshold.similarity, config.shown)
         del known
     return threshold, labels
 
 
-def _add(findings: _Findings, near: Neighbours, threshold: float) -> None:
+def _add(findings: Findings, near: Neighbours, threshold: float) -> None:
     values, places = near
     for face, rank in zip(*np.nonzero(values >= threshold), strict=True):
         findings.add(int(face), int(places[face, rank]), "embedding", similarity=float(values[face, rank]))
 
 
 def _confirm(
-    findings: _Findings,
+    findings: Findings,
     suggested: Neighbours,
     queries: NDArray[np.float32],
     known: NDArray[np.float32],
@@ -481,8 +364,29 @@ def _confirm(
                 findings.add(face, int(own[best]), "embedding", similarity=value)
 
 
+def _compare_means(
+    findings: Findings,
+    queries: NDArray[np.float32],
+    known: NDArray[np.float32],
+    centres: NDArray[np.float32],
+    threshold: float,
+) -> None:
+    """Find people of the benchmark whose mean embedding is near a training person's; their nearest images stand for them."""
+    people = findings.faces.people()
+    means = unit(centres_of(findings.faces.person, queries)[0])[people]
+    values, partners = nearest(
+        means, ((begin, centres[begin : begin + BLOCK]) for begin in range(0, len(centres), BLOCK))
+    )
+    for number, rank in zip(*np.nonzero(values >= threshold), strict=True):
+        own = np.flatnonzero(findings.faces.person == people[number])
+        other = np.flatnonzero(findings.train.person == partners[number, rank])[:_PER_PERSON]
+        similarity = queries[own] @ np.asarray(known[other]).T
+        face, image = np.unravel_index(int(similarity.argmax()), similarity.shape)
+        findings.add(int(own[face]), int(other[image]), "embedding", similarity=float(similarity[face, image]))
+
+
 def _counts(
-    findings: _Findings, people: Sequence[PersonFinding], faces: Faces, *, with_model: bool
+    findings: Findings, people: Sequence[PersonFinding], faces: Faces, *, with_model: bool
 ) -> dict[Kind, KindCount]:
     """How many images and people of the benchmark each way of comparing found."""
     made: dict[Kind, KindCount] = {}
