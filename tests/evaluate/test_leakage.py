@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.evaluation import write_benchmark, write_model, write_people
+from support.evaluation import default_split, write_benchmark, write_model, write_people
 
 from eolgul.artifact import open_artifact
 from eolgul.errors import InputError
@@ -154,3 +154,27 @@ def test_a_promoted_package_keeps_what_it_learned_from(tmp_path: Path, people: P
     served = Provenance.read(Path(model_uri(str(tmp_path / "registry"), done.digest)))
     assert done.promoted and served is not None and served.complete
     assert "provenance.parquet" in open_artifact(tmp_path / "model").card["files"]
+
+
+def test_the_pipeline_measures_the_current_model_on_people_it_has_not_learned_from(
+    tmp_path: Path, people: Path
+) -> None:
+    """Production learned from three of the candidate's test people: evaluate_current leaves them out, promote says so."""
+    from eolgul import steps
+
+    registry, config = str(tmp_path / "registry"), EvaluateConfig(**QUICK)
+    other = write_people(
+        tmp_path / "a", split=lambda person: "train" if person in {20, 21, 22} else default_split(person)
+    )
+    old, new = write_model(tmp_path / "old", learned=other), write_model(tmp_path / "new", seed=3, learned=people)
+    first = evaluate(old, other, [], tmp_path / "first", config).path
+    assert steps.promote(str(old), str(first), registry)["promoted"]
+    candidate = str(evaluate(new, people, [], tmp_path / "candidate", config).path)
+    places = steps.evaluate_current(candidate, str(people), [], registry, str(tmp_path / "current"), config)
+    assert places == (str(tmp_path / "current"), "")
+    assert audit(Path(places[0])).left_out
+    made = steps.promote(str(new), candidate, registry, current_evaluation=places[0])
+    assert (
+        "3 of the 14 held-out people are left out of the current model's figures: it learned from them"
+        in made["reason"]
+    )
