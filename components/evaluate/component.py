@@ -52,6 +52,7 @@ def evaluate(
     import shutil
 
     from eolgul import steps, storage
+    from eolgul.audit.config import AuditConfig
     from eolgul.evaluate.config import EvaluateConfig
 
     config = EvaluateConfig.from_parameters(locals())
@@ -65,7 +66,9 @@ def evaluate(
     shutil.copyfile(storage.fetch(storage.join(out, "metrics.json")), facts.path)
     shutil.copyfile(storage.fetch(storage.join(out, "report.html")), report.path)
     if audit:
-        found = steps.audit([dataset], benchmarks, storage.join(workspace, "audit"), model=model, progress=print)
+        shared = AuditConfig(device=config.device, threads=config.threads, pictures=config.pictures)
+        place = storage.join(workspace, "audit")
+        found = steps.audit([dataset], benchmarks, place, shared, model=model, progress=print)
         facts.metadata["audit"] = json.dumps(found)
     other = storage.join(workspace, "evaluation-current")
     earlier = steps.evaluate_current(out, dataset, benchmarks, registry, other, config, progress=print)
