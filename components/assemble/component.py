@@ -38,15 +38,13 @@ def assemble(
 
     from eolgul import steps, storage
     from eolgul.assemble.config import AssembleConfig
-    from eolgul.assemble.step import held_back_line
+    from eolgul.assemble.step import lines
 
     config = AssembleConfig.from_parameters(locals())
     out = storage.join(workspace, "assembled")
     made = steps.assemble(datasets, out, config)
-    for source, counts in made.get("held_back", {}).items():
-        print(held_back_line(source, counts), file=sys.stderr)
-    for warning in made.get("warnings", ()):
-        print(f"warning: {warning}", file=sys.stderr)
+    for line in lines(made):
+        print(line, file=sys.stderr)
     for split, counts in made["splits"].items():
         for key, value in counts.items():
             facts.log_metric(f"{split} {key}", value)

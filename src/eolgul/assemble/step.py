@@ -164,6 +164,12 @@ def _held_back(splits: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def lines(facts: Mapping[str, Any]) -> list[str]:
+    """What people are told about an assembly: who is held back, and its warnings; `facts` are the card's contents."""
+    held_back = [held_back_line(source, counts) for source, counts in facts.get("held_back", {}).items()]
+    return held_back + [f"warning: {warning}" for warning in facts.get("warnings", ())]
+
+
 def held_back_line(source: str, counts: Mapping[str, Any]) -> str:
     """A sentence about a source's entry in the card's `held_back`."""
     held = {split: counts[split] for split in HELD_OUT if counts[split]}

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from eolgul.audit.schema import AuditedSet
 from eolgul.dataset import SPLITS, FaceDataset
-
-_COUNTED = re.compile(r"\d{1,7}")  # numbers that every source gives to somebody else
+from eolgul.formats.identities import normal
+from eolgul.model.provenance import is_counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Part:
     @property
     def identified(self) -> bool:
         """Whether the dataset says who is on its images."""
-        return bool(self.dataset.artifact.contents.get("identities_known", True))
+        return self.dataset.identified
 
 
 class Faces:
@@ -153,5 +153,5 @@ def plain(name: str) -> str | None:
     letters = "".join(
         letter for letter in unicodedata.normalize("NFKD", bare).casefold() if not unicodedata.combining(letter)
     )
-    words = " ".join(sorted(re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", letters)).split()))
-    return None if not words or _COUNTED.fullmatch(words) else words
+    words = " ".join(sorted(re.sub(r"[\W_]+", " ", normal(letters)).split()))
+    return None if not words or is_counted(words) else words

@@ -358,9 +358,8 @@ def _confirm(
         if len(own) > _PER_PERSON:
             own = own[np.linspace(0, len(own) - 1, _PER_PERSON).round().astype(np.int64)]
         similarity = queries[asking] @ np.asarray(known[own]).T
-        for face, best in zip(asking, similarity.argmax(axis=1), strict=True):
-            value = float(similarity[asking.index(face), best])
-            if value >= threshold:
+        for face, best, near in zip(asking, similarity.argmax(axis=1), similarity.max(axis=1), strict=True):
+            if (value := float(near)) >= threshold:
                 findings.add(face, int(own[best]), "embedding", similarity=value)
 
 

@@ -13,7 +13,7 @@ from eolgul import steps
 from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
 from eolgul.audit.config import AuditConfig
-from eolgul.cli.options import options_of
+from eolgul.cli.options import contract_of, options_of
 from eolgul.cli.output import bar, extra, print_line, say
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
@@ -127,14 +127,12 @@ def assemble(
     config: AssembleConfig,
 ) -> None:
     """Step 3: merge aligned FaceDatasets and split them by identity."""
-    from eolgul.assemble.step import held_back_line
+    from eolgul.assemble.step import lines
 
     with bar("assemble") as progress:
         facts = steps.assemble(datasets, out, config, progress=progress)
-    for source, counts in facts.get("held_back", {}).items():
-        print_line(held_back_line(source, counts))
-    for warning in facts.get("warnings", ()):
-        print_line(f"warning: {warning}")
+    for line in lines(facts):
+        print_line(line)
     say(facts)
 
 
@@ -158,10 +156,7 @@ def audit(
     """Look for people and images of benchmarks in training data, by name, bytes, perceptual hash and embedding."""
     if model and onnx:
         raise InputError(f"--model {model} and --onnx {onnx}: expected one of them")
-    if onnx:
-        config = replace(config, contract=config.contract or "insightface")
-    elif config.contract:
-        raise InputError(f"contract {config.contract}: is only for --onnx; a ModelPackage holds its own contract")
+    config = replace(config, contract=contract_of(onnx, config.contract))
     with extra("evaluate"):
         say(steps.audit(train, against or (), out, config, model=model or onnx, progress=print_line))
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from eolgul import steps
-from eolgul.cli.options import options_of
+from eolgul.cli.options import contract_of, options_of
 from eolgul.cli.output import print_line, say
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
@@ -145,10 +145,7 @@ def evaluate(
     given = [*([onnx] if onnx else []), *(places or [])]
     if not 1 <= len(given) <= 2:
         raise InputError(f"{len(given)} places: expected MODEL DATASET, or --onnx FILE and optionally DATASET")
-    if onnx:
-        config = replace(config, contract=config.contract or "insightface")
-    elif config.contract:
-        raise InputError(f"contract {config.contract}: is only for --onnx; a ModelPackage holds its own contract")
+    config = replace(config, contract=contract_of(onnx, config.contract))
     dataset = given[1] if len(given) > 1 else ""
     facts = steps.evaluate(given[0], dataset, benchmarks or (), out, config, progress=print_line)
     facts.pop("metrics")

@@ -68,6 +68,15 @@ def model_or_registry(context: typer.Context, registry: str, model: Path | None)
     return registry, model
 
 
+def contract_of(onnx: str | None, contract: str | None) -> str | None:
+    """The embedding contract of an ONNX file, None without one; InputError for a contract that is for none."""
+    if onnx:
+        return contract or "insightface"
+    if contract:
+        raise InputError(f"contract {contract}: is only for --onnx; a ModelPackage holds its own contract")
+    return None
+
+
 def _parameter(item: Field[Any], kind: Any, flag: str | None) -> inspect.Parameter:
     """A field as the parameter that typer makes an option of."""
     least, most = item.metadata["least"], item.metadata["most"]

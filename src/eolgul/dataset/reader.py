@@ -108,6 +108,11 @@ class FaceDataset:
         rows: list[dict[str, Any]] = _read_table(self.path / "rejected.parquet").to_pylist()
         return rows
 
+    @property
+    def identified(self) -> bool:
+        """Whether it is known who is on the images; of a `.bin` only which pairs show one person is known."""
+        return bool(self.artifact.contents.get("identities_known", True))
+
     def check_whole(self) -> None:
         """Check that this is not one part of an alignment that ran in parts: it has only some of the images.
 

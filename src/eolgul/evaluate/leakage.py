@@ -45,7 +45,7 @@ class Learned:
     def _find(self, dataset: FaceDataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         assert self.provenance is not None
         images = self.provenance.knows_images(dataset.manifest["sha256"])
-        if not _identified(dataset):
+        if not dataset.identified:
             return images, images
         identities = dataset.column("identity")
         source = str(dataset.artifact.contents.get("name") or "")
@@ -94,7 +94,7 @@ def leakage(
 def _count(learned: Learned, dataset: FaceDataset, rows: NDArray[np.int64]) -> SetLeakage:
     """Count; a figure is None where it is unknown: of a model of which only a part is known, no zero is known."""
     identities = np.asarray(dataset.column("identity"), dtype=object)[rows]
-    identified = _identified(dataset)
+    identified = dataset.identified
     images = people = None
     provenance = learned.provenance
     if provenance is not None:
@@ -135,7 +135,3 @@ def unseen_pairs(dataset: FaceDataset, pairs: Pairs, kept: NDArray[np.bool_]) ->
             f"the {len(left)} others are too few to measure it on"
         )
     return Pairs(pairs.left[chosen], pairs.right[chosen], same, fold)
-
-
-def _identified(dataset: FaceDataset) -> bool:
-    return bool(dataset.artifact.contents.get("identities_known", True))

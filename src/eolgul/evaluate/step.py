@@ -349,7 +349,7 @@ def _curves(scored: ScoredSet) -> Curves:
 
 def _subjects(dataset: FaceDataset, pairs: Pairs) -> Subjects | None:
     """Return the people of the pairs; None when the set does not identify them, or contradicts its own flags."""
-    if not dataset.artifact.contents.get("identities_known", True):
+    if not dataset.identified:
         return None
     identities = dataset.column("identity")
     left, right = [identities[row] for row in pairs.left], [identities[row] for row in pairs.right]

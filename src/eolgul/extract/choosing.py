@@ -14,7 +14,7 @@ from eolgul.extract.config import ExtractConfig
 from eolgul.extract.passed_over import PassedOver
 from eolgul.extract.people import choose, compare_names, limits_given, lists_given, nobody_left, unique_ids
 from eolgul.extract.plan import Plan, text
-from eolgul.extract.tree import Entry, plan_files
+from eolgul.extract.tree import Entry, FilesTask, plan_files
 from eolgul.extract.worker import Checks, is_usable
 from eolgul.formats.identities import fault, identity_fault, normal
 
@@ -81,8 +81,8 @@ def plan_people(
         def usable(row: int) -> bool:
             if chosen[row].rejection is not None:
                 return False
-            (task,) = plan_files(root, [chosen[row]], config).tasks
-            return is_usable(next(iter(task.candidates())), Checks.of(config))
+            task = FilesTask(root, [chosen[row]], config.any_size)
+            return is_usable(next(task.candidates()), Checks.of(config))
 
         choice = choose(source, codes, names, config, usable, form=naming.form, also_known=naming.also_known)
         facts |= choice.facts

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 _SUFFIX = re.compile(r"\.(?=[a-z0-9_+-]{0,9}[a-z])[a-z0-9_+-]{1,10}", re.ASCII)
 _SUFFIXES = 40  # that are counted one by one; the rarest of more are counted together
@@ -45,14 +44,6 @@ class Why(StrEnum):
     """A file of an artifact of eolgul, which is no raw data."""
 
 
-class Named(Protocol):
-    """A file that has a name."""
-
-    @property
-    def name(self) -> str:
-        """Its name or path."""
-
-
 class PassedOver:
     """Counters of what is passed over."""
 
@@ -65,11 +56,6 @@ class PassedOver:
         if count:
             self._by_reason[str(why)] += count
             self._by_suffix[suffix_of(name)] += count
-
-    def add_all(self, why: Why, entries: Iterable[Named]) -> None:
-        """Count every one of some files."""
-        for entry in entries:
-            self.add(why, entry.name)
 
     def take_in(self, other: PassedOver) -> None:
         """Add the counts of another."""

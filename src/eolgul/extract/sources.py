@@ -107,7 +107,7 @@ def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
         def usable(row: int) -> bool:
             one = slice(row, row + 1)
             task = RecTask(rec, keys[one], offsets[one], repeated[one], label_end, size)
-            return is_usable(next(iter(task.candidates())), Checks.of(config))
+            return is_usable(next(task.candidates()), Checks.of(config))
 
         choice = _choose_labels(rec, labels, config, usable)
         passed_over.add(Why.LEFT_OUT, count=int((chosen & choice.left_out).sum()))

@@ -7,7 +7,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -42,6 +41,15 @@ class Checks(NamedTuple):
     def of(cls, config: ExtractConfig) -> Self:
         """What the options ask for."""
         return cls(config.verify, config.color == "bgr", _ALIGNED if config.aligned else None)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether every image is decoded."""
+        return self.verify or self.exchange
+
+    def run(self, candidate: Candidate) -> Checked:
+        """Check one candidate."""
+        return (_decode if self.decodes else _check_header)(self, candidate)
 
 
 class Checked(NamedTuple):
@@ -118,10 +126,8 @@ def _write(
     build: DatasetBuild, number: int, task: Task, name: str, checks: Checks, threads: int, progress: Progress
 ) -> None:
     waiting = 0
-    slow = checks.verify or checks.exchange
-    check = partial(_decode if slow else _check_header, checks)
     with build.shard(number, name) as shard:
-        for checked in _checked(task.candidates(), check, threads, slow=slow):
+        for checked in _checked(task.candidates(), checks.run, threads, slow=checks.decodes):
             _keep(shard, checked)
             waiting += 1
             if waiting == _REPORT:
@@ -209,7 +215,7 @@ def _check_header(checks: Checks, candidate: Candidate) -> Checked:
 
 def is_usable(candidate: Candidate, checks: Checks) -> bool:
     """Whether a candidate becomes an image."""
-    return (_decode if checks.verify or checks.exchange else _check_header)(checks, candidate).rejection is None
+    return checks.run(candidate).rejection is None
 
 
 def _decode(checks: Checks, candidate: Candidate) -> Checked:

@@ -49,11 +49,9 @@ _OPENERS: dict[str, Callable[[IO[bytes]], io.BufferedIOBase]] = {
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,
 }
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then at byte 26 the lengths of the name and of the extra field
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _NAMES_OF_METHODS = {1: "Shrink", 6: "Implode", 9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}
-_UNREADABLE = (-1, -2)
-_SPARSE, _ENCRYPTED = _UNREADABLE
+_SPARSE, _ENCRYPTED = -1, -2  # stand for a method where a member cannot be read
 _ERRORS = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError,
            struct.error, OSError, OverflowError, MemoryError)  # fmt: skip
 

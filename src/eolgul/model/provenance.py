@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
+from eolgul.formats.identities import normal
 
 FILE = "provenance.parquet"
 _KINDS = ("image", "name", "person")
@@ -163,11 +163,16 @@ def name_hash(identity: str) -> int | None:
 
 
 def _name_hash(name: str) -> int | None:
-    return None if _COUNTED.fullmatch(name) else _hash(name)
+    return None if is_counted(name) else _hash(name)
+
+
+def is_counted(name: str) -> bool:
+    """Whether a name is a number of up to seven digits, which every source gives to somebody else."""
+    return _COUNTED.fullmatch(name) is not None
 
 
 def _hash(text: str) -> int:
-    digest = hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(normal(text).encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 

@@ -128,8 +128,7 @@ def promote(
             write_reference(registry, production.digest if production else final.digest)
         point(registry, Production(final.digest, now, production.digest if production else None, reasons))
     made = Promotion(promoted, final.digest, reasons)
-    remember(registry, {"time": now, "promoted": promoted, "digest": final.digest, "reasons": list(reasons),
-                         "reason": made.reason, "against": production.digest if production else None})  # fmt: skip
+    _remember(registry, made, now, production.digest if production else None)
     return made
 
 
@@ -157,9 +156,14 @@ def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = No
     reasons = (f"rolled back from {against[:12]}" if against else "rolled back",)
     point(registry, Production(earlier, now, against, reasons))
     made = Promotion(True, earlier, reasons)
-    remember(registry, {"time": now, "promoted": True, "digest": earlier, "reasons": list(reasons), "reason": made.reason,
-                         "against": against})  # fmt: skip
+    _remember(registry, made, now, against)
     return made
+
+
+def _remember(registry: str, made: Promotion, now: str, against: str | None) -> None:
+    """Add a decision to the history; `against` is the model that was in production."""
+    remember(registry, {"time": now, "promoted": made.promoted, "digest": made.digest, "reasons": list(made.reasons),
+                         "reason": made.reason, "against": against})  # fmt: skip
 
 
 def _promoted_digest(registry: str, beginning: str) -> str:

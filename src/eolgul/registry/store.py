@@ -8,9 +8,9 @@ that no later one may fall behind;
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from eolgul import storage
 from eolgul.artifact import canonical_json
@@ -21,6 +21,7 @@ from eolgul.registry.signing import TrustedKeys
 POINTER = "production.json"
 REFERENCE = "reference.json"
 HISTORY = "history.jsonl"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +40,16 @@ def read_production(registry: str) -> Production | None:
     Raises:
         InputError: The pointer is malformed.
     """
-    where = storage.join(registry, POINTER)
-    data = storage.read_bytes(where)
-    if data is None:
-        return None
-    try:
-        value = json.loads(data)
+
+    def parse(value: Any) -> Production:
         return Production(
             checked_digest(value["digest"]),
             str(value["promoted_at"]),
             value.get("previous"),
             tuple(value.get("reasons", ())),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: expected a production pointer with a sha256 digest ({one_line(error)})") from error
+
+    return _read(storage.join(registry, POINTER), parse, "a production pointer with a sha256 digest")
 
 
 def read_reference(registry: str) -> str | None:
@@ -61,14 +58,18 @@ def read_reference(registry: str) -> str | None:
     Raises:
         InputError: The file is malformed.
     """
-    where = storage.join(registry, REFERENCE)
+    return _read(storage.join(registry, REFERENCE), lambda value: checked_digest(value["digest"]), "a sha256 digest")
+
+
+def _read(where: str, parse: Callable[[Any], T], expected: str) -> T | None:
+    """What a JSON file of the registry says; None where there is none."""
     data = storage.read_bytes(where)
     if data is None:
         return None
     try:
-        return checked_digest(json.loads(data)["digest"])
+        return parse(json.loads(data))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: expected a sha256 digest ({one_line(error)})") from error
+        raise InputError(f"{where}: expected {expected} ({one_line(error)})") from error
 
 
 def write_reference(registry: str, digest: str) -> None:

@@ -7,17 +7,17 @@ SHA-256 of each identity's name in Unicode normal form C).
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from eolgul.errors import InputError, one_line
+from eolgul.errors import InputError
+from eolgul.formats.identities import normal
+from eolgul.train.weights_file import load_tensors
 
 HEAD_FILE = "head.safetensors"
 
@@ -32,7 +32,7 @@ class HeadRows:
 
 def hashed(name: str) -> bytes:
     """The SHA-256 of an identity's name in normal form C: a package does not list the people it learned from."""
-    return hashlib.sha256(unicodedata.normalize("NFC", name).encode()).digest()
+    return hashlib.sha256(normal(name).encode()).digest()
 
 
 def save_head(folder: Path, weight: Tensor, names: Sequence[str]) -> None:
@@ -48,11 +48,3 @@ def read_head(folder: Path) -> HeadRows:
     if weight is None or keys is None or weight.ndim != 3 or keys.shape != (len(weight), 32):
         raise InputError(f"{folder / HEAD_FILE}: expected weight and identities, a row per identity")
     return HeadRows(weight, {bytes(key): number for number, key in enumerate(keys.tolist())})
-
-
-def load_tensors(file: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises InputError when it is not one."""
-    try:
-        return dict(load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a readable safetensors file ({one_line(error)})") from error

@@ -18,10 +18,10 @@ from eolgul.model.package import DetectorSettings, EmbeddingContract, ModelPacka
 from eolgul.model.provenance import Provenance
 from eolgul.train.backbones import BACKBONES, LAYOUTS, build
 from eolgul.train.head import Head
-from eolgul.train.head_rows import HEAD_FILE, HeadRows, hashed, load_tensors, read_head
+from eolgul.train.head_rows import HEAD_FILE, HeadRows, hashed, read_head
 from eolgul.train.layouts import CONTRACTS, also_fits, difference, match
 from eolgul.train.recipe import AS_INIT, Recipe
-from eolgul.train.weights_file import read_state
+from eolgul.train.weights_file import load_tensors, read_state
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ that many epochs from the start would, to the bit. Otherwise the run starts afre
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from eolgul import storage
 from eolgul.artifact import recipe_digest
 from eolgul.errors import InputError
-from eolgul.train.checkpoint import INDEX, Checkpoints, read_index
+from eolgul.train.checkpoint import Checkpoints, read_index
 from eolgul.train.optim import learning_rate
 from eolgul.train.recipe import Recipe
 
@@ -77,7 +76,7 @@ def find_beginning(root: str, run: Run, steps: int) -> Beginning:
         steps: Its steps per epoch.
     """
     reasons: list[tuple[int, str, str]] = []
-    usable: list[tuple[int, int, str]] = []
+    usable: list[tuple[int, int, str, int]] = []
     for name in storage.list_names(root):
         if name == run.digest or (found := _read(storage.join(root, name))) is None:
             continue
@@ -86,15 +85,13 @@ def find_beginning(root: str, run: Run, steps: int) -> Beginning:
         differing = _differing(run.to_json(), other)
         why = _hindrance(run.recipe, other, differing, epoch, step, steps)
         if why is None:
-            usable.append((epoch, step, name))
+            usable.append((epoch, step, name, int(other["recipe"]["epochs"])))
         else:
             reasons.append((len(differing), name, why))
     if usable:
-        epoch, step, name = max(usable)
+        epoch, step, name, epochs = max(usable)
         where = f"epoch {epoch + 1}, step {step}" if step else f"the end of epoch {epoch}"
-        sentence = (
-            f"going on from {where} of the same recipe for {_epochs(root, name)} epochs ({storage.join(root, name)})"
-        )
+        sentence = f"going on from {where} of the same recipe for {epochs} epochs ({storage.join(root, name)})"
         return Beginning(storage.join(root, name), name, sentence)
     if reasons:
         _, name, why = min(reasons)
@@ -142,11 +139,6 @@ def _read(place: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     if index is None or not index["checkpoints"]:
         return None
     return index.get("run") or {}, index["checkpoints"][0]["progress"]
-
-
-def _epochs(root: str, name: str) -> int:
-    data = storage.read_bytes(storage.join(root, name, INDEX)) or b"{}"
-    return int(json.loads(data)["run"]["recipe"]["epochs"])
 
 
 def _differing(run: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

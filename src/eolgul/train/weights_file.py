@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from eolgul.content import LOOKED_AT, describe_content
@@ -70,7 +72,7 @@ def read_weights(file: Path) -> WeightsFile:
     if foreign:
         raise InputError(f"{file}: is {foreign}, {_REST}")
     if describe_content(head) == _SAFETENSORS:
-        return WeightsFile(_without_wrappers(_load_safetensors(file)), {})
+        return WeightsFile(_without_wrappers(load_tensors(file)), {})
     content = _load_torch(file)
     if isinstance(content, _Opaque):
         raise InputError(
@@ -123,10 +125,8 @@ def _foreign_zip(file: Path) -> str | None:
     )
 
 
-def _load_safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def load_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises InputError when it is not one."""
     try:
         return dict(load_file(file))
     except (SafetensorError, OSError, ValueError, KeyError) as error:
