@@ -34,11 +34,12 @@ install: $(STAMP)  ## Make .venv and install the pinned versions (a second call 
 demo: $(STAMP)  ## Run everything, from data to served model, on drawn people or on SOURCE=<folder of person/image files>
 	@$(BIN)/eolgul demo $(DEMO_OPTIONS)
 
-# Tests that only compute run two at once. Those that start processes run one after another: beside each other on two cores
-# they wait for services and browsers longer than their limits. Exit status 5 of pytest means that TEST_ARGS chose no test.
+# Two at once, in two turns: the tests that start no process, then those that start some. What asks a running service waits
+# for it and has limits on its answers: those tests run one after another. Exit status 5 of pytest: TEST_ARGS chose no test.
 test: $(STAMP)  ## Run every test that this machine can run; the others are skipped with a reason
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not process and not slow" $(TEST_ARGS) || test $$? = 5
-	$(BIN)/pytest -m "process or slow" $(TEST_ARGS) || test $$? = 5
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "(process or slow) and not service" $(TEST_ARGS) || test $$? = 5
+	$(BIN)/pytest -m "service" $(TEST_ARGS) || test $$? = 5
 
 test-fast: $(STAMP)  ## Run the tests that start no process and are not slow
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not process and not slow" $(TEST_ARGS)

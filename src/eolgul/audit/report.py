@@ -48,4 +48,12 @@ def render(result: AuditResult, pictures: Mapping[str, bytes], shown: int) -> st
         count=count,
         pictures={name: data_uri(data) for name, data in pictures.items()},
         shown=shown,
+        alike=_alike(result, shown),
     )
+
+
+def _alike(result: AuditResult, shown: int) -> str:
+    """The names of the benchmarks that are perhaps one person, at most `shown` pairs."""
+    found = result.threshold.alike if result.threshold else []
+    words = [f"{item.first} / {item.second} ({item.similarity:.2f})" for item in found[:shown]]
+    return "; ".join([*words, "…"] if len(found) > shown else words)

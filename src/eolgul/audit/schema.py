@@ -37,13 +37,23 @@ class AuditModel(_Closed):
     backbone: str
 
 
+class Coinciding(_Closed):
+    """Two names that may be one person: how similar they are says where they are listed."""
+
+    first: str
+    second: str
+    similarity: Cosine
+
+
 class Threshold(_Closed):
     """The similarity from which two faces count as one person.
 
     `fmr`: the share of `comparisons` of different people in the benchmark that reach it, at most; None for a threshold
     that was given. `false_findings`: how many comparisons of strangers would reach it among all that were made.
     `means`: the same for the mean embeddings of two people, None where no two people of the benchmark are named.
-    `copies`: pairs of people of the benchmark who have copies of one image, and so are not known to differ.
+    `copies`: pairs of people of the benchmark who have copies of one image, and so are not known to differ. `alike`: people
+    of the benchmark who are more alike than strangers are by any chance: perhaps one person with two names, and so not
+    counted as different either; with the greatest similarity of their images.
     """
 
     similarity: float
@@ -54,6 +64,7 @@ class Threshold(_Closed):
     false_findings: float | None
     means: float | None
     copies: Count
+    alike: list[Coinciding]
 
 
 class ImageFinding(_Closed):
@@ -97,14 +108,6 @@ class FarImage(_Closed):
     set: str
     image: str
     identity: str
-    similarity: Cosine
-
-
-class Coinciding(_Closed):
-    """Two training identities whose mean embeddings are as near as images of one person."""
-
-    first: str
-    second: str
     similarity: Cosine
 
 

@@ -9,12 +9,16 @@ from numpy.typing import NDArray
 
 from eolgul.audit.faces import Faces
 from eolgul.audit.labels import centres_of, unit
-from eolgul.audit.schema import Threshold
+from eolgul.audit.schema import Coinciding, Threshold
 from eolgul.errors import InputError
 
 _MOST = 20_000  # images whose comparisons are all made: 200 million
 _BLOCK = 1024
 _KEPT = 2_000_000  # similarities that are kept: the greatest, which decide
+_TAIL = 1e-4  # share of the comparisons that the tail of strangers is read from
+_LEAST_TAIL = 200  # comparisons
+_LEAST_PAIRS = 2_000  # pairs of people, below which no tail is read: few people give many comparisons that are alike
+_CHANCE = 0.01  # that the most similar strangers of the whole benchmark reach the limit of strangers
 
 
 def choose_threshold(
@@ -31,6 +35,9 @@ def choose_threshold(
     Where the people are too few to show that rate, the finest that they can show is taken: one in the number of pairs of
     different people. The impostor pairs of a benchmark that does not name its people are used as they are.
 
+    Two names are not always two people: LFW has several people twice, and at 1e-6 a single such pair decides. People who are
+    more alike than the limit of strangers are therefore not taken as different, and are named (see `limit_of_strangers`).
+
     Args:
         faces: The faces of the benchmark.
         embeddings: Their embeddings, N x D, rows of length 1.
@@ -43,11 +50,20 @@ def choose_threshold(
         InputError: Nobody is known to differ, and no threshold is given.
     """
     scores, count, pairs = _impostors(faces, embeddings, copies)
+    limit = limit_of_strangers(scores, count) if pairs >= _LEAST_PAIRS else None
+    alike = [] if limit is None else _people_above(faces, embeddings, limit, copies)
+    if alike:
+        copies = {*copies, *(pair for pair, _ in alike)}
+        scores, count, pairs = _impostors(faces, embeddings, copies)
+    names = dict(zip(faces.person.tolist(), faces.names, strict=True))
+    listed = [Coinciding(first=names[one] or "", second=names[other] or "", similarity=value)
+              for (one, other), value in alike]  # fmt: skip
+    copied = len(copies) - len(alike)
     if similarity is not None:
         rate = float(np.count_nonzero(scores >= similarity) / count) if count else None
         return Threshold(similarity=similarity, fmr_requested=None, fmr=rate, comparisons=count, person_pairs=pairs,
                          false_findings=None if rate is None else rate * comparisons, means=similarity,
-                         copies=len(copies))  # fmt: skip
+                         copies=copied, alike=listed)  # fmt: skip
     if not count:
         raise InputError(
             f"{', '.join(part.name for part in faces.parts)}: no two people are known to differ, so that no threshold can be "
@@ -56,7 +72,45 @@ def choose_threshold(
     rate = max(fmr, 1 / pairs)
     return Threshold(similarity=_at(scores, count, pairs, fmr), fmr_requested=fmr, fmr=rate, comparisons=count,
                      person_pairs=pairs, false_findings=rate * comparisons,
-                     means=_of_means(faces, embeddings, fmr, copies), copies=len(copies))  # fmt: skip
+                     means=_of_means(faces, embeddings, fmr, copies), copies=copied, alike=listed)  # fmt: skip
+
+
+def limit_of_strangers(scores: NDArray[np.float32], count: int) -> float | None:
+    """The similarity that the most similar of `count` comparisons of strangers reaches with a chance of 1 %.
+
+    What exceeds a high quantile is taken as exponential (peaks over a threshold; Coles, An Introduction to Statistical
+    Modeling of Extreme Values, chapter 4, with shape 0: cosines are bounded, so that the true tail is rather shorter). Its
+    scale comes from the median of what exceeds it, which a few people with two names do not move.
+
+    Args:
+        scores: The greatest similarities, descending.
+        count: Of how many comparisons.
+
+    Returns:
+        None where the comparisons are too few to read a tail from.
+    """
+    tail = max(_LEAST_TAIL, int(count * _TAIL))
+    if tail * 10 > count or tail >= len(scores):
+        return None
+    start = float(scores[tail])
+    scale = (float(np.median(scores[:tail])) - start) / np.log(2)
+    return start + scale * float(np.log(tail / _CHANCE)) if scale > 0 else None
+
+
+def _people_above(
+    faces: Faces, embeddings: NDArray[np.float32], limit: float, copies: Set[tuple[int, int]]
+) -> list[tuple[tuple[int, int], float]]:
+    """Pairs of named people (numbers, the smaller first) with images that reach `limit`; the most similar first."""
+    chosen = _named(faces)
+    vectors, person = embeddings[chosen], faces.person[chosen]
+    found: dict[tuple[int, int], float] = {}
+    for begin in range(0, len(vectors), _BLOCK):
+        similarity = vectors[begin : begin + _BLOCK] @ vectors[begin:].T
+        for row, column in zip(*np.nonzero(similarity >= limit), strict=True):
+            one, other = sorted((int(person[begin + row]), int(person[begin + column])))
+            if one != other and (one, other) not in copies:
+                found[one, other] = max(float(similarity[row, column]), found.get((one, other), -1.0))
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _at(scores: NDArray[np.float32], count: int, pairs: int, fmr: float) -> float:
@@ -79,10 +133,7 @@ def _impostors(
     faces: Faces, embeddings: NDArray[np.float32], copies: Set[tuple[int, int]]
 ) -> tuple[NDArray[np.float32], int, int]:
     """The greatest similarities of different people (descending), how many comparisons, and of how many pairs of people."""
-    known = np.asarray([name is not None for name in faces.names], dtype=bool)
-    chosen = np.flatnonzero(known)
-    if len(chosen) > _MOST:
-        chosen = chosen[np.linspace(0, len(chosen) - 1, _MOST).round().astype(np.int64)]
+    chosen = _named(faces)
     greatest, count = _greatest(embeddings[chosen], faces.person[chosen], copies)
     people = len(np.unique(faces.person[chosen]))
     pairs = people * (people - 1) // 2 - len(copies)
@@ -94,6 +145,14 @@ def _impostors(
         greatest = _keep(greatest, np.einsum("nd,nd->n", embeddings[places[0]], embeddings[places[1]]))
         count, pairs = count + places.shape[1], pairs + places.shape[1]
     return np.sort(greatest)[::-1], count, pairs
+
+
+def _named(faces: Faces) -> NDArray[np.int64]:
+    """The faces whose people are named, at most `_MOST` of them."""
+    chosen = np.flatnonzero(np.asarray([name is not None for name in faces.names], dtype=bool))
+    if len(chosen) > _MOST:
+        chosen = chosen[np.linspace(0, len(chosen) - 1, _MOST).round().astype(np.int64)]
+    return chosen
 
 
 def _greatest(
