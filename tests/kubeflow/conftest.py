@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kfp import compiler, dsl, kubernetes
 from support.kubeflow import Kubeflow, kubeflow
 
-from eolgul.kubeflow.connection import Access, Connection
+from eolgul.kubeflow.access import Access
+from eolgul.kubeflow.connection import Connection
 from eolgul.kubeflow.runs import Compiled, Request
 
 

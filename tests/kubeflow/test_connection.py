@@ -10,7 +10,8 @@ import yaml
 from support.kubeflow import Kubeflow, kubeflow
 
 from eolgul.errors import InputError
-from eolgul.kubeflow.connection import Access, Connection, Health
+from eolgul.kubeflow.access import Access
+from eolgul.kubeflow.connection import Connection, Health
 from eolgul.kubeflow.runs import Request, submit
 
 
@@ -104,11 +105,11 @@ def test_self_signed_tls_is_refused_with_the_way_out(certificate: Path) -> None:
     with kubeflow(certificate) as server:
         with pytest.raises(InputError, match=r"not signed by an authority .* --ca .*--insecure"):
             Connection(Access(host=server.address, timeout=5)).health()
-        assert Connection(Access(host=server.address, ca=certificate, timeout=5)).health().version == "2.15.0"
+        assert Connection(Access(host=server.address, ca=str(certificate), timeout=5)).health().version == "2.15.0"
         assert Connection(Access(host=server.address, insecure=True, timeout=5)).health().version == "2.15.0"
         with pytest.raises(InputError, match="certificate is for another name"):
             Connection(
-                Access(host=server.address.replace("127.0.0.1", "localhost"), ca=certificate, timeout=5)
+                Access(host=server.address.replace("127.0.0.1", "localhost"), ca=str(certificate), timeout=5)
             ).health()
 
 
@@ -122,7 +123,7 @@ def test_token_cookies_and_file_are_sent(server: Kubeflow, tmp_path: Path) -> No
     file = tmp_path / "token"
     file.write_text("t-1\n")
     Connection(Access(host=server.address, token="t-1", timeout=5)).get("/apis/v2beta1/healthz")
-    by_file = Connection(Access(host=server.address, token_file=file, timeout=5))
+    by_file = Connection(Access(host=server.address, token_file=str(file), timeout=5))
     by_file.get("/apis/v2beta1/healthz")
     server.token = "t-2"
     file.write_text("t-2")  # what the kubelet does with a projected token
@@ -140,15 +141,16 @@ def test_a_token_file_that_holds_none(tmp_path: Path, text: str | None, says: st
     if text is not None:
         file.write_text(text)
     with pytest.raises(InputError, match=says):
-        Connection(Access(host="https://x.example", token_file=file))
+        Connection(Access(host="https://x.example", token_file=str(file)))
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"timeout": 0.0}, "above 0"),
-        ({"token": "a", "token_file": Path("b")}, "only one"),
-        ({"insecure": True, "ca": Path("b")}, "only one"),
+        ({"timeout": 0.0}, "0.1 or more"),
+        ({"token": "a", "token_file": "b"}, "only one"),
+        ({"insecure": True, "ca": "b"}, "only one"),
+        ({"context": "c"}, "--host and --context"),
     ],
 )
 def test_options_that_exclude_each_other(options: dict[str, object], says: str) -> None:
@@ -158,7 +160,7 @@ def test_options_that_exclude_each_other(options: dict[str, object], says: str) 
 
 def test_files_and_addresses_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="certificates cannot be read"):
-        Connection(Access(host="https://x.example", ca=tmp_path / "none"))
+        Connection(Access(host="https://x.example", ca=str(tmp_path / "none")))
     with pytest.raises(InputError, match="expected an address such as"):
         Connection(Access(host="ftp://x.example"))
     assert Connection(Access(host="kubeflow.example/pipeline/")).host == "https://kubeflow.example/pipeline"

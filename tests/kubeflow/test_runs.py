@@ -8,8 +8,10 @@ import pytest
 from support.kubeflow import Kubeflow
 
 from eolgul.errors import InputError
-from eolgul.kubeflow.connection import Access, Connection
-from eolgul.kubeflow.runs import Request, follow, last_sentence, submit
+from eolgul.kubeflow.access import Access
+from eolgul.kubeflow.connection import Connection
+from eolgul.kubeflow.logs import last_sentence
+from eolgul.kubeflow.runs import Request, follow, submit
 
 
 def test_a_run_is_made_in_its_experiment(server: Kubeflow, connection: Connection, request_: Request) -> None:

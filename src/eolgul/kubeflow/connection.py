@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ from kfp_server_api import rest
 
 from eolgul.errors import InputError, one_line
 from eolgul.kubeflow import answers
+from eolgul.kubeflow.access import Access
 
 T = TypeVar("T")
 
@@ -35,42 +36,6 @@ _IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _KFP_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
 _KFP_TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
 _THROUGH_KUBERNETES = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How a Kubeflow Pipelines API is reached.
-
-    Attributes:
-        host: Its address, with or without https://. None: KF_PIPELINES_ENDPOINT, else the API of the cluster that this
-            pod runs in, else the one behind the current context of the kubeconfig.
-        namespace: The profile's namespace, where Kubeflow has several users.
-        token: A bearer token.
-        token_file: The file that holds one; it is read again for every request, since tokens in pods are renewed.
-        cookies: The session's cookies as a browser sends them, such as `authservice_session=…`.
-        ca: File with the certificates of the authorities that the server's certificate is checked against.
-        insecure: Accept any certificate.
-        context: Context of the kubeconfig.
-        timeout: Seconds that an answer may take.
-    """
-
-    host: str | None = None
-    namespace: str | None = None
-    token: str | None = None
-    token_file: Path | None = None
-    cookies: str | None = None
-    ca: Path | None = None
-    insecure: bool = False
-    context: str | None = None
-    timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        if not self.timeout > 0:
-            raise InputError(f"timeout {self.timeout:g}: expected a number of seconds above 0")
-        if self.token and self.token_file:
-            raise InputError("--token and --token-file: expected only one of them")
-        if self.insecure and self.ca:
-            raise InputError("--insecure and --ca: expected only one of them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +72,7 @@ class Connection:
         self.host: str = configuration.host
         configuration.retries = urllib3.Retry(total=0, redirect=0, raise_on_redirect=False)
         if access.ca:
-            configuration.ssl_ca_cert = str(_readable(access.ca))
+            configuration.ssl_ca_cert = str(_readable(Path(access.ca)))
         if access.insecure:
             configuration.verify_ssl = False
             warnings.filterwarnings("ignore", category=urllib3.exceptions.InsecureRequestWarning)
@@ -251,7 +216,7 @@ def _configuration(access: Access) -> Any:
         configuration.host = _IN_CLUSTER
     else:
         _from_kubeconfig(configuration, access)
-    token_file = access.token_file
+    token_file = Path(access.token_file) if access.token_file else None
     if token_file is None and not access.token and not access.cookies and not host:
         mounted = Path(os.environ.get(_KFP_TOKEN_VARIABLE) or _KFP_TOKEN)
         token_file = mounted if mounted.is_file() else None
@@ -304,8 +269,3 @@ def _readable(file: Path) -> Path:
     except OSError as error:
         raise InputError(f"{file}: the certificates cannot be read ({error.strerror})") from error
     return file
-
-
-def facts_of(connection: Connection, health: Health, namespace: str | None) -> Mapping[str, Any]:
-    """What every command about a cluster says on its JSON line."""
-    return {"host": connection.host, "namespace": namespace, "kfp": health.version or None}

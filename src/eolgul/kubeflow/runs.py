@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,17 @@ from typing import Any
 import kfp_server_api as api
 import yaml
 
-from eolgul.errors import InputError, one_line, printable
+from eolgul.errors import InputError, one_line
 from eolgul.kubeflow.connection import Connection
+from eolgul.kubeflow.logs import last_sentence
+
+EVERY = 10.0
+"""Seconds between two looks at a run."""
 
 _FAILED = {"FAILED", "CANCELED", "SKIPPED"}
 _ENDED = _FAILED | {"SUCCEEDED"}
 _PASSING = {"busy", "unreachable"}
 _EQUALS = "EQUALS"
-# The last line of a Python process that an exception ended.
-_EXCEPTION = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Interrupt|Exit)\w*): (.+)$")
-# The launcher's own lines, which follow the component's: glog's, and Argo's.
-_LAUNCHER = re.compile(r"^(?:[IWEF]\d{4} |time=|level=)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,10 @@ class Compiled:
 
     def text(self) -> str:
         """The pipeline as the YAML that is uploaded."""
-        return yaml.safe_dump_all([dict(one) for one in self.documents], sort_keys=True, allow_unicode=True)
+        # libyaml's writer takes a tenth of the time; a build without it has the other one.
+        writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        documents = [dict(one) for one in self.documents]
+        return str(yaml.dump_all(documents, Dumper=writer, sort_keys=True, allow_unicode=True))
 
     def spec(self) -> dict[str, Any]:
         """Pipeline and platform as the API takes them in a run."""
@@ -155,7 +157,7 @@ def follow(
     run_id: str,
     *,
     seconds: float,
-    every: float = 10.0,
+    every: float | None = None,
     patience: float = 300.0,
     say: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
@@ -166,7 +168,7 @@ def follow(
         connection: The API.
         run_id: The run.
         seconds: How long to wait at most.
-        every: Seconds between two looks.
+        every: Seconds between two looks. Default: `EVERY`.
         patience: Seconds that the server may be away in between.
         say: Called with a line whenever a task or the run changes its state.
         sleep: Waits.
@@ -178,6 +180,7 @@ def follow(
     Raises:
         InputError: The server refuses to tell, does not know the run, or is away for longer than `patience`.
     """
+    every = EVERY if every is None else every
     begun = seen = time.monotonic()
     states: dict[str, str] = {}
     state = "PENDING"
@@ -232,17 +235,3 @@ def why_failed(connection: Connection, run: Any, tasks: Sequence[Any]) -> str:
 def _pods(task: Any) -> list[str]:
     children = [child.pod_name for child in task.child_tasks or () if child.pod_name]
     return ([task.pod_name] if task.pod_name else []) + children
-
-
-def last_sentence(lines: Sequence[str]) -> str:
-    """What a task's output says about its failure: the last exception, without its class where it is our own kind.
-
-    Args:
-        lines: The output; terminal colours and the lines of KFP's launcher are passed over.
-    """
-    cleaned = [re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line).strip() for line in lines]
-    for line in reversed(cleaned):
-        found = _EXCEPTION.match(line)
-        if found and found[1] != "CalledProcessError":
-            return printable(found[2] if found[1] == "InputError" else line)
-    return next((printable(line) for line in reversed(cleaned) if line and not _LAUNCHER.match(line)), "")
