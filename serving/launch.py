@@ -27,6 +27,7 @@ from eolgul.serving.settings import Settings
 from eolgul.serving.transport import bentoml_off
 from eolgul.storage import is_s3
 
+READY_S = 180.0  # on a busy machine the imports alone took over a minute; a process that ends is noticed at once
 _LOCAL_RATE = 1_000_000  # requests per minute of the key for this machine, in effect no limit
 
 
@@ -164,7 +165,7 @@ def _create_keys(env: dict[str, str], host: str) -> str | None:
 
 @contextmanager
 def running(
-    *, port: int, host: str = "127.0.0.1", timeout: float = 60.0, output: IO[Any] | None = None, **options: Any
+    *, port: int, host: str = "127.0.0.1", timeout: float = READY_S, output: IO[Any] | None = None, **options: Any
 ) -> Iterator[Running]:
     """Serve while the block runs.
 
@@ -188,7 +189,7 @@ def running(
         yield service
 
 
-def serve(*, port: int, host: str = "127.0.0.1", timeout: float = 60.0, **options: Any) -> int:
+def serve(*, port: int, host: str = "127.0.0.1", timeout: float = READY_S, **options: Any) -> int:
     """Serve until SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt). Arguments as for `running`.
 
     Returns:
@@ -254,7 +255,7 @@ def _sigterm_exits() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = 60.0) -> None:
+def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READY_S) -> None:
     """Wait until `url`/readyz answers 200. The caller ends the process.
 
     Raises:
