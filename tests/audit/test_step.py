@@ -132,13 +132,13 @@ def test_the_threshold_is_that_of_the_comparisons_that_were_made(tmp_path: Path,
     slow = sorted((float(vectors[a] @ vectors[b]) for a in range(len(faces)) for b in range(a)
                    if names[a] != names[b]), reverse=True)  # fmt: skip
     for fmr in (0.01, 0.1):
-        chosen = choose_threshold(faces, vectors, fmr=fmr, similarity=None, comparisons=1000)
+        chosen = choose_threshold(faces, vectors, fmr=fmr, false_findings=1e9, similarity=None, comparisons=1000)
         assert chosen.comparisons == len(slow)
         assert sum(value >= chosen.similarity for value in slow) / len(slow) == pytest.approx(fmr, abs=1 / len(slow))
         assert chosen.false_findings == pytest.approx(1000 * fmr)
-    finest = choose_threshold(faces, vectors, fmr=1e-9, similarity=None, comparisons=1000)
-    assert finest.fmr == 1 / finest.person_pairs and finest.similarity > slow[0] - 1e-6
-    given = choose_threshold(faces, vectors, fmr=1e-9, similarity=slow[9] - 1e-6, comparisons=1000)
+    finest = choose_threshold(faces, vectors, fmr=1e-9, false_findings=1e9, similarity=None, comparisons=1000)
+    assert finest.extrapolated and finest.fmr == 1e-9 and finest.similarity > slow[0] - 1e-6
+    given = choose_threshold(faces, vectors, fmr=1e-9, false_findings=1, similarity=slow[9] - 1e-6, comparisons=1000)
     assert given.fmr is not None and given.fmr * len(slow) == pytest.approx(10)
 
 

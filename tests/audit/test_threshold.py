@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eolgul.audit.threshold import choose_threshold, limit_of_strangers
+from eolgul.audit.threshold import _Comparisons, choose_threshold
 
 PEOPLE, IMAGES = 300, 4
 
@@ -45,8 +45,8 @@ def test_people_with_two_names_do_not_raise_the_threshold(seed: int) -> None:
     noisy, same = benchmark(seed, 6)
     assert np.array_equal(vectors, same)
     for fmr in (1e-3, 1e-5):
-        wanted = choose_threshold(clean, vectors, fmr=fmr, similarity=None, comparisons=1)  # type: ignore[arg-type]
-        found = choose_threshold(noisy, vectors, fmr=fmr, similarity=None, comparisons=1)  # type: ignore[arg-type]
+        wanted = choose_threshold(clean, vectors, fmr=fmr, false_findings=1, similarity=None, comparisons=1)  # type: ignore[arg-type]
+        found = choose_threshold(noisy, vectors, fmr=fmr, false_findings=1, similarity=None, comparisons=1)  # type: ignore[arg-type]
         assert found.similarity == pytest.approx(wanted.similarity, abs=0.03)
         assert wanted.alike == []
         assert {(item.first, item.second) for item in found.alike} == {(f"p{n:03}", f"p{300 + n}") for n in range(6)}
@@ -57,17 +57,49 @@ def test_few_people_are_taken_as_they_are_named() -> None:
     faces, vectors = benchmark(0, 6)
     few = faces.person < 40
     chosen = Named(faces.person[few], [name for name, kept in zip(faces.names, few, strict=True) if kept])
-    assert choose_threshold(chosen, vectors[few], fmr=1e-3, similarity=None, comparisons=1).alike == []  # type: ignore[arg-type]
+    assert (
+        choose_threshold(chosen, vectors[few], fmr=1e-3, false_findings=1, similarity=None, comparisons=1).alike == []
+    )  # type: ignore[arg-type]
 
 
-def test_the_limit_is_rarely_reached_by_strangers_of_a_long_tail() -> None:
-    """Exponential tails are the longest that is assumed: at most about one drawn benchmark in a hundred reaches the limit."""
+def test_strangers_of_a_long_tail_rarely_reach_what_one_in_a_hundred_should() -> None:
+    """Exponential tails are the longest that is assumed."""
     random = np.random.default_rng(0)
     reached, count = 0, 20_000
     for _ in range(300):
         scores = np.sort(random.exponential(size=count).astype(np.float32))[::-1]
-        limit = limit_of_strangers(scores, count)
+        limit = _Comparisons(scores, count, count).reached_by(0.01)
         assert limit is not None
         reached += bool(scores[0] >= limit)
     assert reached <= 12
-    assert limit_of_strangers(scores[:150], 150) is None
+    assert _Comparisons(scores, count, 1999).reached_by(0.01) is None
+    assert _Comparisons(scores[:1500], 1500, 2000).reached_by(0.01) is None
+
+
+@pytest.mark.parametrize("allowed", [1.0, 10.0])
+def test_many_comparisons_ask_for_a_finer_rate(allowed: float) -> None:
+    faces, vectors = benchmark(3, 6)
+    comparisons = 500_000_000
+    found = choose_threshold(
+        faces, vectors, fmr=1e-4, false_findings=allowed, similarity=None, comparisons=comparisons  # type: ignore[arg-type]
+    )  # fmt: skip
+    coarse = choose_threshold(faces, vectors, fmr=1e-4, false_findings=1e9, similarity=None, comparisons=comparisons)  # type: ignore[arg-type]
+    assert found.extrapolated and not coarse.extrapolated and coarse.fmr == 1e-4
+    assert found.fmr == found.fmr_requested == pytest.approx(allowed / comparisons)
+    assert found.false_findings == pytest.approx(allowed) and found.similarity > coarse.similarity
+    # Strangers that were never compared before: about as many as were allowed reach it, and rather fewer.
+    random = np.random.default_rng(9)
+    others = random.normal(size=(20_000, 256)).astype(np.float32)
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    reaching = sum(int(np.count_nonzero(others[a : a + 2000] @ others[a + 2000 :].T >= found.similarity))
+                   for a in range(0, 18_000, 2000))  # fmt: skip
+    assert reaching <= 3 * allowed
+
+
+def test_a_rate_that_few_people_cannot_show_is_the_finest_that_they_can() -> None:
+    faces, vectors = benchmark(0, 0)
+    few = faces.person < 40
+    chosen = Named(faces.person[few], [name for name, kept in zip(faces.names, few, strict=True) if kept])
+    found = choose_threshold(chosen, vectors[few], fmr=1e-6, false_findings=1, similarity=None, comparisons=10**9)  # type: ignore[arg-type]
+    assert not found.extrapolated and found.fmr == 1 / found.person_pairs
+    assert found.false_findings is not None and found.false_findings > 1_000_000

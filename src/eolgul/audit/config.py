@@ -21,8 +21,17 @@ class AuditConfig(Config):
         least=1e-12,
         most=0.5,
     )
+    false_findings: float = option(
+        1.0,
+        "Most comparisons of strangers that are expected to be found, of all that are made: with many faces this asks for "
+        "a finer rate than fmr, read from the tail of the people known to differ where they are enough.",
+        least=1e-6,
+    )
     similarity: float | None = option(
-        None, "Threshold on the cosine similarity of embeddings. Default: the one of fmr.", least=-1, most=1
+        None,
+        "Threshold on the cosine similarity of embeddings. Default: the one of fmr and false-findings.",
+        least=-1,
+        most=1,
     )
     hash_distance: int = option(
         24, "Most bits of 256 in which the difference hashes of two copies differ.", least=0, most=127

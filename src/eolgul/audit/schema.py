@@ -49,7 +49,9 @@ class Threshold(_Closed):
     """The similarity from which two faces count as one person.
 
     `fmr`: the share of `comparisons` of different people in the benchmark that reach it, at most; None for a threshold
-    that was given. `false_findings`: how many comparisons of strangers would reach it among all that were made.
+    that was given. `fmr_requested`: the rate that was asked for, directly or by the false findings that are allowed.
+    `extrapolated`: the rate is finer than the pairs of people can show, and read from the tail of their comparisons.
+    `false_findings`: how many comparisons of strangers would reach it among all that were made.
     `means`: the same for the mean embeddings of two people, None where no two people of the benchmark are named.
     `copies`: pairs of people of the benchmark who have copies of one image, and so are not known to differ. `alike`: people
     of the benchmark who are more alike than strangers are by any chance: perhaps one person with two names, and so not
@@ -65,6 +67,7 @@ class Threshold(_Closed):
     means: float | None
     copies: Count
     alike: list[Coinciding]
+    extrapolated: bool
 
 
 class ImageFinding(_Closed):

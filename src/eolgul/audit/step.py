@@ -83,7 +83,7 @@ def audit(
 
     say: Say = progress or (lambda _: None)
     if model is None:
-        for name in ("fmr", "similarity", "device"):
+        for name in ("fmr", "false_findings", "similarity", "device"):
             if getattr(config, name) != getattr(AuditConfig(), name):
                 raise InputError(f"{name} {getattr(config, name)}: is for embeddings; give a model, or --onnx FILE")
     tested = open_model(model, config.contract) if isinstance(model, Path) else model
@@ -308,8 +308,9 @@ def _embeddings(
 
     queries = np.empty((len(faces), size), dtype=np.float32)
     embed(faces, queries)
-    threshold = choose_threshold(faces, queries, fmr=config.fmr, similarity=config.similarity,
-                                 comparisons=len(faces) * len(train), copies=copies)  # fmt: skip
+    threshold = choose_threshold(faces, queries, fmr=config.fmr, false_findings=config.false_findings,
+                                 similarity=config.similarity, comparisons=len(faces) * len(train),
+                                 identities=len(train.people()), copies=copies)  # fmt: skip
     say(f"two faces count as one person from a similarity of {threshold.similarity:.4f}")
     with tempfile.TemporaryDirectory(prefix="eolgul-audit-") as scratch:
         known = np.memmap(Path(scratch) / "train", dtype=np.float32, mode="w+", shape=(len(train), size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,80 +22,114 @@ _LEAST_PAIRS = 2_000  # pairs of people, below which no tail is read: few people
 _CHANCE = 0.01  # that the most similar strangers of the whole benchmark reach the limit of strangers
 
 
+@dataclass(frozen=True, slots=True)
+class _Comparisons:
+    """The greatest similarities of people who are known to differ, descending, of `count`, by `pairs` pairs of people."""
+
+    greatest: NDArray[np.float32]
+    count: int
+    pairs: int
+
+    def tail(self) -> tuple[int, float, float] | None:
+        """What the tail of strangers begins with: number of comparisons, similarity, scale; None where they are too few.
+
+        What exceeds a high quantile is taken as exponential (peaks over a threshold; Coles, An Introduction to Statistical
+        Modeling of Extreme Values, chapter 4, with shape 0: cosines are bounded, so that the true tail is rather shorter).
+        The scale comes from the median of what exceeds it, which a few people with two names do not move.
+        """
+        beyond = max(_LEAST_TAIL, int(self.count * _TAIL))
+        if self.pairs < _LEAST_PAIRS or beyond * 10 > self.count or beyond >= len(self.greatest):
+            return None
+        start = float(self.greatest[beyond])
+        scale = (float(np.median(self.greatest[:beyond])) - start) / float(np.log(2))
+        return (beyond, start, scale) if scale > 0 else None
+
+    def reached_by(self, expected: float) -> float | None:
+        """The similarity that `expected` of the comparisons reach by the tail of strangers; None without a tail."""
+        tail = self.tail()
+        return None if tail is None else tail[1] + tail[2] * float(np.log(tail[0] / expected))
+
+    def at(self, rate: float) -> tuple[float, float, bool]:
+        """The least similarity that a share `rate` reaches, the rate that it stands for, and whether the tail gave it.
+
+        A rate that the pairs of people can show is counted; a finer one is read from the tail; without a tail the finest
+        that they can show stands for it.
+        """
+        if rate * self.pairs >= 1:
+            return self._counted(int(rate * self.count)), rate, False
+        counted, beyond = self._counted(0), self.reached_by(rate * self.count)
+        if beyond is None:
+            return counted, max(rate, 1 / self.pairs), False
+        return max(min(beyond, 1.0), self._counted(int(self.count / self.pairs))), rate, True
+
+    def _counted(self, allowed: int) -> float:
+        """Just above the greatest similarity that may not be reached."""
+        last = self.greatest[min(allowed, len(self.greatest) - 1)]
+        return float(np.nextafter(np.float32(last), np.float32(2)))
+
+
 def choose_threshold(
     faces: Faces,
     embeddings: NDArray[np.float32],
     *,
     fmr: float,
+    false_findings: float,
     similarity: float | None,
     comparisons: int,
+    identities: int = 0,
     copies: Set[tuple[int, int]] = frozenset(),
 ) -> Threshold:
     """Find the least similarity that at most a share `fmr` of comparisons of different people reaches.
 
-    Where the people are too few to show that rate, the finest that they can show is taken: one in the number of pairs of
-    different people. The impostor pairs of a benchmark that does not name its people are used as they are.
+    Where the audit makes so many comparisons that more than `false_findings` of strangers would be found at that rate, a
+    finer one is taken. A rate finer than one in the number of pairs of different people cannot be counted: it is read from
+    the tail of the comparisons, or, where the people are too few for that, the finest that they can show is taken. The
+    impostor pairs of a benchmark that does not name its people are used as they are.
 
-    Two names are not always two people: LFW has several people twice, and at 1e-6 a single such pair decides. People who are
-    more alike than the limit of strangers are therefore not taken as different, and are named (see `limit_of_strangers`).
+    Two names are not always two people: LFW has several people twice, and at 1e-6 a single such pair decides. People with
+    images that the most similar strangers of the benchmark would reach with a chance of 1 % are therefore not taken as
+    different, and are named.
 
     Args:
         faces: The faces of the benchmark.
         embeddings: Their embeddings, N x D, rows of length 1.
         fmr: The wanted false match rate.
+        false_findings: Most comparisons of strangers that are expected to be found, of `comparisons`.
         similarity: A threshold that is given; then only its place among the comparisons is told.
-        comparisons: How many comparisons with training faces the audit makes, for the number of false findings.
+        comparisons: How many comparisons with training faces the audit makes.
+        identities: How many training identities there are, for the threshold on means.
         copies: Pairs of people (numbers, the smaller first) who are not known to differ: they have copies of one image.
 
     Raises:
         InputError: Nobody is known to differ, and no threshold is given.
     """
-    scores, count, pairs = _impostors(faces, embeddings, copies)
-    limit = limit_of_strangers(scores, count) if pairs >= _LEAST_PAIRS else None
+    found = _impostors(faces, embeddings, copies)
+    limit = found.reached_by(_CHANCE)
     alike = [] if limit is None else _people_above(faces, embeddings, limit, copies)
+    apart = copies
     if alike:
-        copies = {*copies, *(pair for pair, _ in alike)}
-        scores, count, pairs = _impostors(faces, embeddings, copies)
+        apart = {*copies, *(pair for pair, _ in alike)}
+        found = _impostors(faces, embeddings, apart)
     names = dict(zip(faces.person.tolist(), faces.names, strict=True))
     listed = [Coinciding(first=names[one] or "", second=names[other] or "", similarity=value)
               for (one, other), value in alike]  # fmt: skip
-    copied = len(copies) - len(alike)
     if similarity is not None:
-        rate = float(np.count_nonzero(scores >= similarity) / count) if count else None
-        return Threshold(similarity=similarity, fmr_requested=None, fmr=rate, comparisons=count, person_pairs=pairs,
-                         false_findings=None if rate is None else rate * comparisons, means=similarity,
-                         copies=copied, alike=listed)  # fmt: skip
-    if not count:
+        reaching = float(np.count_nonzero(found.greatest >= similarity) / found.count) if found.count else None
+        return Threshold(similarity=similarity, fmr_requested=None, fmr=reaching, comparisons=found.count,
+                         person_pairs=found.pairs, false_findings=None if reaching is None else reaching * comparisons,
+                         means=similarity, copies=len(copies), alike=listed, extrapolated=False)  # fmt: skip
+    if not found.count:
         raise InputError(
             f"{', '.join(part.name for part in faces.parts)}: no two people are known to differ, so that no threshold can be "
             "chosen; give one with --similarity"
         )
-    rate = max(fmr, 1 / pairs)
-    return Threshold(similarity=_at(scores, count, pairs, fmr), fmr_requested=fmr, fmr=rate, comparisons=count,
-                     person_pairs=pairs, false_findings=rate * comparisons,
-                     means=_of_means(faces, embeddings, fmr, copies), copies=copied, alike=listed)  # fmt: skip
-
-
-def limit_of_strangers(scores: NDArray[np.float32], count: int) -> float | None:
-    """The similarity that the most similar of `count` comparisons of strangers reaches with a chance of 1 %.
-
-    What exceeds a high quantile is taken as exponential (peaks over a threshold; Coles, An Introduction to Statistical
-    Modeling of Extreme Values, chapter 4, with shape 0: cosines are bounded, so that the true tail is rather shorter). Its
-    scale comes from the median of what exceeds it, which a few people with two names do not move.
-
-    Args:
-        scores: The greatest similarities, descending.
-        count: Of how many comparisons.
-
-    Returns:
-        None where the comparisons are too few to read a tail from.
-    """
-    tail = max(_LEAST_TAIL, int(count * _TAIL))
-    if tail * 10 > count or tail >= len(scores):
-        return None
-    start = float(scores[tail])
-    scale = (float(np.median(scores[:tail])) - start) / np.log(2)
-    return start + scale * float(np.log(tail / _CHANCE)) if scale > 0 else None
+    wanted = min(fmr, false_findings / max(1, comparisons))
+    value, rate, extrapolated = found.at(wanted)
+    people = len(faces.people())
+    of_means = min(fmr, false_findings / max(1, people * identities))
+    return Threshold(similarity=value, fmr_requested=wanted, fmr=rate, comparisons=found.count, person_pairs=found.pairs,
+                     false_findings=rate * comparisons, means=_of_means(faces, embeddings, of_means, apart),
+                     copies=len(copies), alike=listed, extrapolated=extrapolated)  # fmt: skip
 
 
 def _people_above(
@@ -113,12 +148,6 @@ def _people_above(
     return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _at(scores: NDArray[np.float32], count: int, pairs: int, fmr: float) -> float:
-    """The similarity just above the greatest that may not reach it; `scores` are the greatest of `count`, descending."""
-    allowed = 0 if fmr * pairs < 1 else int(fmr * count)
-    return float(np.nextafter(np.float32(scores[min(allowed, len(scores) - 1)]), np.float32(2)))
-
-
 def _of_means(faces: Faces, embeddings: NDArray[np.float32], fmr: float, copies: Set[tuple[int, int]]) -> float | None:
     """The threshold for the mean embeddings of two people."""
     people = faces.people()
@@ -126,13 +155,11 @@ def _of_means(faces: Faces, embeddings: NDArray[np.float32], fmr: float, copies:
         return None
     means = unit(centres_of(faces.person, embeddings)[0])[people]
     scores, count = _greatest(means, people, copies)
-    return _at(scores, count, count, fmr) if count else None
+    return _Comparisons(scores, count, count).at(fmr)[0] if count else None
 
 
-def _impostors(
-    faces: Faces, embeddings: NDArray[np.float32], copies: Set[tuple[int, int]]
-) -> tuple[NDArray[np.float32], int, int]:
-    """The greatest similarities of different people (descending), how many comparisons, and of how many pairs of people."""
+def _impostors(faces: Faces, embeddings: NDArray[np.float32], copies: Set[tuple[int, int]]) -> _Comparisons:
+    """The comparisons of people of the benchmark who are known to differ."""
     chosen = _named(faces)
     greatest, count = _greatest(embeddings[chosen], faces.person[chosen], copies)
     people = len(np.unique(faces.person[chosen]))
@@ -144,7 +171,7 @@ def _impostors(
         places = np.searchsorted(part.rows, np.stack([listed.left, listed.right])[:, ~listed.same]) + begin
         greatest = _keep(greatest, np.einsum("nd,nd->n", embeddings[places[0]], embeddings[places[1]]))
         count, pairs = count + places.shape[1], pairs + places.shape[1]
-    return np.sort(greatest)[::-1], count, pairs
+    return _Comparisons(np.sort(greatest)[::-1], count, pairs)
 
 
 def _named(faces: Faces) -> NDArray[np.int64]:
