@@ -20,8 +20,9 @@ from PIL import Image
 
 from eolgul import __version__, storage
 from eolgul.artifact import open_artifact
-from eolgul.demo import data, run
+from eolgul.demo import data
 from eolgul.demo.options import DemoOptions
+from eolgul.demo.run import _choose_epochs
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
@@ -209,7 +210,9 @@ def test_people_are_chosen_by_images_that_can_be_used(tmp_path: Path) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
     shutil.rmtree(source / "p0")
-    with pytest.raises(InputError, match="11 of 21 identity folders have at least 4 usable images, expected at least 12"):
+    with pytest.raises(
+        InputError, match="11 of 21 identity folders have at least 4 usable images, expected at least 12"
+    ):
         data.own_photos(DemoOptions(tmp_path / "work", source), "s3://nowhere", print)
 
 
@@ -222,9 +225,9 @@ def test_usable_images_of_the_chosen_people_are_counted(tmp_path: Path, monkeypa
     names = sorted(path.name for path in raw.local.iterdir())
     assert len(names) == 13 and raw.images == 13 * 4 + ("p4" in names)
     # The demo shows about as many images in all as with drawn people: fewer images, more epochs.
-    assert run._choose_epochs(DemoOptions(tmp_path / "work", source), raw) == ["epochs=15"]
-    assert run._choose_epochs(DemoOptions(tmp_path / "work", source), replace(raw, images=2400)) == ["epochs=10"]
-    assert run._choose_epochs(DemoOptions(tmp_path / "work", source, recipe="mine.toml"), raw) == []
+    assert _choose_epochs(DemoOptions(tmp_path / "work", source), raw) == ["epochs=15"]
+    assert _choose_epochs(DemoOptions(tmp_path / "work", source), replace(raw, images=2400)) == ["epochs=10"]
+    assert _choose_epochs(DemoOptions(tmp_path / "work", source, recipe="mine.toml"), raw) == []
 
 
 def test_a_source_in_the_home_folder(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,8 @@ def demo(
     work: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service running at the end, until Ctrl-C.")] = False,
     full: Annotated[
-        bool, typer.Option("--full", help="The longer run: more images, and MobileFaceNet instead of a smaller network.")
+        bool,
+        typer.Option("--full", help="The longer run: more images, and MobileFaceNet instead of a smaller network."),
     ] = False,
     people: Annotated[
         int | None, typer.Option(help="Drawn people in the K-FACE tree. Only without --source. Default: 60.", min=12)
@@ -98,7 +99,9 @@ def demo(
     ] = "",
     recipe: Annotated[
         str,
-        typer.Option(help="Training recipe: a .toml file or a name, as for train. Default: demo, with --full demo-full."),
+        typer.Option(
+            help="Training recipe: a .toml file or a name, as for train. Default: demo, with --full demo-full."
+        ),
     ] = "",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe key to change, as key=value. Repeatable.")
@@ -110,7 +113,9 @@ def demo(
     if source:
         refuse_given(context, ("people", "rec_people"), "drawn people, not for a --source")
         if full and recipe:
-            raise InputError(f"--full and --recipe {recipe}: with a --source, --full only chooses the recipe; expected one")
+            raise InputError(
+                f"--full and --recipe {recipe}: with a --source, --full only chooses the recipe; expected one"
+            )
     else:
         refuse_given(context, ("min_images", "max_identities"), "photos from a --source")
     from eolgul.demo import DemoOptions
