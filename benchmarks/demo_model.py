@@ -203,7 +203,7 @@ def speed(steps: int = 5, batch: int = 32) -> None:
     """Print the images per processor second of each network's best training step."""
     torch.set_num_threads(1)
     for name, size in (("mobilefacenet", 512), ("half", 128), ("resnet_small", 128)):
-        network = build(name, size).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        network = build(name, size).to(memory_format=torch.channels_last).train()
         optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
         faces = torch.randn(batch, 3, 112, 112).contiguous(memory_format=torch.channels_last)
         seconds = []
