@@ -1,8 +1,10 @@
 """The `face-recognition` pipeline: raw data → extract → align → assemble → train → evaluate → promote.
 
-A task passes the place of its artifact in S3 (below `workspace`) to the next one, not a KFP artifact: the launcher of
-every step would copy a dataset of tens of gigabytes in and out, and the commands, the tests and KFP's local runner all
-read the same places. Figures and the report are KFP artifacts, so that the Kubeflow UI shows them.
+A task passes the place and the digest of its artifact in S3 (below `workspace`) to the next one, not a KFP artifact: the
+launcher of every step would copy a dataset of tens of gigabytes in and out, and the commands, the tests and KFP's local
+runner all read the same places. Artifacts lie there by content (`eolgul.steps.store`), so that any number of runs may
+share a workspace. Figures and reports are KFP artifacts, so that the Kubeflow UI shows them; data sets, models and
+evaluations are registered with it without a copy.
 """
 # No `from __future__ import annotations` here: KFP reads the pipeline's annotations as types, not as strings.
 
@@ -53,6 +55,11 @@ def _of_step(prefix: str, given: dict[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
 
 
+def _register(uri: Any, kind: type[dsl.Artifact], name: str) -> None:
+    """Register an artifact with Kubeflow where it lies, so that the page links to it and knows where it comes from."""
+    dsl.importer(artifact_uri=uri, artifact_class=kind).set_display_name(name).set_caching_options(False)
+
+
 class Aligned(NamedTuple):
     """The places that alignment passes on."""
 
@@ -65,6 +72,7 @@ def alignment(
     datasets: List[str],  # noqa: UP006
     benchmarks: List[str],  # noqa: UP006
     workspace: str,
+    run: str,
     parts: int,
     min_face_size: int,
     min_score: float,
@@ -96,7 +104,7 @@ def alignment(
 @documented(EvaluateConfig, "evaluate_")
 @documented(PromoteConfig, "promote_")
 def face_recognition(
-    workspace: str,
+    workspace: str = "s3://eolgul",
     sources: List[str] = ["s3://eolgul/raw/faces_emore", "s3://eolgul/raw/kface"],  # noqa: B006, UP006
     benchmarks: List[str] = ["s3://eolgul/raw/faces_emore/lfw.bin"],  # noqa: B006, UP006
     registry: str = "s3://eolgul/registry",
@@ -141,7 +149,7 @@ def face_recognition(
     assemble_seed: int = 0,
     train_recipe: str = "irse50-ms1m-kface",
     train_overrides: List[str] = [],  # noqa: B006, UP006
-    train_checkpoints: str = "s3://eolgul/checkpoints",
+    train_checkpoints: str = "",
     train_checkpoint_seconds: float = 60.0,
     train_init: str = "",
     train_init_color: str = "",
@@ -167,7 +175,7 @@ def face_recognition(
     A parameter is called by its step and the name of the step's option. 0, "" and [] stand for an option that is not set.
 
     Args:
-        workspace: Prefix (s3://) under which this run's artifacts go.
+        workspace: Prefix (s3://) of the artifacts, which runs share, and of what each run made or found (runs/<run id>).
         sources: Places of what to learn from: a folder with train.rec, a K-FACE tree, or identity folders.
         benchmarks: Places of .bin verification sets, and of trees that extract_benchmark_pairs make benchmarks of.
         registry: The model registry (s3://), whose production model is the one to beat.
@@ -179,32 +187,36 @@ def face_recognition(
         align_parts: How many tasks share the alignment.
     """
     given = locals()
-    extracted = extract(sources=sources, benchmarks=benchmarks, workspace=workspace, **_of_step("extract_", given))
+    place = {"workspace": workspace, "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+    extracted = extract(sources=sources, benchmarks=benchmarks, **place, **_of_step("extract_", given))
     aligned = alignment(
         datasets=extracted.outputs["datasets"],
         benchmarks=extracted.outputs["benchmarks"],
-        workspace=workspace,
+        **place,
         **_of_step("align_", given),
     )
     aligned.set_caching_options(False)
-    assembled = assemble(datasets=aligned.outputs["datasets"], workspace=workspace, **_of_step("assemble_", given))
-    trained = train(dataset=assembled.outputs["Output"], workspace=workspace, **_of_step("train_", given))
+    assembled = assemble(datasets=aligned.outputs["datasets"], **place, **_of_step("assemble_", given))
+    trained = train(dataset=assembled.outputs["assembled"], **place, **_of_step("train_", given))
     evaluated = evaluate(
-        model=trained.outputs["Output"],
-        dataset=assembled.outputs["Output"],
+        model=trained.outputs["model"],
+        dataset=assembled.outputs["assembled"],
         benchmarks=aligned.outputs["benchmarks"],
         registry=registry,
-        workspace=workspace,
+        **place,
         **_of_step("evaluate_", given),
     )
     promoted = promote(
-        model=trained.outputs["Output"],
+        model=trained.outputs["model"],
         evaluation=evaluated.outputs["evaluation"],
         current_evaluation=evaluated.outputs["current_evaluation"],
         reference_evaluation=evaluated.outputs["reference_evaluation"],
         registry=registry,
         **_of_step("promote_", given),
     )
+    _register(assembled.outputs["uri"], dsl.Dataset, "Assembled data set")
+    _register(trained.outputs["uri"], dsl.Model, "Model")
+    _register(evaluated.outputs["uri"], dsl.Artifact, "Evaluation")
     for task in (extracted, assembled, trained, evaluated, promoted):
         _on_cluster(task)
     if TRAIN_GPUS:

@@ -58,7 +58,6 @@ OTHER_DEFAULTS = {
     "extract_selection": "the original project's images; all of K-FACE takes weeks",
     "extract_verify": "an image that cannot be decoded should not be met by the training",
     "train_recipe": "the original project's network",
-    "train_checkpoints": "shared by runs, so that a run in another workspace goes on",
 }
 # Parameters of components and pipeline that are no option of a step.
 OWN = {
@@ -123,7 +122,7 @@ def test_a_part_takes_the_options_of_the_whole() -> None:
     whole = inspect.signature(align.python_func).parameters
     part = inspect.signature(align_part.python_func).parameters
     assert {name: item.default for name, item in part.items() if name != "part"} == {
-        name: item.default for name, item in whole.items() if name not in ("facts", "parts")
+        name: item.default for name, item in whole.items() if name not in ("align_counts", "align_table", "parts")
     }
 
 

@@ -23,6 +23,8 @@ from eolgul.align.step import align
 from eolgul.artifact import open_artifact
 from eolgul.config import offered
 from eolgul.dataset import FaceDataset
+from eolgul.steps import bring, reference
+from eolgul.steps.store import references
 from eolgul.synth import draw_kface
 
 PEOPLE = 400
@@ -87,22 +89,23 @@ def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp
         writer.describe(name="ready", identities_known=True, aligned="arcface-112-v1")
         face = FaceDataset(tmp_path / "whole").read(0)
         writer.add("p/0", "p", face, extension="png", size=(112, 112), source="ready")
+    ready = str(tmp_path / "ready")
     words = {
         "datasets": [str(pictures)],
-        "benchmarks": [str(tmp_path / "ready")],  # aligned already: handed on
+        "benchmarks": [ready],  # aligned already: handed on
         "workspace": str(tmp_path / "run"),
+        "run": "first",
         "parts": 2,
         **OPTIONS,
         "anchor": "rig",
     }
     done, outputs = run(words, tmp_path / "kfp")
-    assert outputs == {
-        "datasets": [str(tmp_path / "run" / "aligned" / "in")],
-        "benchmarks": [str(tmp_path / "ready")],
-    }, done.stdout[-3000:] + done.stderr[-3000:]
-    parts = [open_artifact(tmp_path / "run" / "aligned-parts" / f"{at}-of-2" / "in") for at in (1, 2)]
+    assert outputs["benchmarks"] == [reference(ready, open_artifact(Path(ready)).digest)], done.stdout[-3000:]
+    made = references(str(tmp_path / "run"), "first")
+    assert outputs["datasets"] == [made["align-small"]]
+    parts = [open_artifact(bring(made[f"align-small-part-{at}-of-2"])) for at in (1, 2)]
     assert all(part.contents["images"] > 20 for part in parts)  # each had something to do
-    merged = open_artifact(tmp_path / "run" / "aligned" / "in", check="sha256")
+    merged = open_artifact(bring(made["align-small"]), check="sha256")
     assert merged.digest == whole.digest
     assert merged.contents["images"] == sum(part.contents["images"] for part in parts) >= 6 * PEOPLE
     assert merged.contents["rejected"] == PEOPLE // 50  # what the camera did not see, no anchor makes a face of
@@ -124,6 +127,7 @@ def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
         "datasets": [],
         "benchmarks": [],
         "workspace": str(tmp_path),
+        "run": "first",
         "parts": 0,
         **OPTIONS,
     }
