@@ -14,7 +14,6 @@ def evaluate(
     model: str,
     dataset: str,
     benchmarks: List[str],  # noqa: UP006
-    registry: str,
     workspace: str,
     run: str,
     evaluation_figures: dsl.Output[dsl.Metrics],
@@ -29,19 +28,13 @@ def evaluate(
     threads: int = 2,
     seed: int = 0,
     audit: bool = False,
-) -> NamedTuple(
-    "Outputs", [("evaluation", str), ("uri", str), ("current_evaluation", str), ("reference_evaluation", str)]
-):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", [("evaluation", str), ("uri", str)]):  # type: ignore[valid-type]
     """Measure the model on people it never saw and on benchmarks, and calibrate its threshold.
-
-    The model in production and the registry's reference are measured on the same data too, when their own evaluations were
-    made from other data.
 
     Args:
         model: The ModelPackage.
         dataset: The assembled FaceDataset.
         benchmarks: Aligned Benchmarks.
-        registry: The model registry (s3://), whose production model is the one to beat.
         workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
         run: The run's id.
         audit: Look for the held-out people and the benchmarks in the training split with the trained model (`eolgul audit`).
@@ -52,8 +45,6 @@ def evaluate(
     Returns:
         evaluation: The Evaluation, as place#sha256:digest.
         uri: Its place alone.
-        current_evaluation: The Evaluation of production's model on this data; "" when none is needed.
-        reference_evaluation: The same of the reference model.
     """
     import json
     import shutil
@@ -74,8 +65,7 @@ def evaluate(
         shared = AuditConfig(device=config.device, threads=config.threads, pictures=config.pictures)
         found = tasks.audit_one(store, model, dataset, benchmarks, shared, print)
         evaluation_figures.metadata["audit"] = json.dumps(found)
-    earlier = tasks.evaluate_others(store, made["reference"], dataset, benchmarks, registry, config, print)
-    return (made["reference"], made["artifact"], *earlier)
+    return (made["reference"], made["artifact"])
 
 
 if __name__ == "__main__":

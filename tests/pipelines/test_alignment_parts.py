@@ -28,13 +28,16 @@ from eolgul.steps.store import references
 from eolgul.synth import draw_kface
 
 PEOPLE = 400
-OPTIONS = {item.name: item.default for item in offered(AlignConfig) if item.name != "part"} | {"workers": 1}
+OPTIONS = {f"align_{item.name}": item.default for item in offered(AlignConfig) if item.name != "part"} | {
+    "align_workers": 1
+}
 # KFP's local runner needs a process of its own: it keeps its settings for good.
 RUN = """
 import json, sys
 from kfp import local
 from eolgul.pipelines.face_recognition import alignment
 words = json.loads(sys.argv[1])
+words |= {"k8s_data_cpu": "1", "k8s_data_memory": "1Gi", "k8s_tolerations": [], "k8s_node_selector": {}}
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
 outputs = alignment(**words).outputs
 print("OUTPUTS" + json.dumps(outputs))
@@ -95,9 +98,9 @@ def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp
         "benchmarks": [ready],  # aligned already: handed on
         "workspace": str(tmp_path / "run"),
         "run": "first",
-        "parts": 2,
+        "align_parts": 2,
         **OPTIONS,
-        "anchor": "rig",
+        "align_anchor": "rig",
     }
     done, outputs = run(words, tmp_path / "kfp")
     assert outputs["benchmarks"] == [reference(ready, open_artifact(Path(ready)).digest)], done.stdout[-3000:]
@@ -128,7 +131,7 @@ def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
         "benchmarks": [],
         "workspace": str(tmp_path),
         "run": "first",
-        "parts": 0,
+        "align_parts": 0,
         **OPTIONS,
     }
     done, outputs = run(words, tmp_path / "kfp")

@@ -26,7 +26,7 @@ def promote(
     force: bool = False,
     signing_key: str | None = None,
 ) -> Facts:
-    """Step 6. `signing_key` is a private key's file; None takes EOLGUL_SIGNING_KEY_FILE's, so that a component signs."""
+    """Step 6. `signing_key` is a private key's file; None takes the environment's (`signing_key_file`)."""
     from eolgul.promote.step import promote as step
 
     started = time.monotonic()
@@ -61,8 +61,19 @@ def choose_reference(registry: str, digest: str) -> Facts:
 def _signing_key(file: str | None) -> SigningKey | None:
     from eolgul.registry.signing import SigningKey
 
-    file = os.environ.get("EOLGUL_SIGNING_KEY_FILE", "") if file is None else file
-    return SigningKey.read(Path(file)) if file else None
+    path = signing_key_file() if file is None else Path(file) if file else None
+    return SigningKey.read(path) if path else None
+
+
+def signing_key_file() -> Path | None:
+    """The private key that the environment names: EOLGUL_SIGNING_KEY_FILE, else `key` in EOLGUL_SIGNING_FOLDER.
+
+    A pod has that folder always, and the key in it where the namespace has the Secret.
+    """
+    file, folder = os.environ.get("EOLGUL_SIGNING_KEY_FILE", ""), os.environ.get("EOLGUL_SIGNING_FOLDER", "")
+    if file:
+        return Path(file)
+    return Path(folder) / "key" if folder and (Path(folder) / "key").is_file() else None
 
 
 def _decision(registry: str, decided: Promotion, started: float) -> Facts:
