@@ -71,7 +71,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
                 "registry": registry,
                 "extract_selection": "",
                 "align_which": options.which,
-                "train_recipe": options.recipe,
+                "train_recipes": [options.recipe],
                 "train_overrides": [*_choose_epochs(options, raw), *options.overrides],
                 "evaluate_fmr": _FMR,
                 "extract_workers": options.workers,
