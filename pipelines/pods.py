@@ -34,17 +34,19 @@ class PodSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EOLGUL_POD_")
 
     shm: str = Field(
-        "8Gi", pattern=f"^{_SIZE}$", description="Shared memory of a training pod, for its workers' batches."
+        default="8Gi", pattern=f"^{_SIZE}$", description="Shared memory of a training pod, for its workers' batches."
     )
     scratch: str = Field(
-        "200Gi", pattern=f"^{_SIZE}$", description="Most that a pod has on its volume for copies and unfinished work."
+        default="200Gi",
+        pattern=f"^{_SIZE}$",
+        description="Most that a pod has on its volume for copies and unfinished work.",
     )
     retries: int = Field(
-        3, ge=0, le=100, description="Further attempts of a task that failed, after 1, 2, 4 … minutes."
+        default=3, ge=0, le=100, description="Further attempts of a task that failed, after 1, 2, 4 … minutes."
     )
-    timeout_hours: int = Field(24, ge=1, le=24 * 60, description="Hours after which a task is ended.")
-    train_timeout_hours: int = Field(240, ge=1, le=24 * 365, description="The same of a training task.")
-    pull_secret: str = Field("", description="Name of the Secret with which images are pulled.")
+    timeout_hours: int = Field(default=24, ge=1, le=24 * 60, description="Hours after which a task is ended.")
+    train_timeout_hours: int = Field(default=240, ge=1, le=24 * 365, description="The same of a training task.")
+    pull_secret: str = Field(default="", description="Name of the Secret with which images are pulled.")
 
     @classmethod
     def read(cls) -> PodSettings:

@@ -27,9 +27,9 @@ def choose(
     device: str = "cpu",
     threads: int = 2,
     seed: int = 0,
-) -> NamedTuple(
+) -> NamedTuple(  # type: ignore[valid-type]
     "Outputs", [("model", str), ("evaluation", str), ("current_evaluation", str), ("reference_evaluation", str)]
-):  # type: ignore[valid-type]
+):
     """Choose the winner by the paired comparison on the same people, and measure the registry's models on its data.
 
     A candidate takes the lead when it is better beyond doubt; a tie keeps the one whose recipe is named first. The model in

@@ -93,11 +93,14 @@ def check(
     given = dict(locals())
     import sys
     from pathlib import Path
+    from typing import Any
 
     from eolgul.errors import InputError
     from eolgul.steps import checks
 
-    by_step = {step: {} for step in ("extract", "align", "assemble", "train", "evaluate", "promote")}
+    by_step: dict[str, dict[str, Any]] = {
+        step: {} for step in ("extract", "align", "assemble", "train", "evaluate", "promote")
+    }
     for name, value in given.items():
         step, underscore, option = name.partition("_")
         if underscore and step in by_step:
