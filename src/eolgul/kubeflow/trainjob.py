@@ -30,7 +30,7 @@ _GPU = "nvidia.com/gpu"
 _NOT_ENVIRONMENT = ("KFP_", "ARGO_", "METADATA_", "MLMD_", "ML_PIPELINE_", "PET_", "NAMESPACE")
 _NOT_VOLUMES = ("kube-api-access-", "var-run-argo", "tmp-dir-argo", "argo-", "kfp-launcher", "gcs-scratch", "s3-scratch",
                 "minio-scratch", "dot-", "input-artifacts", "aws-iam-token")  # fmt: skip
-_NEEDED = "Kubeflow Trainer 2.2 or later"
+_NEEDED = "Kubeflow Trainer 2.3 or later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +219,12 @@ class Trainer:
             kind = self.client.get_runtime(job.runtime).kind.value
         body = manifest(self.pod(), job, name=name, kind=kind)
         backend = self.client.backend
-        with _asked(f"TrainJob {name}"):
-            made = backend.custom_api.create_namespaced_custom_object(
-                "trainer.kubeflow.org", "v1alpha1", backend.namespace, "trainjobs", body, _request_timeout=60
-            )
-        self.say(f"TrainJob {name}: {job.nodes} machines with {job.processes} processes each")
-        with self._removed_unless_done(name):
+        with self._removed_unless_done(name):  # from here on: a signal may come while Kubernetes makes it
+            with _asked(f"TrainJob {name}"):
+                made = backend.custom_api.create_namespaced_custom_object(
+                    "trainer.kubeflow.org", "v1alpha1", backend.namespace, "trainjobs", body, _request_timeout=60
+                )
+            self.say(f"TrainJob {name}: {job.nodes} machines with {job.processes} processes each")
             # An older Trainer drops what it does not know, and the nodes would lack volumes and tolerations.
             if "runtimePatches" not in made["spec"]:
                 raise InputError(f"nodes: the cluster's Trainer does not know runtimePatches; it needs {_NEEDED}")

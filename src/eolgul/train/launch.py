@@ -22,7 +22,7 @@ from eolgul.train.config import TrainConfig
 from eolgul.train.recipe import recipe_names
 
 _ALONE = TrainConfig()
-_LAUNCH = {"gpus": _ALONE.gpus, "nodes": _ALONE.nodes, "runtime": _ALONE.runtime}
+_LAUNCH: dict[str, Any] = {"gpus": _ALONE.gpus, "nodes": _ALONE.nodes, "runtime": _ALONE.runtime}
 _STOP = 60.0  # seconds that torchrun's processes have to end after SIGTERM; torchrun itself kills them after 30
 # torchrun, which ends (and its processes with it) when this process does, even by SIGKILL.
 _TORCHRUN = """
