@@ -228,9 +228,9 @@ def test_a_task_that_is_told_to_end_removes_its_job(kubernetes: Cluster) -> None
                    "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        wait_for(lambda: kubernetes.jobs, 120)
+        wait_for(lambda: kubernetes.jobs, 250)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 143 and "removed" in out
@@ -270,7 +270,7 @@ except InputError as error:
 def test_the_sdks_local_back_end_is_followed_too(ending: str, last: str, tmp_path: Path) -> None:
     script = tmp_path / "local.py"
     script.write_text(LOCAL.format(ending=ending))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=590, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     said = done.stdout.splitlines()
     shown = [line for line in said if line.startswith("said: epoch")]

@@ -60,7 +60,7 @@ def test_two_processes_give_one_package(
     assert "epoch 2: loss" in capfd.readouterr().err  # the processes speak as one would
     done = subprocess.run(
         [sys.executable, str(script), *words(str(toy), str(tmp_path / "one"), config)],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
