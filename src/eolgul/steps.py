@@ -282,8 +282,8 @@ def train(
         from eolgul.train.launch import on_nodes
 
         on_nodes(dataset, out, config)
-        made = open_artifact(storage.fetch(out), "ModelPackage")
-        return _facts(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
+        package = open_artifact(storage.fetch(out), "ModelPackage")
+        return _facts(package, out, started) | {"best_epoch": package.contents["best_epoch"]}
     if config.gpus > 1:
         from eolgul.train.launch import torchrun
 
