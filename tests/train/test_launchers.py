@@ -44,7 +44,7 @@ def test_two_processes_give_one_package(
         "precision=fp32",
         "warmup_epochs=0",
     ]
-    config = TrainConfig(recipe="demo", overrides=tuple(overrides), gpus=2)
+    config = TrainConfig(recipe="demo-full", overrides=tuple(overrides), gpus=2)
     script = tmp_path / "eolgul_with_a_small_network.py"
     script.write_text(WITH_PLAIN)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -87,7 +87,7 @@ def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_
     script = tmp_path / "refusing.py"
     script.write_text(REFUSING + WITH_PLAIN)
     overrides = ["backbone=plain", "embedding_size=32", "batch_size=12", "epochs=1", "precision=fp32"]
-    words = ["train", str(toy), str(tmp_path / "out"), "--recipe", "demo"]
+    words = ["train", str(toy), str(tmp_path / "out"), "--recipe", "demo-full"]
     words += [word for one in overrides for word in ("--set", one)]
     started = [
         subprocess.Popen(
@@ -107,7 +107,7 @@ def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_
 
 def test_a_refusal_of_the_processes_is_one_sentence(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config = TrainConfig(recipe="demo", overrides=("batch_size=13",), gpus=2)
+    config = TrainConfig(recipe="demo-full", overrides=("batch_size=13",), gpus=2)
     with pytest.raises(InputError, match=r"training on 2 processes failed: .*batch_size") as caught:
         torchrun(str(toy), str(tmp_path / "out"), config)
     assert "another process" not in str(caught.value) and "\n" not in str(caught.value)

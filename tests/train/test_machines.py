@@ -89,7 +89,13 @@ def free_port() -> str:
 def test_two_machines_are_lost_and_two_others_go_on(toy: Path, tmp_path: Path, s3: str) -> None:
     data, place = f"{s3}/machines/data", f"{s3}/machines"
     storage.publish(toy, data)
-    options = ["--recipe", "demo", *(word for one in [*TINY, "epochs=2"] for word in ("--set", one)), "--workers", "0"]
+    options = [
+        "--recipe",
+        "demo-full",
+        *(word for one in [*TINY, "epochs=2"] for word in ("--set", one)),
+        "--workers",
+        "0",
+    ]
     one, a, b, c, d = (str(tmp_path / name) for name in ("one", "a", "b", "c", "d"))
     phases = [
         ([one, one], free_port(), ["train", *options, data, str(tmp_path / "alone")]),
