@@ -30,7 +30,7 @@ def train(
 ) -> None:
     """Step 4: train a model. It goes on from the last checkpoint when there is one.
 
-    On several processes: torchrun --nproc-per-node N -m eolgul train …
+    --gpus N starts N processes with torchrun; under a torchrun of your own, leave it out.
     """
     facts = steps.train(dataset, out, config, report=TrainingLines())
     if os.environ.get("RANK", "0") == "0":  # torchrun's other processes have nothing to add

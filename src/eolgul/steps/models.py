@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eolgul import storage
 from eolgul.align.config import AlignConfig
+from eolgul.artifact import open_artifact
 from eolgul.assemble.config import AssembleConfig
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
@@ -34,16 +37,30 @@ def train(
     Checkpoints lie next to `out` by default: in S3 when `out` does, so that another machine can go on. Under torchrun
     every process calls this. Each finds the package whole at the end, and publishing what is there already does nothing.
     """
+    started = time.monotonic()
+    if config.nodes > 1:
+        from eolgul.train.launch import on_nodes
+
+        on_nodes(dataset, out, config)
+        package = open_artifact(bring(out), "ModelPackage")
+        return facts_of(package, out, started) | {"best_epoch": package.contents["best_epoch"]}
+    if config.gpus > 1:
+        from eolgul.train.launch import torchrun
+
+        return torchrun(dataset, out, config)
     import torch
 
+    from eolgul.train.distributed import machine
     from eolgul.train.loop import train as step
 
-    started = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
     recipe = config.load_recipe()
+    # The first machine writes the package. Another one cannot see that disk, and has nothing to publish.
+    elsewhere = machine() > 0 and storage.is_s3(out)
     checkpoints = config.checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
-    with storage.destination(out, places_of([dataset, config.init or ""])) as local:
+    inputs = places_of([dataset, config.init or ""])
+    with _nowhere() if elsewhere else storage.destination(out, inputs) as local:
         made = step(
             bring(dataset),
             local,
@@ -58,9 +75,18 @@ def train(
             tensorboard=config.tensorboard,
             report=report,
         )
+    if made is None and elsewhere:
+        return {"artifact": out}
     if made is None:
         raise InputError("training was stopped before its end; run the same command again to go on from its checkpoint")
     return facts_of(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
+
+
+@contextmanager
+def _nowhere() -> Iterator[Path]:
+    """A place that no package is written to."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "model"
 
 
 def import_weights(
