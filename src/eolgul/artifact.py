@@ -161,13 +161,16 @@ def seal(
     return Artifact(folder, kind, card, sha256_bytes(data))
 
 
-def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -> Artifact:
+def open_artifact(
+    path: Path, kind: str | None = None, *, check: str = "size", without: Sequence[str] = ()
+) -> Artifact:
     """Read an artifact's card and check its files.
 
     Args:
         path: the artifact's folder.
         kind: the kind that is expected; None for any.
         check: "size" (every file is there and as long as the card says) or "sha256" (and has the same bytes).
+        without: folders whose files are not looked at: they may lie elsewhere.
 
     Raises:
         InputError: naming the file, when the folder is not an artifact, is of another kind, or differs from its card.
@@ -195,6 +198,8 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
         file = path / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{card_path}: lists {name!r}, which is outside its directory: refused")
+        if Path(name).parts[0] in without:
+            continue
         if not file.is_file():
             raise InputError(f"{file}: listed in {card_path.name} but missing")
         if file.stat().st_size != size:

@@ -72,7 +72,7 @@ class Aligner:
         self._source, self._detector, self._config = source, detector, config
         self._reduce = reduction(detector.settings.min_face_size)
         self._reduced = detector.looking_for(detector.settings.min_face_size // self._reduce)
-        points = source.manifest["landmarks"].to_pylist()
+        points = source.column("landmarks")
         self._annotations = [None if row is None else np.array(row, np.float64).reshape(5, 2) for row in points]
         names = ("identity", "resolution", "camera", "accessory", "expression")
         columns = [source.column(name) for name in names] if config.anchor == "rig" else []

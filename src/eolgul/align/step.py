@@ -124,7 +124,7 @@ def align(
 
 def unused(source: FaceDataset, config: AlignConfig) -> str:
     """A sentence about the first option that does nothing for a dataset, since its images lack what it goes by; or ""."""
-    without = {name: source.manifest[name].null_count == len(source) for name in ("landmarks", "camera")}
+    without = {name: not source.knows(name) for name in ("landmarks", "camera")}
     if config.which == "annotated" and without["landmarks"]:
         return f"which annotated: is only for images with annotated landmarks, but {source.path} has none"
     if config.anchor == "rig" and without["camera"]:
@@ -218,7 +218,7 @@ def _write(
         if progress:
             progress(done, total)
 
-    name = source.column("source")[0]
+    name = source.values("source", [0])[0]
     pool = ThreadPoolExecutor(workers)
     try:
         tell(0)
@@ -232,7 +232,7 @@ def _write(
 
 
 def _write_shard(shard: ShardWriter, source: FaceDataset, rows: range, results: Sequence[Result]) -> None:
-    table = source.manifest.slice(rows.start, len(rows))
+    table = source.table(rows=rows)
     ids, identities = table["image_id"].to_pylist(), table["identity"].to_pylist()
     facts = {name: table[name].to_pylist() for name in FACTS}
     for at, result in enumerate(results):
@@ -245,7 +245,7 @@ def _write_shard(shard: ShardWriter, source: FaceDataset, rows: range, results: 
 
 def _carry_rejected(build: DatasetBuild, source: FaceDataset, number: int) -> None:
     """Write the rejections of the step before as a shard without images behind the others."""
-    with build.shard(number, source.column("source")[0]) as shard:
+    with build.shard(number, source.values("source", [0])[0]) as shard:
         for row in source.rejected():
             shard.carry_rejected(row)
 

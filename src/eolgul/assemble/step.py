@@ -267,7 +267,7 @@ def _check_sources(sources: Sequence[FaceDataset], held_out: Sequence[str]) -> d
             raise InputError(f"{source.path}: is assembled already; another split would train on people held out now")
         if contents["benchmark"]:
             raise InputError(f"{source.path}: is a benchmark, and nobody trains on a benchmark")
-        if pc.count_distinct(source.manifest["image_id"]).as_py() != len(source):
+        if pc.count_distinct(source.arrow("image_id")).as_py() != len(source):
             raise InputError(f"{source.path}: two images have the same id, expected an id of its own for each")
         detector = contents.get("detector")
         if detector is not None and detector not in detectors:
@@ -372,7 +372,7 @@ def _copy(
 ) -> None:
     """Store these rows of a source under names that begin with the source's, each with its identity's split."""
     prefix = source.artifact.contents["name"]
-    for place, row in enumerate(source.manifest.slice(rows.start, len(rows)).to_pylist()):
+    for place, row in enumerate(source.table(rows=rows).to_pylist()):
         data = source.read(rows.start + place)
         identity = _name(source, row["identity"])
         shard.add(

@@ -74,7 +74,7 @@ class Faces:
     def image_id(self, face: int) -> str:
         """The face's id in its dataset."""
         part, row = self.part_of(face)
-        return str(part.dataset.manifest["image_id"][row].as_py())
+        return str(part.dataset.values("image_id", [row])[0])
 
     def read(self, face: int) -> bytes:
         """The encoded image of a face."""

@@ -33,7 +33,7 @@ def write_scores(
     """
     with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
         for scored, dataset, learned in zip(sets, datasets, seen, strict=True):
-            ids = dataset.manifest["image_id"]
+            ids = dataset.arrow("image_id")
             _, correct = accuracy(scored.distance, scored.same, scored.fold)
             columns: dict[str, NDArray[Any] | list[str] | list[None] | pa.ChunkedArray] = {
                 "set": [scored.name] * len(scored.same),

@@ -37,4 +37,4 @@ def read_face(dataset: FaceDataset, row: int, size: int = SIZE) -> NDArray[np.ui
 
 
 def _name(dataset: FaceDataset, row: int) -> str:
-    return f"{dataset.path}: image {dataset.manifest['image_id'][row].as_py()} (row {row})"
+    return f"{dataset.path}: image {dataset.values('image_id', [row])[0]} (row {row})"

@@ -189,7 +189,7 @@ def count_unreadable(
         InputError: More than the share `most` of the training images are broken.
     """
     for row, why in new.items():
-        image = dataset.manifest["image_id"][row].as_py()
+        image = dataset.values("image_id", [row])[0]
         if image not in known:
             known[image] = why
             report({"warning": f"{image} (row {row}) cannot be read and is left out: {why}"})

@@ -363,12 +363,11 @@ def _report_non_finite(
 ) -> str:
     """Save the ids of the images of a step whose loss or gradients are not finite; returns the sentence for the error."""
     shown = [row for part in world.collect(rows.tolist()) for row in part]
-    ids = data.manifest["image_id"]
     where = {"epoch": progress["epoch"] + 1, "step": progress["step"], "loss": str(loss)}
     file = storage.join(place, "not-finite.json")
     if world.first:
         storage.write_bytes(
-            file, json.dumps({**where, "images": [ids[row].as_py() for row in shown]}, indent=1).encode()
+            file, json.dumps({**where, "images": data.values("image_id", shown)}, indent=1).encode()
         )
     return (
         f"the loss is {loss} or its gradients are not finite at epoch {where['epoch']}, step {where['step']}: lower the "
