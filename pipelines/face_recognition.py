@@ -161,7 +161,7 @@ def face_recognition(
     evaluate_unseen_only: bool = False,
     evaluate_pictures: bool = True,
     evaluate_language: str = "auto",
-    evaluate_device: str = "cpu",
+    evaluate_device: str = "auto",
     evaluate_threads: int = 2,
     evaluate_seed: int = 0,
     evaluate_audit: bool = False,

@@ -220,7 +220,7 @@ def test_options_of_a_calibration_need_people() -> None:
         (AlignConfig, {"part": "0/2"}, "part '0/2': expected i/n"),
         (AssembleConfig, {"test": 1.0}, "held-out shares"),
         (EvaluateConfig, {"fmr": 0.7}, "fmr 0.7: expected 1e-09 to 0.5"),
-        (EvaluateConfig, {"device": "tpu"}, "device 'tpu': expected one of cpu, cuda"),
+        (EvaluateConfig, {"device": "tpu"}, "device 'tpu': expected one of auto, cpu, cuda"),
         (TrainConfig, {"threads": 0}, "threads 0: expected 1 or more"),
         (TrainConfig, {"workers": 0, "stall_seconds": 9}, "stall_seconds 9: is only for worker processes"),
         (AlignConfig, {"device": "cuda"}, "device cuda: is only for the backend torch"),

@@ -38,7 +38,7 @@ def assemble(
 
     from eolgul import steps, storage
     from eolgul.assemble.config import AssembleConfig
-    from eolgul.assemble.step import lines
+    from eolgul.assemble.splits import lines
 
     config = AssembleConfig.from_parameters(locals())
     out = storage.join(workspace, "assembled")

@@ -131,6 +131,7 @@ def seal(
     contents: Mapping[str, Any],
     synthetic: bool,
     known: Mapping[str, Mapping[str, Any]] | None = None,
+    elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Artifact:
     """Write the card of a finished folder (the last file written into it) and return the artifact.
 
@@ -144,6 +145,7 @@ def seal(
         contents: facts about the contents (JSON values).
         synthetic: whether any image behind it was drawn.
         known: sizes and SHA-256s of files that were hashed while they were written, as `list_files` gives them.
+        elsewhere: the same of files that belong to the artifact and lie in another place.
     """
     card = {
         "kind": kind,
@@ -154,16 +156,14 @@ def seal(
         "inputs": [dict(reference) for reference in inputs],
         "contents": dict(contents),
         "synthetic": synthetic,
-        "files": list_files(folder, known),
+        "files": list_files(folder, known) | {name: dict(facts) for name, facts in (elsewhere or {}).items()},
     }
     data = canonical_json(card)
     (folder / CARDS[kind]).write_bytes(data)
     return Artifact(folder, kind, card, sha256_bytes(data))
 
 
-def open_artifact(
-    path: Path, kind: str | None = None, *, check: str = "size", without: Sequence[str] = ()
-) -> Artifact:
+def open_artifact(path: Path, kind: str | None = None, *, check: str = "size", without: Sequence[str] = ()) -> Artifact:
     """Read an artifact's card and check its files.
 
     Args:
@@ -210,13 +210,20 @@ def open_artifact(
 
 
 def reuse(
-    out: Path, kind: str, *, step: str, version: int, recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, str]]
+    out: Path,
+    kind: str,
+    *,
+    step: str,
+    version: int,
+    recipe: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, str]],
+    without: Sequence[str] = (),
 ) -> Artifact | None:
     """The artifact at `out` if it is whole and this version of this step made it from these inputs with this recipe."""
     if not (out / CARDS[kind]).is_file():
         return None
     try:
-        artifact = open_artifact(out, kind)
+        artifact = open_artifact(out, kind, without=without)
     except InputError:
         return None
     wanted = {"step": step, "version": version, "recipe": dict(recipe), "inputs": [dict(item) for item in inputs]}

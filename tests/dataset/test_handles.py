@@ -23,9 +23,9 @@ SHARDS = 90
 def open_shards() -> int:
     """The files of this process that are shards."""
     found = 0
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            found += "/shards/" in os.readlink(f"/proc/self/fd/{name}")
+            found += "/shards/" in str(descriptor.readlink())
         except OSError:  # the descriptor of the listing itself
             continue
     return found
@@ -46,7 +46,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> FaceDataset:
 def few_files() -> Iterator[int]:
     """`ulimit -n` so low that not every shard can be open; yields how many may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (before + 40, hard))
     try:
         yield handles.limit()

@@ -127,7 +127,7 @@ def assemble(
     config: AssembleConfig,
 ) -> None:
     """Step 3: merge aligned FaceDatasets and split them by identity."""
-    from eolgul.assemble.step import lines
+    from eolgul.assemble.splits import lines
 
     with bar("assemble") as progress:
         facts = steps.assemble(datasets, out, config, progress=progress)

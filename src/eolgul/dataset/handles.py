@@ -67,6 +67,12 @@ class _Files:
             for key in [key for key in self.open if key[0] == owner]:
                 self._close(self.open.pop(key))
 
+    def begin_anew(self) -> None:
+        """After a fork, in the child: another thread of the parent may have had the lock, and nobody reads here yet."""
+        for handle in self.open.values():
+            os.close(handle.descriptor)
+        self.lock, self.open = threading.Lock(), OrderedDict()
+
     def _close(self, handle: _Handle) -> None:
         if handle.users:
             handle.closing = True
@@ -111,12 +117,4 @@ class ShardFiles:
         return _files.read(self._owner, self._folder, name, size, offset)
 
 
-def _begin_anew() -> None:
-    """After a fork: another thread of the parent may have had the lock, and nobody reads here yet."""
-    global _files
-    for handle in _files.open.values():
-        os.close(handle.descriptor)
-    _files = _Files()
-
-
-os.register_at_fork(after_in_child=_begin_anew)
+os.register_at_fork(after_in_child=_files.begin_anew)

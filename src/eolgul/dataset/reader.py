@@ -1,7 +1,7 @@
 """Read a FaceDataset: the manifest by columns, an image as one positioned read.
 
-Memory: an open dataset holds 14 to 22 bytes per row (shard, offset, size); every other column is read from the manifest
-when it is asked for and not kept. A process has at most 256 shards open, whatever the number of datasets.
+Memory: from the first image on, an open dataset holds 13 to 20 bytes per row (shard, offset, size); every other column is
+read from the manifest when it is asked for and not kept. A process has at most 256 shards open, whatever the number of datasets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FaceDataset:
         Args:
             path: its folder.
             check: as `open_artifact` takes it.
-            images: with false, the shards may be missing, as in a copy that has only the tables; `read` fails then.
+            images: with false, the shards may be missing, as in a copy that has only the tables; then `read` fails.
 
         Raises:
             InputError: when it is not a whole FaceDataset, checked as `open_artifact` does with `check`.
@@ -65,15 +65,18 @@ class FaceDataset:
         if self._rows != self.artifact.contents["images"]:
             raise InputError(f"{self._manifest}: {self._rows} rows, the card says {self.artifact.contents['images']}")
         self._places: tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]] | None = None
-        if images:
-            self._load_places()
         self._files = ShardFiles(path / SHARDS)
 
     def __len__(self) -> int:
         """The number of images."""
         return self._rows
 
-    def _load_places(self) -> tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+    def locate(self) -> tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+        """Read where each image lies, as the first `read` does; before a fork, so that processes share the memory.
+
+        Returns:
+            The names of the shards, and per row the shard's number, the offset (int64) and the size of the image.
+        """
         if self._places is None:
             names, shard = self.codes("shard")
             shard = shard.astype(np.min_scalar_type(max(len(names) - 1, 0)))
@@ -86,12 +89,10 @@ class FaceDataset:
 
     def batches(self, names: Sequence[str], *, dictionaries: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
         """The manifest's rows in order, some thousands at a time, of the columns `names`; some as dictionaries."""
-        with _parquet(self._manifest):
-            # Without a buffer ahead: that would hold the column of the whole file.
-            with pq.ParquetFile(
-                self._manifest, memory_map=True, pre_buffer=False, read_dictionary=list(dictionaries)
-            ) as file:
-                yield from file.iter_batches(batch_size=_BATCH, columns=list(names), use_threads=False)
+        # Without a buffer ahead, which would hold the column of the whole file.
+        how = {"memory_map": True, "pre_buffer": False, "read_dictionary": list(dictionaries)}
+        with _parquet(self._manifest), pq.ParquetFile(self._manifest, **how) as file:
+            yield from file.iter_batches(batch_size=_BATCH, columns=list(names), use_threads=False)
 
     def table(self, names: Sequence[str] = SCHEMA.names, rows: range | None = None) -> pa.Table:
         """Columns of the manifest, of all rows or of a range of them (step 1)."""
@@ -117,18 +118,24 @@ class FaceDataset:
         """A manifest column without unknown values as an array of one value per row."""
         return np.asarray(self.arrow(name).to_numpy())
 
-    def values(self, name: str, rows: Sequence[int] | NDArray[np.integer]) -> list[Any]:
-        """A manifest column of some rows, in their order, as Python values; only their row groups are read."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        found: dict[int, Any] = {}
-        group_of = np.searchsorted(self._ends, wanted, side="right")
+    def take(self, names: Sequence[str], rows: Sequence[int] | NDArray[np.integer]) -> pa.Table:
+        """Columns of the manifest, of some rows in their order; only the row groups that have them are read."""
+        wanted, back = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+        borders = np.searchsorted(wanted, self._ends)  # where the rows of each row group end among the wanted ones
+        parts, begin = [], 0
         with _parquet(self._manifest), pq.ParquetFile(self._manifest, memory_map=True, pre_buffer=False) as file:
-            for group in np.unique(group_of).tolist():
-                begin = int(self._ends[group - 1]) if group else 0
-                own = np.unique(wanted[group_of == group])
-                column = file.read_row_group(group, columns=[name], use_threads=False)[name]
-                found |= zip(own.tolist(), column.take(own - begin).to_pylist(), strict=True)
-        return [found[row] for row in wanted.tolist()]
+            for group in np.flatnonzero(np.diff(borders, prepend=0)).tolist():
+                own = wanted[begin : borders[group]] - (self._ends[group - 1] if group else 0)
+                table = file.read_row_group(group, columns=list(names), use_threads=False)
+                parts.append(table.take(pa.array(own)).select(list(names)))
+                begin = borders[group]
+            found = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(list(names))
+        return found.take(pa.array(back))
+
+    def values(self, name: str, rows: Sequence[int] | NDArray[np.integer]) -> list[Any]:
+        """A manifest column of some rows, in their order, as Python values; None where a fact is unknown."""
+        values: list[Any] = self.take([name], rows)[name].to_pylist()
+        return values
 
     def codes(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
         """A column of strings as its different values, in the order in which they first appear, and one number per row.
@@ -170,7 +177,7 @@ class FaceDataset:
         Raises:
             InputError: when the shard ends before the image does.
         """
-        names, shard, offset, sizes = self._places or self._load_places()
+        names, shard, offset, sizes = self._places or self.locate()
         name, size = names[shard[row]], int(sizes[row])
         data = self._files.read(name, size, int(offset[row]))
         if len(data) != size:

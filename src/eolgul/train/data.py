@@ -60,6 +60,7 @@ class TrainingData:
         world: World = World(),  # noqa: B008 - immutable
         pin: bool = False,
     ) -> None:
+        dataset.locate()  # here, so that the workers share it
         self.rows = dataset.rows("train")
         if len(self.rows) < recipe.batch_size:
             raise InputError(

@@ -366,9 +366,7 @@ def _report_non_finite(
     where = {"epoch": progress["epoch"] + 1, "step": progress["step"], "loss": str(loss)}
     file = storage.join(place, "not-finite.json")
     if world.first:
-        storage.write_bytes(
-            file, json.dumps({**where, "images": data.values("image_id", shown)}, indent=1).encode()
-        )
+        storage.write_bytes(file, json.dumps({**where, "images": data.values("image_id", shown)}, indent=1).encode())
     return (
         f"the loss is {loss} or its gradients are not finite at epoch {where['epoch']}, step {where['step']}: lower the "
         f"learning rate; the images of that step are named in {file}"
