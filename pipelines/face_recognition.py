@@ -145,6 +145,7 @@ def face_recognition(
     assemble_held_out_sources: List[str] = [],  # noqa: B006, UP006
     assemble_exclude: List[str] = [],  # noqa: B006, UP006
     assemble_seed: int = 0,
+    assemble_copy: bool = False,
     train_recipe: str = "irse50-ms1m-kface",
     train_overrides: List[str] = [],  # noqa: B006, UP006
     train_checkpoints: str = "s3://eolgul/checkpoints",

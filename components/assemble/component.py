@@ -21,6 +21,7 @@ def assemble(
     held_out_sources: List[str] = [],  # noqa: B006, UP006
     exclude: List[str] = [],  # noqa: B006, UP006
     seed: int = 0,
+    copy: bool = False,
 ) -> str:
     """Merge aligned sources and split them by identity, so that nobody is in two splits.
 
