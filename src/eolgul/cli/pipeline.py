@@ -18,9 +18,9 @@ def pipeline_compile(
 ) -> None:
     """Write the pipeline as the YAML file that Kubeflow reads."""
     with extra("pipeline"):
-        from eolgul.pipelines import face_recognition
+        from eolgul.pipelines import compiled
 
-    face_recognition.compile_to(out)
+    compiled.compile_to(out)
     say({"artifact": str(out)})
 
 
@@ -36,9 +36,9 @@ def pipeline_run(
 ) -> None:
     """Run the pipeline on this machine, with KFP's local runner."""
     with extra("pipeline"):
-        from eolgul.pipelines import face_recognition
+        from eolgul.pipelines import arguments, local_run
 
-    say(face_recognition.run_local(face_recognition.parameters(param or []), root))
+    say(local_run.run_local(arguments.parameters(param or []), root))
 
 
 @app.command("submit")
@@ -50,7 +50,7 @@ def pipeline_submit(
 ) -> None:
     """Submit the pipeline to a Kubeflow cluster."""
     with extra("pipeline"):
-        from eolgul.pipelines import face_recognition
+        from eolgul.pipelines import arguments, submission
 
-    arguments = face_recognition.parameters(param or [])
-    say(face_recognition.submit(arguments, host=host, experiment=experiment, run_name=run_name))
+    given = arguments.parameters(param or [])
+    say(submission.submit(given, host=host, experiment=experiment, run_name=run_name))
