@@ -255,11 +255,16 @@ def assemble(
 ) -> Facts:
     """Step 3: aligned FaceDatasets → one FaceDataset with splits."""
     from eolgul.assemble.step import assemble as step
+    from eolgul.dataset import SHARDS
 
     started = time.monotonic()
     config = replace(config, exclude=tuple(str(storage.fetch(place)) for place in config.exclude))
-    with storage.destination(out, [*datasets, *config.exclude]) as local:
-        made = step([storage.fetch(dataset) for dataset in datasets], local, config, progress=progress)
+    # From S3 to S3 no image passes through this machine: the result refers to the objects of the datasets.
+    far = [place for place in datasets if storage.is_s3(place)] if storage.is_s3(out) and not config.copy else []
+    with storage.destination(out, [*datasets, *config.exclude], refer_to=far) as local:
+        paths = [storage.fetch(place, without=(SHARDS,) if place in far else ()) for place in datasets]
+        elsewhere = [path for path, place in zip(paths, datasets, strict=True) if place in far]
+        made = step(paths, local, config, elsewhere=elsewhere, progress=progress)
     told = ("splits", "held_back", "excluded", "warnings")
     return _facts(made, out, started) | {key: made.contents[key] for key in told if key in made.contents}
 

@@ -97,7 +97,7 @@ def assemble(
         if config.copy:
             _copy(build, sources, people, splits, config.shard_bytes, report)
         else:
-            _refer(build, sources, people, splits, report)
+            _refer(build, sources, people, splits, elsewhere, report)
         facts = {
             "name": "assembled",
             "identities_known": True,
@@ -119,7 +119,12 @@ def assemble(
 
 
 def _refer(
-    build: DatasetBuild, sources: Sequence[FaceDataset], people: People, splits: Mapping[str, str], report: Report
+    build: DatasetBuild,
+    sources: Sequence[FaceDataset],
+    people: People,
+    splits: Mapping[str, str],
+    elsewhere: Collection[Path],
+    report: Report,
 ) -> None:
     """Refer to the shards of the sources and write one manifest for all."""
     places = []  # per source, the new name of each of its shards, and the shard of each row
@@ -129,7 +134,7 @@ def _refer(
         used = np.unique(shard[people.rows_kept(number)]).tolist()
         new = [""] * len(names)
         for code in used:
-            refer_to_shard(build, count, source, names[code])
+            refer_to_shard(build, count, source, names[code], elsewhere=source.path in elsewhere)
             new[code] = f"{count:05}.tar"
             count += 1
         places.append((new, shard))

@@ -35,10 +35,10 @@ _REPEATING = [name for name in SCHEMA.names if pa.types.is_string(SCHEMA.field(n
 _REPEATING = [name for name in _REPEATING if name not in ("image_id", "sha256")]  # those differ from row to row
 
 
-def refer_to_shard(build: DatasetBuild, number: int, parent: FaceDataset, name: str) -> bool:
+def refer_to_shard(build: DatasetBuild, number: int, parent: FaceDataset, name: str, *, elsewhere: bool) -> bool:
     """Take the parent's shard `name` as the shard `number` of the dataset that is built.
 
-    A shard that is not on this machine is only listed. A copy, where no link is possible, is checked against the parent's
+    A shard that lies elsewhere is only listed. A copy, where no link is possible, is checked against the parent's
     card while it is made; a run that was killed goes on behind its last whole copy.
 
     Returns:
@@ -49,7 +49,7 @@ def refer_to_shard(build: DatasetBuild, number: int, parent: FaceDataset, name: 
     """
     facts = parent.artifact.card["files"][f"{SHARDS}/{name}"]
     new, file = f"{number:05}.tar", parent.path / SHARDS / name
-    if not file.exists():
+    if elsewhere:  # a file that is here all the same may be of an older dataset
         build.list_elsewhere(f"{SHARDS}/{new}", facts)
         return False
     build.list_known(f"{SHARDS}/{new}", facts)
