@@ -52,6 +52,7 @@ BY_PLACE = {
     "synth/test_draw.py": "slow",
     "synth/test_population.py": "slow",
     "test_storage.py": "s3",
+    "test_storage_references.py": "s3",
     "test_workers.py": "process",
     "train/test_backbones.py": "slow",
     "train/test_launchers.py": "slow process",
