@@ -51,6 +51,7 @@ BY_PLACE = {
     "serving/web": "service browser",
     "synth/test_draw.py": "slow",
     "synth/test_population.py": "slow",
+    "test_scale.py": "slow process",
     "test_storage.py": "s3",
     "test_storage_references.py": "s3",
     "test_workers.py": "process",

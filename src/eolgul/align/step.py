@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
+import numpy as np
 
 from eolgul.align.aligner import Aligner, Found, Result
 from eolgul.align.config import AlignConfig
@@ -170,10 +171,10 @@ def _shards(source: FaceDataset, rows: int, *, together: bool) -> list[range]:
     """Stretches of about so many rows; with `together`, none divides an identity's images at one resolution."""
     if not together:
         return [range(at, min(at + rows, len(source))) for at in range(0, len(source), rows)]
-    keys = list(zip(source.column("identity"), source.column("resolution"), strict=True))
+    changes = [np.diff(source.codes(name)[1]) != 0 for name in ("identity", "resolution")]
     shards, begin = [], 0
-    for at in range(1, len(keys) + 1):
-        if at == len(keys) or (at - begin >= rows and keys[at] != keys[at - 1]):
+    for at in [*(np.flatnonzero(changes[0] | changes[1]) + 1).tolist(), len(source)]:
+        if at - begin >= rows or at == len(source) > begin:
             shards.append(range(begin, at))
             begin = at
     return shards
