@@ -41,8 +41,7 @@ from eolgul.train.recipe import Recipe
 ROWS = (100_000, 400_000, 1_600_000)
 KFACE = 0.1  # the share of K-FACE's rows
 PER_PERSON = 68
-SHARD_ROWS = 2048  # of an alignment's shards
-_BLOCK = 1 << 16
+SHARD_ROWS = {True: 2048, False: 50_000}  # an alignment's shards (K-FACE), and those of an extraction (MS1M)
 # Peak memory above the start: megabytes that do not depend on the size, and bytes per row; about twice what is measured.
 LIMITS = {"assemble": (160, 250), "open": (70, 90), "order": (70, 250), "pairs": (100, 90), "audit": (120, 450)}
 GROWTH = 1.4  # the largest exponent of CPU time; the fixed parts make it smaller than 1, and other work on the machine larger
@@ -55,10 +54,9 @@ def make_dataset(out: Path, rows: int, *, kface: bool) -> None:
     random = np.random.default_rng(rows)
     known = {}
     with pq.ParquetWriter(out / "manifest.parquet", SCHEMA, compression="zstd") as writer:
-        for number, begin in enumerate(range(0, rows, SHARD_ROWS)):
-            table, size = _shard(
-                f"{number:05}.tar", np.arange(begin, min(begin + SHARD_ROWS, rows)), random, rows, kface
-            )
+        for number, begin in enumerate(range(0, rows, SHARD_ROWS[kface])):
+            own = np.arange(begin, min(begin + SHARD_ROWS[kface], rows))
+            table, size = _shard(f"{number:05}.tar", own, random, rows, kface)
             writer.write_table(table)
             with (out / "shards" / f"{number:05}.tar").open("wb") as file:
                 file.truncate(size)
@@ -205,7 +203,10 @@ def run(rows: int) -> dict[str, dict[str, float]]:
             make_dataset(folder / "kface", kface, kface=True)
 
         found = {"make": measured(make)}
-        found |= {stage: measured(work) for stage, work in stages(folder)}
+        for stage, work in stages(folder):
+            found[stage] = measured(work)
+            print(f"{rows:,} rows: {stage} {found[stage]['cpu']:.2f} CPU s, peak {found[stage]['peak'] / 1e6:.0f} MB",
+                  file=sys.stderr, flush=True)  # fmt: skip
     return found
 
 
