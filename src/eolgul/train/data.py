@@ -17,8 +17,9 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
-from eolgul.train.augment import augment
+from eolgul.train.augment import augment, only_mirrors
 from eolgul.train.distributed import World, processes_here
+from eolgul.train.draws import first_draws
 from eolgul.train.loader import STALL_SECONDS, Progress, check_shared_memory, share, watched
 from eolgul.train.recipe import Recipe
 
@@ -156,11 +157,16 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         positions = self._parts[index].copy()
         faces = np.empty((len(positions), 112, 112, 3), np.uint8)
         unreadable: dict[int, str] = {}
+        simple = only_mirrors(self._recipe)
         for place, position in enumerate(positions):
             face, positions[place] = self._readable(int(position), unreadable)
-            seed = [self._recipe.seed, self._epoch, int(positions[place])]
-            faces[place] = augment(face, self._recipe, seed)
+            if not simple:
+                face = augment(face, self._recipe, [self._recipe.seed, self._epoch, int(positions[place])])
+            faces[place] = face
             self._progress.count()
+        if simple:  # as `augment` does, for the whole batch at once
+            mirrored = first_draws(self._recipe.seed, self._epoch, positions) < self._recipe.flip
+            faces[mirrored] = faces[mirrored, :, ::-1]
         labels = self._labels[positions].astype(np.int64)
         shown = [torch.from_numpy(values) for values in (faces, labels, self._rows[positions])]
         share(shown)
