@@ -92,7 +92,8 @@ class People:
         pairs = np.column_stack([owner, person[rows].astype(np.int64)])
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         _, first = np.unique(pairs[:, 0] * max(len(self.names), 1) + pairs[:, 1], return_index=True)
-        return pairs[np.sort(first)]
+        found: NDArray[np.int64] = pairs[np.sort(first)]
+        return found
 
     def _digests(self, sources: Sequence[FaceDataset], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The SHA-256 of some rows of all the datasets, counted through (uint64, N x 4)."""

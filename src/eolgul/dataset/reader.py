@@ -61,7 +61,7 @@ class FaceDataset:
         if missing:
             raise InputError(f"{self._manifest}: lacks the columns {sorted(missing)}")
         self._ends = np.cumsum(groups, dtype=np.int64)
-        self._rows = sum(groups)
+        self._rows: int = sum(groups)
         if self._rows != self.artifact.contents["images"]:
             raise InputError(f"{self._manifest}: {self._rows} rows, the card says {self.artifact.contents['images']}")
         self._places: tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]] | None = None

@@ -92,8 +92,8 @@ def from_dataset(dataset: FaceDataset) -> Collection:
         dict(contents.get("rejected_by_reason", {})),
     )
     if contents.get("rejected"):
-        first = dataset.rejected()[:FIRST]
-        collection.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in first]
+        rejected = dataset.rejections().slice(0, FIRST).to_pylist()
+        collection.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in rejected]
     return collection
 
 

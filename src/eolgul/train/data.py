@@ -243,7 +243,8 @@ def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str
     if each.sum() <= 0:
         raise InputError("source_weights leaves no source with a weight above 0")
     place = np.array([there.index(name) if name in there else -1 for name in names])
-    return each[place[codes]]
+    found: NDArray[np.float64] = each[place[codes]]
+    return found
 
 
 def _weighted(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
