@@ -49,6 +49,8 @@ def plan_kface(source: Path, config: ExtractConfig) -> Plan:
 
     The resolution is read from the nearest folder named after one, else from the images' size.
 
+    Memory: 1.7 kB per image of the selection with its annotation; the others are counted and not kept.
+
     Raises:
         InputError: when no image is in the selection, no resolution can be told, or people have no folders.
     """
