@@ -7,7 +7,7 @@ The images stay where they are: the result's shards are those of its parents, by
 its manifest is made column by column. So a shard may have images without a row: those of identities that an audit excluded.
 With `copy` the images are written anew, without those, into shards of their own.
 
-Memory: 1.6 GB for 5.87 million rows (`benchmarks/scale.py`), most of it to see that no image id repeats.
+Memory: 1.6 GB for 5.87 million rows (`benchmarks/scale.py`).
 """
 
 from __future__ import annotations
