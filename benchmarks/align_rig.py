@@ -57,7 +57,7 @@ def errors(
 ) -> dict[tuple[str, str], list[float]]:
     """Mean landmark error over inter-eye distance, by camera and landmark source."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in dataset.manifest.select(["identity", "camera", "landmarks", "landmark_source"]).to_pylist():
+    for row in dataset.table(["identity", "camera", "landmarks", "landmark_source"]).to_pylist():
         true = known[row["identity"], row["camera"]]
         points = np.array(row["landmarks"]).reshape(5, 2)
         error = np.linalg.norm(points - true, axis=1).mean() / np.linalg.norm(true[1] - true[0])
@@ -79,7 +79,7 @@ def table(dataset: FaceDataset, known: dict[tuple[str, str], NDArray[np.float32]
 def places(source: FaceDataset, known: dict[tuple[str, str], NDArray[np.float32]], detector: Detector) -> None:
     """Likeness where the face is, and moved by 0.7 of its extent in eight directions (a crop that would be useless)."""
     here, elsewhere = [], []
-    rows = source.manifest.select(["identity", "camera", "light"]).to_pylist()
+    rows = source.table(["identity", "camera", "light"]).to_pylist()
     for number in range(0, len(rows), 7):
         points = known[rows[number]["identity"], rows[number]["camera"]]
         image, _ = decode(source.read(number))

@@ -278,6 +278,7 @@ def _face_recognition(
     assemble_held_out_sources: List[str] = [],  # noqa: B006, UP006
     assemble_exclude: List[str] = [],  # noqa: B006, UP006
     assemble_seed: int = 0,
+    assemble_copy: bool = False,
     train_recipes: List[str] = ["irse50-ms1m-kface", "mobilefacenet-ms1m-kface"],  # noqa: B006, UP006
     train_overrides: List[str] = [],  # noqa: B006, UP006
     train_checkpoints: str = "",
@@ -297,7 +298,7 @@ def _face_recognition(
     evaluate_unseen_only: bool = False,
     evaluate_pictures: bool = True,
     evaluate_language: str = "auto",
-    evaluate_device: str = "cpu",
+    evaluate_device: str = "auto",
     evaluate_threads: int = 2,
     evaluate_seed: int = 0,
     evaluate_audit: bool = False,

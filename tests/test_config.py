@@ -184,7 +184,7 @@ def test_recipes_hold_what_they_held_before() -> None:
     assert AlignConfig(min_score=0.9, part="1/2", workers=7).to_recipe() == aligned | {"part": "1/2"}
     assert AlignConfig(min_score=0.9, backend="torch", device="cuda").to_recipe() == aligned | {"backend": "torch"}
     assert AlignConfig(crop="box").to_recipe()["template"] == "box-112-v1"
-    assert AssembleConfig(held_out_sources=("b", "a")).to_recipe() == {
+    assembled = {
         "validation": 0.05,
         "calibration": 0.15,
         "test": 0.15,
@@ -192,6 +192,8 @@ def test_recipes_hold_what_they_held_before() -> None:
         "held_out_sources": ["a", "b"],
         "seed": 0,
     }
+    assert AssembleConfig(held_out_sources=("b", "a"), copy=True).to_recipe() == assembled
+    assert AssembleConfig(held_out_sources=("b", "a")).to_recipe() == assembled | {"copy": False}
     evaluated = {"fmr": 1e-4, "seed": 0, "pictures": True, "resamples": RESAMPLES}
     assert EvaluateConfig(threads=5, cache="x").to_recipe() == evaluated
     assert EvaluateConfig(without_anchored=True, unseen_only=True, language="ko").to_recipe() == evaluated | {
@@ -224,7 +226,7 @@ def test_options_of_a_calibration_need_people() -> None:
         (AlignConfig, {"part": "0/2"}, "part '0/2': expected i/n"),
         (AssembleConfig, {"test": 1.0}, "held-out shares"),
         (EvaluateConfig, {"fmr": 0.7}, "fmr 0.7: expected 1e-09 to 0.5"),
-        (EvaluateConfig, {"device": "tpu"}, "device 'tpu': expected one of cpu, cuda"),
+        (EvaluateConfig, {"device": "tpu"}, "device 'tpu': expected one of auto, cpu, cuda"),
         (TrainConfig, {"threads": 0}, "threads 0: expected 1 or more"),
         (TrainConfig, {"workers": 0, "stall_seconds": 9}, "stall_seconds 9: is only for worker processes"),
         (AlignConfig, {"device": "cuda"}, "device cuda: is only for the backend torch"),

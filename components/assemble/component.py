@@ -22,6 +22,7 @@ def assemble(
     held_out_sources: List[str] = [],  # noqa: B006, UP006
     exclude: List[str] = [],  # noqa: B006, UP006
     seed: int = 0,
+    copy: bool = False,
 ) -> NamedTuple("Outputs", [("assembled", str), ("uri", str)]):  # type: ignore[valid-type]
     """Merge aligned sources and split them by identity, so that nobody is in two splits.
 
@@ -38,7 +39,7 @@ def assemble(
     import sys
 
     from eolgul.assemble.config import AssembleConfig
-    from eolgul.assemble.step import lines
+    from eolgul.assemble.splits import lines
     from eolgul.steps import figures, tasks
     from eolgul.steps.store import Store
 

@@ -24,7 +24,7 @@ def evaluate(
     unseen_only: bool = False,
     pictures: bool = True,
     language: str = "auto",
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 2,
     seed: int = 0,
     audit: bool = False,

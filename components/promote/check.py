@@ -53,6 +53,7 @@ def check(
     assemble_held_out_sources: List[str],  # noqa: UP006
     assemble_exclude: List[str],  # noqa: UP006
     assemble_seed: int,
+    assemble_copy: bool,
     train_recipes: List[str],  # noqa: UP006
     train_overrides: List[str],  # noqa: UP006
     train_checkpoints: str,

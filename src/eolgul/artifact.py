@@ -131,6 +131,7 @@ def seal(
     contents: Mapping[str, Any],
     synthetic: bool,
     known: Mapping[str, Mapping[str, Any]] | None = None,
+    elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Artifact:
     """Write the card of a finished folder (the last file written into it) and return the artifact.
 
@@ -144,6 +145,7 @@ def seal(
         contents: facts about the contents (JSON values).
         synthetic: whether any image behind it was drawn.
         known: sizes and SHA-256s of files that were hashed while they were written, as `list_files` gives them.
+        elsewhere: the same of files that belong to the artifact and lie in another place.
     """
     card = {
         "kind": kind,
@@ -154,20 +156,21 @@ def seal(
         "inputs": [dict(reference) for reference in inputs],
         "contents": dict(contents),
         "synthetic": synthetic,
-        "files": list_files(folder, known),
+        "files": list_files(folder, known) | {name: dict(facts) for name, facts in (elsewhere or {}).items()},
     }
     data = canonical_json(card)
     (folder / CARDS[kind]).write_bytes(data)
     return Artifact(folder, kind, card, sha256_bytes(data))
 
 
-def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -> Artifact:
+def open_artifact(path: Path, kind: str | None = None, *, check: str = "size", without: Sequence[str] = ()) -> Artifact:
     """Read an artifact's card and check its files.
 
     Args:
         path: the artifact's folder.
         kind: the kind that is expected; None for any.
         check: "size" (every file is there and as long as the card says) or "sha256" (and has the same bytes).
+        without: folders whose files are not looked at: they may lie elsewhere.
 
     Raises:
         InputError: naming the file, when the folder is not an artifact, is of another kind, or differs from its card.
@@ -195,6 +198,8 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
         file = path / name
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{card_path}: lists {name!r}, which is outside its directory: refused")
+        if Path(name).parts[0] in without:
+            continue
         if not file.is_file():
             raise InputError(f"{file}: listed in {card_path.name} but missing")
         if file.stat().st_size != size:
@@ -205,13 +210,20 @@ def open_artifact(path: Path, kind: str | None = None, *, check: str = "size") -
 
 
 def reuse(
-    out: Path, kind: str, *, step: str, version: int, recipe: Mapping[str, Any], inputs: Sequence[Mapping[str, str]]
+    out: Path,
+    kind: str,
+    *,
+    step: str,
+    version: int,
+    recipe: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, str]],
+    without: Sequence[str] = (),
 ) -> Artifact | None:
     """The artifact at `out` if it is whole and this version of this step made it from these inputs with this recipe."""
     if not (out / CARDS[kind]).is_file():
         return None
     try:
-        artifact = open_artifact(out, kind)
+        artifact = open_artifact(out, kind, without=without)
     except InputError:
         return None
     wanted = {"step": step, "version": version, "recipe": dict(recipe), "inputs": [dict(item) for item in inputs]}

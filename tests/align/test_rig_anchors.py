@@ -57,7 +57,7 @@ def test_what_the_detector_misses_is_served_marked_and_checked(kface_tree: Path,
     (rejected,) = made.rejected()
     assert rejected["where"].endswith("S004_L6_E01_C7") and rejected["reason"] == "no_face"
     assert "likeness" in rejected["detail"]
-    for row in made.manifest.to_pylist():
+    for row in made.table().to_pylist():
         origin = "annotated" if row["accessory"] == "S001" else "anchored"
         assert row["landmark_source"] == row["face_choice"] == origin and row["faces_found"] == 0
         note = tree / "Middle_Resolution" / row["identity"] / "S001" / "L1" / "E01" / f"{row['camera']}.txt"

@@ -99,7 +99,7 @@ def test_awkward_pictures_are_faces_or_reasons(kface_tree: Path, tmp_path: Path)
             writer.add(f"p/{name}", "p", data, extension="png", size=(1, 1), source="odd")
     align(tmp_path / "in", tmp_path / "out")
     made = FaceDataset(tmp_path / "out")
-    rows = {row["image_id"][2:]: row for row in made.manifest.to_pylist()}
+    rows = {row["image_id"][2:]: row for row in made.table().to_pylist()}
     reasons = {row["where"][2:]: row["reason"] for row in made.rejected()}
     assert reasons == {
         "one": "too_small",
@@ -117,7 +117,7 @@ def test_awkward_pictures_are_faces_or_reasons(kface_tree: Path, tmp_path: Path)
 
 def test_what_the_manifest_says(drawn: Path, tmp_path: Path) -> None:
     align(drawn, tmp_path / "out", AlignConfig(which="annotated"))
-    for row in FaceDataset(tmp_path / "out").manifest.to_pylist():
+    for row in FaceDataset(tmp_path / "out").table().to_pylist():
         assert row["landmark_source"] == "detected"
         assert row["face_choice"] == ("annotated" if row["accessory"] == "S001" else "largest")
         five = np.array(row["landmarks"]).reshape(5, 2)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from support.datasets import make_dataset
 
 from eolgul.assemble.config import AssembleConfig
-from eolgul.assemble.step import HELD_OUT, assemble, audit_splits, held_back_line, split_identities, wanted_of
+from eolgul.assemble.splits import HELD_OUT, audit_splits, held_back_line, split_identities, wanted_of
+from eolgul.assemble.step import assemble
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
@@ -274,13 +275,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> None:
     """Killed without warning, twice: what is finished is not written again, and the result is an unkilled run's."""
     sources = big_sources(tmp_path / "in")
-    whole = assemble(sources, tmp_path / "whole", AssembleConfig(shard_bytes=SHARD)).path
+    whole = assemble(sources, tmp_path / "whole", AssembleConfig(copy=True, shard_bytes=SHARD)).path
     out = tmp_path / "run" / "out"
     code = (
         "import sys, time; from pathlib import Path; from eolgul.assemble.config import AssembleConfig\n"
         "from eolgul.assemble.step import assemble\n"
         "slow = lambda done, total: time.sleep(0.002)\n"
-        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), AssembleConfig(shard_bytes={SHARD}), progress=slow)"
+        f"assemble([Path(p) for p in sys.argv[2:]], Path(sys.argv[1]), AssembleConfig(copy=True, shard_bytes={SHARD}), progress=slow)"
     )
     work = out.parent / ".out.partial"
     for wanted in (5, 15):
@@ -294,7 +295,7 @@ def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> N
     finished = [path.stem for path in (work / "parts").glob("*.json")]
     stamps = {f"{name}.tar": (work / "artifact/shards" / f"{name}.tar").stat().st_mtime_ns for name in finished}
     seen: list[tuple[int, int | None]] = []
-    config = AssembleConfig(shard_bytes=SHARD)
+    config = AssembleConfig(copy=True, shard_bytes=SHARD)
     resumed = assemble(sources, out, config, progress=lambda *counts: seen.append(counts))
     made = FaceDataset(resumed.path, check="sha256")
     assert tree(made.path) == tree(whole)
@@ -304,8 +305,9 @@ def test_a_killed_assembly_goes_on_from_its_finished_shards(tmp_path: Path) -> N
     assert max(path.stat().st_size for path in (out / "shards").iterdir()) <= SHARD + 2 * 10240
 
 
-def test_a_shard_holds_images_of_two_sources(tmp_path: Path) -> None:
-    made = FaceDataset(assemble([source(tmp_path / "one"), source(tmp_path / "two", number=1)], tmp_path / "out").path)
+def test_a_shard_of_a_copy_holds_images_of_two_sources(tmp_path: Path) -> None:
+    sources = [source(tmp_path / "one"), source(tmp_path / "two", number=1)]
+    made = FaceDataset(assemble(sources, tmp_path / "out", AssembleConfig(copy=True)).path)
     assert set(made.column("shard")) == {"00000.tar"} and len(made) == 120
     rejected = [(row["identity"], row["source"]) for row in made.rejected()]
     assert rejected == [("one.p00", "one"), ("two.p00", "two")]

@@ -87,7 +87,8 @@ def test_extract_says_what_it_made(raw: Path, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[600] ^= 1
     shard.write_bytes(bytes(data))
-    broken = command("inspect", tmp_path / "out")
+    assert json.loads(command("inspect", tmp_path / "out").stdout)["images_checked"] is False
+    broken = command("inspect", tmp_path / "out", "--check")
     assert broken.returncode == 2 and broken.stdout == "" and "sha256 differs" in broken.stderr
 
 

@@ -110,7 +110,7 @@ def test_facts_and_splits(tmp_path: Path) -> None:
             facts = {"split": split, "landmarks": points if number else None, "camera": "C7"}
             writer.add(f"a/{number}", "a", b"x", extension="png", size=(7, 9), source="s", facts=facts)
     made = FaceDataset(tmp_path / "out")
-    assert made.manifest.schema.names == SCHEMA.names
+    assert made.table().schema.names == SCHEMA.names
     assert made.rows("test").tolist() == [0, 3] and made.rows("train").tolist() == [2]
     assert made.rows("validation").tolist() == []
     assert made.column("landmarks") == [None, points, points, points]

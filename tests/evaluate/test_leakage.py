@@ -125,7 +125,7 @@ def test_benchmark_pairs_of_people_that_were_learned_from_are_not_compared(tmp_p
     from eolgul.model.provenance import Provenance
 
     old, new = write_model(tmp_path / "old"), write_model(tmp_path / "new", seed=3)
-    hashes = FaceDataset(lfw).manifest["sha256"]
+    hashes = FaceDataset(lfw).arrow("sha256")
     for folder, chosen in ((old, hashes.slice(0, 40)), (new, hashes.slice(0, 0))):
         Provenance.of([], chosen, "e" * 64).write(folder)
     places = [

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from support.datasets import make_dataset
 from support.evaluation import default_split, face, write_benchmark, write_model, write_people
@@ -16,6 +18,7 @@ from eolgul.artifact import open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
+from eolgul.evaluate.recognizers import open_model
 from eolgul.evaluate.step import check_disjoint, evaluate
 from eolgul.evaluation.compare import acceptable
 from eolgul.evaluation.reader import read_metrics
@@ -177,3 +180,32 @@ def test_a_benchmark_of_one_fold_is_refused_before_any_embedding(model: Path, tm
     with pytest.raises(InputError, match="its 2 pairs are of 1 fold"):
         evaluate(model, None, [tmp_path / "one"], tmp_path / "out", EvaluateConfig(), progress=seen.append)
     assert seen == []
+
+
+def test_only_rows_of_pairs_and_counts_are_embedded(
+    model: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other held-out images, most of a large set, cost an embedding each and change no figure."""
+    from eolgul.evaluate import pairs, step
+
+    embedded: list[NDArray[np.int64]] = []
+    embed = step.embed_rows
+
+    def spy(dataset: FaceDataset, rows: NDArray[np.int64], *args: Any, **options: Any) -> NDArray[np.float32]:
+        embedded.append(rows)
+        return embed(dataset, rows, *args, **options)
+
+    monkeypatch.setattr(step, "embed_rows", spy)
+    monkeypatch.setattr(pairs, "MAX_PAIRS", 28)  # one genuine pair per person
+    monkeypatch.setattr(step, "MAX_COUNTED", 40)
+    dataset = FaceDataset(people)
+    small = evaluate(model, people, [], tmp_path / "small", EvaluateConfig(fmr=0.1, resamples=50))
+    chosen = pairs.held_out_pairs(dataset)
+    counted = pairs.calibration_rows(dataset, "test", most=40)
+    needed = set(chosen.left.tolist()) | set(chosen.right.tolist()) | set(counted.tolist())
+    assert set(embedded[1].tolist()) == needed < set(dataset.rows("test").tolist())
+    whole = embed(dataset, dataset.rows("test"), open_model(model).recognizer(threads=1))
+    at = np.searchsorted(dataset.rows("test"), [chosen.left, chosen.right])
+    expected = np.einsum("nd,nd->n", whole[at[0]].astype(np.float64), whole[at[1]].astype(np.float64))
+    scores = pq.read_table(small.path / "scores.parquet")
+    np.testing.assert_allclose(scores["similarity"].to_numpy(), expected, atol=1e-6)

@@ -190,3 +190,29 @@ def test_a_large_rec_needs_little_memory(tmp_path: Path) -> None:
     identities, kilobytes = map(int, done.stdout.split())
     assert identities == 1_200
     assert kilobytes < 200_000, "the imports alone take about half of that"
+
+
+def test_images_are_hashed_only_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large dataset has tens of gigabytes of images; the tables are always hashed, and every length is compared."""
+    from eolgul import artifact
+
+    for person in ("ann", "bob"):
+        (tmp_path / "photos" / person).mkdir(parents=True)
+        (tmp_path / "photos" / person / "1.png").write_bytes(picture(7))
+    data = extract(tmp_path / "photos", tmp_path / "data").path
+    hashed: list[str] = []
+    sha256 = artifact.sha256_file
+    monkeypatch.setattr(artifact, "sha256_file", lambda path: (hashed.append(path.name), sha256(path))[1])
+    assert inspect(str(data))["images_checked"] is False and sorted(hashed) == ["manifest.parquet", "rejected.parquet"]
+    assert inspect(str(data), check=True)["images_checked"] is True and "00000.tar" in hashed
+    shard = data / "shards" / "00000.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(b"x" + whole[1:])
+    assert inspect(str(data))["images"] == 2
+    with pytest.raises(InputError, match=r"00000\.tar: sha256 differs"):
+        inspect(str(data), check=True)
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match=r"00000\.tar: \d+ bytes, expected \d+"):
+        inspect(str(data))
+    with pytest.raises(InputError, match="check: a raw:folders has no card to compare its files with"):
+        inspect(str(tmp_path / "photos"), check=True)

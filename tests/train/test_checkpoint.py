@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from support.places import ROOT, TESTS
 from eolgul import storage
 from eolgul.artifact import list_files
 from eolgul.errors import InputError
+from eolgul.train import checkpoint
 from eolgul.train.checkpoint import Checkpoints
 from eolgul.train.loop import train
 from eolgul.train.recipe import Recipe
@@ -177,6 +180,54 @@ def test_the_newest_are_kept_and_come_back(tmp_path: Path) -> None:
     fill(str(tmp_path / "c"), 7)
     assert whole(str(tmp_path / "c")) == ({"step": 7}, True, 7.0, [])
     assert len(list((tmp_path / "c").glob("slot-*"))) == 3  # two kept, one to write the next to
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`save` returns before anything is written, and what is written is what was there when it was called."""
+    go_on, write = threading.Event(), checkpoint._write_tensors
+
+    def slowly(*args: Any, **options: Any) -> None:
+        assert go_on.wait(60)
+        write(*args, **options)
+
+    monkeypatch.setattr(checkpoint, "_write_tensors", slowly)
+    uri = str(tmp_path / "c")
+    saved, live, best = Checkpoints(uri, recipe=RECIPE), state(1), {"w": torch.full((2,), 1.0)}
+    progress = {"step": 1, "curve": []}
+    saved.save(live, progress, best)
+    assert not (tmp_path / "c" / "checkpoints.json").exists()
+    for value in (*live.values(), *best.values()):
+        value.zero_()
+    progress["step"] = 9
+    go_on.set()
+    saved.wait()
+    assert whole(uri) == ({"step": 1, "curve": []}, True, 1.0, [])
+    saved.save(state(2), {"step": 2}, None)  # into the memory of the one before
+    saved.close()
+    assert whole(uri) == ({"step": 2}, True, 1.0, [])
+
+
+def test_a_failed_write_is_an_error_at_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fill(str(tmp_path / "c"), 1)
+    saved = Checkpoints(str(tmp_path / "c"), recipe=RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write_tensors", full)
+        saved.save(state(2), {"step": 2}, None)
+        with pytest.raises(OSError, match="No space left"):
+            saved.save(state(3), {"step": 3}, None)
+    assert whole(str(tmp_path / "c"))[0] == {"step": 1}
+    saved.save(state(4), {"step": 4}, None)
+    saved.wait()
+    assert whole(str(tmp_path / "c"))[0] == {"step": 4}
+
+
+def test_checkpoints_take_one_percent_of_the_time_at_most() -> None:
+    assert checkpoint.pause(60.0, 0.1) == 60.0
+    assert checkpoint.pause(60.0, 2.5) == 250.0
+    assert checkpoint.pause(0.0, 2.5) == 0.0
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "best"])

@@ -65,24 +65,25 @@ def reduction(min_face_size: int) -> int:
 
 
 class Aligner:
-    """Align rows of one dataset with one detector."""
+    """Align rows of one dataset with one detector.
+
+    Memory: what is known of the rows that are being aligned, not of the others.
+    """
 
     def __init__(self, source: FaceDataset, detector: Detector, config: AlignConfig) -> None:
         """`source` is the dataset of pictures; `detector` is shared by the threads."""
         self._source, self._detector, self._config = source, detector, config
         self._reduce = reduction(detector.settings.min_face_size)
         self._reduced = detector.looking_for(detector.settings.min_face_size // self._reduce)
-        points = source.manifest["landmarks"].to_pylist()
-        self._annotations = [None if row is None else np.array(row, np.float64).reshape(5, 2) for row in points]
-        names = ("identity", "resolution", "camera", "accessory", "expression")
-        columns = [source.column(name) for name in names] if config.anchor == "rig" else []
-        self._places = [None if None in row else Place(*row) for row in zip(*columns, strict=True)]
+        self._annotations: dict[int, NDArray[np.float64]] = {}
+        self._places: dict[int, Place] = {}
 
     def align(self, rows: Sequence[int], pool: ThreadPoolExecutor, tell: Callable[[int], None]) -> list[Result]:
         """Align rows in the threads of `pool`; return one result per row, in order.
 
         `tell` is called with the number of rows of each finished chunk.
         """
+        self._learn(rows)
         chunks = [rows[at : at + CHUNK] for at in range(0, len(rows), CHUNK)]
         results: list[Result] = []
         for chunk, found in zip(chunks, pool.map(self._detect, chunks), strict=True):
@@ -99,6 +100,21 @@ class Aligner:
             for at, result in zip(missing, again, strict=True):
                 results[at] = result or results[at]
         return results
+
+    def _learn(self, rows: Sequence[int]) -> None:
+        """Read what the dataset says about these rows, and forget what it says about others."""
+        points = self._source.values("landmarks", rows)
+        self._annotations = {
+            row: np.array(own, np.float64).reshape(5, 2)
+            for row, own in zip(rows, points, strict=True)
+            if own is not None
+        }
+        self._places = {}
+        if self._config.anchor == "rig":
+            table = self._source.take(("identity", "resolution", "camera", "accessory", "expression"), rows)
+            columns = [column.to_pylist() for column in table.columns]
+            places = zip(rows, zip(*columns, strict=True), strict=True)
+            self._places = {row: Place(*names) for row, names in places if None not in names}
 
     def _detect(self, rows: Sequence[int]) -> list[Result]:
         results: dict[int, Result] = {}
@@ -145,7 +161,7 @@ class Aligner:
             return Rejection(
                 Reason.TOO_SMALL, f"{photo.width}x{photo.height} pixels hold no face of {settings.min_face_size}"
             )
-        annotation = self._annotations[row] if settings.which == "annotated" else None
+        annotation = self._annotations.get(row) if settings.which == "annotated" else None
         where = None if annotation is None else photo.here(annotation)
         height, width = photo.pixels.shape[:2]
         try:
@@ -191,7 +207,7 @@ class Aligner:
     def _known(self, rows: Sequence[int], results: Sequence[Result]) -> Anchors:
         anchors = Anchors()
         for row, result in zip(rows, results, strict=True):
-            place, annotation = self._places[row], self._annotations[row]
+            place, annotation = self._places.get(row), self._annotations.get(row)
             if place is None:
                 continue
             if annotation is not None:
@@ -205,7 +221,7 @@ class Aligner:
 
         None when there are no such landmarks.
         """
-        own, place = self._annotations[row], self._places[row]
+        own, place = self._annotations.get(row), self._places.get(row)
         landmarks = own if own is not None else anchors.landmarks(place) if place is not None else None
         if landmarks is None:
             return None

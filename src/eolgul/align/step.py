@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
+import numpy as np
 
 from eolgul.align.aligner import Aligner, Found, Result
 from eolgul.align.config import AlignConfig
@@ -124,7 +125,7 @@ def align(
 
 def unused(source: FaceDataset, config: AlignConfig) -> str:
     """A sentence about the first option that does nothing for a dataset, since its images lack what it goes by; or ""."""
-    without = {name: source.manifest[name].null_count == len(source) for name in ("landmarks", "camera")}
+    without = {name: not source.knows(name) for name in ("landmarks", "camera")}
     if config.which == "annotated" and without["landmarks"]:
         return f"which annotated: is only for images with annotated landmarks, but {source.path} has none"
     if config.anchor == "rig" and without["camera"]:
@@ -170,10 +171,10 @@ def _shards(source: FaceDataset, rows: int, *, together: bool) -> list[range]:
     """Stretches of about so many rows; with `together`, none divides an identity's images at one resolution."""
     if not together:
         return [range(at, min(at + rows, len(source))) for at in range(0, len(source), rows)]
-    keys = list(zip(source.column("identity"), source.column("resolution"), strict=True))
+    changes = [np.diff(source.codes(name)[1]) != 0 for name in ("identity", "resolution")]
     shards, begin = [], 0
-    for at in range(1, len(keys) + 1):
-        if at == len(keys) or (at - begin >= rows and keys[at] != keys[at - 1]):
+    for at in [*(np.flatnonzero(changes[0] | changes[1]) + 1).tolist(), len(source)]:
+        if at - begin >= rows or at == len(source) > begin:
             shards.append(range(begin, at))
             begin = at
     return shards
@@ -218,7 +219,7 @@ def _write(
         if progress:
             progress(done, total)
 
-    name = source.column("source")[0]
+    name = source.values("source", [0])[0]
     pool = ThreadPoolExecutor(workers)
     try:
         tell(0)
@@ -232,7 +233,7 @@ def _write(
 
 
 def _write_shard(shard: ShardWriter, source: FaceDataset, rows: range, results: Sequence[Result]) -> None:
-    table = source.manifest.slice(rows.start, len(rows))
+    table = source.table(rows=rows)
     ids, identities = table["image_id"].to_pylist(), table["identity"].to_pylist()
     facts = {name: table[name].to_pylist() for name in FACTS}
     for at, result in enumerate(results):
@@ -245,7 +246,7 @@ def _write_shard(shard: ShardWriter, source: FaceDataset, rows: range, results: 
 
 def _carry_rejected(build: DatasetBuild, source: FaceDataset, number: int) -> None:
     """Write the rejections of the step before as a shard without images behind the others."""
-    with build.shard(number, source.column("source")[0]) as shard:
+    with build.shard(number, source.values("source", [0])[0]) as shard:
         for row in source.rejected():
             shard.carry_rejected(row)
 

@@ -31,6 +31,11 @@ class AssembleConfig(Config):
         in_recipe=False,
     )
     seed: int = option(0, "Decides which identities are held back.")
+    copy: bool = option(
+        False,
+        "Copy the images into new shards. Default: the result refers to the shards of the datasets (hard links, or their "
+        "objects in S3), which takes no space and no time.",
+    )
     shard_bytes: int = option(512 << 20, "Largest size of a shard in bytes.", least=1, in_recipe=False, internal=True)
 
     def __post_init__(self) -> None:
@@ -51,4 +56,7 @@ class AssembleConfig(Config):
 
     def to_recipe(self) -> dict[str, Any]:
         """As `Config.to_recipe`; the order of the sources does not count."""
-        return super().to_recipe() | {"held_out_sources": sorted(self.held_out_sources)}
+        recipe = super().to_recipe() | {"held_out_sources": sorted(self.held_out_sources)}
+        if self.copy:  # the only way of versions before there was a choice: the recipe of a copy is still theirs
+            del recipe["copy"]
+        return recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 
@@ -18,24 +18,19 @@ def warnings_of(source: FaceDataset) -> list[str]:
     A source of fewer than `FEW` identities is suspicious if half of them have `MANY` images or more, or if the images of
     half of them lie in several folders. K-FACE is not: its tree is known, and a person has thousands of images there.
     """
-    identities = source.column("identity")
-    counts = Counter(identities)
-    if not counts or len(counts) >= FEW or _is_kface(source):
+    names, person = source.codes("identity")
+    if not names or len(names) >= FEW or source.knows("camera"):
         return []
     name = source.artifact.contents["name"]
-    found = f"source {name}: {len(counts)} {'identity' if len(counts) == 1 else 'identities'}"
+    found = f"source {name}: {len(names)} {'identity' if len(names) == 1 else 'identities'}"
     advice = "if these are not people but folders of people, extract the folder below them"
-    typical = int(np.median(list(counts.values())))
+    typical = int(np.median(np.bincount(person)))
     if typical >= MANY:
         return [f"{found} with {typical} images each (median), few and huge; {advice}"]
-    folders: dict[str, set[str]] = defaultdict(set)
-    for identity, image in zip(identities, source.column("image_id"), strict=True):
+    folders: dict[int, set[str]] = defaultdict(set)
+    for identity, image in zip(person.tolist(), source.column("image_id"), strict=True):
         folders[identity].add(image.rpartition("/")[0])
     several = int(np.median([len(names) for names in folders.values()]))
     if several > 1:
         return [f"{found} whose images lie in {several} folders each (median); {advice}"]
     return []
-
-
-def _is_kface(source: FaceDataset) -> bool:
-    return any(value is not None for value in source.column("camera"))

@@ -46,5 +46,10 @@ class AuditConfig(Config):
     cache: str | None = option(
         None, "Folder that keeps embeddings between runs.", in_recipe=False, envvar="EOLGUL_EMBEDDINGS"
     )
-    device: str = option("cpu", "ONNX Runtime's device.", choices=("cpu", "cuda"), in_recipe=False)
+    device: str = option(
+        "auto",
+        "ONNX Runtime's device; auto takes a GPU if there is one.",
+        choices=("auto", "cpu", "cuda"),
+        in_recipe=False,
+    )
     threads: int = option(2, "Threads of ONNX Runtime and of the search.", least=1, in_recipe=False)

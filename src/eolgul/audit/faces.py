@@ -7,8 +7,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from eolgul.audit.schema import AuditedSet
@@ -41,10 +43,12 @@ class Faces:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = list(parts)
+        self._ids: dict[Path, pa.StringArray] = {}
         self.offsets = np.cumsum([0, *(len(part.rows) for part in parts)])
         names: list[str | None] = []
         for part in parts:
-            own = np.asarray(part.dataset.column("identity"), dtype=object)[part.rows]
+            known, codes = part.dataset.codes("identity")
+            own = np.asarray(known, dtype=object)[codes[part.rows]]  # one string per person, not per image
             assembled = "splits" in part.dataset.artifact.contents
             source = str(part.dataset.artifact.contents.get("name") or part.name)
             names += [(name if assembled else f"{source}.{name}") if part.identified else None for name in own]
@@ -74,7 +78,9 @@ class Faces:
     def image_id(self, face: int) -> str:
         """The face's id in its dataset."""
         part, row = self.part_of(face)
-        return str(part.dataset.manifest["image_id"][row].as_py())
+        if part.dataset.path not in self._ids:  # kept, since an audit can find very many
+            self._ids[part.dataset.path] = part.dataset.arrow("image_id").combine_chunks()
+        return str(self._ids[part.dataset.path][row].as_py())
 
     def read(self, face: int) -> bytes:
         """The encoded image of a face."""
@@ -83,11 +89,7 @@ class Faces:
 
     def sha256(self) -> list[str]:
         """The SHA-256 of every image's bytes."""
-        return [
-            value
-            for part in self.parts
-            for value in np.asarray(part.dataset.column("sha256"), dtype=object)[part.rows].tolist()
-        ]
+        return [value for part in self.parts for value in part.dataset.values("sha256", part.rows)]
 
     def blocks(self, size: int) -> Iterator[tuple[Part, int, NDArray[np.int64]]]:
         """Consecutive rows of a part, at most `size`, with the number of the first face."""
@@ -132,7 +134,7 @@ class Faces:
 
 def training_part(name: str, dataset: FaceDataset) -> Part:
     """What is trained on of a dataset: the `train` split where it has splits, else all of it."""
-    if "splits" in dataset.artifact.contents or any(dataset.column("split")):
+    if "splits" in dataset.artifact.contents or dataset.knows("split"):
         return Part(name, dataset, dataset.rows("train"), "train")
     return Part(name, dataset, np.arange(len(dataset)), None)
 

@@ -126,7 +126,7 @@ class Findings:
         made = {}
         for side, faces in (("against", self.faces), ("train", self.train)):
             for part in faces.parts:
-                ids = part.dataset.manifest["image_id"].take(part.rows.tolist()).to_pylist()
+                ids = part.dataset.arrow("image_id").take(part.rows.tolist()).to_pylist()
                 for row, image_id in zip(part.rows, ids, strict=True):
                     key = f"{side}/{part.name}/{image_id}"
                     if key in wanted:

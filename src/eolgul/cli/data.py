@@ -127,7 +127,7 @@ def assemble(
     config: AssembleConfig,
 ) -> None:
     """Step 3: merge aligned FaceDatasets and split them by identity."""
-    from eolgul.assemble.step import lines
+    from eolgul.assemble.splits import lines
 
     with bar("assemble") as progress:
         facts = steps.assemble(datasets, out, config, progress=progress)
@@ -181,13 +181,17 @@ def inspect(
         str, typer.Argument(help="An artifact, a registry, a .rec, a .bin or another raw source; path or s3://.")
     ],
     sheet: Annotated[Path | None, typer.Option(help="Contact sheet of up to 60 images to write (.png).")] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Hash the images, too, and compare them with the card; without it their lengths."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on a terminal, too.")] = False,
 ) -> None:
     """Show what an artifact, a registry or a raw source is and what it holds."""
     from eolgul.inspection.summary import inspect as summarize
     from eolgul.inspection.summary import render
 
-    facts = summarize(place, sheet)
+    facts = summarize(place, sheet, check=check)
     if as_json or not sys.stdout.isatty():
         say(facts)
     else:

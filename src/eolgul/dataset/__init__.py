@@ -7,12 +7,13 @@ shard, so reading an image is one `pread`, from any worker, in any order. Only t
 
 from eolgul.dataset.build import DatasetBuild, ShardWriter, build_dataset
 from eolgul.dataset.reader import FaceDataset
-from eolgul.dataset.schema import FACTS, SCHEMA, SHARD_BYTES, SPLITS, Pairs
+from eolgul.dataset.schema import FACTS, SCHEMA, SHARD_BYTES, SHARDS, SPLITS, Pairs
 from eolgul.dataset.shard import member_size
 
 __all__ = [
     "FACTS",
     "SCHEMA",
+    "SHARDS",
     "SHARD_BYTES",
     "SPLITS",
     "DatasetBuild",

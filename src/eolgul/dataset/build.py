@@ -149,6 +149,7 @@ class DatasetBuild:
         self.out, self.folder = out, folder
         self.sealed = False
         self._known: dict[str, dict[str, Any]] = {}
+        self._elsewhere: dict[str, dict[str, Any]] = {}
         self._contents: dict[str, Any] = {"benchmark": False}
 
     def shard(self, number: int, source: str) -> ShardWriter:
@@ -165,6 +166,18 @@ class DatasetBuild:
             )
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def list_known(self, name: str, facts: Mapping[str, Any]) -> None:
+        """State the size and SHA-256 of a file of the dataset, which is not read again."""
+        self._known[name] = {"sha256": facts["sha256"], "size": facts["size"]}
+
+    def list_elsewhere(self, name: str, facts: Mapping[str, Any]) -> None:
+        """State the size and SHA-256 of a file that the card lists and that is not on this machine."""
+        self._elsewhere[name] = {"sha256": facts["sha256"], "size": facts["size"]}
+
+    def describe(self, contents: Mapping[str, Any]) -> None:
+        """State facts of the card's contents that `finish` would count."""
+        self._contents |= contents
 
     def has_finished(self) -> bool:
         """Whether any shard is finished."""
@@ -347,6 +360,7 @@ class DatasetBuild:
             contents=self._contents | dict(facts),
             synthetic=synthetic,
             known=self._known,
+            elsewhere=self._elsewhere,
         )
         self.sealed = True
 

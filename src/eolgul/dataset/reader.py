@@ -1,76 +1,175 @@
-"""Read a FaceDataset: the manifest as columns, an image as one positioned read."""
+"""Read a FaceDataset: the manifest by columns, an image as one positioned read.
+
+Memory: from the first image on, an open dataset holds 13 to 20 bytes per row (shard, offset, size); every other column is
+read from the manifest when it is asked for and not kept. A process has at most 256 shards open, whatever the number of datasets.
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eolgul.artifact import Artifact, open_artifact
-from eolgul.dataset.schema import PAIRS, SCHEMA, SPLITS, Pairs
+from eolgul.dataset.handles import ShardFiles
+from eolgul.dataset.schema import PAIRS, SCHEMA, SHARDS, SPLITS, Pairs
 from eolgul.errors import InputError
+
+_BATCH = 1 << 16  # rows of a column that are decoded at once
+
+
+@contextmanager
+def _parquet(file: Path) -> Iterator[None]:
+    """Turn the errors of reading a Parquet file into one sentence."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
 def _read_table(file: Path) -> pa.Table:
-    try:
+    with _parquet(file):
         return pq.read_table(file)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
 class FaceDataset:
     """A FaceDataset opened for reading. Rows are those of the manifest; threads can share it, processes by pickling."""
 
-    def __init__(self, path: Path, *, check: str = "size") -> None:
+    def __init__(self, path: Path, *, check: str = "size", images: bool = True) -> None:
         """Open the dataset at `path`.
+
+        Args:
+            path: its folder.
+            check: as `open_artifact` takes it.
+            images: with false, the shards may be missing, as in a copy that has only the tables; then `read` fails.
 
         Raises:
             InputError: when it is not a whole FaceDataset, checked as `open_artifact` does with `check`.
         """
-        self.artifact: Artifact = open_artifact(path, "FaceDataset", check=check)
+        self.artifact: Artifact = open_artifact(path, "FaceDataset", check=check, without=() if images else (SHARDS,))
         self.path = path
-        self.manifest: pa.Table = _read_table(path / "manifest.parquet")
-        missing = set(SCHEMA.names) - set(self.manifest.column_names)
+        self._manifest = path / "manifest.parquet"
+        with _parquet(self._manifest), pq.ParquetFile(self._manifest) as file:
+            groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            missing = set(SCHEMA.names) - set(file.schema_arrow.names)
         if missing:
-            raise InputError(f"{path / 'manifest.parquet'}: lacks the columns {sorted(missing)}")
-        if self.manifest.num_rows != self.artifact.contents["images"]:
-            raise InputError(
-                f"{path / 'manifest.parquet'}: {self.manifest.num_rows} rows, the card says {self.artifact.contents['images']}"
-            )
-        shards = self.manifest["shard"].combine_chunks().dictionary_encode()
-        self._shard_names: list[str] = shards.dictionary.to_pylist()
-        self._shard = np.asarray(shards.indices)
-        self._offset = self.numpy("offset")
-        self._size = self.numpy("size")
-        self._files: dict[str, int] = {}
+            raise InputError(f"{self._manifest}: lacks the columns {sorted(missing)}")
+        self._ends = np.cumsum(groups, dtype=np.int64)
+        self._rows: int = sum(groups)
+        if self._rows != self.artifact.contents["images"]:
+            raise InputError(f"{self._manifest}: {self._rows} rows, the card says {self.artifact.contents['images']}")
+        self._places: tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]] | None = None
+        self._files = ShardFiles(path / SHARDS)
 
     def __len__(self) -> int:
         """The number of images."""
-        return int(self.manifest.num_rows)
+        return self._rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state for pickling, without open files: each process opens the shards for itself."""
-        return self.__dict__ | {"_files": {}}
+    def locate(self) -> tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+        """Read where each image lies, as the first `read` does; before a fork, so that processes share the memory.
 
-    def __del__(self) -> None:
-        """Close the shards."""
-        for handle in getattr(self, "_files", {}).values():
-            os.close(handle)
+        Returns:
+            The names of the shards, and per row the shard's number, the offset (int64) and the size of the image.
+        """
+        if self._places is None:
+            names, shard = self.codes("shard")
+            shard = shard.astype(np.min_scalar_type(max(len(names) - 1, 0)))
+            self._places = names, shard, self._fill("offset", np.int64), self._narrow_sizes()
+        return self._places
+
+    def _narrow_sizes(self) -> NDArray[Any]:
+        sizes = self._fill("size", np.int64)
+        return sizes.astype(np.int32) if not len(sizes) or sizes.max() < 2**31 else sizes
+
+    def batches(self, names: Sequence[str], *, dictionaries: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
+        """The manifest's rows in order, some thousands at a time, of the columns `names`; some as dictionaries."""
+        # Without a buffer ahead, which would hold the column of the whole file.
+        how = {"memory_map": True, "pre_buffer": False, "read_dictionary": list(dictionaries)}
+        with _parquet(self._manifest), pq.ParquetFile(self._manifest, **how) as file:
+            yield from file.iter_batches(batch_size=_BATCH, columns=list(names), use_threads=False)
+
+    def table(self, names: Sequence[str] = SCHEMA.names, rows: range | None = None) -> pa.Table:
+        """Columns of the manifest, of all rows or of a range of them (step 1)."""
+        with _parquet(self._manifest), pq.ParquetFile(self._manifest, memory_map=True, pre_buffer=False) as file:
+            if rows is None:
+                return file.read(columns=list(names), use_threads=False)
+            if not rows:
+                return file.schema_arrow.empty_table().select(list(names))
+            first, last = (int(np.searchsorted(self._ends, row, side="right")) for row in (rows[0], rows[-1]))
+            table = file.read_row_groups(range(first, last + 1), columns=list(names), use_threads=False)
+            return table.slice(rows[0] - (int(self._ends[first - 1]) if first else 0), len(rows))
+
+    def arrow(self, name: str) -> pa.ChunkedArray:
+        """A manifest column as Arrow has it."""
+        return self.table([name])[name]
 
     def column(self, name: str) -> list[Any]:
-        """A manifest column as Python values; None where a fact is unknown."""
-        values: list[Any] = self.manifest[name].to_pylist()
+        """A manifest column as Python values; None where a fact is unknown. Some 50 bytes per row and more."""
+        values: list[Any] = self.arrow(name).to_pylist()
         return values
 
     def numpy(self, name: str) -> NDArray[Any]:
         """A manifest column without unknown values as an array of one value per row."""
-        return np.asarray(self.manifest[name].to_numpy())
+        return np.asarray(self.arrow(name).to_numpy())
+
+    def take(self, names: Sequence[str], rows: Sequence[int] | NDArray[np.integer]) -> pa.Table:
+        """Columns of the manifest, of some rows in their order; only the row groups that have them are read."""
+        wanted, back = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+        borders = np.searchsorted(wanted, self._ends)  # where the rows of each row group end among the wanted ones
+        parts, begin = [], 0
+        with _parquet(self._manifest), pq.ParquetFile(self._manifest, memory_map=True, pre_buffer=False) as file:
+            for group in np.flatnonzero(np.diff(borders, prepend=0)).tolist():
+                own = wanted[begin : borders[group]] - (self._ends[group - 1] if group else 0)
+                table = file.read_row_group(group, columns=list(names), use_threads=False)
+                parts.append(table.take(pa.array(own)).select(list(names)))
+                begin = borders[group]
+            found = pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(list(names))
+        return found.take(pa.array(back))
+
+    def values(self, name: str, rows: Sequence[int] | NDArray[np.integer]) -> list[Any]:
+        """A manifest column of some rows, in their order, as Python values; None where a fact is unknown."""
+        values: list[Any] = self.take([name], rows)[name].to_pylist()
+        return values
+
+    def codes(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
+        """A column of strings as its different values, in the order in which they first appear, and one number per row.
+
+        Returns:
+            The values, and int32 numbers of them, one per row; -1 where the value is unknown.
+        """
+        numbers: dict[str, int] = {}
+        codes = np.empty(len(self), np.int32)
+        place = 0
+        for batch in self.batches([name], dictionaries=[name]):
+            column = batch.column(0)
+            indices = np.asarray(column.indices.fill_null(len(column.dictionary)))
+            own = np.full(len(column.dictionary) + 1, -1, np.int32)
+            # A dictionary may hold values that no row of this batch has, and in any order.
+            used, first = np.unique(indices, return_index=True)
+            texts = column.dictionary.to_pylist()
+            for value in used[np.argsort(first, kind="stable")].tolist():
+                if value < len(texts):
+                    own[value] = numbers.setdefault(texts[value], len(numbers))
+            codes[place : place + len(indices)] = own[indices]
+            place += len(indices)
+        return list(numbers), codes
+
+    def knows(self, name: str) -> bool:
+        """Whether a fact is known of any image."""
+        return any(batch.column(0).null_count < len(batch) for batch in self.batches([name]))
+
+    def _fill(self, name: str, kind: type[np.integer[Any]]) -> NDArray[Any]:
+        values, place = np.empty(len(self), kind), 0
+        for batch in self.batches([name]):
+            values[place : place + len(batch)] = batch.column(0).to_numpy()
+            place += len(batch)
+        return values
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row, with the very bytes of the source: one positioned read.
@@ -78,19 +177,11 @@ class FaceDataset:
         Raises:
             InputError: when the shard ends before the image does.
         """
-        name = self._shard_names[self._shard[row]]
-        handle = self._files.get(name)
-        if handle is None:
-            opened = os.open(self.path / "shards" / name, os.O_RDONLY)
-            handle = self._files.setdefault(name, opened)
-            if handle != opened:  # another thread was first
-                os.close(opened)
-        size = int(self._size[row])
-        data = os.pread(handle, size, int(self._offset[row]))
+        names, shard, offset, sizes = self._places or self.locate()
+        name, size = names[shard[row]], int(sizes[row])
+        data = self._files.read(name, size, int(offset[row]))
         if len(data) != size:
-            raise InputError(
-                f"{self.path / 'shards' / name} at byte {self._offset[row]}: cut off, expected {size} bytes"
-            )
+            raise InputError(f"{self.path / SHARDS / name} at byte {offset[row]}: cut off, expected {size} bytes")
         return data
 
     def rows(self, split: str) -> NDArray[np.int64]:
@@ -101,12 +192,17 @@ class FaceDataset:
         """
         if split not in SPLITS:
             raise InputError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-        return np.flatnonzero(np.asarray(pc.fill_null(pc.equal(self.manifest["split"], split), False))).astype(np.int64)
+        names, codes = self.codes("split")
+        return np.flatnonzero(codes == names.index(split)) if split in names else np.empty(0, np.int64)
 
     def rejected(self) -> list[dict[str, Any]]:
         """The rejected inputs: where, identity, source, reason, detail."""
-        rows: list[dict[str, Any]] = _read_table(self.path / "rejected.parquet").to_pylist()
+        rows: list[dict[str, Any]] = self.rejections().to_pylist()
         return rows
+
+    def rejections(self) -> pa.Table:
+        """The rejected inputs as a table."""
+        return _read_table(self.path / "rejected.parquet")
 
     @property
     def identified(self) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+SHARDS = "shards"  # the folder of the tar files
 SHARD_BYTES = 512 << 20
 SPLITS = ("train", "validation", "calibration", "test")
 

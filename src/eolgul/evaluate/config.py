@@ -44,7 +44,12 @@ class EvaluateConfig(Config):
     cache: str | None = option(
         None, "Folder that keeps embeddings between runs.", in_recipe=False, envvar="EOLGUL_EMBEDDINGS"
     )
-    device: str = option("cpu", "ONNX Runtime's device.", choices=("cpu", "cuda"), in_recipe=False)
+    device: str = option(
+        "auto",
+        "ONNX Runtime's device; auto takes a GPU if there is one.",
+        choices=("auto", "cpu", "cuda"),
+        in_recipe=False,
+    )
     threads: int = option(2, "ONNX Runtime's threads.", least=1, in_recipe=False)
     seed: int = option(0, "Decides the pairs and the bootstrap.")
     resamples: int = option(1000, "Bootstrap resamples of an interval.", least=1, internal=True)

@@ -120,7 +120,7 @@ def _batches(dataset: FaceDataset, rows: list[int], size: int, batch: int) -> It
 
 def _check_sees(dataset: FaceDataset, rows: list[int], embeddings: NDArray[np.float32]) -> None:
     """Refuse a network that gives every image the same embedding: its figures would mean nothing."""
-    hashes = dataset.manifest["sha256"].take(rows).to_pylist()
+    hashes = dataset.values("sha256", rows)
     _, first = np.unique(np.asarray(hashes), return_index=True)
     if len(first) < 3:  # two images may well be near-duplicates
         return

@@ -44,7 +44,7 @@ class Learned:
 
     def _find(self, dataset: FaceDataset) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         assert self.provenance is not None
-        images = self.provenance.knows_images(dataset.manifest["sha256"])
+        images = self.provenance.knows_images(dataset.arrow("sha256"))
         if not dataset.identified:
             return images, images
         identities = dataset.column("identity")

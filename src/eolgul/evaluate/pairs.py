@@ -26,8 +26,18 @@ def split_rows(dataset: FaceDataset, split: str, without_anchored: bool = False)
     rows = dataset.rows(split)
     if not without_anchored:
         return rows
-    sources = dataset.column("landmark_source")
-    return np.asarray([row for row in rows if sources[row] != "anchored"], dtype=np.int64)
+    names, codes = dataset.codes("landmark_source")
+    return rows[codes[rows] != names.index("anchored")] if "anchored" in names else rows
+
+
+def by_person(rows: NDArray[np.int64], people: NDArray[np.integer]) -> list[NDArray[np.int64]]:
+    """Divide rows by the person that each shows, in the order of the people's numbers; rows keep their order.
+
+    Sorted once: a search for each person among all rows takes minutes for a million rows.
+    """
+    order = np.argsort(people, kind="stable")
+    borders = np.flatnonzero(np.diff(people[order])) + 1
+    return np.split(rows[order], borders) if len(rows) else []
 
 
 def held_out_pairs(
@@ -56,10 +66,9 @@ def held_out_pairs(
         InputError: Fewer than four people, or fewer than two with two images.
     """
     rows = split_rows(dataset, split, without_anchored)
-    identities = np.asarray(dataset.column("identity"), dtype=object)[rows]
-    people: dict[str, NDArray[np.int64]] = {}
-    for name in sorted(set(identities)):
-        people[name] = rows[identities == name]
+    names, codes = dataset.codes("identity")
+    found = [(names[codes[own[0]]], own) for own in by_person(rows, codes[rows])]
+    people = dict(sorted(found, key=lambda item: item[0]))
     repeated = [name for name, own in people.items() if len(own) > 1]
     count = min(folds, len(people) // 2, len(repeated))
     if count < 2:
@@ -144,14 +153,11 @@ def calibration_rows(
         return rows
     random = np.random.default_rng(seed)
     labels = dataset.numpy("label")[rows]
-    people = np.unique(labels)
+    people = by_person(rows, labels)
     if len(people) > most // 2:
-        people = np.sort(random.choice(people, most // 2, replace=False))
+        people = [people[number] for number in np.sort(random.choice(len(people), most // 2, replace=False))]
     share = max(2, most // len(people))
-    kept = [
-        own if len(own) <= share else random.choice(own, share, replace=False)
-        for own in (rows[labels == label] for label in people)
-    ]
+    kept = [own if len(own) <= share else random.choice(own, share, replace=False) for own in people]
     return np.sort(np.concatenate(kept))
 
 

@@ -34,11 +34,18 @@ class ModelUnderTest:
         return {"kind": self.kind, "digest": self.digest}
 
     def recognizer(self, *, threads: int, device: str = "cpu") -> Recognizer:
-        """Load the network on `device`, "cpu" or "cuda".
+        """Load the network on `device`, as `execution_providers` takes it.
 
         Raises:
             InputError: An unknown device, one that this ONNX Runtime does not support, or a network it cannot load.
         """
+        if device == "auto":
+            try:
+                return Recognizer(self.onnx, self.contract, threads=threads, providers=execution_providers(device))
+            except (
+                InputError
+            ):  # the driver is there and a library is not; without a GPU a wrong network is refused again
+                device = "cpu"
         return Recognizer(self.onnx, self.contract, threads=threads, providers=execution_providers(device))
 
 

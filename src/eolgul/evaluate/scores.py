@@ -33,12 +33,11 @@ def write_scores(
     """
     with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
         for scored, dataset, learned in zip(sets, datasets, seen, strict=True):
-            ids = dataset.manifest["image_id"]
             _, correct = accuracy(scored.distance, scored.same, scored.fold)
             columns: dict[str, NDArray[Any] | list[str] | list[None] | pa.ChunkedArray] = {
                 "set": [scored.name] * len(scored.same),
-                "left": ids.take(scored.left),
-                "right": ids.take(scored.right),
+                "left": dataset.take(["image_id"], scored.left)["image_id"],
+                "right": dataset.take(["image_id"], scored.right)["image_id"],
                 "same": scored.same,
                 "fold": scored.fold,
                 "similarity": scored.similarity,

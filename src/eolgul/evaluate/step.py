@@ -2,17 +2,21 @@
 
 It writes `metrics.json` (every figure), `scores.parquet` (one row per pair), `calibration.json` (the threshold that
 serving uses) and `report.html`, which prints only what `metrics.json` contains.
+
+Memory: 2 kB per embedded image, which are those of the pairs and the counted comparisons and not all that are held out, and
+columns of the manifest, one after another.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from eolgul.artifact import Artifact, canonical_json, reuse, seal, writing
@@ -148,8 +152,13 @@ def evaluate(
     synthetic = tested.synthetic or any(item.artifact.synthetic for item in measured_on)
     measured = {item.name: set_figures(item, calibration, seed=seed, resamples=resamples) for item in sets}
     first, shown = sets[0], measured_on[0]
-    image_ids = shown.column("image_id")
-    conditions, by_group, quality = _failures(first, shown, calibration)
+    # The rows of its pairs, and the pairs as numbers of those: the other rows of a large set are of no use here.
+    shown_rows, numbers = np.unique(np.concatenate([first.left, first.right]), return_inverse=True)
+    first = replace(first, left=numbers[: len(first.left)], right=numbers[len(first.left) :])
+    image_ids = shown.values("image_id", shown_rows)
+    conditions, by_group, quality = _failures(
+        first, shown.take([*Breakdown.model_fields, *QUALITIES], shown_rows), calibration
+    )
     metrics = Metrics(
         format=METRICS_FORMAT,
         synthetic=synthetic,
@@ -172,7 +181,11 @@ def evaluate(
         published=published([item.name for item in sets if not item.synthetic]),
     )
     say("writing the report")
-    thumbnails = _thumbnails(shown, image_ids, metrics.worst) if config.pictures else {}
+    thumbnails = (
+        _thumbnails(shown, dict(zip(image_ids, shown_rows.tolist(), strict=True)), metrics.worst)
+        if config.pictures
+        else {}
+    )
     report = render(metrics, {item.name: _curves(item) for item in sets}, calibration, thumbnails, config.language)
     with writing(out) as folder:
         (folder / "metrics.json").write_bytes(canonical_json(metrics.to_json()))
@@ -196,13 +209,19 @@ def evaluate(
 
 
 def _failures(
-    scored: ScoredSet, dataset: FaceDataset, calibration: Calibration | None
+    scored: ScoredSet, facts: pa.Table, calibration: Calibration | None
 ) -> tuple[Breakdown, list[Group], dict[str, Discard]]:
-    """Compute where the one threshold fails: by condition, by group, by quality; empty without a threshold."""
+    """Compute where the one threshold fails: by condition, by group, by quality; empty without a threshold.
+
+    Args:
+        scored: The pairs, as numbers of the rows of `facts`.
+        facts: The columns of the manifest that say under which conditions an image was taken.
+        calibration: The threshold.
+    """
     if calibration is None:
         return Breakdown(), [], {}
-    conditions = {column: dataset.column(column) for column in Breakdown.model_fields}
-    qualities = {column: dataset.column(column) for column in QUALITIES}
+    conditions = {column: facts[column].to_pylist() for column in Breakdown.model_fields}
+    qualities = {column: facts[column].to_pylist() for column in QUALITIES}
     by_group = []
     if scored.all_pairs is not None:
         by_group = groups(scored.all_pairs.errors, scored.groups)
@@ -219,8 +238,8 @@ def check_disjoint(dataset: FaceDataset) -> None:
     Raises:
         InputError: Test or calibration people are in training, or test people chose the threshold or the epoch.
     """
-    identities = np.asarray(dataset.column("identity"), dtype=object)
-    people = {split: set(identities[dataset.rows(split)]) for split in SPLITS}
+    identities, person = dataset.codes("identity")
+    people = {split: {identities[code] for code in np.unique(person[dataset.rows(split)])} for split in SPLITS}
     for split, other in (("test", "train"), ("calibration", "train"), ("test", "calibration"), ("test", "validation")):
         shared = sorted(people[split] & people[other])
         if shared:
@@ -271,26 +290,26 @@ def _held_out(
     pairs = held_out_pairs(dataset, seed=seed, without_anchored=without_anchored)
     if kept is not None:
         pairs = unseen_pairs(dataset, pairs, kept)
-    hashes = dataset.column("sha256")
-    compared = [
-        [hashes[left], hashes[right], bool(same)]
-        for left, right, same in zip(pairs.left, pairs.right, pairs.same, strict=True)
-    ]
+    left, right = (dataset.values("sha256", side) for side in (pairs.left, pairs.right))
+    compared = [[one, other, bool(same)] for one, other, same in zip(left, right, pairs.same, strict=True)]
     # The digest identifies the compared pairs, so that two models are compared on the same pairs only.
     digest = sha256_bytes(canonical_json(compared))
-    rows = split_rows(dataset, "test", without_anchored)
     compared_rows = calibration_rows(dataset, "test", seed=seed, without_anchored=without_anchored, most=MAX_COUNTED)
+    presented = dataset.rows("test")
     if kept is not None:
-        rows, compared_rows = rows[kept[rows]], compared_rows[kept[compared_rows]]
-    names = set(
-        np.asarray(dataset.column("identity"), dtype=object)[rows if kept is not None else dataset.rows("test")]
-    )
+        compared_rows = compared_rows[kept[compared_rows]]
+        presented = split_rows(dataset, "test", without_anchored)
+        presented = presented[kept[presented]]
+    identities, person = dataset.codes("identity")
+    names = {identities[code] for code in np.unique(person[presented]).tolist()}
+    # No figure needs the others, which can be most of them: pairs and counts have limits.
+    rows = np.unique(np.concatenate([pairs.left, pairs.right, compared_rows]))
     embeddings = embed(rows)
     labels = dataset.numpy("label")[compared_rows]
     counts = count_all_pairs(embeddings[np.searchsorted(rows, compared_rows)], labels, threshold, FMR_LEVELS)
     scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition(dataset, names))
-    source, (_, first) = dataset.column("source"), np.unique(labels, return_index=True)
-    return replace(scored, all_pairs=counts, groups=tuple(source[row] for row in compared_rows[first]))
+    first = np.unique(labels, return_index=True)[1]
+    return replace(scored, all_pairs=counts, groups=tuple(dataset.values("source", compared_rows[first])))
 
 
 def _benchmark(name: str, dataset: FaceDataset, pairs: Pairs, embed: Embed) -> ScoredSet:
@@ -351,18 +370,19 @@ def _subjects(dataset: FaceDataset, pairs: Pairs) -> Subjects | None:
     """Return the people of the pairs; None when the set does not identify them, or contradicts its own flags."""
     if not dataset.identified:
         return None
-    identities = dataset.column("identity")
-    left, right = [identities[row] for row in pairs.left], [identities[row] for row in pairs.right]
-    agree = np.asarray([one == two for one, two in zip(left, right, strict=True)]) == pairs.same
-    return Subjects.from_identities(left, right) if agree.all() else None
+    identities, person = dataset.codes("identity")
+    left, right = person[pairs.left], person[pairs.right]
+    if not np.array_equal(left == right, pairs.same):
+        return None
+    return Subjects.from_identities([identities[code] for code in left], [identities[code] for code in right])
 
 
 def _describe(dataset: FaceDataset) -> MeasuredDataset:
-    identities = np.asarray(dataset.column("identity"), dtype=object)
+    _, person = dataset.codes("identity")
     sizes = {}
     for split in SPLITS:
         rows = dataset.rows(split)
-        sizes[split] = SplitSize(images=len(rows), identities=len(set(identities[rows])))
+        sizes[split] = SplitSize(images=len(rows), identities=len(np.unique(person[rows])))
     contents = dataset.artifact.contents
     return MeasuredDataset(
         digest=dataset.artifact.digest,
@@ -375,9 +395,9 @@ def _describe(dataset: FaceDataset) -> MeasuredDataset:
     )
 
 
-def _thumbnails(dataset: FaceDataset, image_ids: Sequence[str], shown: Worst) -> dict[str, bytes]:
+def _thumbnails(dataset: FaceDataset, row_of: Mapping[str, int], shown: Worst) -> dict[str, bytes]:
     wanted = {name for pair in (*shown.genuine, *shown.impostor) for name in (pair.left, pair.right)}
-    return {name: dataset.read(row) for row, name in enumerate(image_ids) if name in wanted}
+    return {name: dataset.read(row_of[name]) for name in sorted(wanted)}
 
 
 def _contents(metrics: Metrics) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.faces.template import SIZE
 from eolgul.images.decode import decode
+from eolgul.images.plain_jpeg import decode_plain
 
 
 def read_face(dataset: FaceDataset, row: int, size: int = SIZE) -> NDArray[np.uint8]:
@@ -26,6 +27,9 @@ def read_face(dataset: FaceDataset, row: int, size: int = SIZE) -> NDArray[np.ui
         InputError: The image is broken or has another size; the message names it.
     """
     data = dataset.read(row)
+    plain = decode_plain(data, size)
+    if plain is not None:
+        return plain
     try:
         face, _ = decode(data)
     except InputError as error:
@@ -37,4 +41,4 @@ def read_face(dataset: FaceDataset, row: int, size: int = SIZE) -> NDArray[np.ui
 
 
 def _name(dataset: FaceDataset, row: int) -> str:
-    return f"{dataset.path}: image {dataset.manifest['image_id'][row].as_py()} (row {row})"
+    return f"{dataset.path}: image {dataset.values('image_id', [row])[0]} (row {row})"

@@ -116,6 +116,16 @@ class Selection:
             for field, chosen in zip(fields(Condition), fields(Selection), strict=True)
         )
 
+    def may_have(self, names: tuple[str, str, str, str]) -> bool:
+        """Whether an image of this accessory, light, expression and camera is among the selection at any resolution."""
+        accessory, light, expression, camera = names
+        return (
+            accessory in self.accessories
+            and light in self.lights
+            and expression in self.expressions
+            and camera in self.cameras
+        )
+
     def __len__(self) -> int:
         total = 1
         for field in fields(self):

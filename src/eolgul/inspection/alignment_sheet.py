@@ -37,7 +37,7 @@ def sheets(source: FaceDataset, aligned: FaceDataset, out: Path) -> list[Path]:
     """
     check_name(out)
     rows = {name: row for row, name in enumerate(source.column("image_id"))}
-    kept = aligned.manifest.select(["image_id", "box", "landmarks", "landmark_source", "detection_score"]).to_pylist()
+    kept = aligned.table(["image_id", "box", "landmarks", "landmark_source", "detection_score"]).to_pylist()
     chosen = _sample(list(range(len(aligned))))
     cells = [_draw_kept(source, rows[kept[row]["image_id"]], kept[row], aligned.read(row)) for row in chosen]
     rejected = [row for row in aligned.rejected() if row["where"] in rows]

@@ -76,9 +76,8 @@ def _decoder(read: Callable[[int], bytes]) -> Callable[[int], NDArray[np.uint8]]
 def from_dataset(dataset: FaceDataset) -> Collection:
     """The images of a FaceDataset, and the inputs that it has rejected."""
     labels = dataset.numpy("label")
-    names: dict[int, str] = {}
-    for row in np.unique(labels, return_index=True)[1].tolist():
-        names[int(labels[row])] = dataset.manifest["identity"][row].as_py()
+    first = np.unique(labels, return_index=True)[1]
+    names = dict(zip(labels[first].tolist(), dataset.values("identity", first), strict=True))
     shapes = np.column_stack([dataset.numpy("width"), dataset.numpy("height")]).astype(np.int32)
     contents = dataset.artifact.contents
     collection = Collection(
@@ -86,15 +85,15 @@ def from_dataset(dataset: FaceDataset) -> Collection:
         dataset.numpy("size").astype(np.int64),
         lambda label: names[label],
         _decoder(dataset.read),
-        lambda row: f"{dataset.path} image {dataset.manifest['image_id'][row].as_py()}",
+        lambda row: f"{dataset.path} image {dataset.values('image_id', [row])[0]}",
         dataset.read,
         shapes,
         contents.get("identities_known") is not False,
         dict(contents.get("rejected_by_reason", {})),
     )
     if contents.get("rejected"):
-        first = dataset.rejected()[:FIRST]
-        collection.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in first]
+        rejected = dataset.rejections().slice(0, FIRST).to_pylist()
+        collection.problems = [f"{row['where']}: {row['reason']}, {row['detail']}" for row in rejected]
     return collection
 
 

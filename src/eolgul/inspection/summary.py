@@ -13,7 +13,7 @@ import numpy as np
 
 from eolgul import storage
 from eolgul.artifact import CARDS, open_artifact
-from eolgul.dataset import FaceDataset
+from eolgul.dataset import SHARDS, FaceDataset
 from eolgul.errors import InputError, printable
 from eolgul.extract.kinds import detect_kind
 from eolgul.formats.synthetic import mark_of
@@ -28,15 +28,18 @@ _ABOUT = ("step", "version", "recipe", "inputs", "contents", "synthetic")  # key
 _RAW = (".rec", ".bin", ".lst")
 
 
-def inspect(place: str, sheet: Path | None = None) -> dict[str, Any]:
+def inspect(place: str, sheet: Path | None = None, *, check: bool = False) -> dict[str, Any]:
     """Collect the facts about an artifact, a registry or a raw source.
 
     Args:
         place: Path or `s3://`.
         sheet: Where a contact sheet (PNG) goes, if one is wanted.
+        check: Hash the images of a FaceDataset too, which are tens of gigabytes of a large one, and not only the other
+            files; of the shards only the lengths are compared otherwise.
 
     Raises:
-        InputError: The place holds nothing that eolgul knows, or no images for a sheet.
+        InputError: The place holds nothing that eolgul knows, no images for a sheet or to check, or a file differs from
+            the card.
     """
     if sheet is not None:
         check_name(sheet)
@@ -45,7 +48,12 @@ def inspect(place: str, sheet: Path | None = None) -> dict[str, Any]:
         facts: dict[str, Any] = {"kind": "Registry", "production": asdict(production)}
         collection = None
     else:
-        facts, collection = _look(storage.fetch(place))
+        tables = not check and sheet is None and _is_dataset_in_s3(place)  # 35 GB need not come here for one screen
+        facts, collection = _look(
+            storage.fetch(place, without=(SHARDS,) if tables else ()), check=check, images=not tables
+        )
+    if check and facts["kind"] not in CARDS:
+        raise InputError(f"{place}: check: a {facts['kind']} has no card to compare its files with")
     if sheet is not None:
         if collection is None:
             raise InputError(f"{place}: a {facts['kind']} has no images for a contact sheet")
@@ -54,15 +62,21 @@ def inspect(place: str, sheet: Path | None = None) -> dict[str, Any]:
     return facts
 
 
-def _look(path: Path) -> tuple[dict[str, Any], Collection | None]:
+def _is_dataset_in_s3(place: str) -> bool:
+    return storage.is_s3(place) and storage.read_bytes(storage.join(place, CARDS["FaceDataset"])) is not None
+
+
+def _look(path: Path, *, check: bool, images: bool = True) -> tuple[dict[str, Any], Collection | None]:
     if path.is_dir() and any((path / card).is_file() for card in CARDS.values()):
-        artifact = open_artifact(path, check="sha256")
+        if images and not check:
+            open_artifact(path)  # whether each file is there, with its length
+        artifact = open_artifact(path, check="sha256", without=() if check else (SHARDS,))
         about = {key: artifact.card[key] for key in _ABOUT if key in artifact.card}
         facts = {"kind": artifact.kind, "digest": artifact.digest, "files": len(artifact.card["files"]), **about}
         if artifact.kind != "FaceDataset":
             return facts, None
-        collection = from_dataset(FaceDataset(path))
-        return facts | counts_of(collection), collection
+        collection = from_dataset(FaceDataset(path, images=images))
+        return facts | {"images_checked": check} | counts_of(collection), collection
     kind = detect_kind(path)
     if kind == "rec":
         collection = from_rec(path / "train.rec" if path.is_dir() else path)
@@ -81,8 +95,9 @@ def counts_of(collection: Collection) -> dict[str, Any]:
     each = np.unique(collection.identities, return_counts=True)[1]
     seen: Counter[str] = Counter()
     if collection.shapes is not None:
-        shapes, counts = np.unique(collection.shapes, axis=0, return_counts=True)
-        seen.update({f"{w}x{h}": int(n) for (w, h), n in zip(shapes.tolist(), counts.tolist(), strict=True)})
+        width, height = collection.shapes.T.astype(np.int64)
+        shapes, counts = np.unique(width << 32 | height, return_counts=True)  # one number sorts faster than two
+        seen.update({f"{s >> 32}x{s & 0xFFFFFFFF}": n for s, n in zip(shapes.tolist(), counts.tolist(), strict=True)})
     elif collection.encoded is not None:
         chosen = np.unique(np.linspace(0, len(collection) - 1, _LOOKED_AT).astype(np.int64)) if len(collection) else ()
         for number in chosen:

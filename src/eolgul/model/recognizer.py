@@ -13,6 +13,7 @@ from eolgul.errors import InputError
 from eolgul.model.onnx_network import EmbeddingNetwork
 from eolgul.model.package import EmbeddingContract, ModelPackage
 
+_DRIVER = Path("/dev/nvidiactl")
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 
 
@@ -20,15 +21,17 @@ def execution_providers(device: str, setting: str = "device") -> tuple[str, ...]
     """ONNX Runtime's execution providers for a device, with the CPU as the fallback of operators.
 
     Args:
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda", or "auto": a GPU where this ONNX Runtime and this machine have one, else the CPU.
         setting: The name of the setting or option, for the message of an error.
 
     Raises:
         InputError: The device is unknown, or this ONNX Runtime lacks its provider. It would otherwise run on the CPU and
             only log a warning.
     """
+    if device == "auto":
+        device = "cuda" if _has_gpu() else "cpu"
     if device not in PROVIDERS:
-        raise InputError(f"{setting}={device}: expected {' or '.join(PROVIDERS)}")
+        raise InputError(f"{setting}={device}: expected auto, {' or '.join(PROVIDERS)}")
     if device != "cpu":
         import onnxruntime
 
@@ -37,6 +40,15 @@ def execution_providers(device: str, setting: str = "device") -> tuple[str, ...]
                 f"{setting}={device}: this ONNX Runtime has no {PROVIDERS[device][0]}; install onnxruntime-gpu instead"
             )
     return PROVIDERS[device]
+
+
+def _has_gpu() -> bool:
+    """Whether ONNX Runtime was built for CUDA and the driver of an NVIDIA GPU is there."""
+    if not _DRIVER.exists():
+        return False
+    import onnxruntime
+
+    return PROVIDERS["cuda"][0] in onnxruntime.get_available_providers()
 
 
 class Recognizer:

@@ -107,11 +107,17 @@ def assemble(
 ) -> Facts:
     """Step 3: aligned FaceDatasets → one FaceDataset with splits."""
     from eolgul.assemble.step import assemble as step
+    from eolgul.dataset import SHARDS
 
     started = time.monotonic()
     config = replace(config, exclude=tuple(str(bring(place)) for place in config.exclude))
-    with storage.destination(out, places_of([*datasets, *config.exclude])) as local:
-        made = step([bring(dataset) for dataset in datasets], local, config, progress=progress)
+    # From S3 to S3 no image passes through this machine: the result refers to the objects of the datasets.
+    far = [item for item in datasets if storage.is_s3(item)] if storage.is_s3(out) and not config.copy else []
+    inputs = places_of([*datasets, *config.exclude])
+    with storage.destination(out, inputs, refer_to=places_of(far)) as local:
+        paths = [bring(item, without=(SHARDS,) if item in far else ()) for item in datasets]
+        elsewhere = [path for path, item in zip(paths, datasets, strict=True) if item in far]
+        made = step(paths, local, config, elsewhere=elsewhere, progress=progress)
     told = ("splits", "held_back", "excluded", "warnings")
     return facts_of(made, out, started) | {key: made.contents[key] for key in told if key in made.contents}
 

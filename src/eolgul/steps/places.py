@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,15 @@ def places_of(given: Iterable[str]) -> list[str]:
     return [place_of(item) for item in given if item]
 
 
-def bring(given: str) -> Path:
+def bring(given: str, *, without: Collection[str] = ()) -> Path:
     """The local path of an artifact or a file, fetched when it is in S3; with a digest, of exactly that artifact.
 
     Raises:
         InputError: When nothing is there, or another artifact than the reference names.
     """
     place, digest = split_reference(given)
-    path = storage.fetch(place)
-    if digest is not None and (found := open_artifact(path).digest) != digest:
+    path = storage.fetch(place, without=without)
+    if digest is not None and (found := open_artifact(path, without=tuple(without)).digest) != digest:
         raise InputError(_ANOTHER.format(place=place, found=found[:12], wanted=digest[:12]))
     return path
 

@@ -5,26 +5,33 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eolgul.errors import InputError
 from eolgul.files import is_unfinished
+from eolgul.storage.references import REFERENCES, look_up, read_references
 from eolgul.storage.s3 import THREADS, connect, is_s3, list_objects_below, settings, split
 
 
-def fetch(uri: str | Path) -> Path:
+def fetch(uri: str | Path, *, without: Collection[str] = ()) -> Path:
     """The local path of `uri`: itself when local, else a copy in the cache that is brought up to date.
 
     `uri` may be an object or a whole prefix. Files that the cache has in S3's version are not fetched again; files that S3
-    no longer has are removed.
+    no longer has are removed. A file that an artifact only refers to (`eolgul.storage.references`) is fetched to the cache's
+    place of the object that it is, and gets a second name (a hard link) in the artifact.
+
+    Args:
+        uri: a local path or an `s3://` place.
+        without: folders directly below `uri` that are not needed; what the cache has of them stays as it is.
 
     Raises:
-        InputError: when there is nothing at `uri`, or S3 does not answer.
+        InputError: when there is nothing at `uri`, an object that is referred to is gone, or S3 does not answer.
     """
     if not is_s3(uri):
         path = Path(uri)
@@ -37,20 +44,42 @@ def fetch(uri: str | Path) -> Path:
     if not objects:
         raise InputError(f"{uri}: nothing there")
     root = settings().cache / bucket
-    wanted = {root.joinpath(*PurePosixPath(item.object_name).parts): item for item in objects}
-    for path, item in wanted.items():
-        if ".." in path.parts or not path.is_relative_to(root):
-            raise InputError(f"{uri}: holds the key {item.object_name!r}, which leads out of the cache: refused")
     target = root / key if key else root
+    wanted: dict[Path, Any] = {}
+    linked: dict[Path, Path] = {}  # the cache's copy of an object, by the file that refers to it
+    buckets = {bucket}
+
+    def want(place: Path, top: Path, item: Any) -> None:
+        if ".." in place.parts or not place.is_relative_to(top):
+            raise InputError(f"{uri}: holds the key {item.object_name!r}, which leads out of the cache: refused")
+        wanted[place] = item
+
+    def skipped(path: Path) -> bool:
+        return path.is_relative_to(target) and path.relative_to(target).parts[:1] in [(name,) for name in without]
+
+    for item in objects:
+        path = root.joinpath(*PurePosixPath(item.object_name).parts)
+        if path.name == REFERENCES:
+            above = f"s3://{bucket}/{item.object_name}".removesuffix(f"/{REFERENCES}")
+            for name, reference in read_references(above).items():
+                if skipped(path.parent / name):
+                    continue
+                top = settings().cache / reference.bucket
+                place = top.joinpath(*PurePosixPath(reference.key).parts)
+                want(place, top, look_up(f"{above}/{name}", reference))
+                linked[path.parent / name] = place
+                buckets.add(reference.bucket)
+        elif not skipped(path):
+            want(path, root, item)
 
     def get(path: Path) -> None:
         item = wanted[path]
         if path.is_file() and path.stat().st_size == item.size and path.stat().st_mtime_ns == _stamp(item):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        with connect(f"s3://{bucket}/{item.object_name}") as client:
+        with connect(f"s3://{item.bucket_name}/{item.object_name}") as client:
             try:
-                client.fget_object(bucket_name=bucket, object_name=item.object_name, file_path=str(path))
+                client.fget_object(bucket_name=item.bucket_name, object_name=item.object_name, file_path=str(path))
             except BaseException:
                 # A half-written file would keep a full disk full.
                 for begun in path.parent.glob(f"{glob.escape(path.name)}.*.part.minio"):
@@ -58,14 +87,30 @@ def fetch(uri: str | Path) -> Path:
                 raise
         mark_copy(path, item)
 
-    with _locked_cache(bucket):
+    with ExitStack() as locks:
+        for name in sorted(buckets):  # in one order for all processes
+            locks.enter_context(_locked_cache(name))
         for path in target.rglob("*") if target.is_dir() else ():
             unfinished = any(map(is_unfinished, path.relative_to(root).parts))  # of a running step
-            if path.is_file() and path not in wanted and not unfinished:
+            if path.is_file() and path not in wanted and path not in linked and not unfinished and not skipped(path):
                 path.unlink()
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(get, wanted))
+        for path, place in linked.items():
+            _link(place, path)
     return target
+
+
+def _link(file: Path, to: Path) -> None:
+    """Give a file of the cache a second name; it is one file system, and one that has no links gets a copy."""
+    if to.exists() and to.samefile(file):
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.unlink(missing_ok=True)
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copy2(file, to)
 
 
 def _stamp(item: Any) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from eolgul.artifact import CARDS, check_replaceable, listed_files
 from eolgul.errors import InputError
 from eolgul.storage.download import fetch, mark_copy
+from eolgul.storage.references import FOLDER, REFERENCES, find_objects, read_references, references_of
 from eolgul.storage.s3 import (
     THREADS,
     connect,
@@ -46,13 +47,19 @@ def publish(path: Path, uri: str, *, replace: bool = False) -> None:
     _publish(path, uri, replace)
 
 
-def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Path, str]]:
-    """As `publish`; returns the file and the etag of each object."""
+def _publish(path: Path, uri: str, replace: bool = False, refer_to: Sequence[str] = ()) -> dict[str, tuple[Path, str]]:
+    """As `publish`; returns the file and the etag of each object.
+
+    Files that the artifacts at `refer_to` have are not uploaded, and need not be on this machine: they are referred to.
+
+    Raises:
+        InputError: when the card lists a file that is neither here nor there.
+    """
     bucket, key = split(uri)
     done: dict[str, tuple[Path, str]] = {}
 
     there = {item.object_name: item.size for item in list_objects_below(uri)}
-    digests = _card_digests(path)
+    digests = {name: sha256 for name, (sha256, _) in _card_files(path).items()}
 
     def put(file: Path, name: str) -> None:
         sha256 = digests.get(file.relative_to(path).as_posix()) if path.is_dir() else None
@@ -75,10 +82,19 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
         return done
     below = f"{key}/" if key else ""
     files = {f"{below}{file.relative_to(path).as_posix()}": file for file in sorted(path.rglob("*")) if file.is_file()}
+    listed = _card_files(path)
+    movable = {name: facts for name, facts in listed.items() if name.startswith(f"{FOLDER}/")}
+    referred = find_objects(movable, refer_to) if refer_to else {}
+    files = {name: file for name, file in files.items() if name.removeprefix(below) not in referred}
+    lost = sorted(name for name in listed if f"{below}{name}" not in files and name not in referred)
+    if lost and refer_to:
+        raise InputError(f"{uri}: {lost[0]} is neither on this machine nor an object of {', '.join(refer_to)}")
     if not files:
         raise InputError(f"{path}: nothing in it to publish at {uri}")
     cards = {name: file for name, file in files.items() if file.parent == path and file.name in CARDS.values()}
-    stale = [name for name in there if name not in files or name in cards]
+    references = f"{below}{REFERENCES}"
+    kept = {*files, references} if referred else {*files}
+    stale = [name for name in there if name not in kept or name in cards]
     _check_foreign(uri, stale, replace)
     unfinished = f"{below}{_UNFINISHED}"
     if cards and not replace:  # until the new card is there, only this list says that the objects belong to an artifact
@@ -94,6 +110,8 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
         remove(name)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda name: put(files[name], name), files.keys() - cards.keys()))
+    if referred:
+        write_bytes(f"s3://{bucket}/{references}", references_of(referred))
     if cards and not replace:
         remove(unfinished)
     for name, file in cards.items():
@@ -101,12 +119,12 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
     return done
 
 
-def _card_digests(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file of a local artifact, from its card; empty for another folder."""
+def _card_files(folder: Path) -> dict[str, tuple[str, int]]:
+    """The SHA-256 and the size of each file of a local artifact, from its card; empty for another folder."""
     for name in CARDS.values():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             files = json.loads((folder / name).read_bytes())["files"]
-            return {file: str(facts["sha256"]) for file, facts in files.items()}
+            return {file: (str(facts["sha256"]), int(facts["size"])) for file, facts in files.items()}
     return {}
 
 
@@ -114,7 +132,7 @@ def _check_foreign(uri: str, stale: Collection[str], replace: bool = False) -> N
     """Refuse to remove objects below `uri` that the artifact there does not list; with `replace`, only other cards."""
     _, key = split(uri)
     below = f"{key}/" if key else ""
-    own = {*CARDS.values(), _UNFINISHED}
+    own = {*CARDS.values(), _UNFINISHED, REFERENCES}
     foreign = sorted(name for name in stale if name.removeprefix(below) not in own)
     if not foreign:
         return
@@ -132,7 +150,7 @@ def _check_foreign(uri: str, stale: Collection[str], replace: bool = False) -> N
 
 
 @contextmanager
-def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[Path]:
+def destination(uri: str | Path, inputs: Sequence[str | Path] = (), *, refer_to: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a local path to write an artifact to: `uri` itself, or a place in the cache that is published at the end.
 
     It is published when the block ends well. An artifact at an `s3://` place is fetched first, so that a step can see that
@@ -141,6 +159,8 @@ def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[
     Args:
         uri: a local path or an `s3://` place.
         inputs: places that the step reads; none of them may lie in `uri`.
+        refer_to: artifacts in S3 that have files of the new one, which are not uploaded again and may be missing here
+            (`eolgul.storage.references`).
 
     Raises:
         InputError: before any work, when an input or anything else than an artifact would be lost.
@@ -160,7 +180,7 @@ def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[
     there = [item.object_name for item in list_objects_below(uri)]
     if before is not None:
         _check_foreign(uri, there)
-        fetch(uri)
+        fetch(uri, without=(FOLDER,) if refer_to else ())
     else:  # perhaps an unfinished upload: `publish` checks that when the artifact is made
         _check_foreign(uri, there, replace=True)
     try:
@@ -169,7 +189,7 @@ def destination(uri: str | Path, inputs: Sequence[str | Path] = ()) -> Iterator[
         local.unlink() if local.is_file() else shutil.rmtree(local)
     yield local
     if before is None or _local_card(local) != before or not _is_whole(local, uri):
-        done = _publish(local, uri)
+        done = _publish(local, uri, refer_to=refer_to)
         for item in list_objects_below(uri):  # the next step need not fetch what this one made
             file, etag = done.get(item.object_name, (None, ""))
             if file is not None and etag.strip('"') == str(item.etag).strip('"'):
@@ -187,14 +207,13 @@ def _lies_in(item: str | Path, uri: str | Path) -> bool:
 
 
 def _is_whole(local: Path, uri: str) -> bool:
-    """Whether S3 has every file of a local artifact, with equal length."""
+    """Whether S3 has every file of a local artifact, itself or by reference, with equal length."""
     _, key = split(uri)
     sizes = {item.object_name.removeprefix(f"{key}/" if key else ""): item.size for item in list_objects_below(uri)}
-    return all(
-        sizes.get(file.relative_to(local).as_posix()) == file.stat().st_size
-        for file in local.rglob("*")
-        if file.is_file()
-    )
+    sizes |= {name: item.size for name, item in read_references(uri).items()}
+    wanted = {name: size for name, (_, size) in _card_files(local).items()}
+    wanted |= {file.relative_to(local).as_posix(): file.stat().st_size for file in local.rglob("*") if file.is_file()}
+    return all(sizes.get(name) == size for name, size in wanted.items())
 
 
 def _read_card(uri: str) -> bytes | None:

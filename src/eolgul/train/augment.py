@@ -16,6 +16,12 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _RESAMPLINGS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 
 
+def only_mirrors(recipe: Recipe) -> bool:
+    """Whether mirror images are the only change, so that one random number per face decides everything."""
+    others = (recipe.shift, recipe.photometric, recipe.saturation, recipe.crop, recipe.low_resolution)
+    return not any(others) and 0 <= recipe.seed < 2**32
+
+
 def augment(face: NDArray[np.uint8], recipe: Recipe, seed: list[int]) -> NDArray[np.uint8]:
     """Change a face at random as the recipe says; the same seed gives the same image.
 

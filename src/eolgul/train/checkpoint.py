@@ -40,6 +40,7 @@ from eolgul.train.distributed import World
 
 INDEX = "checkpoints.json"
 _FORMAT = 1
+_LEAST_WORK = 100  # seconds of training for one that a checkpoint stops it
 State = dict[str, Tensor]
 Files = dict[str, dict[str, Any]]
 """Files of a folder with size and sha256, as `list_files` gives them."""
@@ -48,7 +49,11 @@ Files = dict[str, dict[str, Any]]
 class Checkpoints:
     """The checkpoints of one run: `recipe` is the run's digest (`eolgul.train.runs`), which must not change during it.
 
-    Uploads to S3 run in the background: `save` waits for the previous one and returns when its files are on the local disk.
+    Writing runs in the background: `save` waits for the previous checkpoint, copies the tensors and returns, and a thread
+    writes the copy, hashes and lists it, and uploads it to S3. With several processes their files are written together before
+    `save` returns, and the rest in the background. The error of a thread is raised by the next `save` or `wait`.
+
+    Memory: one copy of the tensors.
     """
 
     def __init__(
@@ -64,8 +69,9 @@ class Checkpoints:
         self.uri, self.recipe, self.keep, self.world = uri, recipe, keep, world
         self._run = dict(run or {})
         self.warnings: list[str] = []
-        self._uploads = ThreadPoolExecutor(1)
-        self._upload: Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._behind: Future[None] | None = None
+        self._staged: State = {}
         self._index: list[dict[str, Any]] = world.share(self._read_index() if world.first else [])
 
     @property
@@ -88,13 +94,42 @@ class Checkpoints:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
         self.world.wait()
-        # Never sync_files=False: the list must not name bytes that a power cut takes away.
-        with _quiet():
-            save(dict(state), storage_writer=FileSystemWriter(place), no_dist=self.world.size == 1)
-        parts = self._publish_part(slot, place)
+        alone = self.world.size == 1
+        parts: dict[str, Files] = {}
+        if not alone:  # the processes agree on the files, which a thread must not do beside the training
+            _write_tensors(dict(state), place, alone=False)
+            parts = self._publish_part(slot, place)
         if not self.world.first:
             return
-        entry: dict[str, Any] = {"name": slot, "files": list_files(place), "progress": copy.deepcopy(progress)}
+        staged = self._stage(state) if alone else None
+        chosen = None if best is None else {name: value.detach().to("cpu", copy=True) for name, value in best.items()}
+        self._behind = self._thread.submit(self._finish, place, staged, parts, copy.deepcopy(progress), chosen)
+
+    def _stage(self, state: Mapping[str, Tensor]) -> State:
+        """Copy the tensors to memory that the training does not change; it is used again for the next checkpoint."""
+        with torch.no_grad():
+            for name, value in state.items():
+                kept = self._staged.get(name)
+                if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
+                    kept = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+                    self._staged[name] = kept
+                kept.copy_(value.detach(), non_blocking=True)
+        if any(value.is_cuda for value in state.values()):
+            torch.cuda.synchronize()
+        return {name: self._staged[name] for name in state}
+
+    def _finish(
+        self,
+        place: Path,
+        staged: State | None,
+        parts: dict[str, Files],
+        progress: dict[str, Any],
+        best: Mapping[str, Tensor] | None,
+    ) -> None:
+        """Write the tensors unless they are written already, then hash, list and upload; in the thread."""
+        if staged is not None:
+            _write_tensors(staged, place, alone=True)
+        entry: dict[str, Any] = {"name": place.name, "files": list_files(place), "progress": progress}
         if parts:
             entry["parts"] = parts
         entry["best"] = self._index[0]["best"] if self._index else None
@@ -103,9 +138,7 @@ class Checkpoints:
             folder = place.with_name(self._free("best", "best"))
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            save_file(
-                {name: value.detach().cpu().contiguous() for name, value in best.items()}, folder / "best.safetensors"
-            )
+            save_file({name: value.contiguous() for name, value in best.items()}, folder / "best.safetensors")
             entry["best"] = {"name": folder.name, "files": list_files(folder)}
             folders.append(folder)
         self._index = [entry, *self._index][: self.keep]
@@ -113,7 +146,7 @@ class Checkpoints:
             {"format": _FORMAT, "recipe": self.recipe, "run": self._run, "checkpoints": self._index}
         ).encode()
         if storage.is_s3(self.uri):
-            self._upload = self._uploads.submit(self._publish, folders, listed)
+            self._publish(folders, listed)
         else:
             storage.write_bytes(storage.join(self.uri, INDEX), listed)
 
@@ -134,10 +167,14 @@ class Checkpoints:
         self.world.wait()
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is uploaded; raises the error of a failed upload."""
-        if self._upload is not None:
-            upload, self._upload = self._upload, None
-            upload.result()
+        """Wait until the last checkpoint is written and uploaded; raises the error if that failed."""
+        if self._behind is not None:
+            behind, self._behind = self._behind, None
+            behind.result()
+
+    def close(self) -> None:
+        """Let a checkpoint that is being written end, whatever else has failed; nobody else may write here before."""
+        self._thread.shutdown()
 
     def load(self, state: State) -> dict[str, Any] | None:
         """Read the newest complete checkpoint into the tensors of `state`.
@@ -246,6 +283,14 @@ class Checkpoints:
         return None
 
 
+def pause(least: float, stopped: float) -> float:
+    """Seconds until the next checkpoint, after one that stopped the training for `stopped` seconds.
+
+    `least` of them, or more, so that saving takes at most 1 % of the time; 0 asks for one after every step.
+    """
+    return max(least, _LEAST_WORK * stopped) if least else 0.0
+
+
 def read_index(uri: str) -> dict[str, Any] | None:
     """Read the list of the checkpoints at a place: format, recipe, run and checkpoints. None if there is none.
 
@@ -263,6 +308,12 @@ def read_index(uri: str) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{uri}/{INDEX}: not a list of checkpoints; delete {uri} to start afresh") from error
     return index
+
+
+def _write_tensors(state: State, place: Path, *, alone: bool) -> None:
+    # Never sync_files=False: the list must not name bytes that a power cut takes away.
+    with _quiet():
+        save(state, storage_writer=FileSystemWriter(place), no_dist=alone)
 
 
 @contextlib.contextmanager

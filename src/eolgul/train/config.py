@@ -19,7 +19,11 @@ class TrainConfig(Config):
         None, "Where checkpoints are kept, by recipe and dataset. Default: beside the model. Path or s3://."
     )
     checkpoint_seconds: float = option(
-        60.0, "Seconds between two checkpoints; one more is written after every epoch.", least=0, in_recipe=False
+        60.0,
+        "Least seconds between two checkpoints; more where saving would take over 1 % of the time. One more is written after "
+        "every epoch.",
+        least=0,
+        in_recipe=False,
     )
     init: str | None = option(
         None,

@@ -17,8 +17,9 @@ from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.faces.aligned import read_face
 from eolgul.model.package import EmbeddingContract
-from eolgul.train.augment import augment
+from eolgul.train.augment import augment, only_mirrors
 from eolgul.train.distributed import World, processes_here
+from eolgul.train.draws import first_draws
 from eolgul.train.loader import STALL_SECONDS, Progress, check_shared_memory, share, watched
 from eolgul.train.recipe import Recipe
 
@@ -48,6 +49,9 @@ class TrainingData:
 
     A step is `recipe.batch_size` images of the epoch's order, whatever the number of ranks; each rank takes its
     consecutive part of it. A run that continues with another number of ranks sees the same images in the same steps.
+
+    Memory: 12 bytes per training row and what an open dataset holds; 8 more while an epoch lasts, for its order. Worker
+    processes share it.
     """
 
     def __init__(
@@ -60,21 +64,24 @@ class TrainingData:
         world: World = World(),  # noqa: B008 - immutable
         pin: bool = False,
     ) -> None:
+        dataset.locate()  # here, so that the workers share it
         self.rows = dataset.rows("train")
         if len(self.rows) < recipe.batch_size:
             raise InputError(
                 f"{dataset.path}: {len(self.rows)} training images, fewer than one batch of {recipe.batch_size}"
             )
-        identities, first, labels = np.unique(dataset.numpy("label")[self.rows], return_index=True, return_inverse=True)
-        self.identities = len(identities)
-        self._first = self.rows[first]  # one row of each identity
+        labels = dataset.numpy("label")[self.rows]
+        known = np.bincount(labels) > 0
+        self.identities = int(known.sum())
+        self.labels = (np.cumsum(known, dtype=np.int32) - 1)[labels]
+        self._first = np.empty(self.identities, np.int64)  # the first row of each identity: the last that is written
+        self._first[self.labels[::-1]] = self.rows[::-1]
         if self.identities < 2:
             raise InputError(f"{dataset.path}: {self.identities} training identity, expected two or more")
         if recipe.batch_size % (world.size * recipe.accumulation):
             raise InputError(
                 f"batch_size {recipe.batch_size} cannot be cut into {world.size} processes x {recipe.accumulation} parts"
             )
-        self.labels = labels.astype(np.int64)
         self._weights = _weights(dataset, self.rows, recipe.source_weights)
         self._dataset, self._recipe, self._world = dataset, recipe, world
         self._workers, self._stall_seconds, self._pin = workers, stall_seconds, pin
@@ -85,7 +92,7 @@ class TrainingData:
     @property
     def names(self) -> list[str]:
         """The names of the identities, in the order of the labels."""
-        return [str(name) for name in np.asarray(self._dataset.column("identity"), dtype=object)[self._first]]
+        return [str(name) for name in self._dataset.values("identity", self._first)]
 
     @property
     def steps(self) -> int:
@@ -130,7 +137,7 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         dataset: FaceDataset,
         recipe: Recipe,
         rows: NDArray[np.int64],
-        labels: NDArray[np.int64],
+        labels: NDArray[np.int32],
         epoch: int,
         parts: list[NDArray[np.int64]],
         progress: Progress,
@@ -150,12 +157,18 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         positions = self._parts[index].copy()
         faces = np.empty((len(positions), 112, 112, 3), np.uint8)
         unreadable: dict[int, str] = {}
+        simple = only_mirrors(self._recipe)
         for place, position in enumerate(positions):
             face, positions[place] = self._readable(int(position), unreadable)
-            seed = [self._recipe.seed, self._epoch, int(positions[place])]
-            faces[place] = augment(face, self._recipe, seed)
+            if not simple:
+                face = augment(face, self._recipe, [self._recipe.seed, self._epoch, int(positions[place])])
+            faces[place] = face
             self._progress.count()
-        shown = [torch.from_numpy(values) for values in (faces, self._labels[positions], self._rows[positions])]
+        if simple:  # as `augment` does, for the whole batch at once
+            mirrored = first_draws(self._recipe.seed, self._epoch, positions) < self._recipe.flip
+            faces[mirrored] = faces[mirrored, :, ::-1]
+        labels = self._labels[positions].astype(np.int64)
+        shown = [torch.from_numpy(values) for values in (faces, labels, self._rows[positions])]
         share(shown)
         return shown[0], shown[1], shown[2], unreadable
 
@@ -189,7 +202,7 @@ def count_unreadable(
         InputError: More than the share `most` of the training images are broken.
     """
     for row, why in new.items():
-        image = dataset.manifest["image_id"][row].as_py()
+        image = dataset.values("image_id", [row])[0]
         if image not in known:
             known[image] = why
             report({"warning": f"{image} (row {row}) cannot be read and is left out: {why}"})
@@ -220,15 +233,18 @@ def _weights(dataset: FaceDataset, rows: NDArray[np.int64], weights: Mapping[str
     """The relative frequency of each row; None if all are shown equally often."""
     if not weights:
         return None
-    sources = np.asarray(dataset.column("source"))[rows]
-    there = sorted(set(sources.tolist()))
+    names, codes = dataset.codes("source")
+    codes = codes[rows]
+    there = sorted(names[code] for code in np.unique(codes).tolist())
     unknown = sorted(set(weights) - set(there))
     if unknown:
         raise InputError(f"source_weights names {', '.join(unknown)}, expected some of the sources {', '.join(there)}")
     each = np.array([weights.get(source, 1.0) for source in there])
     if each.sum() <= 0:
         raise InputError("source_weights leaves no source with a weight above 0")
-    return each[np.searchsorted(there, sources)]
+    place = np.array([there.index(name) if name in there else -1 for name in names])
+    found: NDArray[np.float64] = each[place[codes]]
+    return found
 
 
 def _weighted(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.train.backbones import build, keep_last_layer_fp32
-from eolgul.train.checkpoint import Checkpoints
+from eolgul.train.checkpoint import Checkpoints, pause
 from eolgul.train.data import TrainingData, count_unreadable, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
 from eolgul.train.head import Head
@@ -75,7 +75,8 @@ def train(
         init_color: The colour order of a weights file that does not tell it, RGB or BGR.
         checkpoints: Place (path or `s3://`, default beside `out`) of the checkpoints and `logs/` (metrics.jsonl, TensorBoard
             events), below `<recipe digest>/`.
-        checkpoint_seconds: Seconds between checkpoints; one more is written at the end of every epoch.
+        checkpoint_seconds: Least seconds between checkpoints; 0 for one after every step. The time is longer where saving
+            would otherwise stop the training for more than 1 % of it. One more is written at the end of every epoch.
         keep: Number of checkpoints that are kept.
         device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
         workers: Processes that decode images; 0 decodes in this one.
@@ -132,6 +133,8 @@ def train(
                 f"{2 * recipe.accumulation} (the same result in smaller parts), precision=bf16, sample below 1 when the "
                 "identities are many, or a smaller batch_size"
             ) from error
+        finally:
+            saved.close()
 
 
 def _run(
@@ -211,7 +214,7 @@ def _run(
         progress["loss_scale"] = [loss_scale.factor, loss_scale.calm]
         saved.save(tensors(network, head, optimizer, average, world), progress, best)
 
-    taken, saved_at, said_at = 0, time.monotonic(), 0.0
+    taken, saved_at, said_at, until_next = 0, time.monotonic(), 0.0, checkpoint_seconds
     while progress["epoch"] < recipe.epochs and not _ended(recipe, progress):
         epoch = progress["epoch"]
         head.train()
@@ -282,9 +285,10 @@ def _run(
                 save()
                 saved.wait()
                 return None
-            if (world.size == 1 or updates % _AGREE == 0) and world.share(now - saved_at > checkpoint_seconds):
+            if (world.size == 1 or updates % _AGREE == 0) and world.share(now - saved_at > until_next):
                 save()
                 saved_at = time.monotonic()
+                until_next = pause(checkpoint_seconds, saved_at - now)
 
         settle()
         begun = time.monotonic()
@@ -375,13 +379,10 @@ def _report_non_finite(
 ) -> str:
     """Save the ids of the images of a step whose loss or gradients are not finite; returns the sentence for the error."""
     shown = [row for part in world.collect(rows.tolist()) for row in part]
-    ids = data.manifest["image_id"]
     where = {"epoch": progress["epoch"] + 1, "step": progress["step"], "loss": str(loss)}
     file = storage.join(place, "not-finite.json")
     if world.first:
-        storage.write_bytes(
-            file, json.dumps({**where, "images": [ids[row].as_py() for row in shown]}, indent=1).encode()
-        )
+        storage.write_bytes(file, json.dumps({**where, "images": data.values("image_id", shown)}, indent=1).encode())
     return (
         f"the loss is {loss} or its gradients are not finite at epoch {where['epoch']}, step {where['step']}: lower the "
         f"learning rate; the images of that step are named in {file}"

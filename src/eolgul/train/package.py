@@ -105,7 +105,7 @@ def provenance(dataset: FaceDataset) -> Provenance:
 
     Validation people are not among it: they choose between epochs, and no weight is learned from them.
     """
-    rows = dataset.manifest.select(["identity", "sha256"]).take(pa.array(dataset.rows("train")))
+    rows = dataset.table(["identity", "sha256"]).take(pa.array(dataset.rows("train")))
     return Provenance.of(rows["identity"].to_pylist(), rows["sha256"], dataset.artifact.digest)
 
 
