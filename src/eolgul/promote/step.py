@@ -18,6 +18,8 @@ from eolgul import storage
 from eolgul.artifact import CARDS, Artifact, open_artifact, seal, writing
 from eolgul.errors import InputError, one_line
 from eolgul.evaluation.compare import Decision, acceptable, behind, better
+from eolgul.evaluation.people_file import FILE as PEOPLE_FILE
+from eolgul.evaluation.people_file import read_people
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.scores_file import read_scores
 from eolgul.model.package import ModelPackage
@@ -38,7 +40,7 @@ from eolgul.registry.store import (
 )
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
-_EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", CARDS["Evaluation"])
+_EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", PEOPLE_FILE, CARDS["Evaluation"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,7 @@ def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
     try:
         read_metrics(own)
         read_scores(own)
+        read_people(own)
     except InputError:
         return False  # by an older version
     return True
