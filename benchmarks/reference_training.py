@@ -6,10 +6,11 @@ Usage:
     reference_training.py ours OUT --seed 0        eolgul's loop with the recipe
     reference_training.py compare OUT [--plot FILE]
 
-LFW is the folder of people's folders of LFW. Scaled down from MS1M are the people (56 with 5 images each), the batch (a
-tenth of the original's) and the epochs (half as many, with the milestones at the same shares of them); all else is the original's. Two loops with
-the same seed share nothing: neither first weights of the head, nor order, nor mirror images. `compare` measures both at their
-last epoch by the same code on the same pairs of people whom neither has seen, and prints a table.
+LFW is the folder of people's folders of LFW. Scaled down from MS1M are the people (28 with 5 images each), the batch (a twentieth of
+the original's) and the epochs (half as many, with the milestones at the same shares of them); all else is the original's.
+Two loops with the same seed share nothing but the network's first weights: neither those of the head, nor order, nor mirror
+images. `compare` measures both at their last epoch by the same code on the same pairs of people whom neither has seen, and
+prints a table.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
@@ -43,27 +44,32 @@ from eolgul.train.loop import train
 from eolgul.train.recipe import Recipe
 
 RECIPE = "mobilefacenet-ms1m-kface"
-BATCH, RATE, EPOCHS, MILESTONES = 20, 1e-3, 10, (6, 7.5, 9)  # the original: 200, 1e-3, 20, (12, 15, 18)
-SPLITS = {"train": (56, 5), "validation": (10, 3), "test": (200, 3)}  # people, images of each
-SPARE = 1.15  # more people are aligned than needed: some pictures have no face
+BATCH, RATE, EPOCHS, MILESTONES = 10, 1e-3, 10, (6, 7.5, 9)  # the original: 200, 1e-3, 20, (12, 15, 18)
+SPLITS = {"train": (28, 5), "validation": (4, 3), "test": (60, 3)}  # people, images of each
+CANDIDATES = {"train": 64, "validation": 12, "test": 230}  # people that are aligned: some pictures have no face
 
 
 def prepare(lfw: Path, out: Path) -> None:
-    """Choose people by their number of photos, align them, and write them as a FaceDataset and as folders of files."""
+    """Choose people by their number of photos, align them, and write what both loops learn from."""
     photos = {folder.name: sorted(folder.glob("*.jpg")) for folder in sorted(lfw.iterdir()) if folder.is_dir()}
     names = np.random.default_rng(0).permutation(sorted(photos)).tolist()
     chosen: dict[str, list[str]] = {}
     free = set(names)
-    for split, (people, images) in SPLITS.items():
+    for split, (_, images) in SPLITS.items():
         enough = [name for name in names if name in free and len(photos[name]) >= images]
-        chosen[split] = enough[: round(people * SPARE)]
+        chosen[split] = enough[: CANDIDATES[split]]
         free -= set(chosen[split])
         for name in chosen[split]:
             (out / "photos" / name).mkdir(parents=True, exist_ok=True)
             for photo in photos[name][:images]:
                 shutil.copy(photo, out / "photos" / name)
-    for words in (["extract", "photos", "extracted"], ["align", "extracted", "aligned", "--which", "center", "--workers", "1"]):  # fmt: skip
-        subprocess.run([sys.executable, "-m", "eolgul", *words], cwd=out, check=True)
+    for words in ("extract photos extracted", "align extracted aligned --which center --workers 1"):
+        subprocess.run([sys.executable, "-m", "eolgul", *words.split()], cwd=out, check=True)
+    write_sets(out, chosen)
+
+
+def write_sets(out: Path, chosen: dict[str, list[str]]) -> None:
+    """Write the aligned faces of the first of the chosen people of each split, as a FaceDataset and as files."""
     data = FaceDataset(out / "aligned")
     rows = defaultdict(list)
     for row, identity in enumerate(data.column("identity")):
@@ -95,7 +101,7 @@ def prepare(lfw: Path, out: Path) -> None:
 
 
 def write_pairs(out: Path) -> None:
-    """Ten folds of 20 people each: all pairs of one person, and as many pairs of two, drawn."""
+    """Ten folds of as many people: all pairs of one person, and as many pairs of two, drawn."""
     random = np.random.default_rng(1)
     people = random.permutation(sorted(folder.name for folder in (out / "files" / "test").iterdir())).tolist()
     rows = []
@@ -162,15 +168,8 @@ def last_of_ours(out: Path, name: str) -> nn.Module:
 
     state = {f"network.{key}": value for key, value in build("mobilefacenet", 512).state_dict().items()}
     load(state, storage_reader=FileSystemReader(index.parent / newest["name"]), no_dist=True)
-    take_over(network, list(state.values()))
+    peer.take_over(network, list(state.values()))
     return network
-
-
-def take_over(network: nn.Module, values: Sequence[Tensor]) -> None:
-    """Give the network these tensors, in the order of its own."""
-    own = network.state_dict()
-    assert [value.shape for value in own.values()] == [value.shape for value in values]
-    network.load_state_dict(dict(zip(own, values, strict=True)))
 
 
 def measure(out: Path, name: str) -> dict[str, float]:
@@ -247,8 +246,8 @@ def compare(out: Path, plot: Path | None) -> None:
     print(
         f"| mean of all | {their.mean():.3f} | {our.mean():.3f} | {difference(our.mean(axis=1), their.mean(axis=1))} |"
     )
-    print(f"curves farthest apart: {farthest(our, their):.1f} standard errors; as far or farther in {by_permutation(our, their):.2f} of all "
-          "ways to share out the runs")  # fmt: skip
+    apart, share = farthest(our, their), by_permutation(our, their)
+    print(f"farthest apart: {apart:.1f} standard errors; as far in {share:.2f} of the ways to share out the runs")
     figures = {
         kind: [measure(out, name) for name in names] for kind, names in (("ours", our_names), ("theirs", their_names))
     }

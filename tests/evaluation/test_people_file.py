@@ -66,7 +66,9 @@ def test_twice_the_false_matches_are_seen_among_60_people_and_chance_is_not() ->
         current = counted(theirs, wanted)
         found["equal"] += surely_higher(counted(ours, wanted), current)
         found["doubled"] += surely_higher(counted(ours, doubled), current)
-        passed = sum(np.bincount(side, weights=current.count, minlength=PEOPLE) for side in (current.left, current.right))
+        passed = sum(
+            np.bincount(side, weights=current.count, minlength=PEOPLE) for side in (current.left, current.right)
+        )
         alone = fmr_interval(float(current.count.sum()), current.impostor, np.asarray(passed), COMPARED, 1770)
         assert alone is not None
         found["doubled, by the interval of one"] += counted(ours, doubled).count.sum() / current.impostor > alone[1]
@@ -116,7 +118,9 @@ def test_a_candidate_that_takes_more_people_for_others_is_refused(evaluation: Pa
     pairs = np.array([(one, other) for one in range(14) for other in range(one + 1, 14)])
     for place, times in zip(folders, (2, 1), strict=True):
         shutil.copytree(evaluation, place)
-        told = PeopleErrors(people.names, people.images, people.misses, people.seen, *pairs.T, np.full(len(pairs), times))
+        told = PeopleErrors(
+            people.names, people.images, people.misses, people.seen, *pairs.T, np.full(len(pairs), times)
+        )
         write_people(place / "people.parquet", told, known=True)
     found = differences(*folders, (0.5, 0.5))["held-out"]["all_pairs_fmr"]
     assert (found.candidate, found.current) == (2 / 36, 1 / 36) and found.surely_higher

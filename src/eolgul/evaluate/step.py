@@ -32,6 +32,7 @@ from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.recognizers import open_model
 from eolgul.evaluate.report.plots import Curves
 from eolgul.evaluate.report.published import published
+from eolgul.evaluate.report.training import training_curve
 from eolgul.evaluate.scores import write_people, write_scores
 from eolgul.evaluation.bootstrap import Subjects
 from eolgul.evaluation.people_file import FILE as PEOPLE_FILE
@@ -150,6 +151,7 @@ def evaluate(
     measured = {item.name: set_figures(item, calibration, seed=seed, resamples=resamples) for item in sets}
     first, shown = sets[0], measured_on[0]
     image_ids = shown.column("image_id")
+    trained = training_curve(tested.onnx.parent) if tested.kind == "ModelPackage" else None
     conditions, by_group, quality = _failures(first, shown, calibration)
     metrics = Metrics(
         format=METRICS_FORMAT,
@@ -171,6 +173,7 @@ def evaluate(
         audit=overlap,
         worst=worst(first, image_ids),
         published=published([item.name for item in sets if not item.synthetic]),
+        **({} if trained is None else {"training": trained}),
     )
     say("writing the report")
     thumbnails = _thumbnails(shown, image_ids, metrics.worst) if config.pictures else {}

@@ -87,9 +87,11 @@ def promote(
         signing_key: Signs the published model before the pointer changes, also one that is in production already.
 
     Raises:
-        InputError: The evaluation is of another model, or two evaluations cannot be compared.
+        InputError: The evaluation is of another model, two evaluations cannot be compared, or the service does not align
+            faces as the model saw them.
     """
     package = ModelPackage.open(model)
+    package.check_served()
     measured = open_artifact(evaluation, "Evaluation", check="sha256")
     if package.artifact.reference not in measured.card["inputs"]:
         raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
