@@ -24,7 +24,7 @@ from eolgul.train.backbones import build
 from eolgul.train.data import TrainingData
 from eolgul.train.head import Head
 from eolgul.train.loop import train
-from eolgul.train.margins import make_margin
+from eolgul.train.margins import ArcFace
 from eolgul.train.optim import make_optimizer
 from eolgul.train.recipe import Recipe
 
@@ -85,7 +85,7 @@ def test_the_first_losses_are_those_of_the_original(peer: ModuleType, recipe: Re
     network, head = peer.mobilefacenet(), peer.Arcface(512, training.identities)
     torch.manual_seed(recipe.seed)
     peer.take_over(network, list(build(recipe.backbone, 512).state_dict().values()))
-    centres = Head(512, training.identities, make_margin("arcface", 0.5), unit=True, seed=recipe.seed).weight
+    centres = Head(512, training.identities, ArcFace(recipe.margin), unit=True, seed=recipe.seed).weight
     head.kernel.data.copy_(centres[:, 0].T)
     theirs: list[float] = []
 
@@ -100,7 +100,7 @@ def test_the_first_losses_are_those_of_the_original(peer: ModuleType, recipe: Re
 
 
 def test_every_parameter_decays_as_in_the_original(peer: ModuleType, recipe: Recipe) -> None:
-    network, head = build(recipe.backbone, 512), Head(512, 4, make_margin("arcface", 0.5), unit=True)
+    network, head = build(recipe.backbone, 512), Head(512, 4, ArcFace(recipe.margin), unit=True)
     original, kernel = peer.mobilefacenet(), peer.Arcface(512, 4)
 
     def decays(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> list[float]:

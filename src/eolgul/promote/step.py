@@ -97,6 +97,9 @@ def promote(
         raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
     if "calibration.json" not in measured.card["files"]:
         raise InputError(f"{evaluation}: has no calibration.json; evaluate with the dataset the model learned from")
+    missing = sorted(set(_EVALUATION_FILES) - {CARDS["Evaluation"]} - set(measured.card["files"]))
+    if missing:
+        raise InputError(f"{evaluation}: has no {missing[0]}: it was made by an older version; evaluate again")
     learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
     if any(item not in measured.card["inputs"] for item in learned_from) and not _overlap_is_known(evaluation):
         raise InputError(

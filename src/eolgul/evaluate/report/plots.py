@@ -207,6 +207,8 @@ def discard(quality: Mapping[str, Discard]) -> str:
 
 def training(curve: Training) -> str:
     """Draw the closed-set losses of training people and of validation people by epoch, and the epoch that was kept."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure("epoch", "loss without margin")
     epochs = [row.epoch for row in curve.epochs]
     known = [(row.epoch, row.training_people) for row in curve.epochs if row.training_people is not None]
@@ -217,7 +219,7 @@ def training(curve: Training) -> str:
         epochs, [row.validation_people for row in curve.epochs], color=GENUINE, label="validation people", **style
     )
     axes.axvline(curve.best_epoch, color=MARK, linewidth=1.5, label="epoch kept")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     _legend(axes)
     return _svg(figure, "Loss of training people and of validation people by epoch")
