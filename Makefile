@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env deploy render images version clean
+.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env deploy render images push version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -86,6 +86,10 @@ render: $(STAMP)  ## Print the manifests that `make deploy` would apply
 images:  ## Build the container images (CONTAINER_TOOL=docker or podman, IMAGE_PREFIX=, IMAGE_TAG=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
 	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(VERSION)) . || exit 1; done
+
+push:  ## Push the images and write their digests to docker/digests.json (CONTAINER_TOOL=, IMAGE_PREFIX=, IMAGE_TAG=)
+	@"$(PYTHON)" docker/push.py --out docker/digests.json \
+	  $(foreach file,$(wildcard docker/*.Dockerfile),$(or $(IMAGE_PREFIX),eolgul)/$(basename $(notdir $(file))):$(or $(IMAGE_TAG),$(VERSION)))
 
 version:  ## Copy the version in pyproject.toml to the manifests
 	sed -i 's/newTag: "[^"]*"/newTag: "$(VERSION)"/' k8s/base/kustomization.yaml

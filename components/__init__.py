@@ -1,4 +1,4 @@
-"""The six Kubeflow components, each a thin shell around its step (`eolgul.steps`).
+"""The Kubeflow components, each a thin shell around its step (`eolgul.steps`).
 
 A component's parameters have the names and the defaults of the fields of its step's config. Its body turns them into
 the config with `from_parameters(locals())`, so that the code that runs in the container lists nothing twice.
@@ -6,7 +6,6 @@ the config with `from_parameters(locals())`, so that the code that runs in the c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,12 +13,13 @@ from eolgul import __version__
 from eolgul.config import Config, describe, offered
 
 F = TypeVar("F", bound=Callable[..., object])
+NOWHERE = "eolgul.invalid"
+"""The registry that a component names until a pipeline is compiled: `.invalid` is reserved, so nobody can own it (RFC 2606)."""
 
 
 def image(step: str) -> str:
-    """The container image of a step; EOLGUL_IMAGE_PREFIX and EOLGUL_IMAGE_TAG choose another one at compile time."""
-    prefix = os.environ.get("EOLGUL_IMAGE_PREFIX", "eolgul")
-    return f"{prefix}/{step}:{os.environ.get('EOLGUL_IMAGE_TAG', __version__)}"
+    """The image of a step by a name that resolves nowhere; `eolgul.pipelines.images` puts the real one in its place."""
+    return f"{NOWHERE}/{step}:{__version__}"
 
 
 def documented(config: type[Config], prefix: str = "") -> Callable[[F], F]:

@@ -6,15 +6,10 @@ read the same places. Figures and the report are KFP artifacts, so that the Kube
 """
 # No `from __future__ import annotations` here: KFP reads the pipeline's annotations as types, not as strings.
 
-import json
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, List, NamedTuple  # noqa: UP035 - KFP reads these names
 
-from kfp import Client, compiler, dsl, local
-from kfp_server_api import ApiException
-from urllib3.exceptions import HTTPError
+from kfp import dsl
 
 from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
@@ -26,7 +21,6 @@ from eolgul.components.evaluate.component import evaluate
 from eolgul.components.extract.component import extract
 from eolgul.components.promote.component import promote
 from eolgul.components.train.component import train
-from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.extract.config import ExtractConfig
 from eolgul.promote.config import PromoteConfig
@@ -215,90 +209,3 @@ def face_recognition(
         _on_cluster(task)
     if TRAIN_GPUS:
         trained.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(TRAIN_GPUS)
-
-
-def parameters(texts: Sequence[str]) -> dict[str, Any]:
-    """Read `name=value` texts as pipeline arguments; lists and numbers are JSON.
-
-    Raises:
-        InputError: For an unknown name, a value of the wrong type, or a missing `workspace`.
-    """
-    known = face_recognition.component_spec.inputs
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name not in known:
-            raise InputError(f"parameter {text!r}: expected name=value with a name of {', '.join(sorted(known))}")
-        values[name] = _parameter(name, value, "List" if "List" in str(known[name].type) else str(known[name].type))
-    if "workspace" not in values:
-        raise InputError(
-            "parameter workspace is missing: where this run's artifacts go, such as s3://eolgul/runs/first"
-        )
-    return values
-
-
-def _parameter(name: str, text: str, kind: str) -> Any:
-    """Read a parameter's value as the type that the pipeline declares; InputError when the text has another one."""
-    if kind == "String":
-        return text
-    expected: dict[str, type | tuple[type, ...]] = {
-        "List": list,
-        "Integer": int,
-        "Float": (int, float),
-        "Boolean": bool,
-    }
-    names = {"List": 'a JSON list such as ["a", "b"]', "Integer": "a whole number", "Float": "a number"}
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, expected.get(kind, object)) or (isinstance(value, bool) and kind != "Boolean"):
-        raise InputError(f"parameter {name}={text}: expected {names.get(kind, kind)}")
-    return float(text) if kind == "Float" else value
-
-
-def compile_to(out: Path) -> None:
-    """Write the pipeline as YAML.
-
-    Raises:
-        InputError: For a file name that KFP does not accept.
-    """
-    if out.suffix not in (".yaml", ".yml") or out.is_dir():
-        raise InputError(f"{out}: expected a file name that ends in .yaml")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(face_recognition, str(out))
-
-
-def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
-    """Run every component on this machine, each in its own process, with KFP's local runner.
-
-    Args:
-        arguments: The pipeline's parameters.
-        root: Where the runner keeps its outputs.
-
-    Raises:
-        InputError: When a component fails; its output has been printed by then.
-    """
-    os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
-    try:
-        face_recognition(**arguments)
-    except RuntimeError as error:  # KFP's own, after the component's output
-        raise InputError(f"the pipeline failed: {str(error).strip().splitlines()[0]}; its output is above") from error
-    return {"workspace": arguments["workspace"], "root": str(root)}
-
-
-def submit(arguments: dict[str, Any], *, host: str, experiment: str, run_name: str | None) -> dict[str, Any]:
-    """Submit the pipeline to a Kubeflow Pipelines API and return the run's id.
-
-    Raises:
-        InputError: When the API cannot be reached or refuses the run.
-    """
-    try:
-        run = Client(host=host).create_run_from_pipeline_func(
-            face_recognition, arguments=arguments, experiment_name=experiment, run_name=run_name
-        )
-    except (HTTPError, ApiException, OSError) as error:
-        reason = str(getattr(error, "reason", None) or error).strip().splitlines()[0]
-        raise InputError(f"{host}: Kubeflow Pipelines did not accept the run ({reason})") from error
-    return {"run_id": run.run_id}

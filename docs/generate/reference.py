@@ -38,7 +38,7 @@ LAYERS = {
         "audit",
     ),
     "Artifacts": ("dataset", "faces", "model", "evaluation", "registry"),
-    "Base": ("artifact", "storage", "files", "workers", "config", "content", "errors", "formats", "images"),
+    "Base": ("artifact", "storage", "kubeflow", "files", "workers", "config", "content", "errors", "formats", "images"),
 }
 
 

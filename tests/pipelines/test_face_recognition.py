@@ -16,7 +16,9 @@ import yaml
 from support.places import ROOT
 
 from eolgul.errors import InputError
-from eolgul.pipelines import face_recognition
+from eolgul.pipelines import arguments
+from eolgul.pipelines.compiled import compile_to
+from eolgul.pipelines.images import resolve_images
 
 STEPS = ("extract", "align", "assemble", "train", "evaluate", "promote")
 
@@ -26,10 +28,21 @@ def step_of(executor: str) -> str:
     return executor.removeprefix("exec-").partition("-")[0]
 
 
+PREFIX = "registry.example/eolgul"
+
+
+@pytest.fixture(autouse=True)
+def registry_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EOLGUL_IMAGES", raising=False)
+    monkeypatch.setenv("EOLGUL_IMAGE_PREFIX", PREFIX)
+
+
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
     path = tmp_path_factory.mktemp("pipeline") / "face-recognition.yaml"
-    face_recognition.compile_to(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EOLGUL_IMAGE_PREFIX", PREFIX)
+        compile_to(path)
     spec, platform = yaml.safe_load_all(path.read_text())
     return spec, platform
 
@@ -44,7 +57,7 @@ def test_the_six_steps_in_order(compiled: tuple[dict[str, Any], dict[str, Any]])
 def test_each_step_runs_in_its_own_image_and_installs_nothing(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for name, executor in compiled[0]["deploymentSpec"]["executors"].items():
         step = step_of(name)
-        assert executor["container"]["image"].startswith(f"eolgul/{step}:")
+        assert executor["container"]["image"].startswith(f"{PREFIX}/{step}:")
         assert "pip install" not in json.dumps(executor["container"]["command"])
         assert (ROOT / "docker" / f"{step}.Dockerfile").is_file()
 
@@ -89,7 +102,7 @@ def test_no_secret_is_in_the_compiled_file(
     compiled: tuple[dict[str, Any], dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("EOLGUL_S3_SECRET_KEY", "hush-hush")
-    face_recognition.compile_to(tmp_path / "p.yaml")
+    compile_to(tmp_path / "p.yaml")
     assert "hush-hush" not in (tmp_path / "p.yaml").read_text()
 
 
@@ -120,7 +133,7 @@ def test_a_component_compiles_by_itself(step: str, tmp_path: Path) -> None:
 
 
 def test_parameters_are_read_as_json_or_text() -> None:
-    got = face_recognition.parameters(
+    got = arguments.parameters(
         [
             "workspace=s3://b/runs/1",
             'sources=["a", "b"]',
@@ -150,7 +163,7 @@ def test_parameters_are_read_as_json_or_text() -> None:
 )
 def test_unknown_parameters_are_refused(words: list[str], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        face_recognition.parameters(words)
+        arguments.parameters(words)
 
 
 @pytest.mark.process
@@ -159,13 +172,56 @@ def test_a_failing_step_fails_the_command_with_its_sentence(tmp_path: Path) -> N
     argv = [word for name, value in words.items() for word in ("--param", f"{name}={value}")]
     done = subprocess.run([sys.executable, "-m", "eolgul", "pipeline", "run", "--root", str(tmp_path / "kfp"), *argv],
                           cwd=ROOT, capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode != 0
-    assert "nowhere: no such file or folder" in done.stdout + done.stderr
+    assert done.returncode == 2 and done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("eolgul: extract: ") and last.endswith("nowhere: no such file or folder")
+    assert "\x1b" not in done.stderr
     assert not (tmp_path / "w" / "aligned").exists()
 
 
 def test_what_kubeflow_does_not_take_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a file name that ends in \.yaml"):
-        face_recognition.compile_to(tmp_path / "pipeline.txt")
-    with pytest.raises(InputError, match="Kubeflow Pipelines did not accept the run"):
-        face_recognition.submit({"workspace": "s3://a/b"}, host="http://127.0.0.1:9", experiment="x", run_name=None)
+        compile_to(tmp_path / "pipeline.txt")
+
+
+def test_no_registry_of_images_no_pipeline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An image named `eolgul/train` would be Docker Hub's, whoever owns that name there."""
+    monkeypatch.delenv("EOLGUL_IMAGE_PREFIX")
+    with pytest.raises(InputError, match="EOLGUL_IMAGE_PREFIX is not set: expected the registry of your images"):
+        compile_to(tmp_path / "p.yaml")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["eolgul", "eolgul/", "someone/eolgul", "registry.example/eolgul/", "https://registry.example/x", "a.b/ c"],
+)
+def test_a_prefix_is_a_registry_of_ones_own(prefix: str) -> None:
+    with pytest.raises(InputError, match=r"EOLGUL_IMAGE_PREFIX .*: expected host\[:port\]/folder"):
+        resolve_images({"EOLGUL_IMAGE_PREFIX": prefix})
+
+
+@pytest.mark.parametrize("prefix", ["docker.io/me", "localhost:5000/x", "registry:5000", "ghcr.io/a/b"])
+def test_registries_that_are_taken(prefix: str) -> None:
+    assert resolve_images({"EOLGUL_IMAGE_PREFIX": prefix, "EOLGUL_IMAGE_TAG": "t1"})["train"] == f"{prefix}/train:t1"
+    with pytest.raises(InputError, match="EOLGUL_IMAGE_TAG 'a b'"):
+        resolve_images({"EOLGUL_IMAGE_PREFIX": prefix, "EOLGUL_IMAGE_TAG": "a b"})
+
+
+def test_images_by_digest_come_from_the_file_of_a_push(tmp_path: Path) -> None:
+    pushed = {step: f"registry.example/eolgul/{step}@sha256:{'ab' * 32}" for step in STEPS}
+    file = tmp_path / "images.json"
+    file.write_text(json.dumps(pushed))
+    assert resolve_images({"EOLGUL_IMAGES": str(file), "EOLGUL_IMAGE_PREFIX": "unused"}) == pushed
+    for wrong, says in (
+        (
+            {**pushed, "train": "registry.example/eolgul/train:latest"},
+            "train is 'registry.example/eolgul/train:latest'",
+        ),
+        ({**pushed, "train": f"eolgul/train@sha256:{'ab' * 32}"}, "train is 'eolgul/train@"),
+        ({"train": pushed["train"]}, "one image for each of"),
+        ([], "one image for each of"),
+    ):
+        file.write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=says):
+            resolve_images({"EOLGUL_IMAGES": str(file)})

@@ -17,25 +17,28 @@ from eolgul.errors import InputError
 Command = Callable[..., None]
 
 
-def options_of(config: type[Config], flags: Mapping[str, str] | None = None) -> Callable[[Command], Command]:
-    """Replace a command's parameter `config` by one option per field of `config`.
+def options_of(
+    config: type[Config], flags: Mapping[str, str] | None = None, *, parameter: str = "config"
+) -> Callable[[Command], Command]:
+    """Replace a command's parameter by one option per field of `config`.
 
     Args:
         config: The class that the command takes an instance of.
         flags: Flags with another name than their field's, such as {"overrides": "--set"}.
+        parameter: The name of the command's parameter.
     """
     hints = get_type_hints(config)
     items = offered(config)
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
-        own = [parameter for name, parameter in signature.parameters.items() if name != "config"]
+        own = [item for name, item in signature.parameters.items() if name != parameter]
         options = [_parameter(item, hints[item.name], (flags or {}).get(item.name)) for item in items]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
             values = {item.name: _value(item, given.pop(item.name)) for item in items}
-            command(**given, config=config(**values))
+            command(**given, **{parameter: config(**values)})
 
         parameters = [*own, *options]
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

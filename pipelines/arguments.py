@@ -1,0 +1,50 @@
+"""Pipeline parameters as they are given on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from eolgul.errors import InputError
+from eolgul.pipelines.face_recognition import face_recognition
+
+
+def parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """Read `name=value` texts as pipeline arguments; lists and numbers are JSON.
+
+    Raises:
+        InputError: For an unknown name, a value of the wrong type, or a missing `workspace`.
+    """
+    known = face_recognition.component_spec.inputs
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise InputError(f"parameter {text!r}: expected name=value with a name of {', '.join(sorted(known))}")
+        values[name] = _parameter(name, value, "List" if "List" in str(known[name].type) else str(known[name].type))
+    if "workspace" not in values:
+        raise InputError(
+            "parameter workspace is missing: where this run's artifacts go, such as s3://eolgul/runs/first"
+        )
+    return values
+
+
+def _parameter(name: str, text: str, kind: str) -> Any:
+    """Read a parameter's value as the type that the pipeline declares; InputError when the text has another one."""
+    if kind == "String":
+        return text
+    expected: dict[str, type | tuple[type, ...]] = {
+        "List": list,
+        "Integer": int,
+        "Float": (int, float),
+        "Boolean": bool,
+    }
+    names = {"List": 'a JSON list such as ["a", "b"]', "Integer": "a whole number", "Float": "a number"}
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, expected.get(kind, object)) or (isinstance(value, bool) and kind != "Boolean"):
+        raise InputError(f"parameter {name}={text}: expected {names.get(kind, kind)}")
+    return float(text) if kind == "Float" else value

@@ -1,0 +1,91 @@
+"""Run the pipeline on this machine, with KFP's local runner."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any, TextIO
+
+from kfp import local
+
+from eolgul.errors import InputError
+from eolgul.kubeflow.logs import last_sentence, without_colours
+from eolgul.pipelines.face_recognition import face_recognition
+
+_FAILED = re.compile(r"Task '([^']+)' finished with status FAILURE")
+_KEPT = 5000  # lines; a task's traceback is within the last hundred
+
+
+def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
+    """Run every component on this machine, each in its own process, with KFP's local runner.
+
+    What the runner and the components print goes to stderr: stdout belongs to the command's JSON line.
+
+    Args:
+        arguments: The pipeline's parameters.
+        root: Where the runner keeps its outputs.
+
+    Raises:
+        InputError: When a component fails, with the sentence that it said.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+    transcript = Transcript(sys.stderr)
+    try:
+        with contextlib.redirect_stdout(transcript):
+            face_recognition(**arguments)
+    except RuntimeError as error:  # KFP's own, after the component's output
+        transcript.flush()
+        first = str(error).strip().partition("\n")[0]
+        said = transcript.sentence() or without_colours(first)
+        raise InputError(f"{transcript.failed or 'the pipeline failed'}: {said}") from error
+    return {"workspace": arguments["workspace"], "root": str(root)}
+
+
+class Transcript(io.TextIOBase):
+    """A stream that passes lines on without colours and remembers the last ones.
+
+    Attributes:
+        failed: The first task that failed, "" before.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._open = stream, ""
+        self._lines: deque[str] = deque(maxlen=_KEPT)
+        self.failed = ""
+
+    def writable(self) -> bool:
+        """True: `print` asks."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Pass text on, line by line, so that a colour that is cut in two is still seen."""
+        *whole, self._open = (self._open + text).split("\n")
+        for line in whole:
+            self._take(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what is written so far."""
+        if self._open:
+            self._take(self._open)
+            self._open = ""
+        self._stream.flush()
+
+    def sentence(self) -> str:
+        """What the failed task said."""
+        own = [line for line in self._lines if not _FAILED.search(line) and " - ERROR - " not in line]
+        return last_sentence(own)
+
+    def _take(self, line: str) -> None:
+        line = without_colours(line)
+        self._stream.write(f"{line}\n")
+        found = _FAILED.search(line)
+        if found and not self.failed:
+            self.failed = found[1]
+        self._lines.append(line)
