@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -197,16 +197,23 @@ def measure(out: Path, name: str) -> dict[str, float]:
     return found
 
 
-def curves(out: Path, kind: str) -> tuple[list[str], NDArray[np.float64], float]:
-    """The names of the finished runs of a kind, their loss by epoch (runs x epochs), and their CPU minutes."""
+def curves(out: Path, kind: str, epochs: int) -> tuple[list[str], NDArray[np.float64], float]:
+    """The names of the runs of a kind that have come so far, their loss by epoch (runs x epochs), and their CPU minutes."""
     names, losses, minutes = [], [], 0.0
-    for file in sorted(out.glob(f"{kind}-[0-9]*.jsonl")):
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        if len(rows) == EPOCHS:
+    for file in sorted(out.glob(f"{kind}-*.jsonl")):
+        rows = [json.loads(line) for line in file.read_text().splitlines()][:epochs]
+        if len(rows) == epochs and file.stem.removeprefix(f"{kind}-").isdigit():
             names.append(file.stem)
             losses.append([row["loss"] for row in rows])
             minutes += sum(row["cpu"] for row in rows) / 60
     return names, np.array(losses), minutes
+
+
+def figures_of(out: Path, runs: dict[str, list[str]]) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """The figures of finished runs: by figure and kind, a number per run."""
+    found = {kind: [measure(out, name) for name in names] for kind, names in runs.items()}
+    keys = ("accuracy", "fnmr") if runs else ()
+    return {key: {kind: np.array([row[key] for row in rows]) for kind, rows in found.items()} for key in keys}
 
 
 def difference(one: NDArray[np.float64], two: NDArray[np.float64]) -> str:
@@ -233,12 +240,15 @@ def by_permutation(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
     return float(np.mean(ways))
 
 
-def compare(out: Path, plot: Path | None) -> None:
-    """Print the tables and draw the curves."""
-    (our_names, our, our_minutes), (their_names, their, their_minutes) = curves(out, "ours"), curves(out, "theirs")
+def compare(out: Path, epochs: int, plot: Path | None) -> None:
+    """Print the tables of the first so many epochs, the figures if these are all, and draw the curves."""
+    our_names, our, our_minutes = curves(out, "ours", epochs)
+    their_names, their, their_minutes = curves(out, "theirs", epochs)
+    if min(len(our), len(their)) < 2:
+        sys.exit(f"{out}: {len(our)} and {len(their)} runs have come to epoch {epochs}, expected two of each at least")
     print(f"{len(our)} and {len(their)} runs, {our_minutes:.0f} and {their_minutes:.0f} CPU minutes")
     print("| epoch | InsightFace_Pytorch's loop | eolgul | difference of the means, 95 % interval |\n|---|---|---|---|")
-    for epoch in range(1, EPOCHS + 1):
+    for epoch in range(1, epochs + 1):
         a, b = their[:, epoch - 1], our[:, epoch - 1]
         print(
             f"| {epoch} | {a.mean():.3f} ± {a.std(ddof=1):.3f} | {b.mean():.3f} ± {b.std(ddof=1):.3f} | {difference(b, a)} |"
@@ -248,20 +258,16 @@ def compare(out: Path, plot: Path | None) -> None:
     )
     apart, share = farthest(our, their), by_permutation(our, their)
     print(f"farthest apart: {apart:.1f} standard errors; as far in {share:.2f} of the ways to share out the runs")
-    figures = {
-        kind: [measure(out, name) for name in names] for kind, names in (("ours", our_names), ("theirs", their_names))
-    }
-    for key in ("accuracy", "fnmr"):
-        b, a = (np.array([row[key] for row in figures[kind]]) for kind in ("ours", "theirs"))
+    for key, row in figures_of(out, {"theirs": their_names, "ours": our_names} if epochs == EPOCHS else {}).items():
+        a, b = row["theirs"], row["ours"]
         print(
             f"| {key} | {a.mean():.4f} ± {a.std(ddof=1):.4f} | {b.mean():.4f} ± {b.std(ddof=1):.4f} | {difference(b, a)} |"
         )
-    others = Counter(file.stem for file in out.glob("ours-*-*.jsonl"))
-    for name in sorted(others):
-        rows = [json.loads(line)["loss"] for line in (out / f"{name}.jsonl").read_text().splitlines()]
+    for file in sorted(out.glob("ours-*-*.jsonl")):  # runs with other values of the recipe, by --set and --name
+        rows = [json.loads(line)["loss"] for line in file.read_text().splitlines()][:epochs]
         error = their.std(axis=0, ddof=1)[: len(rows)] * np.sqrt(1 + 1 / len(their))
         away = np.abs(np.array(rows) - their.mean(axis=0)[: len(rows)]) / error
-        print(f"{name}: up to {away.max():.1f} deviations of a seed from theirs, mean loss {np.mean(rows):.3f}")
+        print(f"{file.stem}: up to {away.max():.1f} deviations of a seed from theirs, mean loss {np.mean(rows):.3f}")
     if plot is not None:
         draw(plot, our, their)
 
@@ -302,6 +308,7 @@ def main() -> None:
         words.add_argument("--name", help="of the run's files; default: <command>-<seed>")
     words = commands.add_parser("compare")
     words.add_argument("out", type=Path)
+    words.add_argument("--epochs", type=int, default=EPOCHS, help="compare the first so many of unfinished runs")
     words.add_argument("--plot", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -312,7 +319,7 @@ def main() -> None:
     elif options.command == "ours":
         ours(options.out, options.seed, options.rate, options.name or f"ours-{options.seed}", options.set)
     else:
-        compare(options.out, options.plot)
+        compare(options.out, options.epochs, options.plot)
 
 
 if __name__ == "__main__":

@@ -55,12 +55,12 @@ def surely_higher(ours: ErrorCounts, theirs: ErrorCounts) -> bool:
 def test_twice_the_false_matches_are_seen_among_60_people_and_chance_is_not() -> None:
     """At FMR 1e-2; the interval of one model alone contains twice its rate in most cases, so that it stops nobody."""
     random = np.random.default_rng(0)
-    impostor = ~np.eye(2000, dtype=bool).repeat(IMAGES, axis=1)
-    first = two_models(random, 2000)[0]
+    impostor = ~np.eye(1000, dtype=bool).repeat(IMAGES, axis=1)
+    first = two_models(random, 1000)[0]
     scores = (first[::IMAGES] @ first.T)[impostor]
     wanted, doubled = (float(np.quantile(scores, 1 - rate)) for rate in (1e-2, 2e-2))
     found = {"equal": 0, "doubled": 0, "doubled, by the interval of one": 0}
-    repetitions = 200
+    repetitions = 120
     for _ in range(repetitions):
         ours, theirs = two_models(random)
         current = counted(theirs, wanted)
