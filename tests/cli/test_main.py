@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from eolgul import __version__, storage
 from eolgul.artifact import open_artifact
 from eolgul.demo import data
 from eolgul.demo.options import DemoOptions
+from eolgul.demo.run import _choose_epochs
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.formats.kface import Condition
@@ -164,7 +167,7 @@ def photos(folder: Path, people: int = 12) -> Path:
     for number in range(people * 4):
         file = folder / f"p{number // 4}" / f"{number}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(b"photo %d" % number)
+        file.write_bytes(picture(number))
     return folder
 
 
@@ -194,12 +197,45 @@ def test_a_photo_that_cannot_be_copied_is_a_sentence(tmp_path: Path, bad: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_people_are_chosen_by_images_that_can_be_used(tmp_path: Path) -> None:
+    """A note, half an image, a hidden one and a system's folder do not make somebody a person of four images."""
+    source = photos(tmp_path / "mine")
+    whole = picture(1)
+    for number in range(10):
+        for name, content in {
+            "1.jpg": whole, "2.jpg": whole, "3.jpg": whole, "notes.txt": b"of 2019", "half.jpg": whole[: len(whole) // 2],
+            ".hidden.jpg": whole, ".thumbs/4.jpg": whole,
+        }.items():  # fmt: skip
+            file = source / f"q{number}" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+    shutil.rmtree(source / "p0")
+    with pytest.raises(
+        InputError, match="11 of 21 identity folders have at least 4 usable images, expected at least 12"
+    ):
+        data.own_photos(DemoOptions(tmp_path / "work", source), "s3://nowhere", print)
+
+
+def test_usable_images_of_the_chosen_people_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = photos(tmp_path / "mine", people=14)
+    (source / "p3" / "notes.txt").write_text("no image")
+    (source / "p4" / "x.jpg").write_bytes(picture(1))
+    monkeypatch.setattr(data, "_upload", lambda path, uri: None)
+    raw = data.own_photos(DemoOptions(tmp_path / "work", source, max_identities=13), "s3://nowhere", print)
+    names = sorted(path.name for path in raw.local.iterdir())
+    assert len(names) == 13 and raw.images == 13 * 4 + ("p4" in names)
+    # The demo shows about as many images in all as with drawn people: fewer images, more epochs.
+    assert _choose_epochs(DemoOptions(tmp_path / "work", source), raw) == ["epochs=15"]
+    assert _choose_epochs(DemoOptions(tmp_path / "work", source), replace(raw, images=2400)) == ["epochs=10"]
+    assert _choose_epochs(DemoOptions(tmp_path / "work", source, recipe="mine.toml"), raw) == []
+
+
 def test_a_source_in_the_home_folder(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos(tmp_path / "mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     raw = data.own_photos(DemoOptions(tmp_path / "work", Path("~/mine")), f"{s3}/home", print)
     assert raw.sources == [f"{s3}/home/raw/mine"]
-    assert storage.read_bytes(f"{s3}/home/raw/mine/p3/13.jpg") == b"photo 13"
+    assert storage.read_bytes(f"{s3}/home/raw/mine/p3/13.jpg") == picture(13)
 
 
 def test_an_upload_that_was_cut_off_is_done_again(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +257,7 @@ def test_an_upload_that_was_cut_off_is_done_again(s3: str, tmp_path: Path, monke
     assert storage.read_bytes(f"{place}/raw/mine/p3/13.jpg") is None
     (tmp_path / "mine" / "p3" / "new.jpg").rename(tmp_path / "mine" / "p3" / "13.jpg")
     data.own_photos(options, place, print)
-    assert storage.read_bytes(f"{place}/raw/mine/p3/13.jpg") == b"photo 13"
+    assert storage.read_bytes(f"{place}/raw/mine/p3/13.jpg") == picture(13)
 
 
 def test_a_wrong_option_is_exit_2_too(raw: Path, tmp_path: Path) -> None:

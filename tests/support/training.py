@@ -76,4 +76,4 @@ TINY = ["backbone=tiny", "embedding_size=16", "batch_size=12", "epochs=4", "lear
 
 def tiny(*more: str) -> Recipe:
     """The demo's recipe with a network of a few thousand weights; `more` overrides it (key=value)."""
-    return Recipe.load("demo", [*TINY, *more])
+    return Recipe.load("demo-full", [*TINY, *more])

@@ -112,10 +112,24 @@ def wide(s: State, x: Tensor) -> Tensor:
     return norm(x @ s["features.layers.2.weight"].T, s, "features.layers.3")
 
 
+def small(s: State, x: Tensor) -> Tensor:
+    """eolgul's own: a strided stem, one IResNet block per stage, a 7x7 filter of each channel, a linear layer."""
+    x = prelu(norm(conv(x, s, "conv1", 2), s, "bn1"), s, "prelu")
+    for number in range(3):
+        b = f"body.{number}"
+        y = prelu(norm(conv(norm(x, s, f"{b}.bn1"), s, f"{b}.conv1"), s, f"{b}.bn2"), s, f"{b}.prelu")
+        x = norm(conv(y, s, f"{b}.conv2", 2), s, f"{b}.bn3") + norm(
+            conv(x, s, f"{b}.downsample.0", 2), s, f"{b}.downsample.1"
+        )
+    x = norm(conv(x, s, "filter", groups=128, padding=0), s, "bn2").flatten(1)
+    return norm(x @ s["linear.weight"].T, s, "bn")
+
+
 DEEP = {50: (3, 4, 14, 3), 100: (3, 13, 30, 3), 152: (3, 8, 36, 3), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 REFERENCES: dict[str, Callable[[State, Tensor], Tensor]] = {
     "mobilefacenet": mobilefacenet,
     "mobilefacenet_wide": wide,
+    "resnet_small": small,
     "ir50": lambda s, x: ir(s, x, DEEP[50], se=False),
     "ir100": lambda s, x: ir(s, x, DEEP[100], se=False),
     "ir152": lambda s, x: ir(s, x, DEEP[152], se=False),
@@ -171,9 +185,12 @@ def weights(name: str, size: int = 512) -> dict[str, Tensor]:
     return state
 
 
+OWN = {"resnet_small"}  # eolgul's, without published weights
+
+
 def test_every_network_has_a_reference_here_and_a_publisher() -> None:
     names = set(BACKBONES) - {"tiny"}
-    assert names == set(REFERENCES) == {name for names in LAYOUTS.values() for name in names}
+    assert names == set(REFERENCES) == {name for names in LAYOUTS.values() for name in names} | OWN
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -183,7 +200,12 @@ def test_published_parameter_counts(name: str) -> None:
     assert count == (PARAMETERS[name] if name == "mobilefacenet" else pytest.approx(PARAMETERS[name], rel=2e-3))
 
 
-@pytest.mark.parametrize("name", sorted(name for name in REFERENCES if not name.startswith("mobilefacenet")))
+def test_the_small_network_is_as_small_as_it_says() -> None:
+    with torch.device("meta"):
+        assert sum(value.numel() for value in build("resnet_small", 128).parameters()) == 326_496
+
+
+@pytest.mark.parametrize("name", sorted(name for name in set(REFERENCES) - OWN if not name.startswith("mobilefacenet")))
 def test_parameter_counts_of_the_layer_tables(name: str) -> None:
     with torch.device("meta"):
         network = build(name, 512)

@@ -49,7 +49,7 @@ def coded(tmp_path: Path) -> Path:
 @pytest.mark.process
 def test_training_sees_red_in_channel_0(tmp_path: Path) -> None:
     dataset = FaceDataset(coded(tmp_path))
-    recipe = Recipe.load("demo", ["batch_size=8", "photometric=0.0", "shift=0"])
+    recipe = Recipe.load("demo-full", ["batch_size=8", "photometric=0.0", "shift=0"])
     data = TrainingData(dataset, recipe, workers=1)
     seen = set()
     for batch in data.batches(epoch=0):
@@ -65,7 +65,7 @@ def test_training_sees_red_in_channel_0(tmp_path: Path) -> None:
 @pytest.mark.process
 def test_the_exported_model_answers_for_rgb_and_notices_a_swap(tmp_path: Path) -> None:
     path = coded(tmp_path)
-    recipe = Recipe.load("demo", ["backbone=tiny", "embedding_size=16", "batch_size=8", "epochs=6", "learning_rate=0.05",
+    recipe = Recipe.load("demo-full", ["backbone=tiny", "embedding_size=16", "batch_size=8", "epochs=6", "learning_rate=0.05",
                                   "scale=8.0", "margin=0.1", "precision=fp32"])  # fmt: skip
     made = train(path, tmp_path / "model", recipe=recipe)
     assert made is not None

@@ -39,7 +39,7 @@ backbones.BACKBONES["tiny"] = TinyNet
 from eolgul.train.loop import train
 from eolgul.train.recipe import Recipe
 toy, folder, options = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-recipe, lots, kills = Recipe.load("demo", options), random.Random(7), 0
+recipe, lots, kills = Recipe.load("demo-full", options), random.Random(7), 0
 
 def child(stop_after):
     pid = os.fork()
@@ -66,7 +66,7 @@ print(kills, status)
 
 
 def tiny(*overrides: str) -> Recipe:
-    return Recipe.load("demo", [*OPTIONS, *overrides])
+    return Recipe.load("demo-full", [*OPTIONS, *overrides])
 
 
 def run(argv: Sequence[str], **environment: str) -> str:
@@ -80,7 +80,7 @@ def run(argv: Sequence[str], **environment: str) -> str:
 def test_killed_at_twenty_moments_ends_bit_identical(toy: Path, tmp_path: Path) -> None:
     """A checkpoint after every step, so that about half the kills fall into the writing of one."""
     options = [*OPTIONS, "epochs=16"]
-    whole = train(toy, tmp_path / "whole" / "model", recipe=Recipe.load("demo", options), workers=1)
+    whole = train(toy, tmp_path / "whole" / "model", recipe=Recipe.load("demo-full", options), workers=1)
     folder = tmp_path / "killed"
     kills, status = run(["-c", KILLER, str(toy), str(folder), *options]).split()
     assert (int(kills) >= 20, status) == (True, "0")
@@ -112,7 +112,7 @@ def ranks(size, out, steps=None):
         pid = os.fork()
         if pid == 0:
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            made = train(toy, out, recipe=Recipe.load("demo", options), max_steps=steps, workers=1)
+            made = train(toy, out, recipe=Recipe.load("demo-full", options), max_steps=steps, workers=1)
             os._exit(0 if (made is None) == (steps is not None) else 1)
         children.append(pid)
     assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)

@@ -25,7 +25,7 @@ OFF = ["flip=0.0", "photometric=0.0", "shift=0"]
 
 
 def data(toy: Path, workers: int, *overrides: str, world: World | None = None) -> TrainingData:
-    recipe = Recipe.load("demo", ["batch_size=10", *overrides])
+    recipe = Recipe.load("demo-full", ["batch_size=10", *overrides])
     return TrainingData(FaceDataset(toy), recipe, workers=workers, world=world or World())
 
 
@@ -155,7 +155,7 @@ FACE = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
     "key", ["flip=1.0", "photometric=0.3", "saturation=0.5", "shift=4", "crop=1.0", "low_resolution=1.0"]
 )
 def test_each_augmentation_alone(key: str) -> None:
-    recipe = Recipe.load("demo", [*OFF, key])
+    recipe = Recipe.load("demo-full", [*OFF, key])
     variants = [augment(FACE, recipe, [seed]) for seed in range(20)]
     assert all(variant.shape == FACE.shape and variant.dtype == np.uint8 for variant in variants)
     assert sum(not np.array_equal(variant, FACE) for variant in variants) >= 19
@@ -163,12 +163,12 @@ def test_each_augmentation_alone(key: str) -> None:
 
 
 def test_augmentation_can_be_switched_off() -> None:
-    assert np.array_equal(augment(FACE, Recipe.load("demo", OFF), [1]), FACE)
+    assert np.array_equal(augment(FACE, Recipe.load("demo-full", OFF), [1]), FACE)
 
 
 def test_what_the_augmentations_do() -> None:
     def one(key: str, seed: int = 1) -> np.ndarray:
-        return augment(FACE, Recipe.load("demo", [*OFF, key]), [seed])
+        return augment(FACE, Recipe.load("demo-full", [*OFF, key]), [seed])
 
     assert np.array_equal(one("flip=1.0"), FACE[:, ::-1])
     window = one("crop=1.0")
@@ -177,4 +177,4 @@ def test_what_the_augmentations_do() -> None:
     smooth = [one("low_resolution=1.0", seed) for seed in range(30)]
     assert np.median([np.abs(np.diff(face.astype(int), axis=0)).mean() for face in smooth]) < 60  # noise itself: 85
     grey = np.repeat(FACE[..., :1], 3, axis=2)
-    assert np.array_equal(augment(grey, Recipe.load("demo", [*OFF, "saturation=0.9"]), [1]), grey)
+    assert np.array_equal(augment(grey, Recipe.load("demo-full", [*OFF, "saturation=0.9"]), [1]), grey)

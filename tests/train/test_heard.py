@@ -23,15 +23,15 @@ from eolgul.train.recipe import Recipe
     ],
 )
 def test_a_key_without_effect_is_refused(overrides: list[str], says: str) -> None:
-    with pytest.raises(InputError, match=f"recipe demo: {says}"):
-        Recipe.load("demo", overrides)
+    with pytest.raises(InputError, match=f"recipe demo-full: {says}"):
+        Recipe.load("demo-full", overrides)
 
 
 def test_keys_with_effect_are_taken() -> None:
-    assert Recipe.load("demo", ["head=combined", "margin_m1=0.9", "margin=0.3", "margin_m3=0.1"]).margin_m1 == 0.9
-    assert Recipe.load("demo", ["schedule=poly", "poly_power=3", "low_resolution=0.1", "low_resolution_side=20"])
+    assert Recipe.load("demo-full", ["head=combined", "margin_m1=0.9", "margin=0.3", "margin_m3=0.1"]).margin_m1 == 0.9
+    assert Recipe.load("demo-full", ["schedule=poly", "poly_power=3", "low_resolution=0.1", "low_resolution_side=20"])
     # What the file says may be without effect: a run changes the optimizer and leaves the rest.
-    assert Recipe.load("demo", ["optimizer=adamw", "sample=1.0"]).momentum
+    assert Recipe.load("demo-full", ["optimizer=adamw", "sample=1.0"]).momentum
 
 
 def test_the_table_names_keys_of_a_recipe() -> None:

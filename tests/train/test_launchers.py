@@ -39,7 +39,7 @@ def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path
         "precision=fp32",
         "warmup_epochs=0",
     ]
-    options = ["--recipe", "demo", *(word for one in overrides for word in ("--set", one))]
+    options = ["--recipe", "demo-full", *(word for one in overrides for word in ("--set", one))]
     script = tmp_path / "eolgul_with_a_small_network.py"
     script.write_text(WITH_PLAIN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
@@ -80,7 +80,7 @@ def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_
     script = tmp_path / "refusing.py"
     script.write_text(REFUSING + WITH_PLAIN)
     overrides = ["backbone=plain", "embedding_size=32", "batch_size=12", "epochs=1", "precision=fp32"]
-    words = ["train", str(toy), str(tmp_path / "out"), "--recipe", "demo"]
+    words = ["train", str(toy), str(tmp_path / "out"), "--recipe", "demo-full"]
     words += [word for one in overrides for word in ("--set", one)]
     started = [
         subprocess.Popen(

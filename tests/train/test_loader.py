@@ -56,7 +56,7 @@ def in_small_memory(
         str(large_batches(tmp_path)),
         str(tmp_path / "out"),
         "--recipe",
-        "demo",
+        "demo-full",
         "--device",
         "cpu",
         *options,

@@ -16,7 +16,7 @@ from eolgul.train.recipe import Recipe, about, recipe_names
 
 
 def test_every_shipped_recipe_loads() -> None:
-    assert {"demo", "irse50-ms1m-kface", "mobilefacenet-ms1m-kface"} <= set(recipe_names())
+    assert {"demo", "demo-full", "irse50-ms1m-kface", "mobilefacenet-ms1m-kface"} <= set(recipe_names())
     for name in recipe_names():
         Recipe.load(name)
 
@@ -114,7 +114,7 @@ def test_every_key_has_a_description() -> None:
 
 
 def test_cosine_with_warm_up() -> None:
-    recipe = Recipe.load("demo", ["warmup_epochs=1", "epochs=11", "learning_rate=0.2"])
+    recipe = Recipe.load("demo-full", ["warmup_epochs=1", "epochs=11", "learning_rate=0.2"])
     assert learning_rate(recipe, 0.5) < learning_rate(recipe, 1.0) == pytest.approx(0.2)
     assert learning_rate(recipe, 6.0) == pytest.approx(0.1)
     assert learning_rate(recipe, 11.0) == pytest.approx(0.0, abs=1e-9)
@@ -144,7 +144,7 @@ def test_cosine_with_warm_up() -> None:
 )
 def test_wrong_values_are_refused_in_a_sentence(override: str, says: str) -> None:
     with pytest.raises(InputError) as caught:
-        Recipe.load("demo", [override])
+        Recipe.load("demo-full", [override])
     assert says in str(caught.value)
 
 

@@ -78,8 +78,17 @@ def demo(
     ] = None,
     work: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path("demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service running at the end, until Ctrl-C.")] = False,
-    people: Annotated[int, typer.Option(help="Drawn people in the K-FACE tree. Only without --source.", min=12)] = 60,
-    rec_people: Annotated[int, typer.Option(help="Drawn people in train.rec. Only without --source.", min=12)] = 150,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="The longer run: more images, and MobileFaceNet instead of a smaller network."),
+    ] = False,
+    people: Annotated[
+        int | None, typer.Option(help="Drawn people in the K-FACE tree. Only without --source. Default: 60.", min=12)
+    ] = None,
+    rec_people: Annotated[
+        int | None,
+        typer.Option(help="Drawn people in train.rec. Only without --source. Default: 240, with --full 150.", min=12),
+    ] = None,
     min_images: Annotated[int, typer.Option(help="With --source: leave out identities with fewer images.", min=2)] = 4,
     max_identities: Annotated[
         int, typer.Option(help="With --source: take at most this many identities.", min=12)
@@ -88,7 +97,12 @@ def demo(
         str,
         typer.Option(help="Which face of several counts. Default: largest, with --source center."),
     ] = "",
-    recipe: Annotated[str, typer.Option(help="Training recipe: a .toml file or a name, as for train.")] = "demo",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Training recipe: a .toml file or a name, as for train. Default: demo, with --full demo-full."
+        ),
+    ] = "",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Recipe key to change, as key=value. Repeatable.")
     ] = None,
@@ -98,6 +112,10 @@ def demo(
     """Run everything on this machine: raw data, pipeline, registry, service, verdicts."""
     if source:
         refuse_given(context, ("people", "rec_people"), "drawn people, not for a --source")
+        if full and recipe:
+            raise InputError(
+                f"--full and --recipe {recipe}: with a --source, --full only chooses the recipe; expected one"
+            )
     else:
         refuse_given(context, ("min_images", "max_identities"), "photos from a --source")
     from eolgul.demo import DemoOptions
@@ -107,6 +125,7 @@ def demo(
         DemoOptions(
             source=source,
             work=work.absolute(),
+            full=full,
             keep=keep,
             people=people,
             rec_people=rec_people,

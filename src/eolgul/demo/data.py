@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from eolgul.errors import InputError
 from eolgul.extract.config import source_name
 from eolgul.files import sha256_file
 from eolgul.formats.synthetic import mark_of
+from eolgul.images.header import read_header
 
 Say = Callable[[str], None]
 
@@ -27,12 +29,14 @@ class RawData:
         benchmarks: places of verification sets (`.bin`).
         faces: name of the source whose people are verified at the end.
         local: the folder of the same data on this machine.
+        images: usable images of one's own photos; None: people are drawn.
     """
 
     sources: list[str]
     benchmarks: list[str]
     faces: str
     local: Path
+    images: int | None = None
 
 
 def drawn(options: DemoOptions, bucket: str, say: Say) -> RawData:
@@ -55,9 +59,10 @@ def drawn(options: DemoOptions, bucket: str, say: Say) -> RawData:
         how = "drawn before" if facts["cached"] else f"drawn in {facts['seconds']:.0f} s"
         say(f"{what}: {facts['images']} images of {facts['identities']} people, {how}")
 
-    draw("K-FACE tree", draw_kface, "kface", people=options.people)
-    draw("train.rec", draw_rec, "faces_drawn", people=options.rec_people, images=options.rec_images)
-    draw("verification set (.bin)", draw_bin, "drawn_pairs.bin", people=options.bin_people, pairs=options.bin_pairs)
+    much = options.amounts
+    draw("K-FACE tree", draw_kface, "kface", people=much.people, images_per_person=much.images)
+    draw("train.rec", draw_rec, "faces_drawn", people=much.rec_people, images=much.rec_images, style=much.rec_style)
+    draw("verification set (.bin)", draw_bin, "drawn_pairs.bin", people=much.bin_people, pairs=much.bin_pairs)
     for name in ("kface", "faces_drawn", "drawn_pairs.bin", mark_of(raw / "drawn_pairs.bin").name):
         _upload(raw / name, f"{bucket}/raw/{name}")
     say(f"uploaded to {bucket}/raw/")
@@ -81,20 +86,20 @@ def own_photos(options: DemoOptions, bucket: str, say: Say) -> RawData:
     raw = (options.work / "raw").resolve()
     if source.resolve().is_relative_to(raw) or raw.is_relative_to(source.resolve()):
         raise InputError(f"{source}: the demo keeps its own copies in {raw}; SOURCE must lie elsewhere")
-    people = [
-        (entry, sum(1 for file in entry.rglob("*") if file.is_file() and not file.name.startswith(".")))
+    people = {
+        entry: _count_images(entry)
         for entry in sorted(source.iterdir())
         if entry.is_dir() and not entry.name.startswith(".")
-    ]
-    usable = [entry for entry, count in people if count >= options.min_images]
+    }
+    usable = [entry for entry, count in people.items() if count >= options.min_images]
     if len(usable) < 12:
         raise InputError(
-            f"{source}: {len(usable)} of {len(people)} identity folders have at least {options.min_images} images, "
+            f"{source}: {len(usable)} of {len(people)} identity folders have at least {options.min_images} usable images, "
             "expected at least 12 (validation, calibration and test take people of their own)"
         )
     chosen = usable[: options.max_identities]
     if len(chosen) < len(people):
-        say(f"taking {len(chosen)} of {len(people)} people: those with at least {options.min_images} images, "
+        say(f"taking {len(chosen)} of {len(people)} people: those with at least {options.min_images} usable images, "
             f"at most {options.max_identities} people (MIN_IMAGES=…, MAX_IDENTITIES=… change that)")  # fmt: skip
     name = source_name(str(source.resolve()))
     if name in ("images", "data", "faces"):  # the parent folder says more
@@ -111,7 +116,21 @@ def own_photos(options: DemoOptions, bucket: str, say: Say) -> RawData:
             raise InputError(f"{error.filename or entry}: cannot be copied ({error.strerror})") from error
     _upload(stage, f"{bucket}/raw/{name}")
     say(f"uploaded to {bucket}/raw/{name}/")
-    return RawData(sources=[f"{bucket}/raw/{name}"], benchmarks=[], faces=name, local=stage)
+    images = sum(people[entry] for entry in chosen)
+    return RawData(sources=[f"{bucket}/raw/{name}"], benchmarks=[], faces=name, local=stage, images=images)
+
+
+def _count_images(folder: Path) -> int:
+    """The number of images that the extraction will take from a person's folder: whole, and of a format that it reads."""
+    count = 0
+    for file in folder.rglob("*"):
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
+        with suppress(OSError, InputError):
+            if file.is_file():  # a pipe would wait for a writer
+                read_header(file.read_bytes())
+                count += 1
+    return count
 
 
 def _upload(path: Path, uri: str) -> None:

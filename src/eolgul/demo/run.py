@@ -44,7 +44,8 @@ def run(options: DemoOptions) -> dict[str, Any]:
         InputError: something that is needed is missing, or a step failed.
     """
     progress = Progress()
-    Recipe.load(options.recipe, options.overrides)  # an unknown key ends here, not after minutes of drawing
+    recipe = options.amounts.recipe
+    Recipe.load(recipe, options.overrides)  # an unknown key ends here, not after minutes of drawing
     embedded.check_port(options.port)
     embedded.check_disk(options.work, _DISK_GB)
     with ExitStack() as processes:
@@ -70,7 +71,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
                 "train_checkpoints": f"{BUCKET}/checkpoints",
                 "extract_selection": "",
                 "align_which": options.which,
-                "train_recipe": options.recipe,
+                "train_recipe": recipe,
                 "train_overrides": [*_choose_epochs(options, raw), *options.overrides],
                 "evaluate_fmr": _FMR,
                 "extract_workers": options.workers,
@@ -137,9 +138,9 @@ def run(options: DemoOptions) -> dict[str, Any]:
 
 def _choose_epochs(options: DemoOptions, raw: data.RawData) -> list[str]:
     """Recipe override for own photos: train on about as many images in all as the drawn demo does."""
-    if options.source is None or options.recipe != "demo":
+    if raw.images is None or options.recipe:
         return []
-    training = sum(1 for file in raw.local.rglob("*") if file.is_file()) * (1 - sum(_SHARES.values()))
+    training = raw.images * (1 - sum(_SHARES.values()))
     return [f"epochs={min(_MAX_EPOCHS, max(_MIN_EPOCHS, round(_IMAGES_SEEN / training)))}"]
 
 

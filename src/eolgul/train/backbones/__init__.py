@@ -13,6 +13,7 @@ from eolgul.train.backbones.ir_se import ir
 from eolgul.train.backbones.iresnet import iresnet
 from eolgul.train.backbones.mobilefacenet import MobileFaceNet
 from eolgul.train.backbones.mobilefacenet_wide import WideMobileFaceNet
+from eolgul.train.backbones.resnet_small import SmallResNet
 
 BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "mobilefacenet": MobileFaceNet,
@@ -27,6 +28,7 @@ BACKBONES: dict[str, Callable[[int], nn.Module]] = {
     "iresnet50": iresnet(50),
     "iresnet100": iresnet(100),
     "mobilefacenet_wide": WideMobileFaceNet,
+    "resnet_small": SmallResNet,
 }
 # The networks whose parameter names the published weights of each project have.
 LAYOUTS: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,9 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 3
 _CHANNELS = (64, 128, 256, 512)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """Batch norm, 3x3, batch norm, PReLU, 3x3 (strided), batch norm, added to a shortcut."""
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
@@ -29,6 +31,7 @@ class _Block(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Compute the block's output."""
         out: Tensor = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
         return out + (x if self.downsample is None else self.downsample(x))
 
@@ -43,7 +46,7 @@ class IResNet(nn.Module):
         self.prelu = nn.PReLU(64)
         inputs = 64
         for number, (outputs, count) in enumerate(zip(_CHANNELS, blocks, strict=True), start=1):
-            stage = [_Block(inputs, outputs, 2), *(_Block(outputs, outputs, 1) for _ in range(count - 1))]
+            stage = [Block(inputs, outputs, 2), *(Block(outputs, outputs, 1) for _ in range(count - 1))]
             self.add_module(f"layer{number}", nn.Sequential(*stage))
             inputs = outputs
         self.bn2 = nn.BatchNorm2d(512)
