@@ -2,7 +2,9 @@
 # Deploy eolgul on the cluster of kubectl's current context.
 #
 #   k8s/deploy.sh [local|production]      the service, two Redis instances and MinIO (default: local)
-#   k8s/deploy.sh kubeflow                the ConfigMap and the Secret of the pipeline, in KUBEFLOW_NAMESPACE (default: kubeflow)
+#   k8s/deploy.sh kubeflow                the ConfigMap and the Secret of the pipeline, in KUBEFLOW_NAMESPACE (default: kubeflow);
+#                                         with KUBEFLOW_TRAINJOBS=1 also the rights to train on several machines, for
+#                                         KUBEFLOW_SERVICE_ACCOUNT (default: pipeline-runner in kubeflow, else default-editor)
 #   k8s/deploy.sh --render [overlay]      print the manifests; nothing is applied and no cluster is needed
 #
 # YES=1 skips the question. TIMEOUT is the number of seconds that each part may take to become ready (default: 300).
@@ -155,6 +157,10 @@ if [ "$overlay" = kubeflow ]; then
     target=${KUBEFLOW_NAMESPACE:-kubeflow}
     confirm "the ConfigMap and the Secret 'eolgul-s3' (namespace $target)"
     "$kubectl" apply -n "$target" -k "$folder"
+    [ "${KUBEFLOW_TRAINJOBS:-}" = 1 ] || exit 0
+    account=${KUBEFLOW_SERVICE_ACCOUNT:-$([ "$target" = kubeflow ] && echo pipeline-runner || echo default-editor)}
+    case $target$account in *[!a-z0-9.-]*) fail "KUBEFLOW_NAMESPACE and KUBEFLOW_SERVICE_ACCOUNT may contain only a-z, 0-9, . and -" ;; esac
+    sed -e "s/KUBEFLOW_NAMESPACE/$target/" -e "s/KUBEFLOW_SERVICE_ACCOUNT/$account/" "$folder/trainjobs.yaml" | "$kubectl" apply -f -
     exit
 fi
 confirm "the service, two Redis instances and MinIO (overlay $overlay, namespace $namespace)"

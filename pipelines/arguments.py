@@ -14,7 +14,7 @@ def parameters(texts: Sequence[str]) -> dict[str, Any]:
     """Read `name=value` texts as pipeline arguments; lists and numbers are JSON.
 
     Raises:
-        InputError: For an unknown name, a value of the wrong type, or a missing `workspace`.
+        InputError: For an unknown name or a value of the wrong type.
     """
     known = face_recognition.component_spec.inputs
     values: dict[str, Any] = {}
@@ -23,10 +23,6 @@ def parameters(texts: Sequence[str]) -> dict[str, Any]:
         if not equals or name not in known:
             raise InputError(f"parameter {text!r}: expected name=value with a name of {', '.join(sorted(known))}")
         values[name] = _parameter(name, value, "List" if "List" in str(known[name].type) else str(known[name].type))
-    if "workspace" not in values:
-        raise InputError(
-            "parameter workspace is missing: where this run's artifacts go, such as s3://eolgul/runs/first"
-        )
     return values
 
 

@@ -11,8 +11,9 @@ from kfp import compiler
 
 from eolgul.errors import InputError
 from eolgul.files import write_atomic
-from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.pipelines.face_recognition import define
 from eolgul.pipelines.images import replaced, resolve_images
+from eolgul.pipelines.pods import PodSettings
 
 
 def compile_to(out: Path) -> None:
@@ -36,7 +37,7 @@ def compiled() -> list[dict[str, Any]]:
     images = resolve_images()
     with TemporaryDirectory() as folder:
         file = Path(folder) / "pipeline.yaml"
-        compiler.Compiler().compile(face_recognition, str(file))
+        compiler.Compiler().compile(define(PodSettings.read()), str(file))
         documents = list(yaml.safe_load_all(file.read_text()))
     for executor in documents[0]["deploymentSpec"]["executors"].values():
         if "container" in executor:

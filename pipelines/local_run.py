@@ -16,6 +16,7 @@ from kfp import local
 from eolgul.errors import InputError
 from eolgul.kubeflow.logs import last_sentence, without_colours
 from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.steps.store import references, runs
 
 _FAILED = re.compile(r"Task '([^']+)' finished with status FAILURE")
 _KEPT = 5000  # lines; a task's traceback is within the last hundred
@@ -30,10 +31,16 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
         arguments: The pipeline's parameters.
         root: Where the runner keeps its outputs.
 
+    Returns:
+        The workspace, the run's id, the references of what it made or found by `<step>-<name>`, and
+        `root`. The run is "" when other runs began in the workspace meanwhile.
+
     Raises:
         InputError: When a component fails, with the sentence that it said.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
+    workspace = str(arguments.get("workspace", face_recognition.component_spec.inputs["workspace"].default))
+    before = set(runs(workspace))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     transcript = Transcript(sys.stderr)
     try:
@@ -44,7 +51,14 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
         first = str(error).strip().partition("\n")[0]
         said = transcript.sentence() or without_colours(first)
         raise InputError(f"{transcript.failed or 'the pipeline failed'}: {said}") from error
-    return {"workspace": arguments["workspace"], "root": str(root)}
+    new = sorted(set(runs(workspace)) - before)
+    run = new[0] if len(new) == 1 else ""  # others that ended meanwhile have records there, too
+    return {
+        "workspace": workspace,
+        "run": run,
+        "root": str(root),
+        "artifacts": references(workspace, run) if run else {},
+    }
 
 
 class Transcript(io.TextIOBase):

@@ -17,6 +17,7 @@ from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.formats.insightface import write_bin, write_rec
 from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.steps.places import raw as bring_raw
 from eolgul.storage.s3 import minio_client
 from eolgul.train.config import TrainConfig
 
@@ -83,14 +84,14 @@ def test_no_step_writes_over_its_input(s3: str, raw: Path, tmp_path: Path, where
 def test_what_is_gone_from_beside_a_source_is_not_used(s3: str, raw: Path, name: str, others: list[str]) -> None:
     place = f"{s3}/beside/{name}"
     storage.publish(raw, place)
-    local = steps._raw(f"{place}/{name}")
+    local = bring_raw(f"{place}/{name}")
     root = local.parents[len(Path(name).parts) - 1]
     assert all((root / other).is_file() for other in others if (raw / other).is_file())
     assert (root / others[-1]).is_file()
     bucket, _, key = place.removeprefix("s3://").partition("/")
     for other in others:
         minio_client().remove_object(bucket_name=bucket, object_name=f"{key}/{other}")
-    assert steps._raw(f"{place}/{name}") == local and local.is_file()
+    assert bring_raw(f"{place}/{name}") == local and local.is_file()
     assert not any((root / other).exists() for other in others)
     if name == "lfw.bin":
         assert steps.extract(f"{place}/{name}", f"{place}-out")["synthetic"] is False

@@ -14,7 +14,9 @@ def align(
     datasets: List[str],  # noqa: UP006
     benchmarks: List[str],  # noqa: UP006
     workspace: str,
-    facts: dsl.Output[dsl.Metrics],
+    run: str,
+    align_counts: dsl.Output[dsl.Metrics],
+    align_table: dsl.Output[dsl.Markdown],
     min_face_size: int = 40,
     min_score: float = 0.7,
     min_eyes: float = 0.0,
@@ -31,37 +33,32 @@ def align(
     Args:
         datasets: FaceDatasets to learn from.
         benchmarks: Benchmarks.
-        workspace: Prefix (s3://) under which this run's artifacts go.
-        parts: Prefixes under which `align_part` left the parts of the work, which are put together; empty to do it here.
-        facts: Faces and rejected images of each dataset.
+        workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
+        run: The run's id.
+        parts: What the `align_part` tasks made (JSON lists of references), which is put together; empty to do it here.
+        align_counts: Faces and rejected images of all sources.
+        align_table: The same of each source and benchmark.
 
     Returns:
-        datasets: The aligned FaceDatasets, in order.
+        datasets: The aligned FaceDatasets, in order, as place#sha256:digest.
         benchmarks: The aligned Benchmarks, in order.
     """
     import json
     from pathlib import Path
 
-    from eolgul import steps, storage
     from eolgul.align.config import AlignConfig
+    from eolgul.steps import figures, tasks
+    from eolgul.steps.store import Store
 
     config = AlignConfig.from_parameters(locals())
-    counted = {}
-
-    def run(dataset: str) -> str:
-        name = dataset.rstrip("/").rpartition("/")[2]
-        merge = [storage.join(place, name) for place in parts]
-        out = storage.join(workspace, "aligned", name)
-        made = counted[name] = steps.align(dataset, out, config, merge=merge, keep_aligned=True)
-        for key in ("images", "rejected"):
-            facts.log_metric(f"{name} {key}", made[key])
-        return str(made["artifact"])
-
-    steps.check_alignment([*datasets, *benchmarks], config)
-    aligned = [run(dataset) for dataset in datasets]
-    sets = [run(benchmark) for benchmark in benchmarks]
-    Path(facts.path).write_text(json.dumps(counted))
-    return (aligned, sets)
+    made = [json.loads(part) for part in parts]
+    done = tasks.align_all(Store(workspace, run), [*datasets, *benchmarks], config, made)
+    figures.log_metrics(align_counts, figures.total(done[: len(datasets)], "images", "rejected"))
+    Path(align_table.path).write_text(
+        figures.table(done, ("images", "rejected", "pairs", "pairs_lost")), encoding="utf-8"
+    )
+    found = [one["reference"] for one in done]
+    return (found[: len(datasets)], found[len(datasets) :])
 
 
 if __name__ == "__main__":

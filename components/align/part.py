@@ -29,6 +29,7 @@ def align_part(
     datasets: List[str],  # noqa: UP006
     benchmarks: List[str],  # noqa: UP006
     workspace: str,
+    run: str,
     min_face_size: int = 40,
     min_score: float = 0.7,
     min_eyes: float = 0.0,
@@ -44,18 +45,17 @@ def align_part(
     Args:
         datasets: FaceDatasets to learn from.
         benchmarks: Benchmarks.
-        workspace: Prefix (s3://) under which this run's artifacts go.
+        workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
+        run: The run's id.
 
     Returns:
-        The prefix under which the part of each dataset lies by its name.
+        The part of each dataset, in order, as a JSON list of references; "" for a dataset with nothing to do.
     """
-    from eolgul import steps, storage
+    import json
+
     from eolgul.align.config import AlignConfig
+    from eolgul.steps import tasks
+    from eolgul.steps.store import Store
 
     config = AlignConfig.from_parameters(locals())
-    place = storage.join(workspace, "aligned-parts", part.replace("/", "-of-"))
-    steps.check_alignment([*datasets, *benchmarks], config)
-    for dataset in [*datasets, *benchmarks]:
-        name = dataset.rstrip("/").rpartition("/")[2]
-        steps.align(dataset, storage.join(place, name), config, keep_aligned=True)
-    return place
+    return json.dumps(tasks.align_part_of(Store(workspace, run), [*datasets, *benchmarks], config))

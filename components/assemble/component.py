@@ -1,6 +1,6 @@
 """Step 3 as a Kubeflow component."""
 
-from typing import List  # noqa: UP035 - KFP reads this name
+from typing import List, NamedTuple  # noqa: UP035 - KFP reads this name
 
 from kfp import compiler, dsl
 
@@ -13,7 +13,8 @@ from eolgul.components import documented, image
 def assemble(
     datasets: List[str],  # noqa: UP006
     workspace: str,
-    facts: dsl.Output[dsl.Metrics],
+    run: str,
+    assemble_counts: dsl.Output[dsl.Metrics],
     validation: float = 0.05,
     calibration: float = 0.15,
     test: float = 0.15,
@@ -21,35 +22,32 @@ def assemble(
     held_out_sources: List[str] = [],  # noqa: B006, UP006
     exclude: List[str] = [],  # noqa: B006, UP006
     seed: int = 0,
-) -> str:
+) -> NamedTuple("Outputs", [("assembled", str), ("uri", str)]):  # type: ignore[valid-type]
     """Merge aligned sources and split them by identity, so that nobody is in two splits.
 
     Args:
         datasets: Aligned FaceDatasets.
-        workspace: Prefix (s3://) under which this run's artifacts go.
-        facts: Identities and images of each split.
+        workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
+        run: The run's id.
+        assemble_counts: Identities and images of each split.
 
     Returns:
-        The place of the assembled FaceDataset.
+        assembled: The assembled FaceDataset, as place#sha256:digest.
+        uri: Its place alone.
     """
-    import json
     import sys
-    from pathlib import Path
 
-    from eolgul import steps, storage
     from eolgul.assemble.config import AssembleConfig
     from eolgul.assemble.step import lines
+    from eolgul.steps import figures, tasks
+    from eolgul.steps.store import Store
 
-    config = AssembleConfig.from_parameters(locals())
-    out = storage.join(workspace, "assembled")
-    made = steps.assemble(datasets, out, config)
+    made = tasks.assemble_all(Store(workspace, run), datasets, AssembleConfig.from_parameters(locals()))
     for line in lines(made):
         print(line, file=sys.stderr)
-    for split, counts in made["splits"].items():
-        for key, value in counts.items():
-            facts.log_metric(f"{split} {key}", value)
-    Path(facts.path).write_text(json.dumps(made))
-    return out
+    counts = {f"{split}_{key}": value for split, values in made["splits"].items() for key, value in values.items()}
+    figures.log_metrics(assemble_counts, counts)
+    return (made["reference"], made["artifact"])
 
 
 if __name__ == "__main__":

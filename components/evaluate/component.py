@@ -14,10 +14,11 @@ def evaluate(
     model: str,
     dataset: str,
     benchmarks: List[str],  # noqa: UP006
-    registry: str,
     workspace: str,
-    facts: dsl.Output[dsl.Metrics],
-    report: dsl.Output[dsl.HTML],
+    run: str,
+    evaluation_figures: dsl.Output[dsl.Metrics],
+    evaluation_curves: dsl.Output[dsl.ClassificationMetrics],
+    evaluation_report: dsl.Output[dsl.HTML],
     fmr: float = 1e-4,
     without_anchored: bool = False,
     unseen_only: bool = False,
@@ -27,52 +28,44 @@ def evaluate(
     threads: int = 2,
     seed: int = 0,
     audit: bool = False,
-) -> NamedTuple("Outputs", [("evaluation", str), ("current_evaluation", str), ("reference_evaluation", str)]):  # type: ignore[valid-type]
+) -> NamedTuple("Outputs", [("evaluation", str), ("uri", str)]):  # type: ignore[valid-type]
     """Measure the model on people it never saw and on benchmarks, and calibrate its threshold.
-
-    The model in production and the registry's reference are measured on the same data too, when their own evaluations were
-    made from other data.
 
     Args:
         model: The ModelPackage.
         dataset: The assembled FaceDataset.
         benchmarks: Aligned Benchmarks.
-        registry: The model registry (s3://), whose production model is the one to beat.
-        workspace: Prefix (s3://) under which this run's artifacts go.
+        workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
+        run: The run's id.
         audit: Look for the held-out people and the benchmarks in the training split with the trained model (`eolgul audit`).
-        facts: The main figures.
-        report: The report, for the Kubeflow UI.
+        evaluation_figures: The main figures of each set, and the threshold.
+        evaluation_curves: ROC curve of the held-out people, and the confusion matrix at the one threshold.
+        evaluation_report: The report.
 
     Returns:
-        evaluation: The place of the Evaluation.
-        current_evaluation: The Evaluation of production's model on this data; "" when none is needed.
-        reference_evaluation: The same of the reference model.
+        evaluation: The Evaluation, as place#sha256:digest.
+        uri: Its place alone.
     """
     import json
     import shutil
 
-    from eolgul import steps, storage
+    from eolgul import storage
     from eolgul.audit.config import AuditConfig
     from eolgul.evaluate.config import EvaluateConfig
+    from eolgul.steps import figures, tasks
+    from eolgul.steps.store import Store
 
-    config = EvaluateConfig.from_parameters(locals())
-    out = storage.join(workspace, "evaluation")
-    made = steps.evaluate(model, dataset, benchmarks, out, config, progress=print)
-    metrics = made["metrics"]
-    for name, figures in metrics.sets.items():
-        facts.log_metric(f"{name} accuracy", figures.accuracy.mean)
-        facts.log_metric(f"{name} auc", figures.auc)
-    facts.log_metric("threshold", metrics.calibration.threshold)
-    shutil.copyfile(storage.fetch(storage.join(out, "metrics.json")), facts.path)
-    shutil.copyfile(storage.fetch(storage.join(out, "report.html")), report.path)
+    store, config = Store(workspace, run), EvaluateConfig.from_parameters(locals())
+    made = tasks.evaluate_one(store, model, dataset, benchmarks, config, print)
+    metrics = tasks.metrics_of(made["reference"])
+    figures.log_metrics(evaluation_figures, figures.evaluation_figures(metrics))
+    figures.log_curves(evaluation_curves, made["reference"], metrics)
+    shutil.copyfile(storage.fetch(storage.join(made["artifact"], "report.html")), evaluation_report.path)
     if audit:
         shared = AuditConfig(device=config.device, threads=config.threads, pictures=config.pictures)
-        place = storage.join(workspace, "audit")
-        found = steps.audit([dataset], benchmarks, place, shared, model=model, progress=print)
-        facts.metadata["audit"] = json.dumps(found)
-    other = storage.join(workspace, "evaluation-current")
-    earlier = steps.evaluate_current(out, dataset, benchmarks, registry, other, config, progress=print)
-    return (out, *earlier)
+        found = tasks.audit_one(store, model, dataset, benchmarks, shared, print)
+        evaluation_figures.metadata["audit"] = json.dumps(found)
+    return (made["reference"], made["artifact"])
 
 
 if __name__ == "__main__":

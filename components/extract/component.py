@@ -14,7 +14,9 @@ def extract(
     sources: List[str],  # noqa: UP006
     benchmarks: List[str],  # noqa: UP006
     workspace: str,
-    facts: dsl.Output[dsl.Metrics],
+    run: str,
+    extract_counts: dsl.Output[dsl.Metrics],
+    extract_table: dsl.Output[dsl.Markdown],
     kind: str = "auto",
     name: str = "",
     max_pairs_lost: float = 0.1,
@@ -45,23 +47,26 @@ def extract(
     Args:
         sources: Places (s3://) of what to learn from: a folder with train.rec, a K-FACE tree, or identity folders.
         benchmarks: Places of .bin verification sets, and of trees that benchmark_pairs make benchmarks of.
-        workspace: Prefix (s3://) under which this run's artifacts go.
+        workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
+        run: The run's id.
         benchmark_pairs: Places of pair lists (LFW's pairs.txt, K-FACE's Q1 to Q4); each makes one benchmark of each tree.
         benchmark_selection: K-FACE conditions of the trees among the benchmarks.
         benchmark_identities: File with one identity per line; take only these of the trees among the benchmarks.
-        facts: Images, identities and rejected inputs of each source.
+        extract_counts: Images, identities and rejected inputs of all sources.
+        extract_table: The same of each source and benchmark.
 
     Returns:
-        datasets: One FaceDataset per source, in order.
+        datasets: One FaceDataset per source, in order, as place#sha256:digest.
         benchmarks: The Benchmarks, in order.
     """
-    import json
     from pathlib import Path
 
-    from eolgul import steps, storage
     from eolgul.extract.config import ExtractConfig
+    from eolgul.steps import figures, tasks
+    from eolgul.steps.store import Store
 
-    learned, measured = steps.plan_extraction(
+    learned, measured = tasks.extract_all(
+        Store(workspace, run),
         sources,
         benchmarks,
         ExtractConfig.from_parameters(locals()),
@@ -69,22 +74,10 @@ def extract(
         benchmark_selection=benchmark_selection or None,
         benchmark_identities=benchmark_identities or None,
     )
-    counted = {}
-
-    def run(extraction: steps.Extraction) -> str:
-        label = str(extraction.config.name)
-        out = storage.join(workspace, "extracted", label)
-        counted[label] = steps.extract(extraction.source, out, extraction.config)
-        for key in ("images", "identities", "rejected"):
-            if counted[label][key] is not None:
-                facts.log_metric(f"{label} {key}", counted[label][key])
-        return out
-
-    datasets = [run(extraction) for extraction in learned]
-    steps.check_lists(learned, [counted[str(extraction.config.name)] for extraction in learned])
-    sets = [run(extraction) for extraction in measured]
-    Path(facts.path).write_text(json.dumps(counted))
-    return (datasets, sets)
+    columns = ("images", "identities", "rejected")
+    figures.log_metrics(extract_counts, figures.total(learned, *columns))
+    Path(extract_table.path).write_text(figures.table([*learned, *measured], (*columns, "pairs")), encoding="utf-8")
+    return ([one["reference"] for one in learned], [one["reference"] for one in measured])
 
 
 if __name__ == "__main__":

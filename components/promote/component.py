@@ -16,7 +16,9 @@ def promote(
     current_evaluation: str,
     reference_evaluation: str,
     registry: str,
-    facts: dsl.Output[dsl.Metrics],
+    promotion: dsl.Output[dsl.Metrics],
+    decision: dsl.Output[dsl.Markdown],
+    model_card: dsl.Output[dsl.Markdown],
     require: List[str] = [],  # noqa: B006, UP006
     reference_margin: float = 0.01,
 ) -> NamedTuple("Outputs", [("digest", str), ("promoted", bool)]):  # type: ignore[valid-type]
@@ -28,17 +30,19 @@ def promote(
         current_evaluation: That of production's model on the same data; "" where none is needed.
         reference_evaluation: That of the registry's reference model; "" where none is needed.
         registry: The model registry (s3://).
-        facts: The decision and its reasons.
+        promotion: Whether it was promoted, 1 or 0.
+        decision: The decision and its reasons.
+        model_card: The model's card.
 
     Returns:
         digest: The model's identity in the registry.
         promoted: Whether it is in production now.
     """
-    import json
     from pathlib import Path
 
-    from eolgul import steps
+    from eolgul import steps, storage
     from eolgul.promote.config import PromoteConfig
+    from eolgul.steps import figures
 
     config = PromoteConfig.from_parameters(locals())
     made = steps.promote(
@@ -49,11 +53,11 @@ def promote(
         current_evaluation=current_evaluation,
         reference_evaluation=reference_evaluation,
     )
-    facts.log_metric("promoted", int(made["promoted"]))
-    for number, reason in enumerate(made["reasons"], 1):
-        print(reason)
-        facts.metadata[f"reason {number}"] = reason
-    Path(facts.path).write_text(json.dumps(made))
+    figures.log_metrics(promotion, {"promoted": made["promoted"]})
+    print(made["reason"])
+    Path(decision.path).write_text(figures.decision(made), encoding="utf-8")
+    card = storage.read_bytes(storage.join(steps.split_reference(model)[0], "CARD.md"))
+    Path(model_card.path).write_bytes(card or b"This model has no card.\n")
     return (made["digest"], made["promoted"])
 
 

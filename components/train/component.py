@@ -1,6 +1,6 @@
 """Step 4 as a Kubeflow component."""
 
-from typing import List  # noqa: UP035 - KFP reads this name
+from typing import List, NamedTuple  # noqa: UP035 - KFP reads this name
 
 from kfp import compiler, dsl
 
@@ -13,7 +13,8 @@ from eolgul.train.config import TrainConfig
 def train(
     dataset: str,
     workspace: str,
-    facts: dsl.Output[dsl.Metrics],
+    run: str,
+    training_figures: dsl.Output[dsl.Metrics],
     recipe: str = "mobilefacenet-ms1m-kface",
     overrides: List[str] = [],  # noqa: B006, UP006
     checkpoints: str = "",
@@ -21,46 +22,34 @@ def train(
     init: str = "",
     init_color: str = "",
     device: str = "auto",
+    gpus: int = 1,
+    nodes: int = 1,
+    runtime: str = "torch-distributed",
     threads: int = 0,
     workers: int = 2,
     stall_seconds: float = 40.0,
     tensorboard: bool = True,
-) -> str:
+) -> NamedTuple("Outputs", [("model", str), ("uri", str)]):  # type: ignore[valid-type]
     """Train a model; a run that was stopped goes on from its last checkpoint.
 
     Args:
         dataset: The assembled FaceDataset.
-        workspace: Prefix (s3://) under which this run's artifacts go.
-        facts: Training loss and figures on validation people and on as many training people, of the last epoch.
+        workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
+        run: The run's id.
+        training_figures: Training loss and figures on validation people and on as many training people, of the best epoch.
 
     Returns:
-        The place of the ModelPackage.
+        model: The ModelPackage, as place#sha256:digest.
+        uri: Its place alone.
     """
-    import json
-    from pathlib import Path
-    from typing import Any
-
-    from eolgul import steps, storage
+    from eolgul.steps import figures, tasks
+    from eolgul.steps.store import Store
     from eolgul.train.config import TrainConfig
-    from eolgul.train.journal import training_line
+    from eolgul.train.journal import TrainingLines
 
-    config = TrainConfig.from_parameters(locals())
-    last = {}
-
-    def report(row: dict[str, Any]) -> None:
-        training_line(row)
-        if "validation" in row:
-            last.update(
-                {"train_loss": row["train_loss"], **{f"validation {k}": v for k, v in row["validation"].items()}}
-            )
-            last.update({f"training people {k}": v for k, v in (row["training_people"] or {}).items()})
-
-    out = storage.join(workspace, "model")
-    made = steps.train(dataset, out, config, report=report)
-    for key, value in last.items():
-        facts.log_metric(key, value)
-    Path(facts.path).write_text(json.dumps(made | last))
-    return out
+    made = tasks.train_one(Store(workspace, run), dataset, TrainConfig.from_parameters(locals()), TrainingLines())
+    figures.log_metrics(training_figures, made["figures"])
+    return (made["reference"], made["artifact"])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from reference_text import paragraphs, table
 VARIABLES = {
     "EOLGUL_API_KEY": "The API key that `eolgul verify --url` and the Python client send.",
     "EOLGUL_SIGNING_KEY_FILE": "The private key that `eolgul promote` signs with (as `--signing-key`).",
+    "EOLGUL_SIGNING_FOLDER": "A folder with the private key as `key`, or without it: how a pod of the pipeline finds the key.",
+    "EOLGUL_POD_LIMITS": "Sizes of the pods' volumes, which a compiled pipeline tells its first task; not for people.",
     "EOLGUL_EMBEDDINGS": "The folder in which `eolgul evaluate` keeps computed embeddings for later runs.",
     "EOLGUL_MXNET_PYTHON": "The Python with mxnet, for `eolgul extract --reader mxnet` (default: `.venv-mxnet`).",
     "EOLGUL_IMAGE_PREFIX": "Registry and folder of a compiled pipeline's images, such as `registry.example/eolgul`. There is no default.",
@@ -27,6 +29,7 @@ VARIABLES = {
 
 def settings() -> str:
     """Every environment variable."""
+    from eolgul.pipelines.pods import PodSettings
     from eolgul.serving.settings import Settings
     from eolgul.storage import S3Settings
 
@@ -34,6 +37,11 @@ def settings() -> str:
     for title, cls, intro in (
         ("The service", Settings, "Read when `eolgul serve` starts. `EOLGUL_REGISTRY` or `EOLGUL_MODEL` is required."),
         ("S3", S3Settings, "Read by every command and by the service when a place begins with `s3://`."),
+        (
+            "The pipeline's pods",
+            PodSettings,
+            "Read when the pipeline is compiled or submitted; [parameters of a run](../kubeflow.md) are the rest.",
+        ),
     ):
         prefix = cls.model_config.get("env_prefix", "")
         rows = []

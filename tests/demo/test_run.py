@@ -35,9 +35,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return work, json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def cached(work: Path, *parts: str) -> Path:
-    """The folder of an artifact in the demo's own S3 cache."""
-    return work.joinpath("cache", "eolgul", *parts)
+def cached(work: Path, step: str, name: str) -> Path:
+    """The folder of an artifact in the demo's own S3 cache: the one that a step made of that name."""
+    (place,) = work.joinpath("cache", "eolgul", "runs", "artifacts", step).glob(f"{name}-{'[0-9a-f]' * 16}")
+    return place
 
 
 def test_a_verdict_comes_over_http_and_the_cache_answers_the_second_time(
@@ -66,13 +67,13 @@ def test_the_metrics_moved_by_what_was_asked(demo: tuple[Path, dict[str, Any], s
 
 def test_the_people_verified_were_never_trained_on(demo: tuple[Path, dict[str, Any], str]) -> None:
     work, _, _ = demo
-    dataset = FaceDataset(cached(work, "runs", "kface", "assembled"))
+    dataset = FaceDataset(cached(work, "assemble", "assembled"))
     identities, splits = dataset.column("identity"), dataset.column("split")
     people = {name: {i for i, s in zip(identities, splits, strict=True) if s == name} for name in set(splits)}
     assert set(people) == {"train", "validation", "calibration", "test"}
     for (one, here), (other, there) in itertools.combinations(people.items(), 2):
         assert not here & there, (one, other)
-    originals = FaceDataset(cached(work, "runs", "kface", "extracted", "kface"))
+    originals = FaceDataset(cached(work, "extract", "kface"))
     by_bytes = {originals.read(row): identity for row, identity in enumerate(originals.column("identity"))}
     shown = {path.name: by_bytes[path.read_bytes()] for path in (work / "pairs").iterdir()}
     assert shown["person-a-1.jpg"] == shown["person-a-2.jpg"] != shown["person-b.jpg"]
@@ -82,19 +83,19 @@ def test_the_people_verified_were_never_trained_on(demo: tuple[Path, dict[str, A
 def test_inputs_are_images_or_reasons_at_every_step(demo: tuple[Path, dict[str, Any], str]) -> None:
     work, _, _ = demo
     drawn = len(list((work / "raw" / "kface").rglob("*.jpg")))
-    extracted = FaceDataset(cached(work, "runs", "kface", "extracted", "kface"))
+    extracted = FaceDataset(cached(work, "extract", "kface"))
     assert len(extracted) + len(extracted.rejected()) == drawn
-    aligned = FaceDataset(cached(work, "runs", "kface", "aligned", "kface"))
+    aligned = FaceDataset(cached(work, "align", "kface"))
     assert len(aligned) + len(aligned.rejected()) == drawn
     assert len(aligned) >= 0.95 * drawn  # MTCNN finds the drawn faces
-    rec = FaceDataset(cached(work, "runs", "kface", "extracted", "faces_drawn"))
-    assembled = FaceDataset(cached(work, "runs", "kface", "assembled"))
+    rec = FaceDataset(cached(work, "extract", "faces_drawn"))
+    assembled = FaceDataset(cached(work, "assemble", "assembled"))
     assert len(assembled) == len(aligned) + len(rec)
 
 
 def test_the_report_is_of_this_model_and_says_synthetic(demo: tuple[Path, dict[str, Any], str]) -> None:
     work, facts, _ = demo
-    evaluation = cached(work, "runs", "kface", "evaluation")
+    evaluation = cached(work, "evaluate", "*")
     metrics = json.loads((evaluation / "metrics.json").read_text())
     report = (work / "report.html").read_text()
     assert report == (evaluation / "report.html").read_text()

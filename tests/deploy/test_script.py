@@ -7,6 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+
+
+def validate(document):
+    """Raises where Kubernetes' schema refuses a document."""
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    kubernetes_validate.validate(document, "1.31.0", strict=True)
+
 
 FAKE = """#!/bin/sh
 printf "%s\\n" "$*" >>"{log}"
@@ -14,6 +22,7 @@ case "$*" in
   "config current-context") echo my-cluster ;;
   *"rollout status deployment/serving"*) exit {serving} ;;
   *"exec deployment/serving"*) echo '{readyz}' ;;
+  *"apply -f -") cat >"{log}.applied" ;;
 esac
 """
 
@@ -149,6 +158,45 @@ def test_kubeflow_goes_where_runs_happen(deploy, secrets, checkout):
     done, told = deploy("kubeflow", YES="1", KUBEFLOW_NAMESPACE="anna")
     assert done.returncode == 0, done.stderr
     assert changed(told) == [f"apply -n anna -k {checkout}/k8s/kubeflow"]
+
+
+@pytest.mark.parametrize(
+    ("namespace", "given", "account"),
+    [
+        ("anna", {}, "default-editor"),
+        ("kubeflow", {}, "pipeline-runner"),
+        ("anna", {"KUBEFLOW_SERVICE_ACCOUNT": "me"}, "me"),
+    ],
+)
+def test_the_rights_to_train_on_several_machines(deploy, secrets, tmp_path, namespace, given, account):
+    secrets("kubeflow")
+    done, told = deploy("kubeflow", YES="1", KUBEFLOW_NAMESPACE=namespace, KUBEFLOW_TRAINJOBS="1", **given)
+    assert done.returncode == 0, done.stderr
+    assert told[-1] == "apply -f -"
+    documents = list(yaml.safe_load_all((tmp_path / "kubectl.log.applied").read_text()))
+    assert [one["kind"] for one in documents] == ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]
+    for document in documents:
+        validate(document)
+    for binding in documents[1::2]:
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account, "namespace": namespace}]
+    rights = {
+        (group, resource): set(rule["verbs"])
+        for document in documents[::2]
+        for rule in document["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    # What `eolgul.kubeflow.trainjob` asks of Kubernetes, as the fake API of its tests sees it, and no more.
+    assert rights[("trainer.kubeflow.org", "trainjobs")] == {"create", "get", "list", "watch", "delete"}
+    assert rights[("trainer.kubeflow.org", "clustertrainingruntimes")] == {"get", "list"}
+    assert rights[("", "pods/log")] == {"get"} and "create" not in rights[("", "pods")]
+    assert not any("*" in verbs for verbs in rights.values())
+
+
+def test_a_name_that_would_break_the_rights(deploy, secrets):
+    secrets("kubeflow")
+    done, told = deploy("kubeflow", YES="1", KUBEFLOW_TRAINJOBS="1", KUBEFLOW_SERVICE_ACCOUNT="a/b")
+    assert done.returncode == 2 and "may contain only" in done.stderr and "apply -f -" not in told
 
 
 def test_render_applies_nothing_and_leaves_nothing(deploy, checkout):

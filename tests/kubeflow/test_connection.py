@@ -210,6 +210,11 @@ def test_a_kubeconfig_leads_through_the_kubernetes_api(
     assert server.seen[0].headers["authorization"] == "Bearer from-kubeconfig"
     with pytest.raises(InputError, match="--host"):
         Connection(Access(context="elsewhere"))
+    # A context that is asked for goes before the environment's address and before the cluster of this pod.
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr("eolgul.kubeflow.connection._POD", tmp_path)
+    assert Connection(Access(context="here", timeout=5)).health().version == "2.15.0"
 
 
 def test_nothing_to_go_by() -> None:

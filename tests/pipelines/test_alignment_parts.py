@@ -23,16 +23,21 @@ from eolgul.align.step import align
 from eolgul.artifact import open_artifact
 from eolgul.config import offered
 from eolgul.dataset import FaceDataset
+from eolgul.steps import bring, reference
+from eolgul.steps.store import references
 from eolgul.synth import draw_kface
 
 PEOPLE = 400
-OPTIONS = {item.name: item.default for item in offered(AlignConfig) if item.name != "part"} | {"workers": 1}
+OPTIONS = {f"align_{item.name}": item.default for item in offered(AlignConfig) if item.name != "part"} | {
+    "align_workers": 1
+}
 # KFP's local runner needs a process of its own: it keeps its settings for good.
 RUN = """
 import json, sys
 from kfp import local
 from eolgul.pipelines.face_recognition import alignment
 words = json.loads(sys.argv[1])
+words |= {"k8s_data_cpu": "1", "k8s_data_memory": "1Gi", "k8s_tolerations": [], "k8s_node_selector": {}}
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
 outputs = alignment(**words).outputs
 print("OUTPUTS" + json.dumps(outputs))
@@ -87,22 +92,23 @@ def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp
         writer.describe(name="ready", identities_known=True, aligned="arcface-112-v1")
         face = FaceDataset(tmp_path / "whole").read(0)
         writer.add("p/0", "p", face, extension="png", size=(112, 112), source="ready")
+    ready = str(tmp_path / "ready")
     words = {
         "datasets": [str(pictures)],
-        "benchmarks": [str(tmp_path / "ready")],  # aligned already: handed on
+        "benchmarks": [ready],  # aligned already: handed on
         "workspace": str(tmp_path / "run"),
-        "parts": 2,
+        "run": "first",
+        "align_parts": 2,
         **OPTIONS,
-        "anchor": "rig",
+        "align_anchor": "rig",
     }
     done, outputs = run(words, tmp_path / "kfp")
-    assert outputs == {
-        "datasets": [str(tmp_path / "run" / "aligned" / "in")],
-        "benchmarks": [str(tmp_path / "ready")],
-    }, done.stdout[-3000:] + done.stderr[-3000:]
-    parts = [open_artifact(tmp_path / "run" / "aligned-parts" / f"{at}-of-2" / "in") for at in (1, 2)]
+    assert outputs["benchmarks"] == [reference(ready, open_artifact(Path(ready)).digest)], done.stdout[-3000:]
+    made = references(str(tmp_path / "run"), "first")
+    assert outputs["datasets"] == [made["align-small"]]
+    parts = [open_artifact(bring(made[f"align-small-part-{at}-of-2"])) for at in (1, 2)]
     assert all(part.contents["images"] > 20 for part in parts)  # each had something to do
-    merged = open_artifact(tmp_path / "run" / "aligned" / "in", check="sha256")
+    merged = open_artifact(bring(made["align-small"]), check="sha256")
     assert merged.digest == whole.digest
     assert merged.contents["images"] == sum(part.contents["images"] for part in parts) >= 6 * PEOPLE
     assert merged.contents["rejected"] == PEOPLE // 50  # what the camera did not see, no anchor makes a face of
@@ -124,7 +130,8 @@ def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:
         "datasets": [],
         "benchmarks": [],
         "workspace": str(tmp_path),
-        "parts": 0,
+        "run": "first",
+        "align_parts": 0,
         **OPTIONS,
     }
     done, outputs = run(words, tmp_path / "kfp")

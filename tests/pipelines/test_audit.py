@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.components import run_component
 from support.datasets import make_dataset
 from support.evaluation import model, people
 
 from eolgul.components.evaluate.component import evaluate
 from eolgul.dataset import FaceDataset
+from eolgul.steps import bring
 
 __all__ = ["model", "people"]
 
@@ -32,36 +34,31 @@ def leaking(tmp_path: Path, people: Path) -> Path:
     return tmp_path / "leaking"
 
 
-class Output:
-    """What a component needs of KFP's artifacts."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.metadata: dict[str, Any] = {}
-
-    def log_metric(self, name: str, value: float) -> None:
-        self.metadata[name] = value
-
-
 @pytest.mark.parametrize("pictures", [True, False])
 def test_the_audit_shows_pictures_only_where_the_evaluation_does(
     tmp_path: Path, leaking: Path, model: Path, pictures: bool
 ) -> None:
-    facts = Output(tmp_path / "facts.json")
-    evaluate.python_func(
+    ran = run_component(
+        evaluate,
+        tmp_path / "out",
         model=str(model),
         dataset=str(leaking),
         benchmarks=[],
         registry=str(tmp_path / "registry"),
         workspace=str(tmp_path / "run"),
-        facts=facts,
-        report=Output(tmp_path / "report.html"),
+        run="first",
         fmr=0.05,
         threads=1,
         pictures=pictures,
         audit=True,
     )
-    audited = json.loads((tmp_path / "run" / "audit" / "audit.json").read_bytes())
-    assert audited["images"] and json.loads(facts.metadata["audit"])["artifact"] == str(tmp_path / "run" / "audit")
-    page = (tmp_path / "run" / "audit" / "report.html").read_text()
+    facts = json.loads(ran.metadata["evaluation_figures"].pop("audit"))
+    audit = bring(facts["reference"])
+    assert json.loads((audit / "audit.json").read_bytes())["images"]
+    page = (audit / "report.html").read_text()
     assert ("data:image" in page) is pictures
+    assert {"threshold", "held_out_auc", "held_out_fnmr"} <= ran.metadata["evaluation_figures"].keys()
+    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in ran.metadata["evaluation_figures"])
+    curves = ran.metadata["evaluation_curves"]
+    assert {"confidenceMetrics", "confusionMatrix"} <= curves.keys()
+    assert ran.files["evaluation_report"].read_text().startswith("<!doctype html>")

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.components import run_component
 
 from eolgul.components.align.component import align
 from eolgul.components.extract.component import extract
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.formats.insightface import write_bin, write_rec
+from eolgul.steps import bring
 from eolgul.synth import draw_kface
 
 CONDITIONS = "resolutions=Middle accessories=S001 lights=L1 expressions=E01 cameras=C6-C8"
-
-
-class Metrics:
-    """What a component needs of KFP's artifact."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        self.logged: dict[str, float] = {}
-
-    def log_metric(self, name: str, value: float) -> None:
-        self.logged[name] = value
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +41,15 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw
 
 
-def run(component: Any, folder: Path, **given: Any) -> Any:
-    """Call a component's function with the defaults of what is not given, as KFP does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return component.python_func(facts=Metrics(folder / "facts.json"), **given)
-
-
 def test_kfaces_protocol_is_a_run_of_the_pipeline(raw: Path, tmp_path: Path) -> None:
     test_people = str(raw / "test-people.txt")
-    datasets, benchmarks = run(
+    ran = run_component(
         extract,
         tmp_path / "extract",
         sources=[str(raw / "kface"), str(raw / "faces")],
         benchmarks=[str(raw / "lfw.bin"), str(raw / "kface")],
         workspace=str(tmp_path / "run"),
+        run="first",
         selection="T1",
         without_identities=test_people,
         verify=True,
@@ -72,22 +57,27 @@ def test_kfaces_protocol_is_a_run_of_the_pipeline(raw: Path, tmp_path: Path) -> 
         benchmark_selection="protocol-test",
         benchmark_identities=test_people,
     )
-    names = [Path(place).name for place in (*datasets, *benchmarks)]
-    assert names == ["kface", "faces", "lfw", "kface-kface_Q1", "kface-kface_Q2"]
-    counted = json.loads((tmp_path / "extract" / "facts.json").read_text())
-    assert [counted[name]["images"] for name in names] == [9, 2, 4, 6, 6]
+    datasets, benchmarks = ran.outputs["datasets"], ran.outputs["benchmarks"]
+    opened = [FaceDataset(bring(place)) for place in (*datasets, *benchmarks)]
+    assert [one.artifact.contents["name"] for one in opened] == [
+        "kface", "faces", "lfw", "kface-kface_Q1", "kface-kface_Q2"
+    ]  # fmt: skip
+    assert [len(one) for one in opened] == [9, 2, 4, 6, 6]
+    assert ran.metadata["extract_counts"] == {"images": 11.0, "identities": 5.0, "rejected": 0.0}
 
-    aligned, measured = run(
+    ran = run_component(
         align,
         tmp_path / "align",
         datasets=datasets[:1],
         benchmarks=benchmarks[1:],
         workspace=str(tmp_path / "run"),
+        run="first",
         min_score=0.6,
         anchor="rig",
     )
-    learned = set(FaceDataset(Path(aligned[0])).column("identity"))
-    tested = [FaceDataset(Path(place)) for place in measured]
+    aligned, measured = ran.outputs["datasets"], ran.outputs["benchmarks"]
+    learned = set(FaceDataset(bring(aligned[0])).column("identity"))
+    tested = [FaceDataset(bring(place)) for place in measured]
     assert len(learned) == 3
     assert all(set(dataset.column("identity")) == set(Path(test_people).read_text().split()) for dataset in tested)
     assert not learned & set(tested[0].column("identity"))
@@ -123,10 +113,13 @@ def test_an_option_is_for_a_source_or_refused(raw: Path, tmp_path: Path, given: 
         for name, value in given.items()
     }
     with pytest.raises(InputError, match=says):
-        run(extract, tmp_path, **{"benchmarks": [], "workspace": str(tmp_path / "run")} | full)
-    assert not (tmp_path / "run").exists()
+        run_component(
+            extract, tmp_path / "out", **{"benchmarks": [], "workspace": str(tmp_path / "run"), "run": "first"} | full
+        )
+    assert not (tmp_path / "run" / "artifacts").exists()
 
 
 def test_a_default_selection_without_a_kface_tree_is_no_error(raw: Path, tmp_path: Path) -> None:
-    run(extract, tmp_path, sources=[str(raw / "faces")], benchmarks=[], workspace=str(tmp_path), selection="original")
-    assert FaceDataset(tmp_path / "extracted" / "faces").artifact.card["recipe"]["selection"] is None
+    words = {"sources": [str(raw / "faces")], "benchmarks": [], "workspace": str(tmp_path), "run": "first"}
+    (made,) = run_component(extract, tmp_path / "out", selection="original", **words).outputs["datasets"]
+    assert FaceDataset(bring(made)).artifact.card["recipe"]["selection"] is None

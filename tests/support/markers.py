@@ -56,6 +56,7 @@ BY_PLACE = {
     "train/test_backbones.py": "slow",
     "train/test_launchers.py": "slow process",
     "train/test_loader.py": "process",
+    "train/test_machines.py": "slow process",
     "train/test_loop.py": "process",
     "train/test_runs.py": "slow",
     "train/test_initial_weights.py": "slow",

@@ -16,8 +16,11 @@ from safetensors.torch import load_file
 from support.places import TESTS
 from support.training import PlainNet, tiny
 
+from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
 from eolgul.train import backbones
+from eolgul.train.config import TrainConfig
+from eolgul.train.launch import torchrun, words
 from eolgul.train.loop import train
 
 WITH_PLAIN = """
@@ -29,8 +32,10 @@ main()
 """
 
 
-def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path) -> None:
-    """The command line as a person types it: the first process speaks and packages, the images are all seen once."""
+def test_two_processes_give_one_package(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What `--gpus 2` does on a CPU: torchrun over gloo; the first process packages, the images are all seen once."""
     overrides = [
         "backbone=plain",
         "embedding_size=32",
@@ -39,25 +44,27 @@ def test_torchrun_with_two_processes_gives_one_package(toy: Path, tmp_path: Path
         "precision=fp32",
         "warmup_epochs=0",
     ]
-    options = ["--recipe", "demo-full", *(word for one in overrides for word in ("--set", one))]
+    config = TrainConfig(recipe="demo-full", overrides=tuple(overrides), gpus=2)
     script = tmp_path / "eolgul_with_a_small_network.py"
     script.write_text(WITH_PLAIN)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", str(TESTS) + os.pathsep + os.environ.get("PYTHONPATH", ""))
 
-    def run(launcher: list[str], out: Path) -> dict[str, object]:
-        done = subprocess.run(
-            [sys.executable, *launcher, str(script), "train", str(toy), str(out), *options],
-            env=environment, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        assert len(lines) == 1  # the first process alone speaks
-        assert ModelPackage.open(out).digest == lines[0]["digest"]
-        curve: dict[str, object] = json.loads((out / "training.json").read_text())["curve"][0]
-        return curve
+    def curve(out: Path, digest: str) -> dict[str, object]:
+        assert ModelPackage.open(out).digest == digest
+        first: dict[str, object] = json.loads((out / "training.json").read_text())["curve"][0]
+        return first
 
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    together, alone = run(torchrun, tmp_path / "two"), run([], tmp_path / "one")
+    facts = torchrun(str(toy), str(tmp_path / "two"), config, command=(str(script),))
+    together = curve(tmp_path / "two", facts["digest"])
+    assert "epoch 2: loss" in capfd.readouterr().err  # the processes speak as one would
+    done = subprocess.run(
+        [sys.executable, str(script), *words(str(toy), str(tmp_path / "one"), config)],
+        capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    alone = curve(tmp_path / "one", json.loads(line)["digest"])
     assert together.keys() == alone.keys()
     assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)  # the network has no batch norm
 
@@ -96,6 +103,15 @@ def test_when_one_process_refuses_the_other_ends_with_a_sentence(toy: Path, tmp_
     assert "the first process refuses" in said[0]
     assert "process 1 of 2: another process of this run ended" in " ".join(said[1].split())
     assert not any("Traceback" in text for text in said)
+
+
+def test_a_refusal_of_the_processes_is_one_sentence(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = TrainConfig(recipe="demo-full", overrides=("batch_size=13",), gpus=2)
+    with pytest.raises(InputError, match=r"training on 2 processes failed: .*batch_size") as caught:
+        torchrun(str(toy), str(tmp_path / "out"), config)
+    assert "another process" not in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on a CPU needs g++")

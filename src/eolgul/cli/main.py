@@ -87,7 +87,7 @@ def demo(
     ] = None,
     rec_people: Annotated[
         int | None,
-        typer.Option(help="Drawn people in train.rec. Only without --source. Default: 240, with --full 150.", min=12),
+        typer.Option(help="Drawn people in train.rec. Only without --source. Default: 150.", min=12),
     ] = None,
     min_images: Annotated[int, typer.Option(help="With --source: leave out identities with fewer images.", min=2)] = 4,
     max_identities: Annotated[

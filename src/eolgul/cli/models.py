@@ -15,7 +15,7 @@ from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
-from eolgul.train.journal import training_line
+from eolgul.train.journal import TrainingLines
 
 app = typer.Typer()
 _PANEL = "Models"
@@ -30,9 +30,9 @@ def train(
 ) -> None:
     """Step 4: train a model. It goes on from the last checkpoint when there is one.
 
-    On several processes: torchrun --nproc-per-node N -m eolgul train …
+    --gpus N starts N processes with torchrun; under a torchrun of your own, leave it out.
     """
-    facts = steps.train(dataset, out, config, report=training_line)
+    facts = steps.train(dataset, out, config, report=TrainingLines())
     if os.environ.get("RANK", "0") == "0":  # torchrun's other processes have nothing to add
         say(facts)
 

@@ -32,7 +32,7 @@ class Amounts:
 
 
 # What is drawn, and what learns from it, is compared in docs/numbers.md (benchmarks/demo_model.py).
-QUICK = Amounts(60, 8, 240, 4, "wild", 40, 100, "demo")
+QUICK = Amounts(60, 10, 150, 5, "rig", 40, 100, "demo")
 FULL = Amounts(60, 24, 150, 12, "rig", 40, 300, "demo-full")
 
 

@@ -28,13 +28,16 @@ _SHOWN = re.compile(r"^(epoch \d|calibrat|threshold|scoring|writing)")
 _ERROR = "InputError: "
 
 
-def run_pipeline(work: Path, arguments: Mapping[str, Any], progress: Progress) -> None:
+def run_pipeline(work: Path, arguments: Mapping[str, Any], progress: Progress) -> dict[str, str]:
     """Run the pipeline in a process group of its own; its whole output goes to `work/pipeline.log`.
 
     Args:
         work: the demo's folder.
         arguments: pipeline parameters by name.
         progress: takes the lines; its `seconds` gets the duration of each step.
+
+    Returns:
+        The references of the artifacts that the run made or found, by `<step>-<name>`.
 
     Raises:
         InputError: a step failed; the message is the step's own.
@@ -65,6 +68,8 @@ def run_pipeline(work: Path, arguments: Mapping[str, Any], progress: Progress) -
         reason = reader.error or f"exit status {status}"
         raise InputError(f"the pipeline failed{where}: {reason} (the whole output: {log_path})")
     reader.close()
+    artifacts: dict[str, str] = json.loads(reader.last)["artifacts"]
+    return artifacts
 
 
 class PipelineOutput:
@@ -73,15 +78,17 @@ class PipelineOutput:
     Attributes:
         step: the step that runs, or ran last; "" before the first.
         error: the last input error that a step printed, "" without one.
+        last: the last line; of a run that ended well, its JSON line.
     """
 
     def __init__(self, progress: Progress) -> None:
-        self.step, self.error = "", ""
+        self.step, self.error, self.last = "", "", ""
         self._progress = progress
         self._started = self._finished = time.monotonic()
 
     def read(self, line: str) -> None:
         """Take one line of output, without terminal colours."""
+        self.last = line or self.last
         task = _TASK.search(line)
         if task is not None and task["event"] == "Executing task":
             if task["step"] != self.step:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from eolgul import storage
-from eolgul.artifact import open_artifact
 from eolgul.client import Client
 from eolgul.demo import data, embedded
 from eolgul.demo.options import DemoOptions
@@ -23,6 +22,9 @@ from eolgul.errors import InputError
 from eolgul.evaluation.reader import HELD_OUT, read_metrics
 from eolgul.evaluation.schema import Metrics
 from eolgul.registry.store import Production, download, read_production
+from eolgul.steps import bring
+from eolgul.steps.places import card_of
+from eolgul.steps.tasks import recipe_name
 from eolgul.train.recipe import Recipe
 
 BUCKET = "s3://eolgul"
@@ -60,7 +62,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
         with progress.stage("data", f"Raw data: {'your own photos' if options.source else 'people who do not exist'}"):
             raw = (data.own_photos if options.source else data.drawn)(options, BUCKET, progress.detail)
 
-        workspace, registry = f"{BUCKET}/runs/{raw.faces}", f"{BUCKET}/registry/{raw.faces}"
+        workspace, registry = f"{BUCKET}/runs", f"{BUCKET}/registry/{raw.faces}"
         report = options.work / "report.html"
         with progress.stage("pipeline", "Pipeline: extract, align, assemble, train, evaluate, promote (KFP, local)"):
             arguments = {
@@ -68,10 +70,9 @@ def run(options: DemoOptions) -> dict[str, Any]:
                 "sources": raw.sources,
                 "benchmarks": raw.benchmarks,
                 "registry": registry,
-                "train_checkpoints": f"{BUCKET}/checkpoints",
                 "extract_selection": "",
                 "align_which": options.which,
-                "train_recipe": recipe,
+                "train_recipes": [recipe],
                 "train_overrides": [*_choose_epochs(options, raw), *options.overrides],
                 "evaluate_fmr": _FMR,
                 "extract_workers": options.workers,
@@ -80,11 +81,12 @@ def run(options: DemoOptions) -> dict[str, Any]:
                 "evaluate_threads": options.workers,
                 **{f"assemble_{split}": share for split, share in _SHARES.items()},
             }
-            run_pipeline(options.work, arguments, progress)
-            evaluation = storage.fetch(f"{workspace}/evaluation")
+            made = run_pipeline(options.work, arguments, progress)
+            trained = recipe_name(recipe)
+            evaluation = bring(made[f"evaluate-{trained}"])
             metrics = read_metrics(evaluation)
             shutil.copyfile(evaluation / "report.html", report)
-            production = _check_promoted(workspace, registry, report)
+            production = _check_promoted(made[f"train-{trained}"], registry, report)
             _print_figures(metrics, progress)
 
         with progress.stage("service", "Service: BentoML with the promoted model"):
@@ -99,7 +101,9 @@ def run(options: DemoOptions) -> dict[str, Any]:
             progress.detail(f"model {production.digest[:12]} at {service.url}")
 
         with progress.stage("verify", "Verify people of the test split, each pair twice"):
-            pairs = choose_pairs(workspace, raw.faces, options.work / "pairs")
+            pairs = choose_pairs(
+                made["assemble-assembled"], made[f"extract-{raw.faces}"], raw.faces, options.work / "pairs"
+            )
             before = read_counters(service.url)
             with Client(service.url, api_key=service.key, timeout_s=60) as client:
                 verdicts = verify_pairs(client, pairs, progress)
@@ -144,10 +148,10 @@ def _choose_epochs(options: DemoOptions, raw: data.RawData) -> list[str]:
     return [f"epochs={min(_MAX_EPOCHS, max(_MIN_EPOCHS, round(_IMAGES_SEEN / training)))}"]
 
 
-def _check_promoted(workspace: str, registry: str, report: Path) -> Production:
+def _check_promoted(model: str, registry: str, report: Path) -> Production:
     """The registry's production model, which must be this run's: InputError with the reasons when it is not."""
     production = read_production(registry)
-    trained = open_artifact(storage.fetch(f"{workspace}/model")).reference
+    trained = card_of(model).reference
     if production is not None and trained in download(registry, production.digest).artifact.card["inputs"]:
         return production
     decisions = (storage.read_bytes(f"{registry}/history.jsonl") or b"").decode().splitlines()

@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from eolgul import storage
 from eolgul.client import Client, EolgulError
 from eolgul.dataset import FaceDataset
 from eolgul.demo.progress import Progress
 from eolgul.errors import InputError
 from eolgul.images.decode import EXTENSIONS, decode, encode_png, probe
+from eolgul.steps import bring
+from eolgul.steps.places import place_of
 
 _ACCEPTED = ("JPEG", "PNG", "WEBP")  # image formats that the service takes
 _COUNTERS = ("eolgul_requests_total", "eolgul_cache_total", "eolgul_verdicts_total", "eolgul_rejections_total")
@@ -55,11 +56,12 @@ def verify_pairs(client: Client, pairs: Pairs, progress: Progress) -> list[dict[
     return verdicts
 
 
-def choose_pairs(workspace: str, source: str, folder: Path) -> Pairs:
+def choose_pairs(assembled_at: str, extracted_at: str, source: str, folder: Path) -> Pairs:
     """Write three original images of two random people (a fixed seed) of the test split below `folder`.
 
     Args:
-        workspace: the pipeline's `workspace`.
+        assembled_at: the reference of the assembled dataset.
+        extracted_at: the reference of the source's images as they were extracted.
         source: the name of the source in the assembled dataset whose people are taken.
         folder: where the images go.
 
@@ -69,8 +71,8 @@ def choose_pairs(workspace: str, source: str, folder: Path) -> Pairs:
     Raises:
         InputError: the test split holds no two people of `source`, or only one image of each.
     """
-    assembled = FaceDataset(storage.fetch(f"{workspace}/assembled"))
-    originals = FaceDataset(storage.fetch(f"{workspace}/extracted/{source}"))
+    assembled = FaceDataset(bring(assembled_at))
+    originals = FaceDataset(bring(extracted_at))
     original_row = {image_id: row for row, image_id in enumerate(originals.column("image_id"))}
     ids, identities = assembled.column("image_id"), assembled.column("identity")
     people: dict[str, list[int]] = {}
@@ -81,7 +83,7 @@ def choose_pairs(workspace: str, source: str, folder: Path) -> Pairs:
     rng = np.random.default_rng(0)
     with_two_images = [rows for rows in people.values() if len(rows) > 1]
     if len(people) < 2 or not with_two_images:
-        raise InputError(f"{workspace}/assembled: the test split holds no two people of {source} with two images")
+        raise InputError(f"{place_of(assembled_at)}: the test split holds no two people of {source} with two images")
     first_person = with_two_images[rng.integers(len(with_two_images))]
     one, two = rng.choice(first_person, 2, replace=False)
     second_person = next(rows for rows in people.values() if rows is not first_person)

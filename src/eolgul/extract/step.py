@@ -38,7 +38,12 @@ _FOLDERS = {"kface": "a K-FACE tree", "folders": "identity folders", "carrays": 
 
 
 def extract(
-    source: Path, out: Path, config: ExtractConfig = ExtractConfig(), *, progress: Progress | None = None
+    source: Path,
+    out: Path,
+    config: ExtractConfig = ExtractConfig(),
+    *,
+    stamp: str | None = None,
+    progress: Progress | None = None,
 ) -> Artifact:
     """Turn a raw source into a FaceDataset at `out`, and return it; an equal one already there is kept.
 
@@ -49,18 +54,20 @@ def extract(
         source: A file or folder on the local disk.
         out: Where the FaceDataset goes.
         config: The options. `pairs`, `identities` and `without_identities` are files on the local disk.
+        stamp: What the source's content is known by, for parts that another machine has finished; by default names, sizes
+            and times of the files here.
         progress: Called with (images read by this call, None).
 
     Raises:
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
     try:
-        return _extract(source, out, config, progress)
+        return _extract(source, out, config, stamp, progress)
     finally:
         archives.forget()
 
 
-def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress | None) -> Artifact:
+def _extract(source: Path, out: Path, config: ExtractConfig, stamp: str | None, progress: Progress | None) -> Artifact:
     kind = kind_of(source, config)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
@@ -90,7 +97,8 @@ def _extract(source: Path, out: Path, config: ExtractConfig, progress: Progress 
         )
         if done is not None:
             return done
-    job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": plan.stamp, "version": VERSION}
+    job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": stamp or plan.stamp,
+           "version": VERSION}  # fmt: skip
     with build_dataset(out, job) as build:
         read = write_shards(
             build, plan, name, checks=Checks.of(config), workers=config.workers, progress=count_up(progress)

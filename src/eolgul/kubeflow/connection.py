@@ -103,7 +103,7 @@ class Connection:
         thread.start()
         thread.join(self.access.timeout + 1)
         if thread.is_alive():
-            raise InputError(answers.silence(self.host, self.access.timeout))
+            raise InputError(answers.silence(self.host, self.access.timeout), code="unreachable")
         if errors:
             # What the generated models cannot hold: `_Rest` has turned everything else into an InputError.
             if isinstance(errors[0], (AttributeError, TypeError, ValueError, KeyError, kfp_server_api.ApiException)):
@@ -198,7 +198,7 @@ class _Rest(rest.RESTClientObject):  # type: ignore[misc]  # kfp_server_api ship
 def _configuration(access: Access) -> Any:
     """The generated client's configuration: address and credentials."""
     configuration = kfp_server_api.Configuration()
-    host = access.host or os.environ.get("KF_PIPELINES_ENDPOINT")
+    host = access.host or (None if access.context else os.environ.get("KF_PIPELINES_ENDPOINT"))
     if host:
         if "://" not in host:
             host = f"https://{host}"
@@ -212,7 +212,7 @@ def _configuration(access: Access) -> Any:
                 "KF_PIPELINES_IAP_OAUTH2_CLIENT_ID: this command does not log in to Google's Identity-Aware Proxy; "
                 "give the token that `gcloud auth print-identity-token --audiences=CLIENT_ID` prints with --token-file"
             )
-    elif "KUBERNETES_SERVICE_HOST" in os.environ and _POD.is_dir():
+    elif not access.context and "KUBERNETES_SERVICE_HOST" in os.environ and _POD.is_dir():
         configuration.host = _IN_CLUSTER
     else:
         _from_kubeconfig(configuration, access)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from eolgul.errors import printable
 
@@ -38,3 +38,14 @@ def last_sentence(lines: Iterable[str]) -> str:
         if line.startswith("eolgul: "):  # a command of ours in a process of its own
             return printable(line.removeprefix("eolgul: "))
     return next((printable(line) for line in reversed(cleaned) if line and not _LAUNCHER.match(line)), "")
+
+
+# What the processes beside a failed one say: true, but not the reason.
+_SECONDARY = "another process of this run ended"
+
+
+def first_refusal(lines: Sequence[str]) -> str:
+    """What the output of several processes says about their failure: the first refusal that is not about another process."""
+    cleaned = [without_colours(line).strip() for line in lines]
+    ours = [line for line in cleaned if line.startswith("eolgul: ") and _SECONDARY not in line]
+    return printable(ours[0].removeprefix("eolgul: ")) if ours else last_sentence(cleaned)

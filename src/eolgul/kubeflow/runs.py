@@ -188,9 +188,7 @@ def follow(
         try:
             run: Any = connection.ask(connection.runs.run_service_get_run, run_id)
         except InputError as error:
-            if error.code not in _PASSING and "no answer within" not in str(error):
-                raise
-            if time.monotonic() - seen > patience:
+            if error.code not in _PASSING or time.monotonic() - seen > patience:
                 raise
             say(f"{error}; asking again")
         else:

@@ -2,11 +2,14 @@
 
 Steps are functions of local paths. `fetch` copies an `s3://bucket/key` folder to the local disk before a step, and
 `destination` publishes the artifact that the step made, the card last: an S3 prefix that has its card is whole.
+`put_if_absent` and `add_artifact` are for things that several writers may make at once.
 """
 
+from eolgul.storage.conditional import add_artifact, put_if_absent, remove_below, remove_object
 from eolgul.storage.download import fetch
 from eolgul.storage.s3 import (
     S3Settings,
+    describe,
     exists,
     forget_settings,
     is_s3,
@@ -20,6 +23,8 @@ from eolgul.storage.upload import destination, publish
 
 __all__ = [
     "S3Settings",
+    "add_artifact",
+    "describe",
     "destination",
     "exists",
     "fetch",
@@ -29,6 +34,9 @@ __all__ = [
     "list_names",
     "make_bucket",
     "publish",
+    "put_if_absent",
     "read_bytes",
+    "remove_below",
+    "remove_object",
     "write_bytes",
 ]

@@ -61,10 +61,9 @@ def settings() -> S3Settings:
 
 
 @lru_cache(maxsize=1)
-def minio_client() -> Any:
-    """The SDK's client (`minio.Minio`), made once."""
+def http_pool() -> Any:
+    """The connections to the server (`urllib3.PoolManager`), made once."""
     import urllib3
-    from minio import Minio
 
     # Every request may be repeated: objects are written whole, and a POST begins or ends the upload of one.
     retries = urllib3.Retry(
@@ -74,14 +73,21 @@ def minio_client() -> Any:
         status_forcelist=[500, 502, 503, 504],
         allowed_methods=None,
     )
-    pool = urllib3.PoolManager(maxsize=2 * THREADS, retries=retries, timeout=urllib3.Timeout(connect=5, read=60))
+    return urllib3.PoolManager(maxsize=2 * THREADS, retries=retries, timeout=urllib3.Timeout(connect=5, read=60))
+
+
+@lru_cache(maxsize=1)
+def minio_client() -> Any:
+    """The SDK's client (`minio.Minio`), made once."""
+    from minio import Minio
+
     return Minio(
         endpoint=settings().endpoint,
         access_key=settings().access_key or None,
         secret_key=settings().secret_key.get_secret_value() or None,
         secure=settings().secure,
         region=settings().region,
-        http_client=pool,
+        http_client=http_pool(),
     )
 
 
@@ -89,6 +95,7 @@ def forget_settings() -> None:
     """Read the environment again at the next use (the demo starts its own S3 server and then names it there)."""
     settings.cache_clear()
     minio_client.cache_clear()
+    http_pool.cache_clear()
 
 
 @contextmanager
@@ -175,6 +182,16 @@ def list_objects_below(uri: str) -> list[Any]:
     return [item for item in found if not key or item.object_name == key or item.object_name.startswith(key + "/")]
 
 
+def describe(uri: str) -> list[tuple[str, int, str]]:
+    """Name below the parent, size and ETag of the object `uri` and of all below it, in order."""
+    _, key = split(uri)
+    parent = key.rpartition("/")[0]
+    return sorted(
+        (str(item.object_name).removeprefix(f"{parent}/"), int(item.size), str(item.etag).strip('"'))
+        for item in list_objects_below(uri)
+    )
+
+
 def list_names(uri: str) -> list[str]:
     """The names of the folders and files directly below a place, sorted; none when it does not exist."""
     if not is_s3(uri):
@@ -186,7 +203,8 @@ def list_names(uri: str) -> list[str]:
         if not client.bucket_exists(bucket_name=bucket):
             return []
         found = list(client.list_objects(bucket_name=bucket, prefix=below))
-    return sorted(item.object_name.removeprefix(below).strip("/") for item in found)
+    names = {item.object_name.removeprefix(below).strip("/") for item in found}
+    return sorted(names - {""})  # SeaweedFS lists the folder itself, which stays when it is empty
 
 
 def exists(uri: str) -> bool:

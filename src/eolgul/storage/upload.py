@@ -25,7 +25,7 @@ from eolgul.storage.s3 import (
     write_bytes,
 )
 
-_DIGEST = "sha256"  # the user metadata with the SHA-256 of an uploaded file
+DIGEST_KEY = "sha256"  # the user metadata with the SHA-256 of an uploaded file
 _UNFINISHED = ".unfinished.json"  # lists an artifact's files below a prefix whose card is removed while it is replaced
 
 
@@ -59,14 +59,14 @@ def _publish(path: Path, uri: str, replace: bool = False) -> dict[str, tuple[Pat
         with connect(f"s3://{bucket}/{name}") as client:
             if sha256 is not None and there.get(name) == file.stat().st_size:
                 found = client.stat_object(bucket_name=bucket, object_name=name)
-                if (found.metadata or {}).get(f"x-amz-meta-{_DIGEST}") == sha256:
+                if (found.metadata or {}).get(f"x-amz-meta-{DIGEST_KEY}") == sha256:
                     done[name] = (file, str(found.etag))
                     return
             result = client.fput_object(
                 bucket_name=bucket,
                 object_name=name,
                 file_path=str(file),
-                metadata={_DIGEST: sha256} if sha256 is not None else None,
+                metadata={DIGEST_KEY: sha256} if sha256 is not None else None,
             )
         done[name] = (file, str(result.etag))
 

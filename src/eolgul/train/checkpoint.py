@@ -1,9 +1,10 @@
 """Checkpoints: everything a run needs to continue as if it had never stopped; a kill at any moment destroys none.
 
-Below one place (a folder or an `s3://` prefix) lie `slot-<n>/` (torch.distributed.checkpoint's files), `best-<n>/`
-(the best epoch's network) and `checkpoints.json`, which lists the complete checkpoints: newest first, with the sha256 of
-every file and the run's progress. Only a slot that the list does not name is written to, and the list is replaced
-atomically afterwards: a checkpoint exists from that moment on.
+Below one place (a folder or an `s3://` prefix) lie `slot-<n>/` (torch.distributed.checkpoint's files; those of further
+machines in `slot-<n>.<machine>/` where the place is in S3), `best-<n>/` (the best epoch's network) and `checkpoints.json`,
+which lists the complete checkpoints: newest first, with the sha256 of every file and the run's progress. Only a slot that
+the list does not name is written to, and the list is replaced atomically afterwards: a checkpoint exists from that moment
+on.
 
 Only tensors are read: torch's index file, a pickle, goes through an unpickler that admits the few classes it needs.
 """
@@ -40,6 +41,8 @@ from eolgul.train.distributed import World
 INDEX = "checkpoints.json"
 _FORMAT = 1
 State = dict[str, Tensor]
+Files = dict[str, dict[str, Any]]
+"""Files of a folder with size and sha256, as `list_files` gives them."""
 
 
 class Checkpoints:
@@ -80,17 +83,20 @@ class Checkpoints:
         """
         self.wait()
         slot = self.world.share(self._free("slot", "name"))
-        place = Path(self.uri) / slot if not storage.is_s3(self.uri) else self.staging(self.uri) / slot
-        if self.world.first:
+        place = self._local(slot)
+        if self._writes_here:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
         self.world.wait()
         # Never sync_files=False: the list must not name bytes that a power cut takes away.
         with _quiet():
             save(dict(state), storage_writer=FileSystemWriter(place), no_dist=self.world.size == 1)
+        parts = self._publish_part(slot, place)
         if not self.world.first:
             return
         entry: dict[str, Any] = {"name": slot, "files": list_files(place), "progress": copy.deepcopy(progress)}
+        if parts:
+            entry["parts"] = parts
         entry["best"] = self._index[0]["best"] if self._index else None
         folders = [place]
         if best is not None:
@@ -146,7 +152,8 @@ class Checkpoints:
         """
         damaged = []
         for number, entry in enumerate(self._index):
-            complaint = self.world.share(self._fetch(entry) if self.world.first else None)
+            found = self.world.collect(self._fetch(entry) if self._writes_here else None)
+            complaint = next((one for one in found if one is not None), None)
             if complaint is None:
                 complaint = self._read(entry["name"], state)
             if complaint is None:
@@ -184,8 +191,25 @@ class Checkpoints:
 
     @staticmethod
     def staging(uri: str) -> Path:
-        """The local folder for checkpoints kept in S3. All ranks must see it (one machine, or a shared disk)."""
+        """The local folder for checkpoints kept in S3. All ranks of a machine must see it."""
         return Path(tempfile.gettempdir()) / f"eolgul-checkpoints-{sha256_bytes(uri.encode())[:24]}"
+
+    @property
+    def _writes_here(self) -> bool:
+        """Whether this process looks after the folder: one on each machine for S3, one in all for a shared disk."""
+        return self.world.first_here if storage.is_s3(self.uri) else self.world.first
+
+    def _publish_part(self, slot: str, place: Path) -> dict[str, Files]:
+        """Upload what this machine's processes wrote, where rank 0 does not; returns all machines' parts: name → files."""
+        if self.world.size == 1 or not storage.is_s3(self.uri):
+            return {}
+        self.world.wait()  # every process of this machine has written
+        part: tuple[str, Files] | None = None
+        if self._writes_here and self.world.machine > 0:
+            name = f"{slot}.{self.world.machine}"
+            storage.publish(place, storage.join(self.uri, name), replace=True)
+            part = name, list_files(place)
+        return dict(one for one in self.world.collect(part) if one is not None)
 
     def _publish(self, folders: list[Path], listed: bytes) -> None:
         for folder in folders:
@@ -194,17 +218,23 @@ class Checkpoints:
 
     def _fetch(self, entry: dict[str, Any]) -> str | None:
         """Download the folders of a checkpoint; returns a sentence if their bytes are not those that were saved."""
-        for part in (entry, entry["best"]):
-            if part is None:
-                continue
-            folder = self._local(part["name"])
-            if storage.is_s3(self.uri) and not (folder.is_dir() and list_files(folder) == part["files"]):
+        parts: dict[str, Files] = entry.get("parts", {})
+        whole = dict(entry["files"])
+        for part in parts.values():
+            whole |= part
+        wanted = [(entry["name"], [entry["name"], *parts], whole)]
+        if entry["best"] is not None and self.world.machine == 0:  # rank 0 alone reads it
+            wanted.append((entry["best"]["name"], [entry["best"]["name"]], entry["best"]["files"]))
+        for name, sources, files in wanted:
+            folder = self._local(name)
+            if storage.is_s3(self.uri) and not (folder.is_dir() and list_files(folder) == files):
                 with contextlib.suppress(InputError):  # a missing folder is reported below
-                    copy = storage.fetch(storage.join(self.uri, part["name"]))
+                    copies = [storage.fetch(storage.join(self.uri, source)) for source in sources]
                     shutil.rmtree(folder, ignore_errors=True)
-                    shutil.copytree(copy, folder)
-            if not folder.is_dir() or list_files(folder) != part["files"]:
-                return f"{storage.join(self.uri, part['name'])}: damaged (its bytes are not those that were saved)"
+                    for copy_ in copies:
+                        shutil.copytree(copy_, folder, dirs_exist_ok=True)
+            if not folder.is_dir() or list_files(folder) != files:
+                return f"{storage.join(self.uri, name)}: damaged (its bytes are not those that were saved)"
         return None
 
     def _read(self, name: str, state: State) -> str | None:

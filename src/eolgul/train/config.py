@@ -31,6 +31,19 @@ class TrainConfig(Config):
         "Fine-tuning: RGB or BGR, the order of colours that a weights file was trained on; a package says it itself.",
     )
     device: str = option("auto", "Device of the training: auto, cpu, cuda or cuda:<number>.")
+    gpus: int = option(
+        1,
+        "GPUs of each machine: with more than one, torchrun starts a process for each (on a CPU, so many processes).",
+        least=1,
+        most=64,
+    )
+    nodes: int = option(
+        1,
+        "Machines: with more than one, a TrainJob of Kubeflow Trainer trains in the cluster that this pod runs in.",
+        least=1,
+        most=1024,
+    )
+    runtime: str = option("torch-distributed", "The training runtime of Kubeflow Trainer that the nodes use.")
     threads: int | None = option(None, "Threads of torch. Default: one per core.", least=1)
     workers: int = option(2, "Processes that decode images; with 0 the training process does.", least=0)
     stall_seconds: float = option(
@@ -44,6 +57,8 @@ class TrainConfig(Config):
             raise InputError(f"init_color {self.init_color!r}: expected RGB or BGR")
         if self.init_color and not self.init:
             raise InputError(f"init_color {self.init_color}: is only for --init")
+        if self.nodes == 1 and self.runtime != "torch-distributed":
+            raise InputError(f"runtime {self.runtime}: is only for several nodes")
         if self.workers == 0 and self.stall_seconds != 40.0:
             raise InputError(f"stall_seconds {self.stall_seconds:g}: is only for worker processes, but workers is 0")
 

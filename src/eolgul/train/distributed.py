@@ -21,10 +21,19 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's number among `size`. With size 1 no collective is called."""
+    """This process's number among `size`. With size 1 no collective is called.
+
+    Attributes:
+        rank: This process's number.
+        size: The number of processes.
+        machine: The number of the machine that it runs on; rank 0 is on machine 0.
+        first_here: Whether it is the first process of its machine.
+    """
 
     rank: int = 0
     size: int = 1
+    machine: int = 0
+    first_here: bool = True
 
     @property
     def first(self) -> bool:
@@ -104,12 +113,14 @@ def joined(device: torch.device) -> Iterator[World]:
     """Join the run that `torchrun` started (its RANK and WORLD_SIZE), over NCCL on GPUs and gloo on CPUs.
 
     Raises:
-        InputError: RANK or WORLD_SIZE is not a number.
+        InputError: RANK or another of its variables is not a number.
     """
     try:
         rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        here = int(os.environ.get("LOCAL_RANK", "0"))
     except ValueError as error:
-        raise InputError("RANK and WORLD_SIZE must be numbers, as torchrun sets them") from error
+        raise InputError("RANK, WORLD_SIZE and LOCAL_RANK must be numbers, as torchrun sets them") from error
+    number = machine()
     if size == 1:
         yield World()
         return
@@ -117,9 +128,21 @@ def joined(device: torch.device) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_WAIT)
     try:
-        yield World(rank, size)
+        yield World(rank, size, number, here == 0)
     finally:
         dist.destroy_process_group()
+
+
+def machine() -> int:
+    """The number of this machine in its run (torchrun's GROUP_RANK); 0 without a launcher.
+
+    Raises:
+        InputError: It is not a number.
+    """
+    try:
+        return int(os.environ.get("GROUP_RANK", "0"))
+    except ValueError as error:
+        raise InputError("GROUP_RANK must be a number, as torchrun sets it") from error
 
 
 def processes_here(world: World) -> int:

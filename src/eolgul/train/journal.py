@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -117,11 +117,28 @@ def training_line(row: dict[str, Any]) -> None:
             flush=True,
         )
     elif sys.stderr.isatty():
-        print(
-            f"\repoch {row['epoch']}/{row['epochs']} step {row['step']}/{row['steps']} loss {row['loss']:.3f} "
-            f"lr {row['lr']:.4f} {row['images_per_second']:.0f} img/s, waiting for data {100 * row['data_wait']:.0f} %, "
-            f"{row['seconds_left'] / 60:.0f} min left ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"\r{_step(row)} ", end="", file=sys.stderr, flush=True)
+
+
+class TrainingLines:
+    """As `training_line`; without a terminal, which a pod has not, it prints the running step once in `seconds`."""
+
+    def __init__(self, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` is for tests."""
+        self._seconds, self._clock, self._said = seconds, clock, clock()
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Take a training report."""
+        training_line(row)
+        if "step" not in row or sys.stderr.isatty() or self._clock() - self._said < self._seconds:
+            return
+        self._said = self._clock()
+        print(_step(row), file=sys.stderr, flush=True)
+
+
+def _step(row: dict[str, Any]) -> str:
+    return (
+        f"epoch {row['epoch']}/{row['epochs']} step {row['step']}/{row['steps']} loss {row['loss']:.3f} "
+        f"lr {row['lr']:.4f} {row['images_per_second']:.0f} img/s, waiting for data {100 * row['data_wait']:.0f} %, "
+        f"{row['seconds_left'] / 60:.0f} min left"
+    )

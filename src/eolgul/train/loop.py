@@ -85,7 +85,7 @@ def train(
         tensorboard: Whether to write TensorBoard events.
 
     Returns:
-        The package; None after `max_steps`.
+        The package; None after `max_steps`, and on a machine that has no access to the first one's disk.
 
     Raises:
         InputError: The data or the start is unsuitable; the loss is not finite (the ids of the batch's images are saved); more images
@@ -98,15 +98,20 @@ def train(
     initial = None if init is None else read_initial(init, init_color, backbone=recipe.backbone)
     recipe = resolved(recipe, initial)
     inputs = [data.artifact.reference, *([initial.reference] if initial else [])]
-    done = reuse(out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=inputs)
-    if done is not None:
-        return done
-    autocast = autocast_dtype(recipe, target)
-    run = Run(recipe, data.artifact.digest, str(autocast), initial.identity if initial else None)
-    root = checkpoints or str(out.parent / "checkpoints")
-    if initial is not None and initial.doubt and report is not None:
-        report({"warning": initial.doubt})
     with joined(target) as world:
+        # The first process decides for all: on another machine there is no package to look at.
+        done = (
+            reuse(out, "ModelPackage", step="train", version=VERSION, recipe=recipe.to_json(), inputs=inputs)
+            if world.first
+            else None
+        )
+        if world.share(done is not None):
+            return done or _package(out, world)
+        autocast = autocast_dtype(recipe, target)
+        run = Run(recipe, data.artifact.digest, str(autocast), initial.identity if initial else None)
+        root = checkpoints or str(out.parent / "checkpoints")
+        if initial is not None and initial.doubt and report is not None:
+            report({"warning": initial.doubt})
         saved = Checkpoints(
             storage.join(root, run.digest), recipe=run.digest, run=run.to_json(), keep=keep, world=world
         )
@@ -342,6 +347,13 @@ def _run(
             head=None if rows_kept is None else (rows_kept, training.names),
         )
     world.wait()
+    return _package(out, world)
+
+
+def _package(out: Path, world: World) -> Artifact | None:
+    """The package that the first process wrote; None on another machine that does not see it."""
+    if world.machine > 0 and not out.is_dir():
+        return None
     return open_artifact(out)
 
 

@@ -1,0 +1,170 @@
+"""Steps 1 to 3 at the places where their artifacts lie: extract, align, assemble; and what is made from a data set."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from eolgul import storage
+from eolgul.align.config import AlignConfig
+from eolgul.artifact import open_artifact
+from eolgul.assemble.config import AssembleConfig
+from eolgul.audit.config import AuditConfig
+from eolgul.config import Progress, count_up
+from eolgul.errors import InputError
+from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
+from eolgul.steps.places import Facts, bring, facts_of, place_of, places_of, raw
+
+
+def extract(
+    source: str,
+    out: str,
+    config: ExtractConfig = ExtractConfig(),
+    *,
+    stamp: str | None = None,
+    progress: Progress | None = None,
+) -> Facts:
+    """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too; `stamp` as the step's."""
+    from eolgul.extract.step import extract as step
+
+    started = time.monotonic()
+    config = with_local_files(replace(config, name=config.name or source_name(source)))
+    with storage.destination(out, [source]) as target:
+        made = step(raw(source), target, config, stamp=stamp, progress=progress)
+    counted = ("inputs", "passed_over", *PEOPLE_FACTS)
+    return facts_of(made, out, started) | {name: made.contents[name] for name in counted if name in made.contents}
+
+
+def with_local_files(config: ExtractConfig) -> ExtractConfig:
+    """The options with the local paths of the files that they name."""
+    local: dict[str, Any] = {name: str(bring(place)) for name in FILES if (place := getattr(config, name))}
+    if config.root:
+        local["root"] = str(storage.fetch(config.root))
+    return replace(config, **local)
+
+
+def align(
+    dataset: str,
+    out: str,
+    config: AlignConfig = AlignConfig(),
+    *,
+    merge: Sequence[str] = (),
+    keep_aligned: bool = False,
+    sheet: Path | None = None,
+    progress: Progress | None = None,
+) -> Facts:
+    """Step 2: FaceDataset of pictures → FaceDataset of aligned faces.
+
+    Args:
+        dataset: The FaceDataset's place.
+        out: Where the result goes.
+        config: The options.
+        merge: The places of all parts.
+        keep_aligned: The dataset is one of several with the same options: hand it on when it is aligned already, and
+            accept options that are not for it, instead of refusing.
+        sheet: A PNG to draw: a contact sheet of the faces, and one of the rejected images next to it.
+        progress: Called with (images done, images in all).
+    """
+    from eolgul.align.step import align as step
+    from eolgul.align.step import is_aligned
+    from eolgul.dataset import FaceDataset
+    from eolgul.inspection.alignment_sheet import sheets
+    from eolgul.inspection.contact_sheet import check_name
+
+    started = time.monotonic()
+    if sheet:
+        check_name(sheet)
+        if config.part:
+            raise InputError("sheet: a part has no sheet; expected it with the merge")
+    local = bring(dataset)
+    if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
+        return facts_of(open_artifact(local, "FaceDataset"), place_of(dataset), started)
+    with storage.destination(out, places_of([dataset, *merge])) as target:
+        made = step(local, target, config, merge=[bring(place) for place in merge],
+                    may_be_unused=keep_aligned, progress=progress)  # fmt: skip
+        drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
+    extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
+    return facts_of(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
+
+
+def check_alignment(datasets: Sequence[str], config: AlignConfig) -> None:
+    """Refuse options that are for none of several datasets: InputError says what they are for."""
+    from eolgul.align.step import is_aligned, unused
+    from eolgul.dataset import FaceDataset
+
+    opened = [FaceDataset(bring(dataset)) for dataset in datasets]
+    wrong = [unused(dataset, config) for dataset in opened if not is_aligned(dataset.artifact)]
+    if wrong and all(wrong):
+        raise InputError(wrong[0])
+
+
+def assemble(
+    datasets: Sequence[str], out: str, config: AssembleConfig = AssembleConfig(), *, progress: Progress | None = None
+) -> Facts:
+    """Step 3: aligned FaceDatasets → one FaceDataset with splits."""
+    from eolgul.assemble.step import assemble as step
+
+    started = time.monotonic()
+    config = replace(config, exclude=tuple(str(bring(place)) for place in config.exclude))
+    with storage.destination(out, places_of([*datasets, *config.exclude])) as local:
+        made = step([bring(dataset) for dataset in datasets], local, config, progress=progress)
+    told = ("splits", "held_back", "excluded", "warnings")
+    return facts_of(made, out, started) | {key: made.contents[key] for key in told if key in made.contents}
+
+
+def audit(
+    train: Sequence[str],
+    against: Sequence[str],
+    out: str,
+    config: AuditConfig = AuditConfig(),
+    *,
+    model: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> Facts:
+    """Look for people and images of benchmarks in training data → Audit. Places as `eolgul.audit.step.audit` takes paths."""
+    from eolgul.audit.step import audit as step
+
+    started = time.monotonic()
+    with storage.destination(out, places_of([*train, *against, model])) as local:
+        made = step(
+            [bring(place) for place in train],
+            [bring(place) for place in against],
+            local,
+            config,
+            model=bring(model) if model else None,
+            progress=progress,
+        )
+    return facts_of(made, out, started) | {key: made.contents[key] for key in ("people", "found", "excluded")}
+
+
+def export(dataset: str, out: str, *, to: str, split: str | None = None, progress: Progress | None = None) -> Facts:
+    """Write a FaceDataset in another format; `to` and `split` as `eolgul.export.export` takes them.
+
+    At an `s3://` place the card goes last, so what has one is whole; there nothing is ever replaced.
+    """
+    from eolgul.export import card_place
+    from eolgul.export import export as step
+
+    started = time.monotonic()
+    local = bring(dataset)
+    if not storage.is_s3(out):
+        card = step(local, Path(out), to=to, split=split, progress=count_up(progress))
+    else:
+        if storage.exists(out) or storage.exists(card_place(out, to)):
+            raise InputError(f"{out}: something is there already; choose another place")
+        with tempfile.TemporaryDirectory(prefix="eolgul-export-") as folder:
+            made = Path(folder) / (out.rstrip("/").rpartition("/")[2] or "export")
+            card = step(local, made, to=to, split=split, progress=count_up(progress))
+            file = Path(card_place(str(made), to))
+            text = file.read_bytes()
+            file.unlink()
+            for beside in made.parent.glob(f"{made.name}.*") if to == "bin" else ():
+                storage.publish(beside, f"{out}{beside.name.removeprefix(made.name)}")
+            storage.publish(made, out)
+            storage.write_bytes(card_place(out, to), text)
+    counts = {key: value for key, value in card.items() if key not in ("kind", "version", "dataset", "files")}
+    return {"artifact": out, "dataset": card["dataset"], **counts, "seconds": round(time.monotonic() - started, 3)}

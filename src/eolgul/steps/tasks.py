@@ -1,0 +1,252 @@
+"""What the Kubeflow components do: each step for all sources of a run, with the artifacts of the workspace's store.
+
+Inputs and results are references (`place#sha256:<digest>`). What was made before from the same inputs with the same
+options is found by its key, without fetching anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from eolgul import storage
+from eolgul.align.config import AlignConfig
+from eolgul.artifact import Artifact, canonical_json
+from eolgul.assemble.config import AssembleConfig
+from eolgul.audit.config import AuditConfig
+from eolgul.errors import InputError
+from eolgul.evaluate.config import EvaluateConfig
+from eolgul.evaluation.schema import Metrics
+from eolgul.extract.config import ExtractConfig
+from eolgul.files import sha256_bytes
+from eolgul.steps import data, models
+from eolgul.steps.places import Facts, bring, card_of, facts_of, place_of, reference, split_reference, stamp
+from eolgul.steps.progress import MinuteLines
+from eolgul.steps.sources import Extraction, check_lists, find_kind, plan_extraction
+from eolgul.steps.store import SHORT, Job, Store
+from eolgul.train.config import TrainConfig
+
+Say = Callable[[str], None]
+
+
+def extract_all(
+    store: Store,
+    sources: Sequence[str],
+    benchmarks: Sequence[str],
+    config: ExtractConfig,
+    *,
+    benchmark_pairs: Sequence[str] = (),
+    benchmark_selection: str | None = None,
+    benchmark_identities: str | None = None,
+) -> tuple[list[Facts], list[Facts]]:
+    """Step 1 for all sources and benchmarks of a run; the arguments are those of `plan_extraction`."""
+    learned, measured = plan_extraction(
+        sources,
+        benchmarks,
+        config,
+        benchmark_pairs=benchmark_pairs,
+        benchmark_selection=benchmark_selection,
+        benchmark_identities=benchmark_identities,
+        kind=lambda source, options: _kind(store, source, options),
+    )
+    first = [_extract(store, extraction) for extraction in learned]
+    check_lists(learned, first)
+    return first, [_extract(store, extraction) for extraction in measured]
+
+
+def _kind(store: Store, source: str, config: ExtractConfig | None) -> str:
+    """The kind of a source; remembered in the store, because telling it takes the source itself."""
+    options = None if config is None else {"kind": config.kind, "identity_from": config.identity_from}
+    key = sha256_bytes(canonical_json({"source": stamp(source), "options": options}))
+    place = storage.join(store.workspace, "made", "kind", f"{key}.json")
+    known = storage.read_bytes(place)
+    if known is None:
+        known = storage.put_if_absent(place, json.dumps({"kind": find_kind(source, config)}).encode())
+    return str(json.loads(known)["kind"])
+
+
+def _extract(store: Store, extraction: Extraction) -> Facts:
+    from eolgul.extract.step import VERSION
+
+    source, config = extraction
+    local = data.with_local_files(config)
+    inputs = [stamp(source), *([stamp(config.root)] if config.root else [])]
+    job = Job("extract", VERSION, str(config.name), local.to_recipe(), inputs, parts=True)
+    lines = MinuteLines(f"extracting {config.name}")
+    return store.obtain(job, lambda out: data.extract(source, out, config, stamp=job.key, progress=lines))
+
+
+def align_part_of(store: Store, datasets: Sequence[str], config: AlignConfig) -> list[str]:
+    """One part (`config.part`) of every data set's alignment.
+
+    Returns:
+        One reference per data set; "" where nothing is to be done: it is aligned, or its whole alignment is there already.
+    """
+    _check_alignment(store, datasets, config)
+    return [_align_part(store, dataset, config) for dataset in datasets]
+
+
+def _align_part(store: Store, dataset: str, config: AlignConfig) -> str:
+    card = card_of(dataset)
+    whole = _alignment(card, replace(config, part=""))
+    if whole is None or store.find(whole) is not None:
+        return ""
+    job = _alignment(card, config)
+    assert job is not None
+    lines = MinuteLines(f"aligning {job.name}, part {config.part}")
+    made = store.obtain(job, lambda out: data.align(dataset, out, config, keep_aligned=True, progress=lines))
+    return str(made["reference"])
+
+
+def align_all(
+    store: Store, datasets: Sequence[str], config: AlignConfig, parts: Sequence[Sequence[str]] = ()
+) -> list[Facts]:
+    """Step 2 for several data sets; `parts` has the references of each part's task, as `align_part_of` gives them."""
+    if not parts:
+        _check_alignment(store, datasets, config)
+    return [_align(store, dataset, config, [part[at] for part in parts]) for at, dataset in enumerate(datasets)]
+
+
+def _align(store: Store, dataset: str, config: AlignConfig, parts: Sequence[str]) -> Facts:
+    card = card_of(dataset)
+    job = _alignment(card, config)
+    if job is None:
+        place = place_of(dataset)
+        return facts_of(card, place, 0) | {"seconds": 0.0, "reference": reference(place, card.digest), "reused": True}
+    lines = MinuteLines(f"aligning {job.name}")
+    return store.obtain(
+        job,
+        lambda out: data.align(
+            dataset, out, config, merge=[part for part in parts if part], keep_aligned=True, progress=lines
+        ),
+    )
+
+
+def _alignment(card: Artifact, config: AlignConfig) -> Job | None:
+    """What aligning a data set makes; None when it is aligned already."""
+    from eolgul.align.step import VERSION, is_aligned
+
+    if is_aligned(card):
+        return None
+    name = str(card.contents["name"])
+    if config.part:
+        name += f"-part-{config.part.replace('/', '-of-')}"
+    return Job("align", VERSION, name, config.to_recipe(), [card.digest], parts=True)
+
+
+def _check_alignment(store: Store, datasets: Sequence[str], config: AlignConfig) -> None:
+    """As `check_alignment`, without fetching the data sets when no option is only for some, or all is done."""
+    if config.which != "annotated" and config.anchor != "rig":
+        return
+    jobs = [_alignment(card_of(dataset), replace(config, part="")) for dataset in datasets]
+    if any(job is not None and store.find(job) is None for job in jobs):
+        data.check_alignment(datasets, config)
+
+
+def assemble_all(store: Store, datasets: Sequence[str], config: AssembleConfig) -> Facts:
+    """Step 3."""
+    from eolgul.assemble.step import VERSION
+
+    excluded = [split_reference(place)[1] or stamp(place) for place in config.exclude]
+    inputs = [*(card_of(dataset).digest for dataset in datasets), *excluded]
+    job = Job("assemble", VERSION, "assembled", config.to_recipe(), inputs, parts=True)
+    lines = MinuteLines("assembling")
+    return store.obtain(job, lambda out: data.assemble(datasets, out, config, progress=lines))
+
+
+def train_one(
+    store: Store, dataset: str, config: TrainConfig, report: Callable[[dict[str, Any]], None] | None = None
+) -> Facts:
+    """Step 4. The facts include `figures`, those of the best epoch, also when the model was trained before."""
+    from eolgul.train.package import VERSION
+
+    recipe = config.load_recipe().to_json() | {"init_color": config.init_color}
+    begins = [split_reference(config.init)[1] or stamp(config.init)] if config.init else []
+    job = Job("train", VERSION, recipe_name(config.recipe), recipe, [card_of(dataset).digest, *begins])
+    config = replace(config, checkpoints=config.checkpoints or storage.join(store.workspace, "checkpoints"))
+
+    def make(out: str) -> Facts:
+        facts = models.train(dataset, out, config, report=report)
+        return facts | {"figures": training_figures(json.loads(bring(f"{out}/training.json").read_bytes()))}
+
+    return store.obtain(job, make)
+
+
+def recipe_name(recipe: str) -> str:
+    """What a recipe is called: its name, or that of its file."""
+    return recipe.rstrip("/").rpartition("/")[2].removesuffix(".toml")
+
+
+def training_figures(training: dict[str, Any]) -> dict[str, float]:
+    """The figures of the best epoch in a package's `training.json`."""
+    best = training["best_epoch"]
+    figures: dict[str, float] = {"best_epoch": best}
+    for row in training["curve"]:
+        if row["epoch"] == best:
+            figures["train_loss"] = row["train_loss"]
+            figures |= {f"validation_{name}": value for name, value in row["validation"].items()}
+            figures |= {f"training_people_{name}": value for name, value in (row["training_people"] or {}).items()}
+    return figures
+
+
+def evaluate_one(
+    store: Store, model: str, dataset: str, benchmarks: Sequence[str], config: EvaluateConfig, say: Say, name: str = ""
+) -> Facts:
+    """Step 5 for one model. `name` is what its Evaluation is called; "" takes that of its place without the digest."""
+    from eolgul.evaluate.step import VERSION
+
+    card = card_of(model)
+    inputs = [card.digest, *(card_of(item).digest for item in (dataset, *benchmarks) if item)]
+    name = name or place_of(model).rstrip("/").rpartition("/")[2].removesuffix(f"-{card.digest[:SHORT]}")
+    job = Job("evaluate", VERSION, name, config.to_recipe(), inputs)
+    return store.obtain(job, lambda out: models.evaluate(model, dataset, benchmarks, out, config, progress=say))
+
+
+def evaluate_others(
+    store: Store,
+    evaluation: str,
+    dataset: str,
+    benchmarks: Sequence[str],
+    registry: str,
+    config: EvaluateConfig,
+    say: Say,
+) -> tuple[str, str]:
+    """Measure production's model and the registry's reference on a candidate's data where `promote` needs that.
+
+    Returns:
+        The references of production's and of the reference model's Evaluation, "" for what is not needed.
+    """
+    from eolgul.model.provenance import Provenance
+    from eolgul.promote.step import needed_evaluations
+    from eolgul.registry.store import download, model_uri
+
+    found = {"current": "", "reference": ""}
+    for role, digest in needed_evaluations(bring(evaluation), registry).items():
+        known = Provenance.read(download(registry, digest).path) is not None
+        options = replace(config, unseen_only=config.unseen_only or known)
+        model = reference(model_uri(registry, digest), digest)
+        made = evaluate_one(store, model, dataset, benchmarks, options, say, name=f"{role}-{digest[:12]}")
+        found[role] = str(made["reference"])
+    return found["current"], found["reference"]
+
+
+def audit_one(
+    store: Store, model: str, dataset: str, benchmarks: Sequence[str], config: AuditConfig, say: Say
+) -> Facts:
+    """Look for the held-out people and the benchmarks in the training split with the trained model."""
+    from eolgul.audit.step import VERSION
+
+    inputs = [card_of(item).digest for item in (dataset, *benchmarks, model)]
+    job = Job("audit", VERSION, "audit", config.to_recipe(), inputs)
+    return store.obtain(job, lambda out: data.audit([dataset], benchmarks, out, config, model=model, progress=say))
+
+
+def metrics_of(evaluation: str) -> Metrics:
+    """The figures of an Evaluation, without its other files."""
+    place = storage.join(place_of(evaluation), "metrics.json")
+    content = storage.read_bytes(place)
+    if content is None:
+        raise InputError(f"{place}: nothing there")
+    return Metrics.model_validate_json(content)
