@@ -105,6 +105,7 @@ class ServedModel:
 
     def __init__(self, package: ModelPackage, settings: Settings) -> None:
         """Load and warm the networks. InputError if the package has no calibration or cannot be used."""
+        package.check_served()
         calibration = package.calibration()
         if calibration is None:
             raise InputError(

@@ -28,7 +28,13 @@ from eolgul.model.calibration import Calibration
 
 def test_the_artifact_is_whole_and_says_what_made_it(evaluation: Path, model: Path, people: Path) -> None:
     artifact = open_artifact(evaluation, "Evaluation", check="sha256")
-    assert set(artifact.card["files"]) == {"metrics.json", "scores.parquet", "calibration.json", "report.html"}
+    assert set(artifact.card["files"]) == {
+        "metrics.json",
+        "scores.parquet",
+        "people.parquet",
+        "calibration.json",
+        "report.html",
+    }
     inputs = artifact.card["inputs"]
     assert inputs[0] == open_artifact(model).reference
     assert inputs[1] == open_artifact(people).reference

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import unicodedata
 import zipfile
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.trees import jpeg, tarred, write, zipped
 
+from eolgul.artifact import canonical_json
+from eolgul.assemble.config import AssembleConfig
+from eolgul.assemble.step import assemble
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
@@ -241,3 +246,52 @@ def test_inputs_are_images_and_rejected_and_passed_over(
     identities = Counter(dataset.column("identity"))
     assert all(unicodedata.is_normalized("NFC", name) for name in identities)
     assert not any(is_system_folder(name) or name.startswith(("link", ".")) for name in identities)
+
+
+_PEOPLE = [f"Zoé {number:02}" for number in range(12)]  # enough to hold people back from every source
+_PERSON = st.tuples(st.integers(0, 1), st.sampled_from(_PEOPLE))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    copied=st.lists(st.tuples(_PERSON, _PERSON), max_size=8),
+    forms=st.sets(_PERSON, max_size=4),
+    nested=st.sets(_PERSON, max_size=4),
+    seed=st.integers(0, 5),
+)
+def test_nobody_of_random_trees_stands_in_two_splits(
+    tmp_path_factory: pytest.TempPathFactory,
+    copied: list[tuple[tuple[int, str], tuple[int, str]]],
+    forms: set[tuple[int, str]],
+    nested: set[tuple[int, str]],
+    seed: int,
+) -> None:
+    """Neither by name, in whatever normal form its folders are, nor by an image that lies in two people's folders."""
+    folder = tmp_path_factory.mktemp("people")
+    own = {person: [jpeg(100 * place), jpeg(100 * place + 1)] for place, person in enumerate(product((0, 1), _PEOPLE))}
+    trees: list[dict[str, bytes]] = [{}, {}]
+    for place, ((tree, name), images) in enumerate(own.items()):
+        below = f"{name}/{'session' if (tree, name) in nested else '.'}"
+        trees[tree] |= {f"{below}/{number}.jpg": image for number, image in enumerate(images)}
+        if (tree, name) in forms:
+            trees[tree][f"{unicodedata.normalize('NFD', name)}/3.jpg"] = jpeg(100 * place + 3)
+    for number, (one, (tree, name)) in enumerate(copied):
+        trees[tree][f"{name}/copy{number}.jpg"] = own[one][0]
+    places = []
+    for number, files in enumerate(trees):
+        source = write(folder / f"s{number}", {os.path.normpath(name): data for name, data in files.items()})
+        extracted = extract(source, folder / f"x{number}", ExtractConfig(name=f"s{number}", depth=1)).path
+        card = json.loads((extracted / "dataset.json").read_bytes())
+        card["contents"]["aligned"] = "arcface-112-v1"
+        (extracted / "dataset.json").write_bytes(canonical_json(card))
+        places.append(extracted)
+    try:
+        made = FaceDataset(assemble(places, folder / "out", AssembleConfig(seed=seed)).path)
+    except InputError as error:
+        assert "too few to hold back" in str(error)  # copies have joined too many
+        return
+    where = set(zip(made.column("identity"), made.column("sha256"), made.column("split"), strict=True))
+    for column in (0, 1):
+        assert len({row[column] for row in where}) == len({(row[column], row[2]) for row in where})
+    assert {row[0] for row in where} == {f"s{tree}.{name}" for tree, name in own}
+    assert {row[2] for row in where} == {"train", "validation", "calibration", "test"}

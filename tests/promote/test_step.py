@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
 from eolgul.promote.config import PromoteConfig
 from eolgul.promote.step import choose_reference, needed_evaluations, promote
-from eolgul.registry.store import download, model_uri, read_production, read_reference
+from eolgul.registry.store import (
+    Production,
+    download,
+    model_uri,
+    point,
+    read_production,
+    read_reference,
+    write_reference,
+)
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -76,6 +85,38 @@ def test_an_evaluation_without_a_threshold_promotes_nothing(tmp_path: Path, forc
     assert not (tmp_path / "registry").exists()
 
 
+def test_an_evaluation_of_an_older_version_is_made_again(tmp_path: Path) -> None:
+    """A candidate's is refused in a sentence; production's is named among those that are needed."""
+    a, place = model(tmp_path / "a", 1), str(tmp_path / "registry")
+    measured = evaluation(tmp_path / "ea", a, fnmr=0.1)
+    first = promote(a, measured, place)
+    (measured / "people.parquet").unlink()
+    card = json.loads((measured / "evaluation.json").read_bytes())
+    del card["files"]["people.parquet"]
+    (measured / "evaluation.json").write_text(json.dumps(card))
+    with pytest.raises(
+        InputError, match=r"ea: has no people\.parquet: it was made by an older version; evaluate again"
+    ):
+        promote(a, measured, place)
+    b = model(tmp_path / "b", 2)
+    candidate = evaluation(tmp_path / "eb", b, fnmr=0.05)
+    assert needed_evaluations(candidate, place) == {}
+    served = Path(model_uri(place, first.digest))
+    (served / "evaluation" / "people.parquet").write_bytes(b"of another form")
+    digest = hashlib.sha256(b"of another form").hexdigest()
+    manifest = json.loads((served / "manifest.json").read_bytes())
+    manifest["files"]["evaluation/people.parquet"] = {"size": 15, "sha256": digest}
+    text = json.dumps(manifest)
+    older = served.with_name(hashlib.sha256(text.encode()).hexdigest())
+    served.rename(older)
+    (older / "manifest.json").write_text(text)
+    point(place, Production(older.name, "2026-01-01T00:00:00+00:00", None, ()))
+    write_reference(place, older.name)
+    assert needed_evaluations(candidate, place) == {"current": older.name}
+    with pytest.raises(InputError, match="or by an older version"):
+        promote(b, candidate, place)
+
+
 def test_figures_from_other_data_are_not_compared(tmp_path: Path) -> None:
     place = str(tmp_path / "registry")
     a, b = model(tmp_path / "a", 1), model(tmp_path / "b", 2, OTHER_DATA)
@@ -137,8 +178,6 @@ def test_a_malformed_pointer_is_said(tmp_path: Path, pointer: bytes) -> None:
 
 
 def test_the_served_package_opens_and_its_digest_is_its_manifests(tmp_path: Path) -> None:
-    import hashlib
-
     place = str(tmp_path / "registry")
     a = model(tmp_path / "a", 1)
     first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)

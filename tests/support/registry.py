@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from eolgul.artifact import open_artifact, seal, writing
 from eolgul.evaluation import schema
+from eolgul.evaluation.people_file import FILE as PEOPLE_FILE
+from eolgul.evaluation.people_file import PeopleErrors, write_people
 from eolgul.evaluation.scores_file import SCORES
 from eolgul.model.package import EmbeddingContract
 
@@ -74,6 +76,16 @@ def write_held_out_scores(file: Path, fnmr: float, people: int = 200) -> None:
         "seen": [None] * (people + 2),
     }
     pq.write_table(pa.table(table, schema=SCORES), file)
+
+
+def write_held_out_people(file: Path, fnmr: float, people: int = 200) -> None:
+    """Two images per person, a share `fnmr` of them refused, and 796 pairs of neighbouring people with a false match."""
+    pairs = np.array([(one, one + step) for step in range(1, 5) for one in range(people - 1)])[:796] % people
+    pairs.sort(axis=1)
+    misses = (np.arange(people) < round(fnmr * people)).astype(np.int64)
+    errors = PeopleErrors([f"p{n}" for n in range(people)], np.full(people, 2), misses, np.zeros(people, np.bool_),
+                          *pairs.T, np.ones(len(pairs), np.int64))  # fmt: skip
+    write_people(file, errors, known=False)
 
 
 def held_out_figures(digest: str, *, fnmr: float, auc_low: float) -> schema.SetFigures:
@@ -176,6 +188,7 @@ def evaluation(out: Path, of: Path, *, fnmr: float, data: dict[str, str] = DATA,
         (folder / "calibration.json").write_text(json.dumps({"threshold": 0.4, "for": out.name}))
         (folder / "report.html").write_text("<p>report</p>")
         write_held_out_scores(folder / "scores.parquet", fnmr)
+        write_held_out_people(folder / PEOPLE_FILE, fnmr)
         inputs = [open_artifact(of).reference, data]
         seal(
             folder,

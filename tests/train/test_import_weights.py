@@ -135,6 +135,7 @@ def test_magface_sees_bgr_from_0_to_1(tmp_path: Path) -> None:
         x = torch.from_numpy(_FACES[..., ::-1].astype(np.float32) / 255).permute(0, 3, 1, 2)
         expected = F.normalize(network(x)).numpy()
     np.testing.assert_allclose(Recognizer.from_package(ModelPackage.open(made.path)).embed(_FACES), expected, atol=2e-5)
+    assert ModelPackage.open(made.path).batch_norm_epsilon == 2e-5
     assert made.contents["ignored"]["tensors"] == {"state_dict.fc": 1} or made.contents["ignored"]["tensors"] == {
         "state_dict": 1
     }

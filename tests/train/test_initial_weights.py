@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
 from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.provenance import Provenance
-from eolgul.train.backbones import build
+from eolgul.promote.step import promote
+from eolgul.train.backbones import build, epsilon_of, set_epsilon
 from eolgul.train.config import TrainConfig
 from eolgul.train.head_rows import HEAD_FILE, hashed, read_head
 from eolgul.train.initial_weights import read_initial
@@ -245,6 +247,42 @@ def test_another_alignment_is_refused(few: Path, tmp_path: Path) -> None:
     base = package(tmp_path / "base", EmbeddingContract(template="box-112-v1"))
     with pytest.raises(InputError, match=r"sees faces aligned to box-112-v1, but .* is aligned to arcface-112-v1"):
         fit(few, tmp_path / "model", "backbone=init", init=base)
+
+
+def test_a_model_states_the_alignment_that_it_learned_from(few: Path, tmp_path: Path) -> None:
+    """And the service, which has one alignment, does not take a model of another."""
+    card = few / "dataset.json"
+    card.write_text(card.read_text().replace("arcface-112-v1", "box-112-v1"))
+    made, _ = fit(few, tmp_path / "model", "epochs=1")
+    package = ModelPackage.open(made.path)
+    assert package.contract.template == "box-112-v1"
+    assert "aligned to `box-112-v1`" in (made.path / "CARD.md").read_text()
+    with pytest.raises(
+        InputError, match=r"sees faces aligned to box-112-v1, but the service aligns them to arcface-112-v1"
+    ):
+        package.check_served()
+    with pytest.raises(InputError, match="sees faces aligned to box-112-v1"):
+        promote(made.path, tmp_path / "evaluation", str(tmp_path / "registry"))
+    assert not (tmp_path / "registry").exists()
+
+
+def test_the_epsilon_of_batch_norms_is_kept(few: Path, tmp_path: Path) -> None:
+    """MagFace's is twice torch's, and the parameters do not hold it."""
+    network = TinyNet(16)
+    set_epsilon(network, 0.5)
+    base = package(tmp_path / "base", EmbeddingContract(), network)
+    assert epsilon_of(read_initial(base).network()) == 0.5
+    made, _ = fit(few, tmp_path / "model", "backbone=init", "epochs=1", init=base)
+    assert epsilon_of(read_initial(made.path).network()) == 0.5
+    # An import of an older version names the project alone.
+    with writing(tmp_path / "older") as folder:
+        shutil.copytree(base, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        config = json.loads((base / "config.json").read_text())
+        del config["batch_norm_epsilon"]
+        (folder / "config.json").write_bytes(canonical_json(config))
+        seal(folder, "ModelPackage", step="import", version=2, recipe={"layout": "magface"}, inputs=[], contents={},
+             synthetic=False)  # fmt: skip
+    assert epsilon_of(read_initial(tmp_path / "older").network()) == 2e-5
 
 
 def test_places_that_are_no_start(few: Path, tmp_path: Path) -> None:

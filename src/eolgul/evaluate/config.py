@@ -52,7 +52,12 @@ class EvaluateConfig(Config):
     )
     threads: int = option(2, "ONNX Runtime's threads.", least=1, in_recipe=False)
     seed: int = option(0, "Decides the pairs and the bootstrap.")
-    resamples: int = option(1000, "Bootstrap resamples of an interval.", least=1, internal=True)
+    resamples: int = option(
+        1000,
+        "Bootstrap resamples of the intervals of accuracy and AUC; FMR, FNMR and the threshold have a jackknife's.",
+        least=1,
+        internal=True,
+    )
 
     def check_uses(self, *, people: bool) -> None:
         """Raise InputError when an option is given that needs people of an assembled dataset and there are none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,15 @@ class Learned:
             return None
         people = self.rows(dataset)[1]
         found: NDArray[np.bool_] = people[pairs.left] | people[pairs.right]
+        return found if self.provenance.complete or found.any() else None
+
+    def people(self, dataset: FaceDataset, names: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Whether each of these people of a dataset was learned from (bool, one value each); None when that is unknown."""
+        if self.provenance is None:
+            return None
+        identities = np.asarray(dataset.column("identity"), dtype=object)
+        learned = set(identities[self.rows(dataset)[1]])
+        found = np.array([name in learned for name in names], dtype=np.bool_)
         return found if self.provenance.complete or found.any() else None
 
 

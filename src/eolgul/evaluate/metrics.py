@@ -40,7 +40,8 @@ class ScoredSet:
 
     `subjects` is None where the set does not identify its people. `all_pairs` counts every comparison of the held-out
     people: the pairs of the folds stay within a fold, which with few people leaves few pairs of different people, while
-    rates at a threshold chosen elsewhere need no folds. `groups` is the source of every subject of `all_pairs`.
+    rates at a threshold chosen elsewhere need no folds. `people` and `groups` are the name and the
+    source of every subject of `all_pairs`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ScoredSet:
     subjects: Subjects | None
     acquisition: Acquisition
     all_pairs: AllPairCounts | None = None
+    people: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""Write `scores.parquet`: one row per compared pair."""
+"""Write `scores.parquet`, one row per compared pair, and `people.parquet`, the errors of the held-out people."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from eolgul.dataset import FaceDataset
 from eolgul.evaluate.metrics import ScoredSet
 from eolgul.evaluate.protocol import accuracy
+from eolgul.evaluation import people_file
+from eolgul.evaluation.people_file import PeopleErrors
 from eolgul.evaluation.scores_file import SCORES
 
 
@@ -47,6 +49,21 @@ def write_scores(
                 "seen": [None] * len(scored.same) if learned is None else learned,
             }
             writer.write_table(pa.table(columns, schema=SCORES))
+
+
+def write_people(path: Path, scored: ScoredSet, seen: NDArray[np.bool_] | None) -> None:
+    """Write the errors among all comparisons of the held-out people.
+
+    Args:
+        path: The file.
+        scored: The set, with `all_pairs` and `people`.
+        seen: Whether the model learned from each of the people; None where that is unknown.
+    """
+    assert scored.all_pairs is not None
+    errors = scored.all_pairs.errors
+    known = np.zeros(errors.subjects, np.bool_) if seen is None else seen
+    people = PeopleErrors(scored.people, errors.images, errors.misses, known, errors.left, errors.right, errors.count)
+    people_file.write_people(path, people, known=seen is not None)
 
 
 def _numbers(scored: ScoredSet, side: str) -> NDArray[np.int32] | list[None]:

@@ -1,7 +1,7 @@
 """Step 5: a model package measured on held-out people and benchmarks → Evaluation.
 
-It writes `metrics.json` (every figure), `scores.parquet` (one row per pair), `calibration.json` (the threshold that
-serving uses) and `report.html`, which prints only what `metrics.json` contains.
+It writes `metrics.json` (every figure), `scores.parquet` (one row per pair), `people.parquet` (the errors of the held-out
+people), `calibration.json` (the threshold that serving uses) and `report.html`, which prints only what `metrics.json` contains.
 
 Memory: 2 kB per embedded image, which are those of the pairs and the counted comparisons and not all that are held out, and
 columns of the manifest, one after another.
@@ -36,8 +36,10 @@ from eolgul.evaluate.protocol import squared_distance
 from eolgul.evaluate.recognizers import open_model
 from eolgul.evaluate.report.plots import Curves
 from eolgul.evaluate.report.published import published
-from eolgul.evaluate.scores import write_scores
+from eolgul.evaluate.report.training import training_curve
+from eolgul.evaluate.scores import write_people, write_scores
 from eolgul.evaluation.bootstrap import Subjects
+from eolgul.evaluation.people_file import FILE as PEOPLE_FILE
 from eolgul.evaluation.reader import HELD_OUT
 from eolgul.evaluation.schema import (
     FMR_LEVELS,
@@ -62,7 +64,7 @@ from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 from eolgul.model.provenance import Provenance
 
-VERSION = 2  # of the results: raise it when the same inputs and recipe give others
+VERSION = 3  # of the results: raise it when the same inputs and recipe give others
 
 
 def evaluate(
@@ -159,6 +161,7 @@ def evaluate(
     conditions, by_group, quality = _failures(
         first, shown.take([*Breakdown.model_fields, *QUALITIES], shown_rows), calibration
     )
+    trained = training_curve(tested.onnx.parent) if tested.kind == "ModelPackage" else None
     metrics = Metrics(
         format=METRICS_FORMAT,
         synthetic=synthetic,
@@ -179,6 +182,7 @@ def evaluate(
         audit=overlap,
         worst=worst(first, image_ids),
         published=published([item.name for item in sets if not item.synthetic]),
+        **({} if trained is None else {"training": trained}),
     )
     say("writing the report")
     thumbnails = (
@@ -195,6 +199,8 @@ def evaluate(
         seen = [learned.pairs(data, Pairs(item.left, item.right, item.same, item.fold))
                 for data, item in zip(measured_on, sets, strict=True)]  # fmt: skip
         write_scores(folder / "scores.parquet", sets, measured_on, seen)
+        if people is not None:
+            write_people(folder / PEOPLE_FILE, sets[0], learned.people(people, sets[0].people))
         artifact = seal(
             folder,
             "Evaluation",
@@ -308,8 +314,9 @@ def _held_out(
     labels = dataset.numpy("label")[compared_rows]
     counts = count_all_pairs(embeddings[np.searchsorted(rows, compared_rows)], labels, threshold, FMR_LEVELS)
     scored = _score(HELD_OUT, "held-out", digest, dataset, pairs, rows, embeddings, acquisition(dataset, names))
-    first = np.unique(labels, return_index=True)[1]
-    return replace(scored, all_pairs=counts, groups=tuple(dataset.values("source", compared_rows[first])))
+    first = compared_rows[np.unique(labels, return_index=True)[1]]
+    people, groups = (tuple(dataset.values(column, first)) for column in ("identity", "source"))
+    return replace(scored, all_pairs=counts, people=people, groups=groups)
 
 
 def _benchmark(name: str, dataset: FaceDataset, pairs: Pairs, embed: Embed) -> ScoredSet:

@@ -130,8 +130,9 @@ def better(candidate: Path, current: Path, *, seed: int = 0, resamples: int = RE
 
     It must have a surely lower held-out FNMR at the calibrated FMR and lose nothing elsewhere; a tie keeps the current
     model. The paired bootstrap difference decides: the interval of the held-out FNMR's difference lies below zero, and
-    that of no benchmark's accuracy does. The held-out FMR over all comparisons must not be above the current model's
-    interval. Both must have been measured on the same pairs for the same FMR.
+    that of no benchmark's accuracy does. The held-out FMR over all comparisons must not be higher beyond doubt (paired
+    jackknife over people), nor above the current model's interval. Both must have been measured on the same pairs for the
+    same FMR.
 
     Raises:
         InputError: The metrics lack the held-out set or the threshold, or scores are missing.
@@ -198,8 +199,11 @@ def _decide(candidate: Metrics, current: Metrics, sets: Differences) -> Decision
     words = "lower" if missed.surely_lower else "not lower beyond doubt, and a tie keeps the current model"
     (reasons if missed.surely_lower else against).append(f"held-out FNMR {_describe(missed)}: {words}")
     # Of every comparison: it includes many more pairs of different people than the folds do.
+    matched = sets[HELD_OUT].get("all_pairs_fmr")
     fmr, interval = new.all_pairs.fmr, old.all_pairs.fmr_interval
-    if interval is None or fmr > interval[1]:
+    if matched is not None and matched.surely_higher:
+        against.append(f"held-out FMR {_describe(matched)}: higher")
+    elif interval is None or fmr > interval[1]:  # with very few people no difference is beyond doubt
         upper = _number(None if interval is None else interval[1])
         against.append(f"held-out FMR {_number(fmr)} is above the current model's interval (to {upper})")
     for name in sorted(set(current.sets) - {HELD_OUT}):

@@ -3,7 +3,8 @@
 Most pairs are easy or hard for both models, so a difference is far more certain than two intervals side by side
 suggest: every bootstrap resample of the subjects gives both models' outcomes the same weights (paired bootstrap, Efron
 and Tibshirani 1993; subjects are resampled as ISO/IEC 19795-1 advises, since comparisons that share a person are not
-independent).
+independent). The false match rate over all comparisons has the jackknife's interval (`eolgul.evaluation.jackknife`): most
+of what it rests on are a few people, and resamples without them say too little.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eolgul.evaluation.bootstrap import RESAMPLES, Interval, Subjects, draw, percentiles
+from eolgul.evaluation.jackknife import fmr_difference
+from eolgul.evaluation.people_file import PeopleErrors, read_people
 from eolgul.evaluation.reader import HELD_OUT
 from eolgul.evaluation.scores_file import read_scores
 
@@ -37,6 +40,11 @@ class Difference:
     current: float
     difference: float
     interval: Interval | None
+
+    @property
+    def surely_higher(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.interval is not None and self.interval[0] > 0
 
     @property
     def surely_lower(self) -> bool:
@@ -76,11 +84,12 @@ def differences(
 
     Returns:
         {set: {figure: Difference}}. The figures are `accuracy` (reference protocol, weighted by pair) and, where both
-        models have a threshold, `fnmr` and `fmr` at each model's own. Sets whose pairs differ otherwise are left out, and
+        models have a threshold, `fnmr` and `fmr` at each model's own, and for held-out people `all_pairs_fmr`: the FMR
+        over all comparisons of the people that both measured. Sets whose pairs differ otherwise are left out, and
         so are those of which no pair remains.
 
     Raises:
-        InputError: The `scores.parquet` of a folder is missing, malformed or of an older version.
+        InputError: `scores.parquet` or `people.parquet` of a folder is missing, malformed or of an older version.
     """
     theirs, ours = read_scores(current), read_scores(candidate)
     result: Differences = {}
@@ -92,7 +101,31 @@ def differences(
             kept = pa.array(~(_seen(table) | _seen(other)))
             if kept.true_count:
                 result[name] = _compare(table.filter(kept), other.filter(kept), thresholds, seed, resamples)
+    if HELD_OUT in result and None not in thresholds:
+        found = _all_pairs_fmr(read_people(candidate), read_people(current))
+        result[HELD_OUT] |= {} if found is None else {"all_pairs_fmr": found}
     return result
+
+
+def _all_pairs_fmr(candidate: PeopleErrors, current: PeopleErrors) -> Difference | None:
+    """The difference of the FMR over all comparisons of the people that both measured; None for fewer than two people."""
+    places = {name: place for place, name in enumerate(current.names) if not current.seen[place]}
+    shared = [
+        (place, places[name])
+        for place, name in enumerate(candidate.names)
+        if name in places and not candidate.seen[place] and candidate.images[place] == current.images[places[name]]
+    ]
+    if len(shared) < 2:
+        return None
+    images = candidate.images[[ours for ours, _ in shared]]
+    own_compared = images * (images.sum() - images)
+    ours, theirs = candidate.among([ours for ours, _ in shared]), current.among([theirs for _, theirs in shared])
+    pairs = sorted(ours.keys() | theirs.keys())
+    gap = np.array([ours.get(pair, 0) - theirs.get(pair, 0) for pair in pairs], dtype=np.int64)
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    difference, interval = fmr_difference(left, right, gap, own_compared)
+    compared = own_compared.sum() / 2
+    return Difference(sum(ours.values()) / compared, sum(theirs.values()) / compared, difference, interval)
 
 
 def _common(first: pa.Table, second: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -235,7 +235,10 @@ class AllPairs(_Closed):
 
 
 class IntervalMethod(_Closed):
-    """How the set's intervals were computed: their level, and whether people or pairs were resampled."""
+    """How the set's intervals were computed: their level, and whether over people or pairs.
+
+    `resamples`: of the bootstrap that gives those of accuracy and AUC; error rates have a jackknife's, which draws nothing.
+    """
 
     level: Rate
     over: Literal["subjects", "pairs"]
@@ -369,6 +372,26 @@ class Leakage(_Closed):
     calibration: SetLeakage | None
 
 
+class Epoch(_Closed):
+    """The losses after one epoch of the model's training.
+
+    `train` is the mean loss of its steps. `training_people` and `validation_people` are the closed-set loss of people it
+    learns from (as many, and None where they are too few) and of people it does not, both without margin: these two compare.
+    """
+
+    epoch: Annotated[int, Field(gt=0)]
+    train: float
+    training_people: float | None
+    validation_people: float
+
+
+class Training(_Closed):
+    """The curve of the model's training, and the epoch whose weights the package has."""
+
+    epochs: Annotated[list[Epoch], Field(min_length=1)]
+    best_epoch: Annotated[int, Field(gt=0)]
+
+
 class HardPair(_Closed):
     """A pair by the ids of its images."""
 
@@ -412,6 +435,7 @@ class Metrics(_Closed):
     groups: list[Group]
     quality: dict[str, Discard]
     audit: Leakage | None
+    training: Training | None = None
     worst: Worst
     published: Published | None
 

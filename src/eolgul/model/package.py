@@ -83,6 +83,7 @@ class ModelPackage:
     backbone: str
     embedding_size: int
     contract: EmbeddingContract
+    batch_norm_epsilon: float | None = None  # where config.json says it, for further training
 
     @classmethod
     def open(cls, path: Path, *, check: str = "sha256") -> Self:
@@ -107,6 +108,7 @@ class ModelPackage:
                 str(config["backbone"]),
                 int(config["embedding_size"]),
                 EmbeddingContract.from_json(config["contract"], where),
+                None if (epsilon := config.get("batch_norm_epsilon")) is None else float(epsilon),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{where}: expected backbone, embedding_size and contract ({error})") from error
@@ -120,6 +122,18 @@ class ModelPackage:
     def digest(self) -> str:
         """The sha256 of manifest.json."""
         return self.artifact.digest
+
+    def check_served(self) -> None:
+        """Check that the service cuts faces out as this model saw them.
+
+        Raises:
+            InputError: It learned from faces that were cut out in another way.
+        """
+        if self.contract.template != TEMPLATE_NAME:
+            raise InputError(
+                f"{self.path}: sees faces aligned to {self.contract.template}, but the service aligns them to "
+                f"{TEMPLATE_NAME}; train on faces of eolgul align --crop similarity"
+            )
 
     def calibration(self) -> Calibration | None:
         """Read `calibration.json`; None before promotion.

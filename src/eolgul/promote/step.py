@@ -18,6 +18,8 @@ from eolgul import storage
 from eolgul.artifact import CARDS, Artifact, open_artifact, seal, writing
 from eolgul.errors import InputError, one_line
 from eolgul.evaluation.compare import Decision, acceptable, behind, better
+from eolgul.evaluation.people_file import FILE as PEOPLE_FILE
+from eolgul.evaluation.people_file import read_people
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.scores_file import read_scores
 from eolgul.model.package import ModelPackage
@@ -38,7 +40,7 @@ from eolgul.registry.store import (
 )
 
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
-_EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", CARDS["Evaluation"])
+_EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", PEOPLE_FILE, CARDS["Evaluation"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,19 @@ def promote(
         signing_key: Signs the published model before the pointer changes, also one that is in production already.
 
     Raises:
-        InputError: The evaluation is of another model, or two evaluations cannot be compared.
+        InputError: The evaluation is of another model, two evaluations cannot be compared, or the service does not align
+            faces as the model saw them.
     """
     package = ModelPackage.open(model)
+    package.check_served()
     measured = open_artifact(evaluation, "Evaluation", check="sha256")
     if package.artifact.reference not in measured.card["inputs"]:
         raise InputError(f"{evaluation}: evaluates another model than {package.digest[:12]}")
     if "calibration.json" not in measured.card["files"]:
         raise InputError(f"{evaluation}: has no calibration.json; evaluate with the dataset the model learned from")
+    missing = sorted(set(_EVALUATION_FILES) - {CARDS["Evaluation"]} - set(measured.card["files"]))
+    if missing:
+        raise InputError(f"{evaluation}: has no {missing[0]}: it was made by an older version; evaluate again")
     learned_from = [item for item in package.artifact.card["inputs"] if item["kind"] == "FaceDataset"]
     if any(item not in measured.card["inputs"] for item in learned_from) and not _overlap_is_known(evaluation):
         raise InputError(
@@ -331,6 +338,7 @@ def _comparable(own: Path, candidate: Mapping[str, Any]) -> bool:
     try:
         read_metrics(own)
         read_scores(own)
+        read_people(own)
     except InputError:
         return False  # by an older version
     return True

@@ -16,10 +16,10 @@ from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.model.package import DetectorSettings, EmbeddingContract, ModelPackage
 from eolgul.model.provenance import Provenance
-from eolgul.train.backbones import BACKBONES, LAYOUTS, build
+from eolgul.train.backbones import BACKBONES, EPSILON, LAYOUTS, build, epsilon_of, set_epsilon
 from eolgul.train.head import Head
 from eolgul.train.head_rows import HEAD_FILE, HeadRows, hashed, read_head
-from eolgul.train.layouts import CONTRACTS, also_fits, difference, match
+from eolgul.train.layouts import CONTRACTS, also_fits, difference, match, package_epsilon
 from eolgul.train.recipe import AS_INIT, Recipe
 from eolgul.train.weights_file import load_tensors, read_state
 
@@ -37,6 +37,7 @@ class Initial:
         head: The centres of its training identities, if it has them.
         synthetic: Whether it learned from drawn people; False for a weights file, which does not say.
         provenance: What it learned from; None where that is unknown.
+        epsilon: Of its batch norms, which the weights do not hold.
         doubt: A sentence where other weights than those it is taken for have the same names and shapes, else "".
     """
 
@@ -48,6 +49,7 @@ class Initial:
     head: HeadRows | None
     synthetic: bool
     provenance: Provenance | None = None
+    epsilon: float = EPSILON
     doubt: str = ""
 
     @property
@@ -60,6 +62,7 @@ class Initial:
         network = build(self.backbone, self.embedding_size)
         kept = network.state_dict()
         network.load_state_dict({name: self.state.get(name, value) for name, value in kept.items()})
+        set_epsilon(network, self.epsilon)
         return network
 
     def fill(self, head: Head, names: Sequence[str]) -> dict[str, int]:
@@ -161,10 +164,10 @@ def begin_with(initial: Initial | None, head: Head, names: list[str] | None) -> 
 
 
 def contract_of(data: FaceDataset, initial: Initial | None) -> EmbeddingContract:
-    """How the trained model sees faces: as the model that it begins with does, in the detector's settings of the data."""
-    if initial is None:
-        return EmbeddingContract(detector=_detector_settings(data))
+    """How the trained model sees faces: as the model that it begins with does, in the alignment and detector's settings of the data."""
     aligned = data.artifact.contents["aligned"]
+    if initial is None:
+        return EmbeddingContract(template=aligned, detector=_detector_settings(data))
     if initial.contract.template != aligned:
         raise InputError(
             f"--init: sees faces aligned to {initial.contract.template}, but {data.path} is aligned to {aligned}"
@@ -208,6 +211,7 @@ def _read_package(place: Path, color: str | None) -> Initial:
         head=head,
         synthetic=package.artifact.synthetic,
         provenance=Provenance.read(place),
+        epsilon=package_epsilon(package),
     )
 
 
@@ -245,6 +249,7 @@ def _read_weights(file: Path, color: str | None, backbone: str) -> Initial:
         state=fits.network.state_dict(),
         head=None,
         synthetic=False,
+        epsilon=epsilon_of(fits.network),
         doubt=_doubt(file, fits.name, layout),
     )
 

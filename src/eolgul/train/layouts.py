@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from eolgul.errors import InputError
-from eolgul.model.package import EmbeddingContract
-from eolgul.train.backbones import LAYOUTS, build
+from eolgul.model.package import EmbeddingContract, ModelPackage
+from eolgul.train.backbones import EPSILON, LAYOUTS, build, set_epsilon
 
 # How each project's networks see faces, from its own inference code: InsightFace_Pytorch and MagFace read with OpenCV
 # (B, G, R), face.evoLVe with Pillow and arcface_torch from RGB records; MagFace scales to 0…1 and adds no mirror image.
@@ -41,6 +41,13 @@ _STRANGERS = (
     ("layer4.2.conv3.weight", "a ResNet with bottleneck blocks"),
     ("layer1.0.conv2.weight", "a ResNet of another kind"),
 )
+
+
+def package_epsilon(package: ModelPackage) -> float:
+    """The epsilon of a package's batch norms; one of an older version names the project that it was imported from."""
+    if package.batch_norm_epsilon is not None:
+        return package.batch_norm_epsilon
+    return _EPSILON.get(str(package.artifact.card["recipe"].get("layout")), EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +211,7 @@ def _load(state: Mapping[str, Tensor], found: _Attempt, layout: str, where: str)
         if not torch.isfinite(value.float()).all():
             raise InputError(f"{where}: {found.prefix}{key} holds numbers that are not finite")
     network.load_state_dict({**kept, **own})
-    if layout in _EPSILON:
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.eps = _EPSILON[layout]
+    set_epsilon(network, _EPSILON.get(layout, EPSILON))
     return network.eval()
 
 

@@ -14,6 +14,7 @@ import pytest
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.report.page import formatted
+from eolgul.evaluate.report.training import training_curve
 from eolgul.evaluate.step import evaluate
 
 
@@ -132,7 +133,7 @@ def test_self_contained(html: str) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
     assert re.findall("<script[^>]*>", html) == ["<script>"]
     assert "@import" not in html
-    assert html.count("<svg ") == 6  # a histogram a set, the trade-off, the calibration, the cameras
+    assert html.count("<svg ") == 7  # a histogram a set, the trade-off, the calibration, the cameras, the training
     assert html.count('src="data:image/png;base64,') == 80  # twenty pairs of either kind
 
 
@@ -249,3 +250,20 @@ def test_an_unknown_language_is_refused(tmp_path: Path, model: Path, people: Pat
 )
 def test_formats(value: object, style: str, text: str) -> None:
     assert formatted(value, style) == text
+
+
+def test_the_losses_that_compare_stand_side_by_side(html: str, evaluation: Path, tmp_path: Path) -> None:
+    """Of people that the model trains on and of others, without margin; a model of unknown training has no such section."""
+    training = json.loads((evaluation / "metrics.json").read_bytes())["training"]
+    assert training["epochs"][1] == {"epoch": 2, "train": 7.5, "training_people": 0.5, "validation_people": 1.5}
+    assert training["epochs"][0]["training_people"] is None and training["best_epoch"] == 3
+    assert 'data-label-en="Loss of training people and of validation people by epoch"' in html
+    page = Page()
+    page.feed(html)
+    assert [text for path, *_, text in page.marked if path == "training.epochs.1.training_people"] == ["0.5000"]
+    assert training_curve(tmp_path) is None
+    (tmp_path / "training.json").write_text('{"imported": {}}')
+    assert training_curve(tmp_path) is None
+    (tmp_path / "training.json").write_text('{"curve": [{}], "best_epoch": 1}')
+    with pytest.raises(InputError, match=r"training\.json: expected the curve of a training run"):
+        training_curve(tmp_path)

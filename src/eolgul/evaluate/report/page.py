@@ -127,6 +127,7 @@ def render(
         curve=None if calibration is None else Markup(plots.calibration_curve(calibration)),
         first=next(iter(curves)),
         cameras=_cameras(metrics),
+        losses=None if metrics.training is None else Markup(plots.training(metrics.training)),
         discard=Markup(plots.discard(metrics.quality)) if metrics.quality else None,
         pictures={name: data_uri(data) for name, data in thumbnails.items()},
     )

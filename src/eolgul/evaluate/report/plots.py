@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.evaluation.jackknife import limits, without_each
-from eolgul.evaluation.schema import Condition, Discard
+from eolgul.evaluation.schema import Condition, Discard, Training
 from eolgul.model.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ _KOREAN = {
     "Detection error trade-off: false non-match rate against false match rate": "검출 오류 상충: FMR에 대한 FNMR",
     "False non-match rate by camera yaw and pitch": "카메라 각도별 본인 오거부율",
     "Error versus discard by image quality": "이미지 품질별 제외 비율과 오류",
+    "epoch": "에포크",
+    "loss without margin": "마진 없는 손실",
+    "people it trains on": "학습 대상자",
+    "validation people": "검증 대상자",
+    "epoch kept": "선택한 에포크",
+    "Loss of training people and of validation people by epoch": "에포크별 학습 대상자와 검증 대상자의 손실",
     "False match rate by similarity on the calibration people": "보정용 대상자의 유사도별 타인 오수락률",
 }
 _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b59a1d", "#3aa6b9")
@@ -197,6 +203,26 @@ def discard(quality: Mapping[str, Discard]) -> str:
     axes.set_ylim(bottom=0)
     _legend(axes)
     return _svg(figure, "Error versus discard by image quality")
+
+
+def training(curve: Training) -> str:
+    """Draw the closed-set losses of training people and of validation people by epoch, and the epoch that was kept."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure("epoch", "loss without margin")
+    epochs = [row.epoch for row in curve.epochs]
+    known = [(row.epoch, row.training_people) for row in curve.epochs if row.training_people is not None]
+    style: dict[str, Any] = {"linewidth": 1.6, "marker": "o", "markersize": 3}
+    if known:
+        axes.plot(*zip(*known, strict=True), color=IMPOSTOR, linestyle="--", label="people it trains on", **style)
+    axes.plot(
+        epochs, [row.validation_people for row in curve.epochs], color=GENUINE, label="validation people", **style
+    )
+    axes.axvline(curve.best_epoch, color=MARK, linewidth=1.5, label="epoch kept")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return _svg(figure, "Loss of training people and of validation people by epoch")
 
 
 def calibration_curve(calibration: Calibration) -> str:

@@ -39,6 +39,10 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 }
 
 
+EPSILON = 1e-5  # of batch norms: torch's default, which all but MagFace's networks have
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
 class _Float32Linear(nn.Linear):
     """A linear layer that computes in float32 under autocast, too; so does the batch norm after it, by the type of its input."""
 
@@ -62,6 +66,18 @@ def keep_last_layer_fp32(network: nn.Module) -> None:
     if layer is None:
         raise InputError("last_layer_fp32: this backbone has no linear layer; leave last_layer_fp32 out")
     layer.__class__ = _Float32Linear
+
+
+def epsilon_of(network: nn.Module) -> float:
+    """The epsilon of the network's batch norms; torch's own for a network without one."""
+    return next((module.eps for module in network.modules() if isinstance(module, _NORMS)), EPSILON)
+
+
+def set_epsilon(network: nn.Module, epsilon: float) -> None:
+    """Give all batch norms this epsilon."""
+    for module in network.modules():
+        if isinstance(module, _NORMS):
+            module.eps = epsilon
 
 
 def build(name: str, embedding_size: int) -> nn.Module:
