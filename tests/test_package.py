@@ -7,6 +7,7 @@ import os
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 from support.places import ROOT
 
@@ -37,9 +38,10 @@ def test_telemetry_is_off_in_every_image_manifest_and_task() -> None:
     assert {"name": SWITCH, "value": "1"} in container["env"]
 
 
-def test_every_task_of_the_pipeline_has_the_switch(tmp_path: Path) -> None:
-    from eolgul.pipelines.face_recognition import compile_to
+def test_every_task_of_the_pipeline_has_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eolgul.pipelines.compiled import compile_to
 
+    monkeypatch.setenv("EOLGUL_IMAGE_PREFIX", "registry.example/eolgul")
     compile_to(tmp_path / "pipeline.yaml")
     specification, *_ = yaml.safe_load_all((tmp_path / "pipeline.yaml").read_text())
     executors = specification["deploymentSpec"]["executors"]

@@ -165,7 +165,12 @@ def test_an_interrupted_copy_goes_on(sources: list[Path], tmp_path: Path, monkey
         assemble(sources, tmp_path / "out")
     assert not (tmp_path / "out").exists() and len(copied) == 3
     later: list[str] = []
-    monkeypatch.setattr(joined, "_copy", lambda file, *args: (later.append(str(file)), copy(file, *args)))
+
+    def noted(file: Path, *args: Any) -> None:
+        later.append(str(file))
+        copy(file, *args)
+
+    monkeypatch.setattr(joined, "_copy", noted)
     made = assemble(sources, tmp_path / "out")
     assert not set(later) & set(copied) and len(later) + 3 == len(list((made.path / SHARDS).iterdir()))
     open_artifact(made.path, check="sha256")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from eolgul.audit.faces import Faces
+from eolgul.audit.schema import Threshold
 from eolgul.audit.threshold import _Comparisons, choose_threshold
 
 PEOPLE, IMAGES = 300, 4
@@ -25,6 +27,12 @@ class Named:
     def people(self) -> np.ndarray:
         """The numbers of the people."""
         return np.unique(self.person)
+
+
+def chosen(faces: Named, vectors: np.ndarray, **options: Any) -> Threshold:
+    """`choose_threshold` with what these tests do not vary."""
+    given: dict[str, Any] = {"false_findings": 1.0, "similarity": None, "comparisons": 1} | options
+    return choose_threshold(cast(Faces, faces), vectors, **given)
 
 
 def benchmark(seed: int, twice: int, *, spread: float = 0.8) -> tuple[Named, np.ndarray]:
@@ -45,8 +53,8 @@ def test_people_with_two_names_do_not_raise_the_threshold(seed: int) -> None:
     noisy, same = benchmark(seed, 6)
     assert np.array_equal(vectors, same)
     for fmr in (1e-3, 1e-5):
-        wanted = choose_threshold(clean, vectors, fmr=fmr, false_findings=1, similarity=None, comparisons=1)  # type: ignore[arg-type]
-        found = choose_threshold(noisy, vectors, fmr=fmr, false_findings=1, similarity=None, comparisons=1)  # type: ignore[arg-type]
+        wanted = chosen(clean, vectors, fmr=fmr)
+        found = chosen(noisy, vectors, fmr=fmr)
         assert found.similarity == pytest.approx(wanted.similarity, abs=0.03)
         assert wanted.alike == []
         assert {(item.first, item.second) for item in found.alike} == {(f"p{n:03}", f"p{300 + n}") for n in range(6)}
@@ -56,10 +64,8 @@ def test_people_with_two_names_do_not_raise_the_threshold(seed: int) -> None:
 def test_few_people_are_taken_as_they_are_named() -> None:
     faces, vectors = benchmark(0, 6)
     few = faces.person < 40
-    chosen = Named(faces.person[few], [name for name, kept in zip(faces.names, few, strict=True) if kept])
-    assert (
-        choose_threshold(chosen, vectors[few], fmr=1e-3, false_findings=1, similarity=None, comparisons=1).alike == []
-    )  # type: ignore[arg-type]
+    fewer = Named(faces.person[few], [name for name, kept in zip(faces.names, few, strict=True) if kept])
+    assert chosen(fewer, vectors[few], fmr=1e-3).alike == []
 
 
 def test_strangers_of_a_long_tail_rarely_reach_what_one_in_a_hundred_should() -> None:
@@ -80,10 +86,10 @@ def test_strangers_of_a_long_tail_rarely_reach_what_one_in_a_hundred_should() ->
 def test_many_comparisons_ask_for_a_finer_rate(allowed: float) -> None:
     faces, vectors = benchmark(3, 6)
     comparisons = 500_000_000
-    found = choose_threshold(
-        faces, vectors, fmr=1e-4, false_findings=allowed, similarity=None, comparisons=comparisons  # type: ignore[arg-type]
+    found = chosen(
+        faces, vectors, fmr=1e-4, false_findings=allowed, comparisons=comparisons
     )  # fmt: skip
-    coarse = choose_threshold(faces, vectors, fmr=1e-4, false_findings=1e9, similarity=None, comparisons=comparisons)  # type: ignore[arg-type]
+    coarse = chosen(faces, vectors, fmr=1e-4, false_findings=1e9, comparisons=comparisons)
     assert found.extrapolated and not coarse.extrapolated and coarse.fmr == 1e-4
     assert found.fmr == found.fmr_requested == pytest.approx(allowed / comparisons)
     assert found.false_findings == pytest.approx(allowed) and found.similarity > coarse.similarity
@@ -99,7 +105,7 @@ def test_many_comparisons_ask_for_a_finer_rate(allowed: float) -> None:
 def test_a_rate_that_few_people_cannot_show_is_the_finest_that_they_can() -> None:
     faces, vectors = benchmark(0, 0)
     few = faces.person < 40
-    chosen = Named(faces.person[few], [name for name, kept in zip(faces.names, few, strict=True) if kept])
-    found = choose_threshold(chosen, vectors[few], fmr=1e-6, false_findings=1, similarity=None, comparisons=10**9)  # type: ignore[arg-type]
+    fewer = Named(faces.person[few], [name for name, kept in zip(faces.names, few, strict=True) if kept])
+    found = chosen(fewer, vectors[few], fmr=1e-6, comparisons=10**9)
     assert not found.extrapolated and found.fmr == 1 / found.person_pairs
     assert found.false_findings is not None and found.false_findings > 1_000_000

@@ -202,7 +202,12 @@ def test_images_are_hashed_only_when_asked(tmp_path: Path, monkeypatch: pytest.M
     data = extract(tmp_path / "photos", tmp_path / "data").path
     hashed: list[str] = []
     sha256 = artifact.sha256_file
-    monkeypatch.setattr(artifact, "sha256_file", lambda path: (hashed.append(path.name), sha256(path))[1])
+
+    def noted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(artifact, "sha256_file", noted)
     assert inspect(str(data))["images_checked"] is False and sorted(hashed) == ["manifest.parquet", "rejected.parquet"]
     assert inspect(str(data), check=True)["images_checked"] is True and "00000.tar" in hashed
     shard = data / "shards" / "00000.tar"

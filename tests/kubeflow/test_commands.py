@@ -32,7 +32,7 @@ def run(
 ) -> Run:
     """Run a command as the console script does, in this process: exit code, the JSON of stdout's one line, stderr."""
     monkeypatch.setenv("EOLGUL_IMAGE_PREFIX", "registry.example/eolgul")
-    monkeypatch.setattr(compiled, "compiled", lambda: images.resolve_images() and copy.deepcopy(whole))
+    monkeypatch.setattr(compiled, "compiled", lambda: [images.resolve_images(), copy.deepcopy(whole)][1])
     monkeypatch.setattr(versions, "revision", lambda: "abc123")
     monkeypatch.setattr(runs, "EVERY", 0.01)
     monkeypatch.setattr("signal.signal", lambda *_: None)

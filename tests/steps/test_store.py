@@ -163,7 +163,8 @@ def test_two_machines_that_add_the_same_artifact_break_nothing_for_a_reader(
 ) -> None:
     """The faults of the review: a prefix broken for good, a card removed under a reader."""
     for number in range(RACES // 5):
-        place, seen = f"{s3}/same-{number}", []
+        place = f"{s3}/same-{number}"
+        seen: list[str] = []
 
         def run(machine: int, place: str = place, seen: list[str] = seen) -> Any:
             caches(str(machine))

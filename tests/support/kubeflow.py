@@ -160,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
             message = email.message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + raw, policy=email.policy.HTTP)
             (part,) = [one for one in message.iter_parts() if one.get_filename()]  # type: ignore[attr-defined]
             assert part.get_param("name", header="content-disposition") == "uploadfile"
-            return list(
-                yaml.load_all(part.get_payload(decode=True), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            )
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            return list(yaml.load_all(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
         return None
 
     def misbehave(self, seen: Seen) -> bool:

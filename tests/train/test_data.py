@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -124,19 +123,6 @@ def test_nothing_but_broken_images_is_one_sentence(tmp_path: Path) -> None:
     dataset = two_sources(tmp_path / "two", size=96)
     with pytest.raises(InputError, match=r"^[^\n]*100 images in a row[^\n]*96x96 pixels[^\n]*$"):
         list(data(dataset, 1).batches(epoch=0))
-
-
-@pytest.mark.process
-def test_workers_open_the_shards_for_themselves(toy: Path) -> None:
-    """A worker's file handle is its own: this process's is used by none of them."""
-    training = data(toy, 2)
-    training._dataset.read(0)
-    (handle,) = training._dataset._files.values()
-    os.lseek(handle, 11, os.SEEK_SET)
-    os.close(handle)  # a worker that used it would fail now
-    training._dataset._files = {"00000.tar": handle}
-    assert len(list(training.batches(epoch=0))) == 7
-    training._dataset._files = {}
 
 
 def test_training_sees_what_serving_sees() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,9 @@ def test_a_batch_is_mirrored_as_its_faces_are(flip: float) -> None:
 
 
 def test_other_changes_need_a_generator_of_their_own() -> None:
-    for change in ("shift", "photometric", "saturation", "crop", "low_resolution"):
-        assert not only_mirrors(replace(Recipe(), **{change: 1}))
+    changes: list[dict[str, Any]] = [
+        {name: 1} for name in ("shift", "photometric", "saturation", "crop", "low_resolution")
+    ]
+    for change in changes:
+        assert not only_mirrors(replace(Recipe(), **change))
     assert not only_mirrors(replace(Recipe(), seed=2**32))

@@ -29,7 +29,7 @@ OTHERS: dict[str, Any] = {
     "stall_seconds": 9.0,
     "tensorboard": False,
 }
-LAUNCH = {"gpus": 2, "nodes": 3, "runtime": "mine"}
+LAUNCH: dict[str, Any] = {"gpus": 2, "nodes": 3, "runtime": "mine"}
 
 
 @pytest.fixture
