@@ -86,11 +86,11 @@ render: $(STAMP)  ## Print the manifests that `make deploy` would apply
 
 images:  ## Build the container images (CONTAINER_TOOL=docker or podman, IMAGE_PREFIX=, IMAGE_TAG=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
-	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(VERSION)) . || exit 1; done
+	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)) . || exit 1; done
 
 push:  ## Push the images and write their digests to docker/digests.json (CONTAINER_TOOL=, IMAGE_PREFIX=, IMAGE_TAG=)
 	@"$(PYTHON)" docker/push.py --out docker/digests.json \
-	  $(foreach file,$(wildcard docker/*.Dockerfile),$(or $(IMAGE_PREFIX),eolgul)/$(basename $(notdir $(file))):$(or $(IMAGE_TAG),$(VERSION)))
+	  $(foreach file,$(wildcard docker/*.Dockerfile),$(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$(basename $(notdir $(file))):$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)))
 
 version:  ## Copy the version in pyproject.toml to the manifests
 	sed -i 's/newTag: "[^"]*"/newTag: "$(VERSION)"/' k8s/base/kustomization.yaml

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Push the images that `make images` built, and write down each one with its digest.
 
-    python3 docker/push.py registry.example/eolgul/train:0.2.0 … --out docker/digests.json
+    python3 docker/push.py registry.example/eolgul/train:TAG … --out docker/digests.json
 
 A tag can be pushed again with other content, and nodes that have it do not ask. `eolgul pipeline compile`, `submit`,
 `upload` and `schedule` take the images of the file that EOLGUL_IMAGES names, so that what runs is what was pushed.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NoReturn
 
 DIGEST = re.compile(r"\bsha256:[0-9a-f]{64}\b")
-# docker's line after a push: "0.2.0: digest: sha256:… size: 1234"
+# docker's line after a push: "TAG: digest: sha256:… size: 1234"
 PRINTED = re.compile(r"\bdigest: (sha256:[0-9a-f]{64})\b")
 
 

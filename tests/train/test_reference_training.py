@@ -58,7 +58,10 @@ class Batches:
         for step in range(len(self)):
             places = self.training.part(self.epoch, step)
             images = [Image.open(BytesIO(self.data.read(int(self.training.rows[place])))) for place in places]
-            yield torch.stack([self.change(image) for image in images]), torch.from_numpy(self.training.labels[places]).long()
+            yield (
+                torch.stack([self.change(image) for image in images]),
+                torch.from_numpy(self.training.labels[places]).long(),
+            )
         self.epoch += 1
 
 
