@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def optimizer_of(network: nn.Module, head: Arcface, learning_rate: float) -> tor
         (norms if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) else others).extend(
             layer.parameters(recurse=False)
         )
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": others[:-1], "weight_decay": 4e-5},
         {"params": [others[-1], head.kernel], "weight_decay": 4e-4},
         {"params": norms},

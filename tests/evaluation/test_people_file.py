@@ -119,16 +119,25 @@ def test_a_candidate_that_takes_more_people_for_others_is_refused(evaluation: Pa
     for place, times in zip(folders, (2, 1), strict=True):
         shutil.copytree(evaluation, place)
         told = PeopleErrors(
-            people.names, people.images, people.misses, people.seen, *pairs.T, np.full(len(pairs), times)
+            people.names,
+            people.images,
+            people.misses,
+            people.seen,
+            pairs[:, 0],
+            pairs[:, 1],
+            np.full(len(pairs), times),
         )
         write_people(place / "people.parquet", told, known=True)
-    found = differences(*folders, (0.5, 0.5))["held-out"]["all_pairs_fmr"]
+    found = differences(folders[0], folders[1], (0.5, 0.5))["held-out"]["all_pairs_fmr"]
     assert (found.candidate, found.current) == (2 / 36, 1 / 36) and found.surely_higher
     reasons = better(*folders).reasons
     assert any("held-out FMR" in reason and reason.endswith(": higher") for reason in reasons)
     assert not any("held-out FMR" in reason for reason in better(*reversed(folders)).reasons)
-    write_people(folders[0] / "people.parquet", PeopleErrors([], *[np.array([], int)] * 6), known=True)
-    assert "all_pairs_fmr" not in differences(*folders, (0.5, 0.5))["held-out"]
+    none = np.array([], int)
+    write_people(
+        folders[0] / "people.parquet", PeopleErrors([], none, none, none.astype(bool), none, none, none), known=True
+    )
+    assert "all_pairs_fmr" not in differences(folders[0], folders[1], (0.5, 0.5))["held-out"]
 
 
 def test_only_people_that_neither_model_learned_from_are_compared(evaluation: Path, tmp_path: Path) -> None:

@@ -249,14 +249,14 @@ def test_inputs_are_images_and_rejected_and_passed_over(
 
 
 _PEOPLE = [f"Zoé {number:02}" for number in range(12)]  # enough to hold people back from every source
-_PERSON = st.tuples(st.integers(0, 1), st.sampled_from(_PEOPLE))
+_PLACED_PERSON = st.tuples(st.integers(0, 1), st.sampled_from(_PEOPLE))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    copied=st.lists(st.tuples(_PERSON, _PERSON), max_size=8),
-    forms=st.sets(_PERSON, max_size=4),
-    nested=st.sets(_PERSON, max_size=4),
+    copied=st.lists(st.tuples(_PLACED_PERSON, _PLACED_PERSON), max_size=8),
+    forms=st.sets(_PLACED_PERSON, max_size=4),
+    nested=st.sets(_PLACED_PERSON, max_size=4),
     seed=st.integers(0, 5),
 )
 def test_nobody_of_random_trees_stands_in_two_splits(

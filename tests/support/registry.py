@@ -84,7 +84,7 @@ def write_held_out_people(file: Path, fnmr: float, people: int = 200) -> None:
     pairs.sort(axis=1)
     misses = (np.arange(people) < round(fnmr * people)).astype(np.int64)
     errors = PeopleErrors([f"p{n}" for n in range(people)], np.full(people, 2), misses, np.zeros(people, np.bool_),
-                          *pairs.T, np.ones(len(pairs), np.int64))  # fmt: skip
+                          pairs[:, 0], pairs[:, 1], np.ones(len(pairs), np.int64))  # fmt: skip
     write_people(file, errors, known=False)
 
 
