@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from eolgul.align.config import AlignConfig
-from eolgul.align.step import align
+from eolgul.align.step import align, rows_of_shard
 from eolgul.artifact import open_artifact
 from eolgul.assemble.step import assemble
 from eolgul.dataset import FaceDataset
@@ -114,3 +114,14 @@ def test_the_command_makes_parts_and_merges_them(drawn: Path, tmp_path: Path) ->
     merged = eolgul(tmp_path / "out", *merge, "--anchor", "rig")
     assert merged["digest"] == align(drawn, tmp_path / "whole", AlignConfig(anchor="rig")).digest
     assert (tmp_path / "faces.png").is_file()
+
+
+@pytest.mark.parametrize("images", [1_440, 6_000, 70_000, 5_870_000])
+@pytest.mark.parametrize("parts", [2, 3, 4])
+def test_parts_have_about_as_many_images_each(images: int, parts: int) -> None:
+    rows = rows_of_shard(images, AlignConfig().part_rows)
+    shards = [min(rows, images - at) for at in range(0, images, rows)]
+    shared = [sum(shards[number] for number in AlignConfig(part=f"{part}/{parts}").share(len(shards)))
+              for part in range(1, parts + 1)]  # fmt: skip
+    assert sum(shared) == images and max(shared) - min(shared) <= max(rows, 64)
+    assert max(shared) <= 1.3 * images / parts

@@ -44,7 +44,7 @@ class AlignConfig(Config):
     device: str = option("cpu", "Device of the torch backend.", choices=("cpu", "cuda"), in_recipe=False)
     workers: int = option(2, "Threads.", least=1, in_recipe=False)
     # What a kill costs at most, and a shard of about 40 MB.
-    part_rows: int = option(2048, "Images per shard, the unit that survives a kill.", least=1, internal=True)
+    part_rows: int = option(2048, "Most images per shard, the unit that survives a kill.", least=1, internal=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
