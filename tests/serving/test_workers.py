@@ -106,7 +106,7 @@ def test_a_killed_worker_comes_back_and_no_one_meets_one_without_a_model(
                 )
                 assert time.monotonic() < deadline
             crowd.more(50)
-            assert set(strangers) == {200} and len(strangers) > 20
+            assert set(strangers) == {200}
             assert len(children(process.pid)) == WORKERS and first[0] not in children(process.pid)
         assert service.metric("eolgul_requests_inside") == 0  # the killed one had some, and its file says so
         lost = [one for one in crowd.answers if one.status == 0]
