@@ -34,6 +34,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     script = folder.parent / "eolgul-script.py"
     script.write_text("import sys\nfrom eolgul.cli import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    environment["EOLGUL_IMAGE_PREFIX"] = "registry.example/eolgul"
     return subprocess.run([sys.executable, str(script), *words], cwd=folder, env=environment, timeout=300,
                           capture_output=True, text=True, check=False)  # fmt: skip
 
@@ -43,7 +44,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     [
         (("pipeline", "compile", "{out}/p.yaml"), 0, "p.yaml"),
         (("pipeline", "run", "--root", "{out}/kfp", "--param", "workspace={out}/w", "--param", "benchmarks=[]",
-          "--param", 'sources=["{out}/nowhere"]'), 2, "nowhere: no such file or folder"),
+          "--param", 'sources=["{out}/nowhere"]'), 2, "nowhere: nothing there"),
         (("synth", "{out}/faces", "--kind", "rec", "--people", "2", "--images", "2", "--workers", "2"), 0, "images"),
         (("serve", "--model", "{out}/nowhere", "--port", "{port}"), 2, "nowhere"),
     ],
