@@ -3,6 +3,7 @@
 # ruff: noqa: E402 - the environment is set before the imports that read it
 from __future__ import annotations
 
+import logging
 import os
 
 # Before numpy comes in: tests run beside other work, and small arrays gain nothing from threads.
@@ -69,6 +70,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(name)
     if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
         item.add_marker(pytest.mark.timeout(1800))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A service that was made in this process keeps its log to itself; `caplog` reads it only when it is passed on."""
+    logging.getLogger("eolgul").propagate = True
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

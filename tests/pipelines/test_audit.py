@@ -44,7 +44,6 @@ def test_the_audit_shows_pictures_only_where_the_evaluation_does(
         model=str(model),
         dataset=str(leaking),
         benchmarks=[],
-        registry=str(tmp_path / "registry"),
         workspace=str(tmp_path / "run"),
         run="first",
         fmr=0.05,
