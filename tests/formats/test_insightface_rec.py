@@ -302,3 +302,19 @@ def test_labels_that_count_from_one(tmp_path: Path, labels: list[float], identit
     for multiple in (False, True):
         written: list[float | list[float]] = [[label, 0.0] if multiple else label for label in labels]
         assert index_rec(im2rec(tmp_path, written)).labels_from_one(identities) is from_one
+
+
+@pytest.mark.parametrize("place", [0, 7, 11])
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_image_as_small_as_an_identitys_record_is_an_image(tmp_path: Path, place: int, listed: bool) -> None:
+    """The record of an identity has two labels and no image: 32 bytes, as that of an image of 8 bytes."""
+    images = [(number // 3, bytes([number]) * (8 if number == place else 20 + number)) for number in range(12)]
+    write_rec(tmp_path, images)
+    rec = tmp_path / "train.rec"
+    if not listed:
+        rec.with_suffix(".idx").unlink()
+    found = list(iter_rec(rec))
+    assert [(record.key, record.label, record.image) for record in found] == [
+        (number + 1, label, image) for number, (label, image) in enumerate(images)
+    ]
+    assert len(index_rec(rec).missing) == 0

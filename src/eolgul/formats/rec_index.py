@@ -12,7 +12,7 @@ from eolgul.errors import InputError
 from eolgul.formats.recordio import Heads, Index, RecordReader, read_index
 
 EXACT = 1 << 24  # whole numbers up to here are exact in float32, the type of the counts in record 0
-_IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels; an image is never that small
+_IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def index_rec(rec: Path) -> ImageIndex:
         if (keys[1:] < keys[:-1]).any():
             order = np.argsort(keys, kind="stable")
             keys, offsets, sizes, flags, labels = keys[order], offsets[order], sizes[order], flags[order], labels[order]
-        without = (flags == 0) & (sizes == _IDENTITY_RECORD)
+        without = _without_image(reader, offsets, (flags == 0) & (sizes == _IDENTITY_RECORD))
         end, notes = _images_end(reader, keys, offsets, without)
         missing = np.empty(0, np.int64)
         if end is not None:
@@ -71,6 +71,24 @@ def index_rec(rec: Path) -> ImageIndex:
     repeated = np.zeros(len(keys), np.bool_)
     repeated[1:] = keys[1:] == keys[:-1]
     return ImageIndex(np.abs(keys), offsets, sizes, labels, repeated, missing, notes)
+
+
+def _without_image(reader: RecordReader, offsets: NDArray[np.int64], small: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the records that are as small as one without an image (bool) are such: with two labels and nothing else.
+
+    What is damaged beside them is taken by its size. Those at the end of the file stand together, as InsightFace writes
+    them: none is read behind the first.
+    """
+    found = small.copy()
+    together = len(small) - int(np.argmin(small[::-1])) if not small.all() else 0
+    for row in np.flatnonzero(small).tolist():
+        try:
+            found[row] = reader.image(int(offsets[row])).flag == 2
+        except InputError:
+            continue
+        if found[row] and row >= together:
+            break
+    return found
 
 
 def _images_end(
