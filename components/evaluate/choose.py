@@ -24,7 +24,7 @@ def choose(
     pictures: bool = True,
     language: str = "auto",
     fmr: float = 1e-4,
-    device: str = "cpu",
+    device: str = "auto",
     threads: int = 2,
     seed: int = 0,
 ) -> NamedTuple(  # type: ignore[valid-type]

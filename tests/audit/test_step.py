@@ -248,6 +248,14 @@ def test_options_of_embeddings_need_a_model(
         audit([web], [benchmark], tmp_path / "out", AuditConfig(**options))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["fmr", "false_findings"])
+def test_a_threshold_that_is_given_is_not_chosen_too(tmp_path: Path, benchmark: Path, name: str) -> None:
+    web = write_training(tmp_path / "web", {})
+    options: dict[str, Any] = {"similarity": 0.5, name: 0.01}
+    with pytest.raises(InputError, match=rf"^{name} 0.01: chooses the threshold, and similarity gives it"):
+        audit([web], [benchmark], tmp_path / "out", AuditConfig(**options), model=write_model(tmp_path / "model"))
+
+
 def test_sides_that_cannot_be_compared_are_refused(tmp_path: Path, benchmark: Path) -> None:
     web = write_training(tmp_path / "web", {})
     with pytest.raises(InputError, match="no image to compare with"):

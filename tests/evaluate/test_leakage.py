@@ -159,8 +159,9 @@ def test_a_promoted_package_keeps_what_it_learned_from(tmp_path: Path, people: P
 def test_the_pipeline_measures_the_current_model_on_people_it_has_not_learned_from(
     tmp_path: Path, people: Path
 ) -> None:
-    """Production learned from three of the candidate's test people: evaluate_current leaves them out, promote says so."""
+    """Production learned from three of the candidate's test people: evaluate_others leaves them out, promote says so."""
     from eolgul import steps
+    from eolgul.steps import tasks
 
     registry, config = str(tmp_path / "registry"), EvaluateConfig(**QUICK)
     other = write_people(
@@ -170,9 +171,10 @@ def test_the_pipeline_measures_the_current_model_on_people_it_has_not_learned_fr
     first = evaluate(old, other, [], tmp_path / "first", config).path
     assert steps.promote(str(old), str(first), registry)["promoted"]
     candidate = str(evaluate(new, people, [], tmp_path / "candidate", config).path)
-    places = steps.evaluate_current(candidate, str(people), [], registry, str(tmp_path / "current"), config)
-    assert places == (str(tmp_path / "current"), "")
-    assert audit(Path(places[0])).left_out
+    store = steps.Store(str(tmp_path / "workspace"))
+    places = tasks.evaluate_others(store, candidate, str(people), [], registry, config, print)
+    assert places[0].startswith(str(tmp_path / "workspace")) and places[1] == ""
+    assert audit(steps.bring(places[0])).left_out
     made = steps.promote(str(new), candidate, registry, current_evaluation=places[0])
     assert (
         "3 of the 14 held-out people are left out of the current model's figures: it learned from them"

@@ -86,6 +86,12 @@ def audit(
         for name in ("fmr", "false_findings", "similarity", "device"):
             if getattr(config, name) != getattr(AuditConfig(), name):
                 raise InputError(f"{name} {getattr(config, name)}: is for embeddings; give a model, or --onnx FILE")
+    elif config.similarity is not None:
+        for name in ("fmr", "false_findings"):
+            if getattr(config, name) != getattr(AuditConfig(), name):
+                raise InputError(
+                    f"{name} {getattr(config, name)}: chooses the threshold, and similarity gives it; leave one out"
+                )
     tested = open_model(model, config.contract) if isinstance(model, Path) else model
     learned, compared = _sides(train, against)
     opened = [part.dataset for part in (*learned, *compared)]

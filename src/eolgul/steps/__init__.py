@@ -6,7 +6,7 @@ the components use: artifacts by content, and all sources of a run.
 """
 
 from eolgul.steps.data import align, assemble, audit, check_alignment, export, extract
-from eolgul.steps.models import calibrate, compare, evaluate, evaluate_current, import_onnx, import_weights, train
+from eolgul.steps.models import calibrate, compare, evaluate, import_onnx, import_weights, train
 from eolgul.steps.places import Facts, bring, reference, split_reference
 from eolgul.steps.registry import choose_reference, promote, roll_back
 from eolgul.steps.sources import PIPELINE_SELECTION, Extraction, check_lists, check_names, plan_extraction
@@ -29,7 +29,6 @@ __all__ = [
     "choose_reference",
     "compare",
     "evaluate",
-    "evaluate_current",
     "export",
     "extract",
     "import_onnx",

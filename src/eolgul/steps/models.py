@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,45 +217,6 @@ def evaluate(
         made = step(bring(model), people, places, local, config, progress=progress)
         metrics = read_metrics(local)
     return facts_of(made, out, started) | {"metrics": metrics}
-
-
-def evaluate_current(
-    evaluation: str,
-    dataset: str,
-    benchmarks: Sequence[str],
-    registry: str,
-    out: str,
-    config: EvaluateConfig = EvaluateConfig(),
-    *,
-    progress: Callable[[str], None] | None = None,
-) -> tuple[str, str]:
-    """Measure production's model and the registry's reference on a candidate's data where `promote` needs that.
-
-    People of the candidate's data that such a model learned from are left out of its figures.
-
-    Args:
-        evaluation: The candidate's Evaluation.
-        dataset: The candidate's data.
-        benchmarks: Its benchmarks.
-        registry: The registry.
-        out: Where production's Evaluation goes; the reference's goes to the same with `-reference` behind.
-        config: The options of the candidate's Evaluation.
-        progress: Called with a sentence about what is done next.
-
-    Returns:
-        The places of production's and of the reference's Evaluation, "" for what is not needed.
-    """
-    from eolgul.model.provenance import Provenance
-    from eolgul.promote.step import needed_evaluations
-    from eolgul.registry.store import download, model_uri
-
-    places = {"current": "", "reference": ""}
-    for role, digest in needed_evaluations(bring(evaluation), registry).items():
-        places[role] = out if role == "current" else f"{out.rstrip('/')}-reference"
-        known = Provenance.read(download(registry, digest).path) is not None
-        options = replace(config, unseen_only=config.unseen_only or known)
-        evaluate(model_uri(registry, digest), dataset, benchmarks, places[role], options, progress=progress)
-    return places["current"], places["reference"]
 
 
 def compare(candidate: str, current: str, *, seed: int = 0) -> Facts:

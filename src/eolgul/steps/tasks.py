@@ -7,8 +7,10 @@ options is found by its key, without fetching anything.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from eolgul import storage
@@ -168,8 +170,12 @@ def train_one(
     config = replace(config, checkpoints=config.checkpoints or storage.join(store.workspace, "checkpoints"))
 
     def make(out: str) -> Facts:
-        facts = models.train(dataset, out, config, report=report)
-        return facts | {"figures": training_figures(json.loads(bring(f"{out}/training.json").read_bytes()))}
+        # Other machines cannot write to this one's disk: theirs is a place of the workspace, and brought here.
+        place = out if config.nodes == 1 else storage.join(store.workspace, "making", f"{job.name}-{job.key[:SHORT]}")
+        facts = models.train(dataset, place, config, report=report)
+        if place != out:
+            shutil.copytree(bring(place), out, dirs_exist_ok=True)
+        return facts | {"figures": training_figures(json.loads((Path(out) / "training.json").read_bytes()))}
 
     return store.obtain(job, make)
 
