@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import io
 import os
 import re
 import sys
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,7 +46,7 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     transcript = Transcript(sys.stderr)
     try:
-        with contextlib.redirect_stdout(transcript):
+        with own_print(), contextlib.redirect_stdout(transcript):
             face_recognition(**arguments)
     except RuntimeError as error:  # KFP's own, after the component's output
         transcript.flush()
@@ -59,6 +61,20 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
         "root": str(root),
         "artifacts": references(workspace, run) if run else {},
     }
+
+
+@contextlib.contextmanager
+def own_print() -> Iterator[None]:
+    """Leave `print` as it was before.
+
+    KFP's runner replaces it by one that indents, for as long as a task runs. Tasks beside each other put it back in
+    another order than they took it, and the last one leaves the indenting one in place.
+    """
+    before = builtins.print
+    try:
+        yield
+    finally:
+        builtins.print = before
 
 
 class Transcript(io.TextIOBase):

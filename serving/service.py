@@ -128,6 +128,9 @@ async def _freeze_start(loader: Loader) -> None:
 def _configure_logging() -> None:
     """Log the lines of `eolgul` (requests, model, audit); BentoML configures only its own logger."""
     logger = logging.getLogger("eolgul")
+    for name, made in logging.root.manager.loggerDict.items():
+        if name.startswith("eolgul") and isinstance(made, logging.Logger):
+            made.disabled = False  # BentoML's configuration disables every logger that is there already
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(

@@ -73,8 +73,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A service that was made in this process keeps its log to itself; `caplog` reads it only when it is passed on."""
+    """Let `caplog` see what `eolgul` logs, whatever ran before in this process.
+
+    A service that was made in this process keeps its log to itself, and BentoML's configuration disables every logger that
+    is there already.
+    """
     logging.getLogger("eolgul").propagate = True
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("eolgul") and isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -82,8 +82,8 @@ def run(words: dict[str, object], root: Path) -> tuple[subprocess.CompletedProce
     """`alignment` by itself; what it said, and its outputs."""
     argv = [sys.executable, "-c", RUN, json.dumps(words), str(root)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = [line for line in done.stdout.splitlines() if line.startswith("OUTPUTS")]
-    return done, json.loads(said[0].removeprefix("OUTPUTS")) if said else {}
+    said = [line for line in done.stdout.splitlines() if "OUTPUTS{" in line]  # it may be indented, see `own_print`
+    return done, json.loads(said[0].partition("OUTPUTS")[2]) if said else {}
 
 
 def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp_path: Path) -> None:
@@ -103,6 +103,7 @@ def test_two_parts_beside_each_other_give_what_one_run_gives(pictures: Path, tmp
         "align_anchor": "rig",
     }
     done, outputs = run(words, tmp_path / "kfp")
+    assert outputs, (done.stdout + done.stderr)[-6000:]
     assert outputs["benchmarks"] == [reference(ready, open_artifact(Path(ready)).digest)], done.stdout[-3000:]
     made = references(str(tmp_path / "run"), "first")
     assert outputs["datasets"] == [made["align-small"]]

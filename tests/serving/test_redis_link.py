@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -67,3 +69,20 @@ def test_bad_settings_are_said_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected redis://") as caught:
         RedisLink("http://u:hidden@h:1", name="cache")
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.process
+def test_warnings_are_logged_also_where_bentoml_came_later(tmp_path: Path) -> None:
+    """BentoML's configuration disables the loggers that are there already; the service enables its own."""
+    code = """
+import logging
+import eolgul.serving.redis_link as link
+from bentoml._internal.log import configure_server_logging
+configure_server_logging()
+assert link.logger.disabled
+from eolgul.serving.service import _configure_logging
+_configure_logging()
+link.logger.warning("heard")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "heard" in done.stderr, done.stderr
