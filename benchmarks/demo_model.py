@@ -11,7 +11,7 @@ Measured of each run, with the packaged model through ONNX Runtime:
 - `lfw`: accuracy of the pairs of `$EOLGUL_SHARED/lfw-1-5` (5 folds of LFW's protocol) where that is there. It chooses nothing,
 - `cpu_s`: processor seconds of the whole training with validation and packaging.
 
-Arms are compared by the mean of the three drawn rates. One run takes 1 to 2 minutes of one core, the arms with mobilefacenet up to 20.
+Arms are compared by the mean of the three drawn rates. One run takes 3 to 4 minutes of one core, `FULL` up to 20.
 
 Usage: demo_model.py data|train|table|speed FOLDER [--arm NAME ...] [--seed N ...] [--workers N]
 """
@@ -43,10 +43,9 @@ from eolgul.evaluate.embed import embed_rows
 from eolgul.evaluate.pairs import score_all_pairs
 from eolgul.evaluate.protocol import accuracy, squared_distance
 from eolgul.extract.config import ExtractConfig
-from eolgul.formats.kface import Selection
 from eolgul.model.package import ModelPackage
 from eolgul.model.recognizer import Recognizer
-from eolgul.synth import balanced, draw_kface, draw_rec
+from eolgul.synth import draw_kface, draw_rec
 from eolgul.train.backbones import BACKBONES, build, mobilefacenet
 from eolgul.train.loop import train
 from eolgul.train.recipe import Recipe
@@ -54,31 +53,39 @@ from eolgul.train.recipe import Recipe
 SHARES = AssembleConfig(validation=0.05, calibration=0.15, test=0.15)  # the demo's
 HELD_OUT = {"kface": ("held_kface",), "wild": ("held_wild",), "rig": ("held_rig",)}
 DRAWN: dict[str, Callable[..., Any]] = {
+    "rig150x5": lambda out, **how: draw_rec(out, people=150, images=5, **how),
+    "kface60x10": lambda out, **how: draw_kface(out, people=60, images_per_person=10, **how),
+    "rig250x3": lambda out, **how: draw_rec(out, people=250, images=3, **how),
+    "kface100x6": lambda out, **how: draw_kface(out, people=100, images_per_person=6, **how),
+    "wild150x3": lambda out, **how: draw_rec(out, people=150, images=3, style="wild", **how),
     "rig150x12": lambda out, **how: draw_rec(out, people=150, images=12, **how),
-    "wild240x4": lambda out, **how: draw_rec(out, people=240, images=4, style="wild", **how),
     "kface60x24": lambda out, **how: draw_kface(out, people=60, images_per_person=24, **how),
     "held_kface": lambda out, **how: draw_kface(out, people=40, first=5000, images_per_person=12, **how),
     "held_wild": lambda out, **how: draw_rec(out, people=40, images=6, first=700_000, style="wild", **how),
     "held_rig": lambda out, **how: draw_rec(out, people=40, images=6, first=700_000, **how),
 }
-MIXES = {"today": ("rig150x12", "kface60x24"), "wild": ("wild240x4", "kface60x8")}
-
-# What the demo was before: recipe demo-full on today's data. An arm is (data, images shown, overrides of that recipe).
-SMALL = ("backbone=resnet_small", "embedding_size=128")
-SHOWN = 4200
-ADAMW = ("optimizer=adamw", "clip=none", "learning_rate=0.003", "weight_decay=0.05")
-AUGMENTED = ("crop=0.2", "low_resolution=0.2", "saturation=0.2")
-ARMS: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "today, whole": ("today", 0, ()),
-    "today, same CPU": ("today", 1300, ()),
-    "half mobilefacenet": ("today", 4000, ("backbone=half", "embedding_size=128")),
-    "small": ("today", SHOWN, SMALL),
-    "small, AdamW": ("today", SHOWN, (*SMALL, *ADAMW)),
-    "small, clip 50": ("today", SHOWN, (*SMALL, "clip_norm=50", "learning_rate=0.01")),
-    "small, augmented": ("today", SHOWN, (*SMALL, *AUGMENTED)),
-    "small, average": ("today", SHOWN, (*SMALL, "ema=0.98")),
-    "small, wild": ("wild", SHOWN, SMALL),
+# The first three take the same time to draw.
+MIXES = {
+    "demo": ("rig150x5", "kface60x10"),
+    "people": ("rig250x3", "kface100x6"),
+    "wild": ("wild150x3", "kface60x10"),
+    "full": ("rig150x12", "kface60x24"),
 }
+
+# An arm is (data, recipe, overrides). All but the last show about as many images, or take about as much processor time.
+SHOWN = 10_500
+ARMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "demo": ("demo", "demo", ()),
+    "average of the weights": ("demo", "demo", ("ema=0.98",)),
+    "augmented": ("demo", "demo", ("crop=0.2", "low_resolution=0.2", "saturation=0.2")),
+    "AdamW": ("demo", "demo", ("optimizer=adamw", "clip=none", "learning_rate=0.003", "weight_decay=0.05")),
+    "clip 50, rate 0.01": ("demo", "demo", ("clip_norm=50", "learning_rate=0.01")),
+    "half MobileFaceNet": ("demo", "demo", ("backbone=half",)),
+    "more people": ("people", "demo", ()),
+    "in the wild": ("wild", "demo", ()),
+    "FULL": ("full", "demo-full", ()),
+}
+SLOWER = {"half MobileFaceNet": 0.55}  # images per processor second, as a share of resnet_small's: `speed`
 
 
 class _Half(mobilefacenet.MobileFaceNet):
@@ -104,15 +111,7 @@ def prepare(folder: Path, workers: int) -> None:
     for name, draw in DRAWN.items():
         if not (folder / "x" / name).is_dir():
             draw(folder / name, workers=workers)
-    few = folder / "kface60x8"
-    if not few.is_dir():  # the conditions that draw_kface would choose for 8 images
-        chosen = {c.path("").partition("//")[2] for c in balanced(list(Selection.parse("demo").conditions()), 8)}
-        for file in sorted((folder / "kface60x24").rglob("*.jpg")):
-            if "/".join(file.parts[-4:]) in chosen:
-                target = few / file.relative_to(folder / "kface60x24")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, target)
-    for name in (*DRAWN, "kface60x8"):
+    for name in DRAWN:
         extracted, aligned = folder / "x" / name, folder / "a" / name
         if not extracted.is_dir():
             steps.extract(str(folder / name), str(extracted), ExtractConfig(name=name, workers=workers))
@@ -135,11 +134,11 @@ def _faces(folder: Path, name: str) -> Path:
 
 def run(folder: Path, arm: str, seed: int) -> dict[str, Any]:
     """Train one arm with one seed and measure it."""
-    mix, shown, overrides = ARMS[arm]
-    recipe = Recipe.load("demo-full", [*overrides, f"seed={seed}"])
-    if shown:
-        epochs = max(1, round(shown / len(FaceDataset(folder / "s" / mix).rows("train"))))
-        recipe = Recipe.load("demo-full", [*overrides, f"seed={seed}", f"epochs={epochs}"])
+    mix, name, overrides = ARMS[arm]
+    recipe = Recipe.load(name, [*overrides, f"seed={seed}"])
+    if mix != "full":
+        epochs = round(SHOWN * SLOWER.get(arm, 1.0) / len(FaceDataset(folder / "s" / mix).rows("train")))
+        recipe = Recipe.load(name, [*overrides, f"seed={seed}", f"epochs={epochs}"])
     torch.set_num_threads(1)
     out = folder / "m" / f"{arm.replace(' ', '_').replace(',', '')}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
