@@ -7,22 +7,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from eolgul.errors import InputError
-from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.pipelines.catalogue import DEFAULT, declared
 
 
-def parameters(texts: Sequence[str]) -> dict[str, Any]:
+def parameters(texts: Sequence[str], pipeline: str = DEFAULT) -> dict[str, Any]:
     """Read `name=value` texts as pipeline arguments; lists and numbers are JSON.
 
     Raises:
-        InputError: For an unknown name or a value of the wrong type.
+        InputError: For an unknown pipeline or name, a value of the wrong type, or one that is missing.
     """
-    known = face_recognition.component_spec.inputs
+    known = declared(pipeline).component_spec.inputs
     values: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
+        if equals and name in values:
+            raise InputError(f"parameter {name}: is given twice")
         if not equals or name not in known:
             raise InputError(f"parameter {text!r}: expected name=value with a name of {', '.join(sorted(known))}")
         values[name] = _parameter(name, value, "List" if "List" in str(known[name].type) else str(known[name].type))
+    missing = [name for name, item in known.items() if not item.optional and name not in values]
+    if missing:
+        raise InputError(f"pipeline {pipeline}: expected --param {missing[0]}=… ({known[missing[0]].description})")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Run the pipeline on this machine, with KFP's local runner."""
+"""Run a pipeline on this machine, with KFP's local runner."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kfp import local
 
 from eolgul.errors import InputError
 from eolgul.kubeflow.logs import last_sentence, without_colours
-from eolgul.pipelines.face_recognition import face_recognition
+from eolgul.pipelines.catalogue import DEFAULT, runnable
 from eolgul.steps.store import references, runs
 
 _FAILED = re.compile(r"Task '([^']+)' finished with status FAILURE")
 _KEPT = 5000  # lines; a task's traceback is within the last hundred
 
 
-def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
+def run_local(arguments: dict[str, Any], root: Path, pipeline: str = DEFAULT) -> dict[str, Any]:
     """Run every component on this machine, each in its own process, with KFP's local runner.
 
     What the runner and the components print goes to stderr: stdout belongs to the command's JSON line.
@@ -32,6 +32,7 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
     Args:
         arguments: The pipeline's parameters.
         root: Where the runner keeps its outputs.
+        pipeline: Its name.
 
     Returns:
         The workspace, the run's id, the references of what it made or found by `<step>-<name>`, and
@@ -40,14 +41,15 @@ def run_local(arguments: dict[str, Any], root: Path) -> dict[str, Any]:
     Raises:
         InputError: When a component fails, with the sentence that it said.
     """
+    chosen = runnable(pipeline)
     os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
-    workspace = str(arguments.get("workspace", face_recognition.component_spec.inputs["workspace"].default))
+    workspace = str(arguments.get("workspace", chosen.component_spec.inputs["workspace"].default))
     before = set(runs(workspace))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     transcript = Transcript(sys.stderr)
     try:
         with own_print(), contextlib.redirect_stdout(transcript):
-            face_recognition(**arguments)
+            chosen(**arguments)
     except RuntimeError as error:  # KFP's own, after the component's output
         transcript.flush()
         first = str(error).strip().partition("\n")[0]

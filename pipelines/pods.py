@@ -24,6 +24,7 @@ SIGNING_SECRET = "eolgul-signing"  # with the file `key`; a run without it promo
 _SIGNING_FOLDER = "/var/run/eolgul/signing"
 _CONFIG_KEYS = ("EOLGUL_S3_ENDPOINT", "EOLGUL_S3_SECURE", "EOLGUL_S3_REGION")
 _SECRET_KEYS = ("EOLGUL_S3_ACCESS_KEY", "EOLGUL_S3_SECRET_KEY")
+_WEBHOOK_KEYS = ("EOLGUL_WEBHOOK_URL", "EOLGUL_WEBHOOK_TOKEN", "EOLGUL_WEBHOOK_KEY")
 _SCRATCH = "/scratch"
 _SIZE = r"[1-9]\d*(Mi|Gi|Ti)"
 
@@ -46,6 +47,11 @@ class PodSettings(BaseSettings):
     )
     timeout_hours: int = Field(default=24, ge=1, le=24 * 60, description="Hours after which a task is ended.")
     train_timeout_hours: int = Field(default=240, ge=1, le=24 * 365, description="The same of a training task.")
+    webhook_secret: str = Field(
+        default="",
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$",
+        description="Name of the Secret with the address that the end of every run is reported to; empty: none is.",
+    )
     pull_secret: str = Field(default="", description="Name of the Secret with which images are pulled.")
 
     @classmethod
@@ -56,7 +62,9 @@ class PodSettings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = f"EOLGUL_POD_{str(first['loc'][0]).upper()}"
-            wanted = "a size such as 16Gi" if first["type"] == "string_pattern_mismatch" else first["msg"]
+            wanted = first["msg"]
+            if first["type"] == "string_pattern_mismatch":
+                wanted = "the name of a Secret" if first["loc"][0] == "webhook_secret" else "a size such as 16Gi"
             raise InputError(f"{name} {first['input']!r}: expected {wanted}") from error
 
 
@@ -122,6 +130,11 @@ class Pods:
         """Mount the key that signs a promoted model, where the namespace has one."""
         kubernetes.use_secret_as_volume(task, SIGNING_SECRET, _SIGNING_FOLDER, optional=True)
         task.set_env_variable("EOLGUL_SIGNING_FOLDER", _SIGNING_FOLDER)
+
+    def add_webhook(self, task: dsl.PipelineTask) -> None:
+        """Give a task the webhook's address and credentials; without the Secret it says that there is none."""
+        names = {key: key for key in _WEBHOOK_KEYS}
+        kubernetes.use_secret_as_env(task, self.settings.webhook_secret, names, optional=True)
 
     def tell_limits(self, task: dsl.PipelineTask) -> None:
         """Tell the first task how large the volumes of the others are."""

@@ -47,12 +47,14 @@ INTERNAL = {
     "evaluate.resamples": "every published interval has the same number; tests want few",
 }
 # Options of a component that the pipeline has in another form.
-NOT_IN_PIPELINE = {"train.recipe": "train_recipes: the pipeline trains several candidates"}
+NOT_IN_PIPELINE = {
+    "train.recipe": "train_recipes: the pipeline trains several candidates",
+    "evaluate.contract": "the pipeline measures the package that it has trained; evaluate-only has it, for ONNX files",
+}
 # Options that components and pipeline do not have.
 NOT_IN_KUBEFLOW = {
     "extract.pairs": "a list of pairs makes a benchmark: benchmark_pairs, which takes several",
     "align.part": "the pipeline's loop gives it to align_part; align_parts says how many there are",
-    "evaluate.contract": "the pipeline measures the package that it has trained, which holds its contract",
     "evaluate.cache": "a folder of one machine, which ends with the pod",
 }
 # Defaults of the pipeline that are not the step's.

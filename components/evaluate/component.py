@@ -19,6 +19,7 @@ def evaluate(
     evaluation_figures: dsl.Output[dsl.Metrics],
     evaluation_curves: dsl.Output[dsl.ClassificationMetrics],
     evaluation_report: dsl.Output[dsl.HTML],
+    contract: str = "",
     fmr: float = 1e-4,
     without_anchored: bool = False,
     unseen_only: bool = False,
@@ -32,8 +33,8 @@ def evaluate(
     """Measure the model on people it never saw and on benchmarks, and calibrate its threshold.
 
     Args:
-        model: The ModelPackage.
-        dataset: The assembled FaceDataset.
+        model: The ModelPackage, or an .onnx file.
+        dataset: The assembled FaceDataset; "" measures on the benchmarks alone, and gives no threshold.
         benchmarks: Aligned Benchmarks.
         workspace: Prefix (s3://) of the artifacts, by content, and of what each run made or found.
         run: The run's id.
@@ -48,6 +49,7 @@ def evaluate(
     """
     import json
     import shutil
+    from dataclasses import replace
 
     from eolgul import storage
     from eolgul.audit.config import AuditConfig
@@ -56,6 +58,8 @@ def evaluate(
     from eolgul.steps.store import Store
 
     store, config = Store(workspace, run), EvaluateConfig.from_parameters(locals())
+    if model.endswith(".onnx") and not contract:
+        config = replace(config, contract="insightface")
     made = tasks.evaluate_one(store, model, dataset, benchmarks, config, print)
     metrics = tasks.metrics_of(made["reference"])
     figures.log_metrics(evaluation_figures, figures.evaluation_figures(metrics))

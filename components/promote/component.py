@@ -16,6 +16,8 @@ def promote(
     current_evaluation: str,
     reference_evaluation: str,
     registry: str,
+    workspace: str,
+    run: str,
     promotion: dsl.Output[dsl.Metrics],
     decision: dsl.Output[dsl.Markdown],
     model_card: dsl.Output[dsl.Markdown],
@@ -30,6 +32,8 @@ def promote(
         current_evaluation: That of production's model on the same data; "" where none is needed.
         reference_evaluation: That of the registry's reference model; "" where none is needed.
         registry: The model registry (s3://).
+        workspace: Prefix (s3://) below which the run says how it ended.
+        run: The run's id.
         promotion: Whether it was promoted, 1 or 0.
         decision: The decision and its reasons.
         model_card: The model's card.
@@ -42,17 +46,19 @@ def promote(
 
     from eolgul import steps, storage
     from eolgul.promote.config import PromoteConfig
-    from eolgul.steps import figures
+    from eolgul.steps import figures, outcome
 
     config = PromoteConfig.from_parameters(locals())
-    made = steps.promote(
-        model,
-        evaluation,
-        registry,
-        config,
-        current_evaluation=current_evaluation,
-        reference_evaluation=reference_evaluation,
-    )
+    with outcome.told(workspace, run, "promote"):
+        made = steps.promote(
+            model,
+            evaluation,
+            registry,
+            config,
+            current_evaluation=current_evaluation,
+            reference_evaluation=reference_evaluation,
+        )
+    outcome.keep_result(workspace, run, made)
     figures.log_metrics(promotion, {"promoted": made["promoted"]})
     print(made["reason"])
     Path(decision.path).write_text(figures.decision(made), encoding="utf-8")

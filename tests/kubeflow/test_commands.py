@@ -13,7 +13,7 @@ from support.kubeflow import Kubeflow
 
 from eolgul.cli.main import main
 from eolgul.kubeflow import runs, versions
-from eolgul.pipelines import compiled, images
+from eolgul.pipelines import catalogue, compiled, images
 
 Run = Callable[..., tuple[int, Any, str]]
 
@@ -32,7 +32,13 @@ def run(
 ) -> Run:
     """Run a command as the console script does, in this process: exit code, the JSON of stdout's one line, stderr."""
     monkeypatch.setenv("EOLGUL_IMAGE_PREFIX", "registry.example/eolgul")
-    monkeypatch.setattr(compiled, "compiled", lambda: [images.resolve_images(), copy.deepcopy(whole)][1])
+    real = compiled.compiled
+
+    def once(pipeline: str = catalogue.DEFAULT) -> list[dict[str, Any]]:
+        images.resolve_images()
+        return copy.deepcopy(whole) if pipeline == catalogue.DEFAULT else real(pipeline)
+
+    monkeypatch.setattr(compiled, "compiled", once)
     monkeypatch.setattr(versions, "revision", lambda: "abc123")
     monkeypatch.setattr(runs, "EVERY", 0.01)
     monkeypatch.setattr("signal.signal", lambda *_: None)
@@ -153,3 +159,30 @@ def test_several_users(run: Run, server: Kubeflow) -> None:
     assert run("submit", *FIRST, "--namespace", "mine")[1]["namespace"] == "mine"
     assert run("upload", "--namespace", "mine")[0] == 0
     assert server.pipelines["p-1"]["namespace"] == "mine"
+
+
+def test_every_command_takes_the_pipelines_name(run: Run, server: Kubeflow) -> None:
+    which = ("--pipeline", "roll-back", "--param", "reason=the new one is slow")
+    assert run("submit", *which)[0] == 0
+    sent = server.runs["r-1"]
+    assert sent["runtime_config"]["parameters"] == {"reason": "the new one is slow"}
+    assert sent["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "roll-back"
+    assert sent["display_name"].startswith("roll-back ")
+    assert run("upload", "--pipeline", "roll-back")[1]["pipeline"] == "roll-back"
+    assert run("schedule", *which, "--every", "7d")[1]["name"] == "roll-back"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("submit", "--pipeline", "promote"), "pipeline promote: expected --param model=…"),
+        (("schedule", "--pipeline", "retrain", "--every", "7d"), "pipeline retrain: expected --param dataset=…"),
+        (("submit", "--pipeline", "roll-back", *FIRST, "--param", "align_parts=3"), "parameter 'align_parts=3'"),
+        (("upload", "--pipeline", "rollback"), "pipeline 'rollback': expected one of face-recognition, "),
+    ],
+)
+def test_parameters_are_checked_before_anything_is_sent(
+    run: Run, server: Kubeflow, words: tuple[str, ...], says: str
+) -> None:
+    status, said, err = run(*words)
+    assert (status, said) == (2, None) and err.startswith(f"eolgul: {says}") and not server.seen

@@ -35,11 +35,11 @@ OPTIONS = {f"align_{item.name}": item.default for item in offered(AlignConfig) i
 RUN = """
 import json, sys
 from kfp import local
-from eolgul.pipelines.face_recognition import alignment
+from eolgul.pipelines.graph import Definition, alignment, build
 words = json.loads(sys.argv[1])
 words |= {"k8s_data_cpu": "1", "k8s_data_memory": "1Gi", "k8s_tolerations": [], "k8s_node_selector": {}}
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
-outputs = alignment(**words).outputs
+outputs = build(Definition("align", "Align", alignment))(**words).outputs
 print("OUTPUTS" + json.dumps(outputs))
 """
 

@@ -25,12 +25,13 @@ def given(tmp_path: Path, **other: Any) -> dict[str, Any]:
     taken = inspect.signature(check.python_func).parameters
     words = {name: value for name, value in defaults.items() if name in taken}
     places = {"workspace": str(tmp_path / "w"), "registry": str(tmp_path / "registry"), "benchmarks": []}
+    places |= {"pipeline": "face-recognition", "run": "first"}
     return {**words, **places, "sources": [str(tmp_path / "raw")], **other}
 
 
 def test_a_run_with_nothing_wrong_is_told_what_it_will_do(tmp_path: Path) -> None:
     ran = run_component(check, tmp_path / "out", **given(tmp_path))
-    assert ran.outputs["Output"] == [str(tmp_path / "raw")]
+    assert ran.outputs == {"sources": [str(tmp_path / "raw")], "model": "", "uri": ""}
     plan = ran.files["plan"].read_text()
     for said in ("## What will run", "irse50-ms1m-kface (irse50", "mobilefacenet-ms1m-kface (mobilefacenet", "1 files",
                  "read, write and write-if-absent work", "no model in production yet", "a promoted model is not signed",
@@ -88,7 +89,7 @@ def test_the_need_for_shared_memory_is_the_loaders() -> None:
 
 
 def test_rights_in_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks._rights(f"{s3}/rights") == "read, write and write-if-absent work"
+    assert checks.rights(f"{s3}/rights") == "read, write and write-if-absent work"
     assert not storage.exists(f"{s3}/rights")
 
     def careless(uri: str, data: bytes) -> bytes:
@@ -97,12 +98,12 @@ def test_rights_in_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checks.storage, "put_if_absent", careless)
     with pytest.raises(InputError, match="this S3 replaces an object in spite of If-None-Match"):
-        checks._rights(f"{s3}/rights")
+        checks.rights(f"{s3}/rights")
 
 
 def test_a_key_is_used_where_one_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EOLGUL_SIGNING_KEY_FILE", raising=False)
     monkeypatch.setenv("EOLGUL_SIGNING_FOLDER", str(tmp_path))
-    assert checks._signing().startswith("none")
+    assert checks.signing().startswith("none")
     key = SigningKey.new(tmp_path / "key")
-    assert checks._signing() == f"signs with {key.key_id}"
+    assert checks.signing() == f"signs with {key.key_id}"

@@ -173,8 +173,12 @@ def promote(
     *,
     to: Annotated[
         str,
-        typer.Option(help="Instead of MODEL: digest, or its beginning, of an earlier model to go back to."),
+        typer.Option(
+            help="Instead of MODEL: digest, or its beginning, of an earlier model to go back to; or previous, for the one "
+            "that was in production before."
+        ),
     ] = "",
+    reason: Annotated[str, typer.Option(help="With --to: why, for the registry's history.")] = "",
     current_evaluation: Annotated[
         str, typer.Option(help="Evaluation of production's model on the candidate's data; path or s3://.")
     ] = "",
@@ -196,14 +200,16 @@ def promote(
     if to or reference:
         chosen = "--to goes back to a published model" if to else "--reference chooses a published model"
         compared = places or current_evaluation or reference_evaluation or force or config != PromoteConfig()
-        if compared or (to and reference):
+        if compared or (to and reference) or (reason and reference):
             raise InputError(f"{chosen}: no MODEL, EVALUATION, comparison, requirement or --force with it")
         say(
-            steps.roll_back(registry, to, signing_key=signing_key)
+            steps.roll_back(registry, to, reason=reason, signing_key=signing_key)
             if to
             else steps.choose_reference(registry, reference)
         )
         return
+    if reason:
+        raise InputError(f"reason {reason}: is only for --to; a promotion's reasons are its comparison's")
     if len(places) != 2:
         raise InputError(f"{len(places)} places: expected MODEL EVALUATION, --to DIGEST, or --reference DIGEST")
     model, evaluation = places

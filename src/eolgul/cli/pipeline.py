@@ -1,4 +1,4 @@
-"""The commands about the Kubeflow pipeline."""
+"""The commands about the Kubeflow pipelines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ if TYPE_CHECKING:
     from eolgul.kubeflow.connection import Connection
     from eolgul.kubeflow.runs import Compiled, Request
 
-app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipeline of the six steps.")
+app = typer.Typer(no_args_is_help=True, help="The Kubeflow pipelines of the six steps.")
 
 _EXPERIMENT = "eolgul"
+_DEFAULT = "face-recognition"
 
+Name = Annotated[
+    str,
+    typer.Option(
+        "--pipeline",
+        help="The pipeline: face-recognition, evaluate-only (a model on benchmarks), retrain (with new people), promote or "
+        "roll-back.",
+    ),
+]
 Parameters = Annotated[
     list[str] | None, typer.Option("--param", help="A pipeline parameter as name=value; JSON for lists. Repeatable.")
 ]
@@ -49,32 +58,38 @@ Hours = Annotated[float, typer.Option(help="Hours to wait for the run's end at m
 
 @app.command("compile")
 def pipeline_compile(
-    out: Annotated[Path, typer.Argument(help="The YAML file to write.")] = Path("face-recognition.yaml"),
+    out: Annotated[
+        Path | None, typer.Argument(help="The YAML file to write. Default: the pipeline's name with .yaml.")
+    ] = None,
+    pipeline: Name = _DEFAULT,
 ) -> None:
-    """Write the pipeline as the YAML file that Kubeflow reads."""
+    """Write a pipeline as the YAML file that Kubeflow reads."""
     with extra("pipeline"):
         from eolgul.pipelines import compiled
 
-    compiled.compile_to(out)
-    say({"artifact": str(out)})
+    out = out or Path(f"{pipeline}.yaml")
+    compiled.compile_to(out, pipeline)
+    say({"artifact": str(out), "pipeline": pipeline})
 
 
 @app.command("run")
 def pipeline_run(
+    pipeline: Name = _DEFAULT,
     param: Parameters = None,
     root: Annotated[Path, typer.Option(help="Where KFP's local runner keeps its outputs.")] = Path("local_outputs"),
 ) -> None:
-    """Run the pipeline on this machine, with KFP's local runner."""
+    """Run a pipeline on this machine, with KFP's local runner."""
     with extra("pipeline"):
         from eolgul.pipelines import arguments, local_run
 
-    say(local_run.run_local(arguments.parameters(param or []), root))
+    say(local_run.run_local(arguments.parameters(param or [], pipeline), root, pipeline))
 
 
 @app.command("submit")
 @options_of(Access, parameter="access")
 def pipeline_submit(
     access: Access,
+    pipeline: Name = _DEFAULT,
     param: Parameters = None,
     experiment: Experiment = _EXPERIMENT,
     run_name: Annotated[
@@ -89,12 +104,12 @@ def pipeline_submit(
     any_version: AnyVersion = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Submit the pipeline to a Kubeflow cluster. Exits with 2 when it is not accepted, with 1 when a followed run fails."""
+    """Submit a pipeline to a Kubeflow cluster. Exits with 2 when it is not accepted, with 1 when a followed run fails."""
     with extra("pipeline"):
         from eolgul.kubeflow import runs
         from eolgul.kubeflow.connection import Connection
 
-    request = _request(param, experiment, run_name, service_account, pipeline_root)
+    request = _request(pipeline, param, experiment, run_name, service_account, pipeline_root)
     connection = Connection(access)
     if dry_run:
         say({"dry_run": True, "host": connection.host, "namespace": access.namespace, **_told(request)})
@@ -128,25 +143,26 @@ def pipeline_wait(
 @options_of(Access, parameter="access")
 def pipeline_upload(
     access: Access,
+    pipeline: Name = _DEFAULT,
     pipeline_name: Annotated[str | None, typer.Option(help="Name of the pipeline. Default: its own.")] = None,
     version_name: VersionName = None,
     any_version: AnyVersion = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Upload the pipeline to Kubeflow, or a new version of it, named after the source that it was compiled from."""
+    """Upload a pipeline to Kubeflow, or a new version of it, named after the source that it was compiled from."""
     with extra("pipeline"):
         from eolgul.kubeflow.connection import Connection
         from eolgul.kubeflow.versions import revision
 
-    pipeline = _pipeline()
+    compiled = _pipeline(pipeline)
     connection = Connection(access)
     version_name = version_name or revision()
     if dry_run:
         say({"dry_run": True, "host": connection.host, "namespace": access.namespace,
-             "pipeline": pipeline_name or pipeline.name, "version": version_name, "images": pipeline.images})  # fmt: skip
+             "pipeline": pipeline_name or compiled.name, "version": version_name, "images": compiled.images})  # fmt: skip
         return
     namespace, facts = _greet(connection, any_version)
-    _version(connection, pipeline, namespace, version_name, facts, pipeline_name)
+    _version(connection, compiled, namespace, version_name, facts, pipeline_name)
     say(facts)
 
 
@@ -154,6 +170,7 @@ def pipeline_upload(
 @options_of(Access, parameter="access")
 def pipeline_schedule(
     access: Access,
+    pipeline: Name = _DEFAULT,
     param: Parameters = None,
     cron: Annotated[
         str | None, typer.Option(help="When runs begin: five fields such as '0 3 * * 1', or six with seconds first.")
@@ -171,13 +188,13 @@ def pipeline_schedule(
     any_version: AnyVersion = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Run the pipeline again and again: one run at a time, and none for the times that were missed."""
+    """Run a pipeline again and again: one run at a time, and none for the times that were missed."""
     with extra("pipeline"):
         from eolgul.kubeflow import schedules
         from eolgul.kubeflow.connection import Connection
 
     rhythm = schedules.Rhythm.read(cron, every)
-    request = _request(param, experiment, run_name or "", service_account, pipeline_root)
+    request = _request(pipeline, param, experiment, run_name or "", service_account, pipeline_root)
     connection = Connection(access)
     if dry_run:
         when = {"cron": rhythm.cron} if rhythm.cron else {"seconds": rhythm.seconds}
@@ -188,22 +205,22 @@ def pipeline_schedule(
     say(facts | schedules.schedule(connection, request, rhythm, namespace, version=version, replace=replace))
 
 
-def _pipeline() -> Compiled:
+def _pipeline(name: str) -> Compiled:
     from eolgul.kubeflow.runs import Compiled
     from eolgul.pipelines import compiled
 
-    return Compiled(compiled.compiled())
+    return Compiled(compiled.compiled(name))
 
 
 def _request(
-    param: list[str] | None, experiment: str, name: str | None, account: str | None, root: str | None
+    which: str, param: list[str] | None, experiment: str, name: str | None, account: str | None, root: str | None
 ) -> Request:
-    """What is to be run. Name: None for one with the time, "" for the pipeline's own."""
+    """What is to be run of the pipeline `which`. Name: None for one with the time, "" for the pipeline's own."""
     from eolgul.kubeflow.runs import Request
     from eolgul.pipelines import arguments
 
-    parameters = arguments.parameters(param or [])
-    pipeline = _pipeline()
+    parameters = arguments.parameters(param or [], which)
+    pipeline = _pipeline(which)
     if name is None:
         name = f"{pipeline.name} {time.strftime('%Y-%m-%d %H-%M-%S')}"
     experiment = os.environ.get("KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME") or experiment

@@ -39,6 +39,7 @@ from eolgul.registry.store import (
     write_reference,
 )
 
+PREVIOUS = "previous"  # stands for the digest of the model that was in production before
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", PEOPLE_FILE, CARDS["Evaluation"])
 
@@ -139,28 +140,29 @@ def promote(
     return made
 
 
-def roll_back(registry: str, digest: str, *, signing_key: SigningKey | None = None) -> Promotion:
+def roll_back(registry: str, digest: str, *, reason: str = "", signing_key: SigningKey | None = None) -> Promotion:
     """Point production at an earlier model again, without a comparison.
 
     The model is downloaded and every file checked first. The decision goes to `history.jsonl`.
 
     Args:
         registry: A folder or an S3 prefix.
-        digest: The model's digest or the beginning of it.
+        digest: The model's digest or the beginning of it, or `previous`: the model that was in production before.
+        reason: Why, in a person's words.
         signing_key: Signs the model; needed for an unsigned model where serving trusts only signed ones.
 
     Raises:
         InputError: No model of that digest was ever promoted here, several match, or its files are damaged.
     """
     production = read_production(registry)
-    earlier = _promoted_digest(registry, digest)
+    earlier = earlier_digest(registry, digest)
     if production is not None and production.digest == earlier:
         return Promotion(True, earlier, ("this model is in production already",))
     download(registry, earlier)
     _sign(registry, earlier, signing_key)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     against = production.digest if production else None
-    reasons = (f"rolled back from {against[:12]}" if against else "rolled back",)
+    reasons = (f"rolled back from {against[:12]}" if against else "rolled back", *([reason] if reason else []))
     point(registry, Production(earlier, now, against, reasons))
     made = Promotion(True, earlier, reasons)
     _remember(registry, made, now, against)
@@ -173,8 +175,27 @@ def _remember(registry: str, made: Promotion, now: str, against: str | None) -> 
                          "reason": made.reason, "against": against})  # fmt: skip
 
 
-def _promoted_digest(registry: str, beginning: str) -> str:
-    """Return the one digest among those ever promoted that has this beginning."""
+def earlier_digest(registry: str, digest: str) -> str:
+    """The digest of the model to roll back to, which is given as `roll_back` takes it.
+
+    Raises:
+        InputError: No model of that digest was ever promoted here, several match, or none was there before.
+    """
+    if digest != PREVIOUS:
+        return promoted_digest(registry, digest)
+    production = read_production(registry)
+    if production is None or production.previous is None:
+        found = "no model is in production" if production is None else "its first model is in production"
+        raise InputError(f"{registry}: {found}, so there is none before it")
+    return production.previous
+
+
+def promoted_digest(registry: str, beginning: str) -> str:
+    """Return the one digest among those ever promoted that has this beginning.
+
+    Raises:
+        InputError: None has, or several have.
+    """
     where = storage.join(registry, HISTORY)
     try:
         entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
@@ -322,7 +343,7 @@ def choose_reference(registry: str, digest: str) -> str:
     Raises:
         InputError: No model of that digest was ever promoted here, several match, or its files are damaged.
     """
-    chosen = _promoted_digest(registry, digest)
+    chosen = promoted_digest(registry, digest)
     download(registry, chosen)
     write_reference(registry, chosen)
     reason = f"{chosen[:12]} is the reference now"

@@ -19,6 +19,7 @@ from eolgul.evaluate.config import EvaluateConfig
 from eolgul.extract.config import ExtractConfig
 from eolgul.promote.config import PromoteConfig
 from eolgul.steps.figures import cell
+from eolgul.steps.places import find_card, place_of
 from eolgul.steps.registry import signing_key_file
 from eolgul.steps.tasks import recipe_name
 from eolgul.train.config import TrainConfig
@@ -43,22 +44,42 @@ _TRAIN_GPU = {"irse50": 1_500.0, "mobilefacenet": 6_000.0, "iresnet50": 2_500.0}
 
 @dataclass
 class Checked:
-    """What the check found: lines for people, and the sentences of what is wrong."""
+    """What the check found: lines for people, the sentences of what is wrong, and what the next tasks take.
+
+    Attributes:
+        lines: One per check.
+        wrong: What is wrong.
+        sources: What to learn from.
+        model: The reference of the model that the run is about; "" without one.
+    """
 
     lines: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    model: str = ""
 
     def attempt(self, what: str, check: Callable[[], str]) -> None:
         """Run one check: its answer becomes a line, its InputError a sentence."""
         try:
             self.lines.append(f"| {cell(what)} | {cell(check())} |")
         except InputError as error:
-            self.wrong.append(str(error))
+            if str(error) not in self.wrong:
+                self.wrong.append(str(error))
             self.lines.append(f"| {cell(what)} | **{cell(str(error))}** |")
+
+    def options(self, step: str, config: type[Config], options: Mapping[str, Mapping[str, Any]]) -> None:
+        """Check the options of a step."""
+        self.attempt(f"options of {step}", lambda: _options(config, options[step]))
+
+    def places(self, places: Sequence[str], sizes: dict[str, tuple[int, int]]) -> None:
+        """Count what is at some sources; `sizes` gets the images and bytes of each."""
+        for place in places:
+            self.attempt(place, lambda place=place: _source(place, sizes))  # type: ignore[misc]
 
     def markdown(self) -> str:
         """All lines as a table, what is wrong first."""
-        head = f"## {len(self.wrong)} things are wrong\n\n" if self.wrong else "## What will run\n\n"
+        count = f"{len(self.wrong)} things are" if len(self.wrong) > 1 else "1 thing is"
+        head = f"## {count} wrong\n\n" if self.wrong else "## What will run\n\n"
         head += "".join(f"- {cell(sentence)}\n" for sentence in self.wrong)
         return "\n".join([head, "| what | found |", "|---|---|", *self.lines, ""])
 
@@ -88,17 +109,16 @@ def check_run(
     """
     checked = Checked()
     for step, config in _STEPS.items():
-        checked.attempt(f"options of {step}", lambda step=step, config=config: _options(config, options[step]))  # type: ignore[misc]
+        checked.options(step, config, options)
     loaded: dict[str, Recipe] = {}
     checked.attempt("recipes", lambda: _recipes(recipes, options["train"], loaded))
-    checked.attempt(f"workspace {workspace}", lambda: _rights(workspace))
-    checked.attempt(f"registry {registry}", lambda: _registry(registry))
-    checked.attempt("signing key", _signing)
+    checked.attempt(f"workspace {workspace}", lambda: rights(workspace))
+    checked.attempt(f"registry {registry}", lambda: in_registry(registry))
+    checked.attempt("signing key", signing)
     sizes: dict[str, tuple[int, int]] = {}
-    for source in (*sources, *benchmarks):
-        checked.attempt(source, lambda source=source: _source(source, sizes))  # type: ignore[misc]
+    checked.places((*sources, *benchmarks), sizes)
     for place in _files(options):
-        checked.attempt(place, lambda place=place: _there(place))  # type: ignore[misc]
+        checked.attempt(place, lambda place=place: there(place))  # type: ignore[misc]
     workers = int(options["train"].get("workers", 0))
     for name, recipe in loaded.items():
         checked.attempt(
@@ -106,7 +126,7 @@ def check_run(
             lambda recipe=recipe: _shared(recipe, workers, shared_memory),  # type: ignore[misc]
         )
     images = sum(count for source, (count, _) in sizes.items() if source in sources)
-    checked.attempt("disk of a pod", lambda: _disk(sizes, images, scratch))
+    checked.attempt("disk of a pod", lambda: disk(sizes, images, scratch))
     for line in _estimate(images, loaded):
         checked.lines.append(line)
     return checked
@@ -133,7 +153,7 @@ def _recipes(recipes: Sequence[str], given: Mapping[str, Any], loaded: dict[str,
     )
 
 
-def _rights(workspace: str) -> str:
+def rights(workspace: str) -> str:
     """Write, read, write if absent, and remove: what a run does there."""
     place = storage.join(workspace, "making", f"check-{uuid.uuid4().hex}")
     first, second = b"first", b"second"
@@ -153,14 +173,16 @@ def _rights(workspace: str) -> str:
     return "read, write and write-if-absent work"
 
 
-def _registry(registry: str) -> str:
+def in_registry(registry: str) -> str:
+    """Say which model is in production; InputError for a registry that cannot be read."""
     from eolgul.registry.store import read_production
 
     production = read_production(registry)
     return "no model in production yet" if production is None else f"in production: {production.digest[:12]}"
 
 
-def _signing() -> str:
+def signing() -> str:
+    """Say which key signs; InputError for one that cannot be read."""
     from eolgul.registry.signing import SigningKey
 
     file = signing_key_file()
@@ -175,20 +197,26 @@ def _files(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [str(place) for place in named if place]
 
 
-def _there(place: str) -> str:
+def there(place: str) -> str:
+    """Refuse a place with nothing there."""
     if not storage.exists(place.partition("#sha256:")[0]):
         raise InputError(f"{place}: nothing there")
     return "there"
 
 
 def _source(source: str, sizes: dict[str, tuple[int, int]]) -> str:
-    """Count what is at a source by its names and sizes."""
-    found = list(_listed(source))
+    """Count what is at a source by its names and sizes, or by its card where it is a data set."""
+    card, source_place = find_card(source), place_of(source)
+    found = list(_listed(source_place))
     if not found:
         raise InputError(f"{source}: nothing there")
     size = sum(item[1] for item in found)
     records = sum(item[1] for item in found if item[0].endswith((".rec", ".bin")))
     images = records // _IN_RECORD + sum(item[0].lower().endswith(_IMAGES) for item in found)
+    if card is not None:
+        if card.kind != "FaceDataset":
+            raise InputError(f"{source}: is a {card.kind}, expected a raw source or a FaceDataset")
+        images = int(card.contents["images"])
     sizes[source] = (images, size)
     return f"{len(found):,} files, {size / 1e9:.2f} GB, about {images:,} images"
 
@@ -216,7 +244,7 @@ def _shared(recipe: Recipe, workers: int, room: int) -> str:
     return f"{need / 1e6:.0f} MB" + (f" of {room / 1e6:.0f} MB" if room else "")
 
 
-def _disk(sizes: Mapping[str, tuple[int, int]], images: int, scratch: int) -> str:
+def disk(sizes: Mapping[str, tuple[int, int]], images: int, scratch: int) -> str:
     """The most that one pod has on its disk: sources and extraction, or an aligned data set twice."""
     raw = sum(size for _, size in sizes.values())
     need = max(2 * raw, 2 * images * _FACE)

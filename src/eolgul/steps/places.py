@@ -75,6 +75,18 @@ def card_of(given: str) -> Artifact:
     Raises:
         InputError: As `bring` does.
     """
+    found = find_card(given)
+    if found is None:
+        raise InputError(f"{place_of(given)}: not an eolgul artifact (none of {', '.join(CARDS.values())} found)")
+    return found
+
+
+def find_card(given: str) -> Artifact | None:
+    """As `card_of`; None where there is no artifact, as at a raw source.
+
+    Raises:
+        InputError: There is another artifact than the reference names, or its card is malformed.
+    """
     place, digest = split_reference(given)
     for kind, name in CARDS.items():
         data = storage.read_bytes(storage.join(place, name))
@@ -90,7 +102,15 @@ def card_of(given: str) -> Artifact:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{storage.join(place, name)}: not the card of an artifact") from error
         return Artifact(Path(place), kind, card, found)
-    raise InputError(f"{place}: not an eolgul artifact (none of {', '.join(CARDS.values())} found)")
+    if digest is not None:
+        raise InputError(f"{place}: not an eolgul artifact (none of {', '.join(CARDS.values())} found)")
+    return None
+
+
+def found_facts(given: str, card: Artifact) -> Facts:
+    """The facts of an artifact that is handed on as it is."""
+    place = place_of(given)
+    return facts_of(card, place, time.monotonic()) | {"reference": reference(place, card.digest), "reused": True}
 
 
 def facts_of(artifact: Artifact, place: str, started: float) -> Facts:

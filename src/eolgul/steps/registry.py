@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eolgul import storage
+from eolgul.errors import InputError
 from eolgul.promote.config import PromoteConfig
-from eolgul.steps.places import Facts, bring
+from eolgul.steps.places import Facts, bring, card_of, place_of, reference
 
 if TYPE_CHECKING:
     from eolgul.promote.step import Promotion
     from eolgul.registry.signing import SigningKey
+
+_BEGINNING = re.compile(r"[0-9a-f]{8,64}")  # of a digest; fewer digits may be the name of a folder
 
 
 def promote(
@@ -43,12 +48,50 @@ def promote(
     return _decision(registry, decided, started)
 
 
-def roll_back(registry: str, digest: str, *, signing_key: str | None = None) -> Facts:
-    """An earlier model into production again; `digest` may be its beginning, `signing_key` as for `promote`."""
+def roll_back(registry: str, digest: str, *, reason: str = "", signing_key: str | None = None) -> Facts:
+    """An earlier model into production again.
+
+    `digest` may be its beginning, or `previous`; `reason` goes to the history; `signing_key` as for `promote`.
+    """
     from eolgul.promote.step import roll_back as step
 
     started = time.monotonic()
-    return _decision(registry, step(registry, digest, signing_key=_signing_key(signing_key)), started)
+    made = step(registry, digest, reason=reason, signing_key=_signing_key(signing_key))
+    return _decision(registry, made, started)
+
+
+def find_model(model: str, registry: str) -> str:
+    """The reference of a model that a person names.
+
+    Args:
+        model: A ModelPackage's place or reference; `production` or `reference` of the registry; the digest of a model that
+            was promoted there, or its beginning; or the place of an `.onnx` file, which is returned as it is.
+        registry: The registry.
+
+    Raises:
+        InputError: There is no such model.
+    """
+    from eolgul.promote.step import promoted_digest
+    from eolgul.registry.store import model_uri, read_production, read_reference
+
+    if model in ("production", "reference"):
+        production = read_production(registry)
+        digest = read_reference(registry) if model == "reference" else production.digest if production else None
+        if digest is None:
+            raise InputError(f"{registry}: has no model in production yet" if model == "production"
+                             else f"{registry}: has no reference model yet")  # fmt: skip
+        return reference(model_uri(registry, digest), digest)
+    if _BEGINNING.fullmatch(model):
+        digest = promoted_digest(registry, model)
+        return reference(model_uri(registry, digest), digest)
+    if place_of(model).endswith(".onnx"):
+        if not storage.exists(model):
+            raise InputError(f"{model}: nothing there")
+        return model
+    card = card_of(model)
+    if card.kind != "ModelPackage":
+        raise InputError(f"{model}: is a {card.kind}, expected a ModelPackage")
+    return reference(place_of(model), card.digest)
 
 
 def choose_reference(registry: str, digest: str) -> Facts:

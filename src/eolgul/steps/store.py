@@ -6,7 +6,7 @@ Below the workspace (a path or an `s3://` prefix) lie
 - `made/<step>/<key>.json`: the key is of the step, its version, its options and the digests of its inputs; the record says
   which artifact came of it, with its figures. It is written last, once: the first of several writers counts.
 - `making/`: leases of what is being made now (`eolgul.steps.lease`), and `parts/`: its finished parts (`eolgul.steps.parts`).
-- `runs/<run>/`: what each run made or found, one record per task.
+- `runs/<run>/`: what each run made or found, one record per task; `outcomes/<run>/`: how it ended (`eolgul.steps.outcome`).
 
 So any number of runs, repeated tasks and recurring runs may share a workspace: none sees half of another's work, and none
 does again what is there.
@@ -26,6 +26,7 @@ from eolgul.artifact import CARDS, canonical_json, open_artifact, recipe_digest
 from eolgul.errors import InputError
 from eolgul.files import sha256_bytes
 from eolgul.steps import lease
+from eolgul.steps.outcome import told
 from eolgul.steps.parts import kept
 from eolgul.steps.places import Facts, reference
 from eolgul.storage.s3 import settings
@@ -96,6 +97,12 @@ class Store:
         Raises:
             InputError: What `make` raises, or S3 does not answer.
         """
+        with told(self.workspace, self.run, f"{job.step} {job.name}"):
+            found = self._obtain(job, make)
+        self._note(job, found)
+        return found
+
+    def _obtain(self, job: Job, make: Callable[[str], Facts]) -> Facts:
         found = self.find(job)
         if found is None:
             what, place = f"{job.step} {job.name}", self._place("making", f"{job.key}.json")
@@ -103,7 +110,6 @@ class Store:
                 found = self.find(job) if mine else self._record(job)
                 if found is None:
                     found = self._make(job, make)
-        self._note(job, found)
         return found
 
     def find(self, job: Job) -> Facts | None:

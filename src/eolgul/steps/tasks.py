@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,19 @@ from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluation.schema import Metrics
 from eolgul.extract.config import ExtractConfig
 from eolgul.files import sha256_bytes
+from eolgul.model.contracts import find_contract
 from eolgul.steps import data, models
-from eolgul.steps.places import Facts, bring, card_of, facts_of, place_of, reference, split_reference, stamp
+from eolgul.steps.places import (
+    Facts,
+    bring,
+    card_of,
+    find_card,
+    found_facts,
+    place_of,
+    reference,
+    split_reference,
+    stamp,
+)
 from eolgul.steps.progress import MinuteLines
 from eolgul.steps.sources import Extraction, check_lists, find_kind, plan_extraction
 from eolgul.steps.store import SHORT, Job, Store
@@ -43,10 +54,14 @@ def extract_all(
     benchmark_selection: str | None = None,
     benchmark_identities: str | None = None,
 ) -> tuple[list[Facts], list[Facts]]:
-    """Step 1 for all sources and benchmarks of a run; the arguments are those of `plan_extraction`."""
+    """Step 1 for all sources and benchmarks of a run; the arguments are those of `plan_extraction`.
+
+    FaceDatasets among them are handed on as they are. The facts are in the order of what is given.
+    """
+    ready = {place: found_facts(place, card) for place in (*sources, *benchmarks) if (card := _ready(place))}
     learned, measured = plan_extraction(
-        sources,
-        benchmarks,
+        [source for source in sources if source not in ready],
+        [benchmark for benchmark in benchmarks if benchmark not in ready],
         config,
         benchmark_pairs=benchmark_pairs,
         benchmark_selection=benchmark_selection,
@@ -55,7 +70,26 @@ def extract_all(
     )
     first = [_extract(store, extraction) for extraction in learned]
     check_lists(learned, first)
-    return first, [_extract(store, extraction) for extraction in measured]
+    second = [_extract(store, extraction) for extraction in measured]
+    return _in_order(sources, ready, learned, first), _in_order(benchmarks, ready, measured, second)
+
+
+def _ready(place: str) -> Artifact | None:
+    """The card of a FaceDataset among the sources; None for a raw one."""
+    card = find_card(place)
+    if card is not None and card.kind != "FaceDataset":
+        raise InputError(f"{place}: is a {card.kind}, expected a raw source or a FaceDataset")
+    return card
+
+
+def _in_order(
+    given: Sequence[str], ready: Mapping[str, Facts], extractions: Sequence[Extraction], made: Sequence[Facts]
+) -> list[Facts]:
+    """The facts of what was ready and what was made, in the order in which the places are given."""
+    found: dict[str, list[Facts]] = {place: [facts] for place, facts in ready.items()}
+    for extraction, facts in zip(extractions, made, strict=True):
+        found.setdefault(extraction.source, []).append(facts)
+    return [facts for place in dict.fromkeys(given) for facts in found[place]]
 
 
 def _kind(store: Store, source: str, config: ExtractConfig | None) -> str:
@@ -115,8 +149,7 @@ def _align(store: Store, dataset: str, config: AlignConfig, parts: Sequence[str]
     card = card_of(dataset)
     job = _alignment(card, config)
     if job is None:
-        place = place_of(dataset)
-        return facts_of(card, place, 0) | {"seconds": 0.0, "reference": reference(place, card.digest), "reused": True}
+        return found_facts(dataset, card)
     lines = MinuteLines(f"aligning {job.name}")
     return store.obtain(
         job,
@@ -200,14 +233,45 @@ def training_figures(training: dict[str, Any]) -> dict[str, float]:
 def evaluate_one(
     store: Store, model: str, dataset: str, benchmarks: Sequence[str], config: EvaluateConfig, say: Say, name: str = ""
 ) -> Facts:
-    """Step 5 for one model. `name` is what its Evaluation is called; "" takes that of its place without the digest."""
+    """Step 5 for one model, a ModelPackage or, with a contract, an ONNX file.
+
+    `name` is what its Evaluation is called; "" takes that of its place without the digest.
+    """
     from eolgul.evaluate.step import VERSION
 
-    card = card_of(model)
-    inputs = [card.digest, *(card_of(item).digest for item in (dataset, *benchmarks) if item)]
-    name = name or place_of(model).rstrip("/").rpartition("/")[2].removesuffix(f"-{card.digest[:SHORT]}")
-    job = Job("evaluate", VERSION, name, config.to_recipe(), inputs)
+    recipe, end = config.to_recipe(), place_of(model).rstrip("/").rpartition("/")[2]
+    if config.contract:
+        config = replace(config, contract=local_contract(config.contract))
+        recipe |= {"contract": find_contract(config.contract).to_json()}
+        digest, name = stamp(model), name or end.removesuffix(".onnx")
+    else:
+        digest = card_of(model).digest
+        # In the registry, a model's place is its digest.
+        name = name or (digest[:12] if end == digest else end.removesuffix(f"-{digest[:SHORT]}"))
+    inputs = [digest, *(card_of(item).digest for item in (dataset, *benchmarks) if item)]
+    job = Job("evaluate", VERSION, name, recipe, inputs)
     return store.obtain(job, lambda out: models.evaluate(model, dataset, benchmarks, out, config, progress=say))
+
+
+def local_contract(contract: str) -> str:
+    """The name of a known embedding contract, or the path of a contract's file, fetched when it is in S3."""
+    return str(bring(contract)) if storage.is_s3(contract) else contract
+
+
+def as_measured(evaluation: str, *, device: str, threads: int) -> EvaluateConfig:
+    """The options by which an Evaluation was made, so that another model is measured in the same way."""
+    recipe = card_of(evaluation).card["recipe"]
+    known = {item.name for item in fields(EvaluateConfig)}
+    if unknown := sorted(set(recipe) - known):
+        raise InputError(f"{evaluation}: was made by another version, with the option {unknown[0]}; evaluate again")
+    return EvaluateConfig(**recipe, device=device, threads=threads)
+
+
+def others_needed(evaluation: str, registry: str) -> bool:
+    """Whether `evaluate_others` has anything to measure."""
+    from eolgul.promote.step import needed_evaluations
+
+    return bool(needed_evaluations(bring(evaluation), registry))
 
 
 def evaluate_others(
