@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env deploy render images push version clean
+.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env deploy render images push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -94,6 +94,11 @@ images:  ## Build the container images (CONTAINER_TOOL=docker or podman, IMAGE_P
 push:  ## Push the images and write their digests to docker/digests.json (CONTAINER_TOOL=, IMAGE_PREFIX=, IMAGE_TAG=)
 	@"$(PYTHON)" docker/push.py --out docker/digests.json \
 	  $(foreach file,$(wildcard docker/*.Dockerfile),$(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$(basename $(notdir $(file))):$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)))
+
+pipelines: $(STAMP)  ## Compile every pipeline into build/pipelines (EOLGUL_IMAGES=file of images by digest, or EOLGUL_IMAGE_PREFIX=)
+	@mkdir -p build/pipelines
+	@for name in face-recognition evaluate-only retrain promote roll-back; do \
+	  $(BIN)/eolgul pipeline compile --pipeline $$name build/pipelines/$$name.yaml || exit 1; done
 
 version:  ## Copy the version in pyproject.toml to the manifests
 	sed -i 's/newTag: "[^"]*"/newTag: "$(VERSION)"/' k8s/base/kustomization.yaml

@@ -115,8 +115,11 @@ def _missing(sentence: str) -> str:
 
 def _same_split(given: Mapping[str, Any], dataset: str) -> str:
     """Refuse another split than the data set's: people who were trained on would be among those held out."""
-    recipe = card_of(dataset).card["recipe"]
+    card = card_of(dataset)
+    recipe = dict(card.card["recipe"])
     wanted = AssembleConfig.from_parameters(given).to_recipe()
+    if not recipe["held_out_sources"] and wanted["held_out_sources"] == sorted(card.contents["sources"]):
+        recipe["held_out_sources"] = wanted["held_out_sources"]  # all there were
     for name in _SPLIT:
         if recipe.get(name) != wanted[name]:
             raise InputError(

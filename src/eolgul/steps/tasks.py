@@ -241,8 +241,9 @@ def evaluate_one(
 
     recipe, end = config.to_recipe(), place_of(model).rstrip("/").rpartition("/")[2]
     if config.contract:
-        config = replace(config, contract=local_contract(config.contract))
-        recipe |= {"contract": find_contract(config.contract).to_json()}
+        contract = local_contract(config.contract)
+        config = replace(config, contract=contract)
+        recipe |= {"contract": find_contract(contract).to_json()}
         digest, name = stamp(model), name or end.removesuffix(".onnx")
     else:
         digest = card_of(model).digest
