@@ -11,13 +11,12 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.align.config import AlignConfig
-from eolgul.artifact import open_artifact
 from eolgul.assemble.config import AssembleConfig
 from eolgul.audit.config import AuditConfig
 from eolgul.config import Progress, count_up
 from eolgul.errors import InputError
 from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
-from eolgul.steps.places import Facts, bring, facts_of, place_of, places_of, raw
+from eolgul.steps.places import Facts, bring, bring_tables, card_of, facts_of, open_raw, place_of, places_of
 
 
 def extract(
@@ -34,7 +33,8 @@ def extract(
     started = time.monotonic()
     config = with_local_files(replace(config, name=config.name or source_name(source)))
     with storage.destination(out, [source]) as target:
-        made = step(raw(source), target, config, stamp=stamp, progress=progress)
+        local, far = open_raw(source, config.kind)
+        made = step(local, target, config, far=far, stamp=stamp, progress=progress)
     counted = ("inputs", "passed_over", *PEOPLE_FACTS)
     return facts_of(made, out, started) | {name: made.contents[name] for name in counted if name in made.contents}
 
@@ -80,13 +80,14 @@ def align(
         check_name(sheet)
         if config.part:
             raise InputError("sheet: a part has no sheet; expected it with the merge")
-    local = bring(dataset)
-    if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
-        return facts_of(open_artifact(local, "FaceDataset"), place_of(dataset), started)
+    card = card_of(dataset)
+    if keep_aligned and is_aligned(card):
+        return facts_of(card, place_of(dataset), started)
+    local, shards = bring_tables(dataset)
     with storage.destination(out, places_of([dataset, *merge])) as target:
-        made = step(local, target, config, merge=[bring(place) for place in merge],
+        made = step(local, target, config, shards=shards, merge=[bring(place) for place in merge],
                     may_be_unused=keep_aligned, progress=progress)  # fmt: skip
-        drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
+        drawn = sheets(FaceDataset(local, shards=shards), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return facts_of(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
 
@@ -94,9 +95,9 @@ def align(
 def check_alignment(datasets: Sequence[str], config: AlignConfig) -> None:
     """Refuse options that are for none of several datasets: InputError says what they are for."""
     from eolgul.align.step import is_aligned, unused
-    from eolgul.dataset import FaceDataset
+    from eolgul.dataset import SHARDS, FaceDataset
 
-    opened = [FaceDataset(bring(dataset)) for dataset in datasets]
+    opened = [FaceDataset(bring(dataset, without=(SHARDS,)), images=False) for dataset in datasets]
     wrong = [unused(dataset, config) for dataset in opened if not is_aligned(dataset.artifact)]
     if wrong and all(wrong):
         raise InputError(wrong[0])

@@ -9,9 +9,11 @@ from eolgul.storage.conditional import add_artifact, put_if_absent, remove_below
 from eolgul.storage.download import fetch
 from eolgul.storage.s3 import (
     S3Settings,
+    cache_place,
     describe,
     exists,
     forget_settings,
+    is_object,
     is_s3,
     join,
     list_names,
@@ -24,11 +26,13 @@ from eolgul.storage.upload import destination, publish
 __all__ = [
     "S3Settings",
     "add_artifact",
+    "cache_place",
     "describe",
     "destination",
     "exists",
     "fetch",
     "forget_settings",
+    "is_object",
     "is_s3",
     "join",
     "list_names",
