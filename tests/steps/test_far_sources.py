@@ -7,6 +7,7 @@ import os
 import random
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from eolgul import steps, storage
 from eolgul.artifact import open_artifact
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
+from eolgul.formats.insightface import write_rec
 from eolgul.steps.sources import find_kind
 from eolgul.storage import far
-from eolgul.storage.s3 import minio_client
+from eolgul.storage.s3 import minio_client, settings
 from eolgul.synth import draw_kface
 
 
@@ -146,3 +148,56 @@ def test_nothing_there_and_an_archive(tmp_path: Path, s3: str) -> None:
         archive.writestr("q/0.png", picture(6))
     storage.publish(tmp_path / "people.zip", f"{s3}/far/people.zip")
     assert steps.extract(f"{s3}/far/people.zip", str(tmp_path / "out"))["images"] == 2
+
+
+def write_odd_rec(folder: Path, seed: int) -> int:
+    """A `.rec` with images of all sizes, some damaged; the number of images."""
+    draw = random.Random(seed)
+    rows = [
+        (label, picture(draw.randrange(1000)))
+        for label in range(draw.randrange(3, 12))
+        for _ in range(draw.randrange(1, 6))
+    ]
+    write_rec(folder, rows, height=20, width=24)
+    index = folder / "train.idx"
+    if seed % 4 == 1:  # an index of another file
+        index.write_text("".join(f"{key}\t{4 * key}\n" for key in range(len(rows))))
+    if seed % 4 == 2:
+        index.unlink()
+    if seed % 4 == 3:  # a damaged record
+        data = bytearray((folder / "train.rec").read_bytes())
+        at = int(index.read_text().splitlines()[len(rows) // 2].split("\t")[1])
+        data[at : at + 8] = b"damaged!"
+        (folder / "train.rec").write_bytes(data)
+    return len(rows)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_parts_of_a_rec_by_byte_range(seed: int, tmp_path: Path, s3: str, fetched: list[tuple[str, int]]) -> None:
+    write_odd_rec(tmp_path / "rec", seed)
+    place = f"{s3}/far/rec{seed}"
+    storage.publish(tmp_path / "rec", place)
+    for part in ("1/3", "2/3", "3/3"):
+        config = ExtractConfig(part=part, any_size=True, workers=1)
+        results = []
+        for source, out in ((str(tmp_path / "rec"), "local"), (place, "far")):
+            try:
+                steps.extract(source, str(tmp_path / f"{out}{part[0]}"), replace(config, name="rec"))
+                results.append(open_artifact(tmp_path / f"{out}{part[0]}", check="sha256"))
+            except InputError as error:
+                results.append(str(error).rpartition(":")[2])
+        here, there = results
+        if isinstance(here, str):
+            assert there == here
+        else:
+            assert there.contents == here.contents and there.digest == here.digest
+    assert not list((settings().cache / ".ranges").iterdir())
+
+
+def test_a_part_of_a_rec_fetches_its_bytes(tmp_path: Path, s3: str, fetched: list[tuple[str, int]]) -> None:
+    draw = random.Random(0)
+    write_rec(tmp_path / "rec", [(label, picture(draw.randrange(99))) for label in range(150) for _ in range(10)])
+    size = (tmp_path / "rec" / "train.rec").stat().st_size
+    storage.publish(tmp_path / "rec", f"{s3}/far/large")
+    steps.extract(f"{s3}/far/large", str(tmp_path / "out"), ExtractConfig(part="2/8", any_size=True, workers=1))
+    assert size / 8.5 < sum(count for name, count in fetched if name.endswith(".rec")) < size / 8 + 20_000

@@ -22,6 +22,7 @@ from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
 from eolgul.model.package import TEMPLATE_NAME
 from eolgul.storage.far import FarFolder
+from eolgul.storage.ranges import Ranges
 
 _logger = logging.getLogger("eolgul.extract")
 VERSION = 2  # of the results: raise it when the same inputs and recipe give others
@@ -41,7 +42,7 @@ def extract(
     out: Path,
     config: ExtractConfig = ExtractConfig(),
     *,
-    far: FarFolder | None = None,
+    far: FarFolder | Ranges | None = None,
     stamp: str | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -54,7 +55,7 @@ def extract(
         source: A file or folder on the local disk.
         out: Where the FaceDataset goes.
         far: A folder in S3 whose images are read where they lie; `source` is the place of its copies on the local disk, with
-            its small files.
+            its small files. Or which bytes of a `.rec` are here.
         config: The options. `pairs`, `identities` and `without_identities` are files on the local disk.
         stamp: What the source's content is known by, for parts that another machine has finished; by default names, sizes
             and times of the files here.
@@ -71,13 +72,13 @@ def extract(
 
 def _extract(
     source: Path,
-    far: FarFolder | None,
+    far: FarFolder | Ranges | None,
     out: Path,
     config: ExtractConfig,
     stamp: str | None,
     progress: Progress | None,
 ) -> Artifact:
-    kind = kind_of(source, config, far)
+    kind = kind_of(source, config, far if isinstance(far, FarFolder) else None)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():
@@ -133,8 +134,10 @@ def _extract(
     return open_artifact(out)
 
 
-def plan_source(kind: str, source: Path, config: ExtractConfig, far: FarFolder | None = None) -> Plan:
+def plan_source(kind: str, source: Path, config: ExtractConfig, far: FarFolder | Ranges | None = None) -> Plan:
     """What would be extracted from a source of a known kind, from names, sizes and indexes; `far` as `extract` takes it."""
+    if isinstance(far, Ranges):
+        return sources.plan_rec(source, config, far)
     return _TREES[kind](source, config, far) if kind in _TREES else _PLANS[kind](source, config)
 
 

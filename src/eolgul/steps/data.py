@@ -11,12 +11,14 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.align.config import AlignConfig
+from eolgul.artifact import Artifact
 from eolgul.assemble.config import AssembleConfig
 from eolgul.audit.config import AuditConfig
 from eolgul.config import Progress, count_up
 from eolgul.errors import InputError
 from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
-from eolgul.steps.places import Facts, bring, bring_tables, card_of, facts_of, open_raw, place_of, places_of
+from eolgul.steps.places import Facts, bring, bring_tables, card_of, facts_of, open_raw, place_of, places_of, stamp
+from eolgul.steps.rec_parts import part_of_rec
 
 
 def extract(
@@ -24,19 +26,42 @@ def extract(
     out: str,
     config: ExtractConfig = ExtractConfig(),
     *,
-    stamp: str | None = None,
+    known_by: str | None = None,
     progress: Progress | None = None,
 ) -> Facts:
-    """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too; `stamp` as the step's."""
+    """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too.
+
+    `known_by` is what the source's content is known by, as the step's `stamp`.
+    """
     from eolgul.extract.step import extract as step
 
     started = time.monotonic()
     config = with_local_files(replace(config, name=config.name or source_name(source)))
     with storage.destination(out, [source]) as target:
-        local, far = open_raw(source, config.kind)
-        made = step(local, target, config, far=far, stamp=stamp, progress=progress)
+        made = _of_part(source, target, config, known_by, progress)
+        if made is None:
+            local, far = open_raw(source, config.kind)
+            made = step(local, target, config, far=far, stamp=known_by, progress=progress)
     counted = ("inputs", "passed_over", *PEOPLE_FACTS)
     return facts_of(made, out, started) | {name: made.contents[name] for name in counted if name in made.contents}
+
+
+def _of_part(
+    source: str, target: Path, config: ExtractConfig, known_by: str | None, progress: Progress | None
+) -> Artifact | None:
+    """Extract a part of a `.rec` in S3 from its byte ranges; None where that is not possible."""
+    from eolgul.extract.step import extract as step
+    from eolgul.formats.rec_index import PartialError
+
+    if config.part is None or not storage.is_s3(source):
+        return None
+    with part_of_rec(source, config) as found:
+        if found is None:
+            return None
+        try:
+            return step(found[0], target, config, far=found[1], stamp=known_by or stamp(source), progress=progress)
+        except PartialError:
+            return None
 
 
 def with_local_files(config: ExtractConfig) -> ExtractConfig:

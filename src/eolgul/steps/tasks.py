@@ -77,7 +77,7 @@ def _extract(store: Store, extraction: Extraction) -> Facts:
     inputs = [stamp(source), *([stamp(config.root)] if config.root else [])]
     job = Job("extract", VERSION, str(config.name), local.to_recipe(), inputs, parts=True)
     lines = MinuteLines(f"extracting {config.name}")
-    return store.obtain(job, lambda out: data.extract(source, out, config, stamp=job.key, progress=lines))
+    return store.obtain(job, lambda out: data.extract(source, out, config, known_by=job.key, progress=lines))
 
 
 def align_part_of(store: Store, datasets: Sequence[str], config: AlignConfig) -> list[str]:

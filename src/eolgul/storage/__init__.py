@@ -7,6 +7,7 @@ Steps are functions of local paths. `fetch` copies an `s3://bucket/key` folder t
 
 from eolgul.storage.conditional import add_artifact, put_if_absent, remove_below, remove_object
 from eolgul.storage.download import fetch
+from eolgul.storage.far import FarFile
 from eolgul.storage.s3 import (
     S3Settings,
     cache_place,
@@ -24,6 +25,7 @@ from eolgul.storage.s3 import (
 from eolgul.storage.upload import destination, publish
 
 __all__ = [
+    "FarFile",
     "S3Settings",
     "add_artifact",
     "cache_place",
