@@ -23,7 +23,9 @@ from eolgul.dataset.far import Cache, FarShards, cache_folder
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.images.decode import encode_png
+from eolgul.steps import tasks
 from eolgul.steps.places import bring_tables
+from eolgul.steps.store import Store
 from eolgul.storage import far
 from eolgul.storage.s3 import settings
 from eolgul.train.config import TrainConfig
@@ -166,6 +168,26 @@ def test_a_model_trained_by_streaming_is_the_same(assembled: str, tmp_path: Path
     )
     assert found["metrics"]
     no_cache()
+
+
+def test_a_run_stores_no_image_twice(tmp_path: Path, s3: str) -> None:
+    """What a pipeline's run assembles in S3 refers to the shards of its data sets, and goes on like any other."""
+    store = Store(f"{s3}/run/workspace", "first")
+    write_people(tmp_path / "set", f"{s3}/run/faces", people=12, aligned="arcface-112-v1")
+    no_cache()
+    config = AssembleConfig(validation=0.2, calibration=0.2, test=0.2)
+    made = tasks.assemble_all(store, [f"{s3}/run/faces"], config)
+    objects = [name for name, _, _ in storage.describe(made["artifact"])]
+    assert not [name for name in objects if name.endswith(".tar")]
+    assert not (settings().cache / "tests/run/faces" / SHARDS).exists()
+    again = tasks.assemble_all(store, [f"{s3}/run/faces"], config)
+    assert again["reused"] and again["reference"] == made["reference"]
+    no_cache()
+    whole = FaceDataset(steps.bring(made["reference"]), check="sha256")
+    here = FaceDataset(tmp_path / "set")
+    assert sorted(whole.read(row) for row in range(len(whole))) == sorted(here.read(row) for row in range(len(here)))
+    copied = tasks.assemble_all(store, [f"{s3}/run/faces"], replace(config, copy=True))
+    assert [name for name, _, _ in storage.describe(copied["artifact"]) if name.endswith(".tar")]
 
 
 def test_streaming_from_a_disk_is_refused(tmp_path: Path) -> None:

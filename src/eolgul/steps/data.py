@@ -129,16 +129,26 @@ def check_alignment(datasets: Sequence[str], config: AlignConfig) -> None:
 
 
 def assemble(
-    datasets: Sequence[str], out: str, config: AssembleConfig = AssembleConfig(), *, progress: Progress | None = None
+    datasets: Sequence[str],
+    out: str,
+    config: AssembleConfig = AssembleConfig(),
+    *,
+    refer: bool = False,
+    progress: Progress | None = None,
 ) -> Facts:
-    """Step 3: aligned FaceDatasets → one FaceDataset with splits."""
+    """Step 3: aligned FaceDatasets → one FaceDataset with splits.
+
+    With `refer`, the result goes to S3 from the local place `out`, without the shards of datasets that lie in S3.
+    """
     from eolgul.assemble.step import assemble as step
     from eolgul.dataset import SHARDS
 
     started = time.monotonic()
     config = replace(config, exclude=tuple(str(bring(place)) for place in config.exclude))
     # From S3 to S3 no image passes through this machine: the result refers to the objects of the datasets.
-    far = [item for item in datasets if storage.is_s3(item)] if storage.is_s3(out) and not config.copy else []
+    far = (
+        [item for item in datasets if storage.is_s3(item)] if (refer or storage.is_s3(out)) and not config.copy else []
+    )
     inputs = places_of([*datasets, *config.exclude])
     with storage.destination(out, inputs, refer_to=places_of(far)) as local:
         paths = [bring(item, without=(SHARDS,) if item in far else ()) for item in datasets]

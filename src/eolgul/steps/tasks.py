@@ -24,7 +24,7 @@ from eolgul.evaluation.schema import Metrics
 from eolgul.extract.config import ExtractConfig
 from eolgul.files import sha256_bytes
 from eolgul.steps import data, models
-from eolgul.steps.places import Facts, bring, card_of, facts_of, place_of, reference, split_reference, stamp
+from eolgul.steps.places import Facts, bring, card_of, facts_of, place_of, places_of, reference, split_reference, stamp
 from eolgul.steps.progress import MinuteLines
 from eolgul.steps.sources import Extraction, check_lists, find_kind, plan_extraction
 from eolgul.steps.store import SHORT, Job, Store
@@ -153,9 +153,11 @@ def assemble_all(store: Store, datasets: Sequence[str], config: AssembleConfig) 
 
     excluded = [split_reference(place)[1] or stamp(place) for place in config.exclude]
     inputs = [*(card_of(dataset).digest for dataset in datasets), *excluded]
-    job = Job("assemble", VERSION, "assembled", config.to_recipe(), inputs, parts=True)
+    refer = storage.is_s3(store.workspace) and not config.copy
+    far = places_of(item for item in datasets if refer and storage.is_s3(item))
+    job = Job("assemble", VERSION, "assembled", config.to_recipe(), inputs, parts=True, refer_to=far)
     lines = MinuteLines("assembling")
-    return store.obtain(job, lambda out: data.assemble(datasets, out, config, progress=lines))
+    return store.obtain(job, lambda out: data.assemble(datasets, out, config, refer=refer, progress=lines))
 
 
 def train_one(
