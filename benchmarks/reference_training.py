@@ -45,8 +45,8 @@ from eolgul.train.recipe import Recipe
 
 RECIPE = "mobilefacenet-ms1m-kface"
 BATCH, RATE, EPOCHS, MILESTONES = 10, 1e-3, 10, (6, 7.5, 9)  # the original: 200, 1e-3, 20, (12, 15, 18)
-SPLITS = {"train": (28, 5), "validation": (4, 3), "test": (60, 3)}  # people, images of each
-CANDIDATES = {"train": 64, "validation": 12, "test": 230}  # people that are aligned: some pictures have no face
+SPLITS = {"train": (60, 8), "validation": (4, 3), "test": (60, 3)}  # people, images of each
+CANDIDATES = {"train": 90, "validation": 12, "test": 230}  # people that are aligned: some pictures have no face
 
 
 def prepare(lfw: Path, out: Path) -> None:

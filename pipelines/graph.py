@@ -159,6 +159,8 @@ def candidates(
     train_threads: int,
     train_workers: int,
     train_stall_seconds: float,
+    train_stream: bool,
+    train_stream_cache: float,
     train_tensorboard: bool,
     evaluate_fmr: float,
     evaluate_without_anchored: bool,

@@ -73,6 +73,8 @@ def check(
     train_threads: int = 0,
     train_workers: int = 2,
     train_stall_seconds: float = 40.0,
+    train_stream: bool = False,
+    train_stream_cache: float = 20.0,
     train_tensorboard: bool = True,
     evaluate_fmr: float = 1e-4,
     evaluate_without_anchored: bool = False,

@@ -28,6 +28,8 @@ def train(
     threads: int = 0,
     workers: int = 2,
     stall_seconds: float = 40.0,
+    stream: bool = False,
+    stream_cache: float = 20.0,
     tensorboard: bool = True,
 ) -> NamedTuple("Outputs", [("model", str), ("uri", str)]):  # type: ignore[valid-type]
     """Train a model; a run that was stopped goes on from its last checkpoint.

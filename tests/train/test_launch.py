@@ -27,6 +27,8 @@ OTHERS: dict[str, Any] = {
     "threads": 3,
     "workers": 5,
     "stall_seconds": 9.0,
+    "stream": True,
+    "stream_cache": 3.5,
     "tensorboard": False,
 }
 LAUNCH: dict[str, Any] = {"gpus": 2, "nodes": 3, "runtime": "mine"}

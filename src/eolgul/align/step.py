@@ -18,6 +18,7 @@ from eolgul.align.config import AlignConfig
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress
 from eolgul.dataset import FACTS, DatasetBuild, FaceDataset, ShardWriter, build_dataset
+from eolgul.dataset.far import FarShards
 from eolgul.errors import InputError
 from eolgul.faces.mtcnn import Detector
 from eolgul.faces.networks import export_onnx
@@ -33,6 +34,7 @@ def align(
     out: Path,
     config: AlignConfig = AlignConfig(),
     *,
+    shards: FarShards | None = None,
     merge: Sequence[Path] = (),
     may_be_unused: bool = False,
     progress: Progress | None = None,
@@ -50,6 +52,7 @@ def align(
     Args:
         dataset: A FaceDataset of pictures.
         out: Where the FaceDataset of faces goes.
+        shards: The shards of `dataset` in S3, where it has only the tables: images are read from there one by one.
         config: The options. With `anchor` "rig", an identity's images at one resolution must lie together, and faces
             say in `landmark_source` whether their landmarks were `annotated` or `anchored`. With `part`, only these
             shards are done, into a FaceDataset for `merge`; it may have no image.
@@ -63,7 +66,7 @@ def align(
     """
     if config.part and merge:
         raise InputError("part and merge: expected one of them at most")
-    source = FaceDataset(dataset)
+    source = FaceDataset(dataset, shards=shards)
     if is_aligned(source.artifact):
         raise InputError(f"{dataset}: aligned already ({source.artifact.contents['aligned']})")
     wrong = "" if may_be_unused else unused(source, config)
@@ -71,11 +74,11 @@ def align(
         raise InputError(wrong)
     recipe = config.to_recipe()
     inputs = [source.artifact.reference]
-    shards = _shards(source, rows_of_shard(len(source), config.part_rows), together=config.anchor == "rig")
-    mine = range(len(shards))
+    stretches = _shards(source, rows_of_shard(len(source), config.part_rows), together=config.anchor == "rig")
+    mine = range(len(stretches))
     places: dict[str, Path] = {}
     if config.part:
-        mine = config.share(len(shards))
+        mine = config.share(len(stretches))
     if merge:
         places = _in_order(merge, recipe, inputs)
     done = reuse(out, "FaceDataset", step="align", version=VERSION, recipe=recipe, inputs=inputs)
@@ -91,12 +94,12 @@ def align(
     }
     with build_dataset(out, job) as build:
         for name, place in places.items():
-            build.take_in(place, config.share(len(shards), name))
+            build.take_in(place, config.share(len(stretches), name))
         missing = [] if places else [number for number in mine if not build.is_finished(number)]
         if missing:
             with _detector(config) as detector:
                 aligner = Aligner(source, detector, config)
-                _write(build, source, aligner, shards, mine, missing, config.workers, progress)
+                _write(build, source, aligner, stretches, mine, missing, config.workers, progress)
         contents = source.artifact.contents
         facts = {
             "name": contents["name"],
@@ -108,11 +111,11 @@ def align(
             build.finish(mine, may_be_empty=True)
             facts |= {"part": config.part}
         else:
-            _carry_rejected(build, source, len(shards))
+            _carry_rejected(build, source, len(stretches))
             if contents["benchmark"]:
-                facts |= _carry_pairs(build, source, len(shards) + 1)
+                facts |= _carry_pairs(build, source, len(stretches) + 1)
             else:
-                build.finish(range(len(shards) + 1))
+                build.finish(range(len(stretches) + 1))
         build.seal(
             step="align",
             version=VERSION,

@@ -6,7 +6,8 @@ read from the manifest when it is asked for and not kept. A process has at most 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from eolgul.artifact import Artifact, open_artifact
+from eolgul.dataset.far import FarShards
 from eolgul.dataset.handles import ShardFiles
 from eolgul.dataset.schema import PAIRS, SCHEMA, SHARDS, SPLITS, Pairs
 from eolgul.errors import InputError
 
+_MOST_AHEAD = 1 << 14
 _BATCH = 1 << 16  # rows of a column that are decoded at once
 
 
@@ -41,19 +44,25 @@ def _read_table(file: Path) -> pa.Table:
 class FaceDataset:
     """A FaceDataset opened for reading. Rows are those of the manifest; threads can share it, processes by pickling."""
 
-    def __init__(self, path: Path, *, check: str = "size", images: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, check: str = "size", images: bool = True, shards: FarShards | None = None
+    ) -> None:
         """Open the dataset at `path`.
 
         Args:
             path: its folder.
             check: as `open_artifact` takes it.
             images: with false, the shards may be missing, as in a copy that has only the tables; then `read` fails.
+            shards: the shards in S3, where the folder has only the tables.
 
         Raises:
             InputError: when it is not a whole FaceDataset, checked as `open_artifact` does with `check`.
         """
-        self.artifact: Artifact = open_artifact(path, "FaceDataset", check=check, without=() if images else (SHARDS,))
+        here = images and shards is None
+        self.artifact: Artifact = open_artifact(path, "FaceDataset", check=check, without=() if here else (SHARDS,))
         self.path = path
+        if shards is not None:
+            self._check_sizes(shards.sizes())
         self._manifest = path / "manifest.parquet"
         with _parquet(self._manifest), pq.ParquetFile(self._manifest) as file:
             groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
@@ -65,7 +74,8 @@ class FaceDataset:
         if self._rows != self.artifact.contents["images"]:
             raise InputError(f"{self._manifest}: {self._rows} rows, the card says {self.artifact.contents['images']}")
         self._places: tuple[list[str], NDArray[Any], NDArray[np.int64], NDArray[Any]] | None = None
-        self._files = ShardFiles(path / SHARDS)
+        self._files = shards or ShardFiles(path / SHARDS)
+        self._ahead: dict[int, Future[bytes]] = {}
 
     def __len__(self) -> int:
         """The number of images."""
@@ -171,15 +181,34 @@ class FaceDataset:
             place += len(batch)
         return values
 
+    def _check_sizes(self, found: Mapping[str, int]) -> None:
+        for name, facts in self.artifact.card["files"].items():
+            shard = name.removeprefix(f"{SHARDS}/")
+            if shard != name and found.get(shard) != facts["size"]:
+                what = f"has {found[shard]} bytes" if shard in found else "is missing"
+                raise InputError(f"{self.path}: {name} {what} in S3, the card says {facts['size']}")
+
+    def read_ahead(self, rows: Sequence[int] | NDArray[np.integer]) -> None:
+        """Say which images will be read next: those that lie in S3 are requested together."""
+        if isinstance(self._files, FarShards):
+            names, shard, offset, sizes = self._places or self.locate()
+            wanted = [int(row) for row in rows]
+            places = ((names[shard[row]], int(sizes[row]), int(offset[row])) for row in wanted)
+            if len(self._ahead) > _MOST_AHEAD:  # of threads that stopped before they read what they asked for
+                self._ahead.clear()
+            self._ahead.update(zip(wanted, self._files.ahead(places), strict=True))
+
     def read(self, row: int) -> bytes:
-        """The encoded image of a row, with the very bytes of the source: one positioned read.
+        """The encoded image of a row, with the very bytes of the source: one positioned read, or one request to S3.
 
         Raises:
-            InputError: when the shard ends before the image does.
+            InputError: when the shard ends before the image does, or S3 does not answer.
+            OSError: when the shard cannot be read.
         """
         names, shard, offset, sizes = self._places or self.locate()
         name, size = names[shard[row]], int(sizes[row])
-        data = self._files.read(name, size, int(offset[row]))
+        begun = self._ahead.pop(row, None) if self._ahead else None
+        data = self._files.read(name, size, int(offset[row])) if begun is None else begun.result()
         if len(data) != size:
             raise InputError(f"{self.path / SHARDS / name} at byte {offset[row]}: cut off, expected {size} bytes")
         return data

@@ -101,6 +101,7 @@ def _batches(dataset: FaceDataset, rows: list[int], size: int, batch: int) -> It
     """Yield (position of the first row, uint8 RGB batch) in order, with a few batches decoded ahead."""
 
     def load(start: int) -> NDArray[np.uint8]:
+        dataset.read_ahead(rows[start : start + batch])
         return np.stack([read_face(dataset, row, size) for row in rows[start : start + batch]])
 
     pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from eolgul.artifact import Artifact, canonical_json, reuse, seal, writing
 from eolgul.dataset import SPLITS, FaceDataset, Pairs
+from eolgul.dataset.far import FarShards
 from eolgul.errors import InputError
 from eolgul.evaluate.acquisition import acquisition
 from eolgul.evaluate.all_pairs import count_all_pairs, similarity_of
@@ -74,6 +75,7 @@ def evaluate(
     out: Path,
     config: EvaluateConfig = EvaluateConfig(),
     *,
+    shards: FarShards | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Artifact:
     """Measure `model` and write an Evaluation to `out`; an Evaluation from the same inputs and options is reused.
@@ -87,6 +89,7 @@ def evaluate(
         benchmarks: Aligned FaceDatasets with pairs.
         out: Where the Evaluation goes.
         config: The options.
+        shards: The shards of `dataset` in S3, where it has only the tables: images are read from there one by one.
         progress: Called with a sentence about what is done next.
 
     Raises:
@@ -98,7 +101,7 @@ def evaluate(
     say: Progress = progress or (lambda _: None)
     config.check_uses(people=dataset is not None)
     tested = open_model(model, config.contract)
-    people = None if dataset is None else FaceDataset(dataset)
+    people = None if dataset is None else FaceDataset(dataset, shards=shards)
     others = [FaceDataset(path) for path in benchmarks]
     measured_on = [*([] if people is None else [people]), *others]
     if not measured_on:

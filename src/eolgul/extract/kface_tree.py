@@ -20,6 +20,7 @@ from eolgul.formats import kface
 from eolgul.formats.archives import archive_stem
 from eolgul.formats.identities import normal
 from eolgul.images.header import read_header
+from eolgul.storage.far import FarFolder
 
 _UNKNOWN_CONDITION = Rejection(
     Reason.UNKNOWN_CONDITION, "expected <Resolution>/<ID>/S00x/Ly/E0z/Cn.jpg with K-FACE's names"
@@ -28,10 +29,10 @@ _LOOKED_AT = 1000  # files after which a tree is no K-FACE's if none of them is 
 _SAMPLE, _SAMPLE_OF_PERSON = 9, 3  # people, and images of each, whose size tells the resolution where no folder does
 
 
-def is_kface(source: Path) -> bool:
+def is_kface(source: Path, far: FarFolder | None = None) -> bool:
     """Whether the first files of a folder or an archive are named as K-FACE's images are."""
     try:
-        for entry in itertools.islice(Tree(source).files(), _LOOKED_AT):
+        for entry in itertools.islice(Tree(source, far).files(), _LOOKED_AT):
             if kface.parse_place(entry.name) is not None:
                 return True
     except InputError:  # it is told of when the source is planned
@@ -44,7 +45,7 @@ def count_kface(names: Sequence[str]) -> int:
     return sum(kface.parse_place(name) is not None for name in names)
 
 
-def plan_kface(source: Path, config: ExtractConfig) -> Plan:
+def plan_kface(source: Path, config: ExtractConfig, far: FarFolder | None = None) -> Plan:
     """Plan the images of the selection, each with its condition and its annotation, if it has one.
 
     The resolution is read from the nearest folder named after one, else from the images' size.
@@ -54,7 +55,7 @@ def plan_kface(source: Path, config: ExtractConfig) -> Plan:
     Raises:
         InputError: when no image is in the selection, no resolution can be told, or people have no folders.
     """
-    tree = Tree(source)
+    tree = Tree(source, far)
     selection = kface.Selection.parse(config.selection) if config.selection else None
     notes: dict[str, Entry] = {}
     found: list[Entry] = []

@@ -20,6 +20,7 @@ from eolgul.formats import insightface, rec_index
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
 from eolgul.formats.pair_lists import Pair
 from eolgul.model.package import TEMPLATE_NAME
+from eolgul.storage.ranges import Ranges
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,17 @@ class RecTask:
         return Candidate(f"{self.rec.name} {which}", "", None, b"", b"%d missing" % key, rejection=rejection)
 
 
-def plan_rec(rec: Path, config: ExtractConfig) -> Plan:
+def plan_rec(rec: Path, config: ExtractConfig, known: Ranges | None = None) -> Plan:
     """Plan a `.rec` by its index; `part` (i, n) takes the records that begin in the i-th of n equal byte ranges.
+
+    `known` are the bytes of the file that are here, as `index_rec` takes them.
 
     Lists of people and limits go by the whole file, whose labels are read then, so that the parts together are the whole.
 
     Raises:
         InputError: when the file is not RecordIO, the part has no record, a list names nobody, or nobody is left.
     """
-    index = rec_index.index_rec(rec)
+    index = rec_index.index_rec(rec, known)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
     keys, offsets, sizes, labels, repeated, begins = _with_missing(index)

@@ -21,19 +21,19 @@ from eolgul.extract.worker import Checks, digest, write_shards
 from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
 from eolgul.model.package import TEMPLATE_NAME
+from eolgul.storage.far import FarFolder
+from eolgul.storage.ranges import Ranges
 
 _logger = logging.getLogger("eolgul.extract")
 VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
-    "kface": kface_tree.plan_kface,
-    "folders": trees.plan_folders,
     "lst": trees.plan_lst,
     "carrays": sources.plan_carrays,
 }
 _FILES = {"rec": "a .rec file", "bin": "a .bin file", "lst": "a .lst file"}
-_TREES = ("kface", "folders")  # which may lie in an archive
+_TREES = {"kface": kface_tree.plan_kface, "folders": trees.plan_folders}  # which may lie in an archive or in S3
 _FOLDERS = {"kface": "a K-FACE tree", "folders": "identity folders", "carrays": "a carray's folder"}
 
 
@@ -42,6 +42,7 @@ def extract(
     out: Path,
     config: ExtractConfig = ExtractConfig(),
     *,
+    far: FarFolder | Ranges | None = None,
     stamp: str | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -53,6 +54,8 @@ def extract(
     Args:
         source: A file or folder on the local disk.
         out: Where the FaceDataset goes.
+        far: A folder in S3 whose images are read where they lie; `source` is the place of its copies on the local disk, with
+            its small files. Or which bytes of a `.rec` are here.
         config: The options. `pairs`, `identities` and `without_identities` are files on the local disk.
         stamp: What the source's content is known by, for parts that another machine has finished; by default names, sizes
             and times of the files here.
@@ -62,13 +65,20 @@ def extract(
         InputError: for a source that is not readable, options that do not fit it, or a disk that is full.
     """
     try:
-        return _extract(source, out, config, stamp, progress)
+        return _extract(source, far, out, config, stamp, progress)
     finally:
         archives.forget()
 
 
-def _extract(source: Path, out: Path, config: ExtractConfig, stamp: str | None, progress: Progress | None) -> Artifact:
-    kind = kind_of(source, config)
+def _extract(
+    source: Path,
+    far: FarFolder | Ranges | None,
+    out: Path,
+    config: ExtractConfig,
+    stamp: str | None,
+    progress: Progress | None,
+) -> Artifact:
+    kind = kind_of(source, config, far if isinstance(far, FarFolder) else None)
     if kind == "rec" and source.is_dir():
         source = source / "train.rec"
     if kind in _FILES and not source.is_file():
@@ -79,7 +89,7 @@ def _extract(source: Path, out: Path, config: ExtractConfig, stamp: str | None, 
     name = config.name or source_name(source)
     listed = read_list(kind, config) if config.pairs else None
     recipe = config.to_recipe() | {"kind": kind, "name": name}
-    plan = _PLANS[kind](source, config)
+    plan = plan_source(kind, source, config, far)
     for warning in plan.warnings:
         _logger.warning("%s", printable(f"{source}: {warning}"))
     mark = mark_of(source)
@@ -122,6 +132,13 @@ def _extract(source: Path, out: Path, config: ExtractConfig, stamp: str | None, 
             step="extract", version=VERSION, recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts
         )
     return open_artifact(out)
+
+
+def plan_source(kind: str, source: Path, config: ExtractConfig, far: FarFolder | Ranges | None = None) -> Plan:
+    """What would be extracted from a source of a known kind, from names, sizes and indexes; `far` as `extract` takes it."""
+    if isinstance(far, Ranges):
+        return sources.plan_rec(source, config, far)
+    return _TREES[kind](source, config, far) if kind in _TREES else _PLANS[kind](source, config)
 
 
 def _inputs(kind: str, digest: str) -> list[dict[str, str]]:

@@ -7,8 +7,9 @@ import itertools
 import json
 import os
 import stat as modes
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from eolgul.errors import InputError, Reason, Rejection, printable
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.file_names import SNAPSHOTS, begins_as_image, is_system_file, is_system_folder, says_image
 from eolgul.extract.passed_over import PassedOver, Why
-from eolgul.extract.plan import Candidate, Plan, shares, text
+from eolgul.extract.plan import Candidate, Plan, Readable, shares, text
 from eolgul.files import is_unfinished
 from eolgul.formats import kface
 from eolgul.formats.archives import (
@@ -37,8 +38,11 @@ from eolgul.formats.archives import (
     nesting,
 )
 from eolgul.formats.identities import normal
+from eolgul.storage.far import FarEntry, FarFile, FarFolder
 
 _CARDS = frozenset(CARDS.values())
+_Listed = os.DirEntry[str] | FarEntry
+_REQUESTS, _AHEAD = 8, 64  # of S3: requests at once, and files that are read before they are asked for
 _HEAD = 64  # bytes that tell whether a file is an image
 
 
@@ -65,12 +69,16 @@ class Entry(NamedTuple):
     facts: Mapping[str, Any] | None = None
     rejection: Rejection | None = None
     note: Entry | None = None
-    member: Member | None = None  # where it lies if that is in an archive
+    member: Member | FarFile | None = None  # where it lies if that is in an archive or in S3
     unread: bool = False  # it is rejected without a look at its bytes
 
-    def place(self, root: Path) -> bytes | _File | Member:
+    def place(self, root: Path) -> bytes | _File | Member | FarFile:
         """Where its bytes are; `root` is the folder of the source."""
         return b"" if self.unread else self.member or _File(os.path.join(root, self.name))  # noqa: PTH118
+
+    def file(self, root: Path) -> Readable:
+        """Where the bytes of a file are that is read."""
+        return self.member or root / self.name
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class FilesTask:
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield the files, with their conditions and annotations where they have them."""
-        for entry in self.entries:
+        for entry, place, note in self._places():
             rejection, size = entry.rejection, None
             where = printable(text(entry.name))  # it is shown on terminals and pages
             facts = dict(entry.facts) if entry.facts else None
@@ -92,7 +100,7 @@ class FilesTask:
                 size = None if self.any_size else kface.SIZES[entry.condition.resolution]
             beside = None
             if entry.note is not None:
-                note = entry.note.member or self.root / entry.note.name
+                assert note is not None
                 beside = (os.fsencode(entry.note.name), note)
                 try:
                     landmarks = kface.parse_annotation(note.read_bytes(), entry.note.name).landmarks
@@ -103,8 +111,42 @@ class FilesTask:
                     assert facts is not None
                     facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
             name = os.fsencode(entry.name)
-            place = entry.place(self.root)
             yield Candidate(where, entry.image_id, entry.identity, place, name, facts, rejection, beside, size)
+
+    def _places(self) -> Iterator[tuple[Entry, bytes | Readable, Readable | None]]:
+        """The files with where their bytes are and those of their annotations; what lies in S3 is read some files ahead."""
+        if not any(isinstance(entry.member, FarFile) for entry in self.entries):
+            for entry in self.entries:
+                yield entry, entry.place(self.root), entry.note.file(self.root) if entry.note else None
+            return
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            ahead: deque[tuple[Entry, bytes | Readable, Readable | None]] = deque()
+
+            def read(place: bytes | _File | Member | FarFile) -> bytes | Readable:
+                return place if isinstance(place, bytes) else _Ahead(pool.submit(place.read_bytes))
+
+            try:
+                for entry in self.entries:
+                    note = _Ahead(pool.submit(entry.note.file(self.root).read_bytes)) if entry.note else None
+                    ahead.append((entry, read(entry.place(self.root)), note))
+                    if len(ahead) > _AHEAD:
+                        yield ahead.popleft()
+                while ahead:
+                    yield ahead.popleft()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A file that is being read."""
+
+    data: Future[bytes]
+
+    def read_bytes(self) -> bytes:
+        """Wait for its bytes. Raises OSError."""
+        return self.data.result()
 
 
 def _why(error: OSError) -> str:
@@ -122,7 +164,7 @@ def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_o
             if one is not None:
                 stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
     # A compressed tar is decompressed once per process; others are read by offset, from any process.
-    streams = any(entry.member is not None and isinstance(entry.member.archive, Unpacked) for entry in entries)
+    streams = any(isinstance(entry.member, Member) and isinstance(entry.member.archive, Unpacked) for entry in entries)
     return Plan(tasks, stamp.hexdigest(), portable=not streams, passed_over=passed_over or PassedOver())
 
 
@@ -133,8 +175,9 @@ class Tree:
     `broken` are archives that cannot be read.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.passed_over = root, PassedOver()
+    def __init__(self, root: Path, far: FarFolder | None = None) -> None:
+        """The tree at `root`; with `far` that of a folder in S3, and `root` is the place of its copies on the local disk."""
+        self.root, self.passed_over, self._far = root, PassedOver(), far
         self.broken: list[Entry] = []
         self._foreign: list[str] = []
         self._encodings: dict[str, str] = {}
@@ -204,8 +247,8 @@ class Tree:
     def _walk(self, below: str, real: bool, nodes: Sequence[_Part]) -> Iterator[Entry]:
         """Yield the files of a folder that is one on the disk, or in archives, or both."""
         found = self._scan(below) if real else []
-        if below and any(entry.name in _CARDS for entry in found) and _is_artifact(self.root / below):
-            self._count(str(self.root / below), Why.ARTIFACT)
+        if below and any(entry.name in _CARDS for entry in found) and self._is_artifact(below):
+            self._count(below, Why.ARTIFACT)
             return
         if not nodes and not any(archive_stem(entry.name) for entry in found):
             before = f"{below}/" if below else ""
@@ -220,7 +263,8 @@ class Tree:
         for entry in found:
             stem = archive_stem(entry.name)
             if stem is not None and not is_system_file(entry.name) and _is_file(entry):
-                children[stem].archives.append(_Archive(FilePlace.at(entry.path), _join(below, entry.name)))
+                path = _join(below, entry.name)
+                children[stem].archives.append(_Archive(self._archive(entry, path), path))
             else:
                 children[entry.name].entry = entry
         for part in nodes:
@@ -254,7 +298,7 @@ class Tree:
             for file in itertools.chain.from_iterable(part.node.paths() for part in nodes):
                 self.passed_over.add(why, file)
             if merged and entry is not None:
-                self._count(entry.path, why)
+                self._count(path, why)
         elif nodes:
             yield from self._walk(path, merged, nodes)
         for member, modified in child.members:
@@ -308,7 +352,25 @@ class Tree:
         self.passed_over.add(Why.ARCHIVE, path)
         self._foreign.append(path)
 
-    def _scan(self, below: str) -> list[os.DirEntry[str]]:
+    def _archive(self, entry: _Listed, path: str) -> FilePlace:
+        """An archive's place on the local disk: it is read by many small steps."""
+        return FilePlace.at(entry.path if self._far is None else self._far.copy(path))
+
+    def _is_artifact(self, below: str) -> bool:
+        """Whether a folder holds an artifact of eolgul, by its card."""
+        for kind, name in CARDS.items():
+            try:
+                path = _join(below, name)
+                card = (self.root / path).read_bytes() if self._far is None else self._far.read_bytes(path)
+                if json.loads(card)["kind"] == kind:
+                    return True
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return False
+
+    def _scan(self, below: str) -> list[_Listed]:
+        if self._far is not None:
+            return list(self._far.scan(below))
         folder = os.path.join(self.root, below)  # noqa: PTH118 - one per folder
         try:
             with os.scandir(folder) as found:
@@ -316,17 +378,17 @@ class Tree:
         except OSError as error:
             raise InputError(f"{folder}: {error.strerror}") from error
 
-    def _folder(self, entry: os.DirEntry[str], name: str) -> Iterator[Entry]:
+    def _folder(self, entry: _Listed, name: str) -> Iterator[Entry]:
         """Yield the files of a folder of the disk, or of one that a link leads to."""
         if not entry.is_dir(follow_symlinks=False):
             if "/" in name or is_system_folder(entry.name) or not _leads_elsewhere(entry.path, self._followed):
                 self.passed_over.add(Why.LINK, name)
             else:
                 yield from self._walk(name, True, [])
-        elif not self._passes_folder(entry):
+        elif not self._passes_folder(entry, name):
             yield from self._walk(name, True, [])
 
-    def _file(self, entry: os.DirEntry[str], name: str) -> Entry | None:
+    def _file(self, entry: _Listed, name: str) -> Entry | None:
         """A file of the disk; None when it is passed over."""
         try:
             facts = entry.stat()
@@ -342,10 +404,11 @@ class Tree:
         elif is_foreign_archive(entry.name):
             self._pass_archive(name)
         elif not is_unfinished(entry.name):
-            return Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns))
+            file = entry.file if isinstance(entry, FarEntry) else None
+            return Entry(name, facts.st_size, (facts.st_mtime_ns, facts.st_ctime_ns), member=file)
         return None
 
-    def _passes_folder(self, entry: os.DirEntry[str]) -> bool:
+    def _passes_folder(self, entry: _Listed, path: str) -> bool:
         """Whether a folder is not people's; then what is in it is counted."""
         if is_unfinished(entry.name):  # a build of eolgul, which comes and goes
             return True
@@ -355,15 +418,19 @@ class Tree:
             why = Why.HIDDEN
         else:
             return False
-        self._count(entry.path, why)
+        self._count(path, why)
         return True
 
-    def _count(self, folder: str, why: Why) -> None:
+    def _count(self, below: str, why: Why) -> None:
         """Count every file of a folder that is passed over; one that is not to be entered counts as one."""
-        if os.path.basename(folder).lower() in SNAPSHOTS:  # noqa: PTH119
+        if below.rpartition("/")[2].lower() in SNAPSHOTS:
             self.passed_over.add(why)
             return
-        waiting = [folder]
+        if self._far is not None:
+            for path in self._far.paths(below):
+                self.passed_over.add(why, path)
+            return
+        waiting = [os.path.join(self.root, below)]  # noqa: PTH118
         while waiting:
             try:
                 with os.scandir(waiting.pop()) as found:
@@ -374,6 +441,23 @@ class Tree:
                             self.passed_over.add(why, entry.name)
             except OSError:
                 self.passed_over.add(why)
+
+
+class Names(NamedTuple):
+    """The names of what lies in a folder."""
+
+    files: set[str]
+    folders: set[str]
+
+
+def names_in(source: Path, far: FarFolder | None, below: str = "") -> Names:
+    """The names in a folder of a source, which lies on the disk or in S3; none where there is no such folder."""
+    names = Names(set(), set())
+    folder = source / below
+    found: Iterable[_Listed] = far.scan(below) if far is not None else os.scandir(folder) if folder.is_dir() else ()
+    for entry in found:
+        (names.folders if _is_dir(entry) else names.files).add(entry.name)
+    return names
 
 
 class _Part(NamedTuple):
@@ -395,13 +479,13 @@ class _Archive(NamedTuple):
 class _Child:
     """What one name stands for in a folder: on the disk and in archives."""
 
-    entry: os.DirEntry[str] | None = None
+    entry: _Listed | None = None
     nodes: list[_Part] = field(default_factory=list)
     members: list[tuple[Member, int]] = field(default_factory=list)
     archives: list[_Archive] = field(default_factory=list)
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def _is_dir(entry: _Listed) -> bool:
     """Whether it is a folder, or a link to one; a link that leads round in a circle is not."""
     try:
         return entry.is_dir()
@@ -409,7 +493,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(entry: _Listed) -> bool:
     try:
         return entry.is_file()
     except OSError:
@@ -429,17 +513,6 @@ def _without_double(node: Node, stem: str) -> Node:
     inner = node.folders[folders[0]]
     rest = {name: folder for name, folder in node.folders.items() if name != folders[0]}
     return Node(rest | inner.folders, node.files | inner.files)
-
-
-def _is_artifact(folder: Path) -> bool:
-    """Whether a folder holds an artifact of eolgul, by its card."""
-    for kind, card in CARDS.items():
-        try:
-            if json.loads((folder / card).read_bytes())["kind"] == kind:
-                return True
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return False
 
 
 def _leads_elsewhere(link: str, followed: list[str]) -> bool:

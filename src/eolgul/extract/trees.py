@@ -15,24 +15,25 @@ from eolgul.extract.levels import Level, find_level
 from eolgul.extract.passed_over import PassedOver
 from eolgul.extract.people import number_form
 from eolgul.extract.plan import Plan, text
-from eolgul.extract.tree import Entry, Tree
+from eolgul.extract.tree import Entry, Tree, names_in
 from eolgul.formats.identities import normal
 from eolgul.model.package import TEMPLATE_NAME
+from eolgul.storage.far import FarFolder
 
 _NO_IDENTITY = Rejection(Reason.NO_IDENTITY, "an image beside the identity folders, expected <identity>/<image>")
 _NO_MATCH = Rejection(Reason.NO_IDENTITY, "identity_from does not fit the path")
 
 
-def plan_folders(source: Path, config: ExtractConfig) -> Plan:
+def plan_folders(source: Path, config: ExtractConfig, far: FarFolder | None = None) -> Plan:
     """Plan identity folders, `<identity>/…/<image>`: InsightFace_Pytorch's `imgs/`, LFW, ORL, any photos.
 
     Raises:
         InputError: when there is no identity folder with enough images.
     """
     # Its shards are archives of images.
-    if all((source / name).is_file() for name in ("dataset.json", "manifest.parquet")):
+    if {"dataset.json", "manifest.parquet"} <= names_in(source, far).files:
         raise InputError(f"{source}: is a FaceDataset already, expected raw data")
-    tree = Tree(source)
+    tree = Tree(source, far)
     pattern = config.identity_pattern
     pictures = list(tree.pictures())
     names = [entry.name for entry in pictures]

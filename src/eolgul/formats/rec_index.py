@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 from eolgul.formats.recordio import Heads, Index, RecordReader, read_index
+from eolgul.storage.ranges import Ranges
 
 EXACT = 1 << 24  # whole numbers up to here are exact in float32, the type of the counts in record 0
 _IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
@@ -42,16 +43,35 @@ class ImageIndex:
         return len(numbers) > 0 and bool(numbers.min() == 1) and bool(numbers.max() == np.float32(identities))
 
 
-def index_rec(rec: Path) -> ImageIndex:
+class PartialError(Exception):
+    """The index of a file that is here in part does not fit what is here of it: only the whole file can tell more."""
+
+
+def index_rec(rec: Path, known: Ranges | None = None) -> ImageIndex:
     """Find a `.rec` file's image records, in either layout, by its `.idx` or, where that does not fit, by scanning.
 
     Memory: a few numbers per record.
 
+    Args:
+        rec: The file.
+        known: Which bytes of it are here, where that is not all: the first records, from the last image to the end, and
+            some between. Of the other records the index is believed; their labels are NaN.
+
     Raises:
         InputError: The file is not RecordIO, or its last images are missing and no record follows them: it is cut off.
+        PartialError: With `known`, the index does not fit.
     """
+    try:
+        return _index_images(rec, known)
+    except InputError as error:
+        if known is None:
+            raise
+        raise PartialError from error
+
+
+def _index_images(rec: Path, known: Ranges | None) -> ImageIndex:
     with RecordReader(rec) as reader:
-        index, heads, scanned = _index(rec, reader)
+        index, heads, scanned = _index(rec, reader, known)
         keys, offsets, sizes, flags, labels = index.keys, index.offsets, heads.length, heads.flag, heads.label
         if (keys[1:] < keys[:-1]).any():
             order = np.argsort(keys, kind="stable")
@@ -165,7 +185,7 @@ def _missing(rec: Path, keys: NDArray[np.int64], end: int, *, follows: bool) -> 
     return np.sort(absent[np.argsort(taken, kind="stable")][:count])
 
 
-def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads, bool]:
+def _index(rec: Path, reader: RecordReader, known: Ranges | None) -> tuple[Index, Heads, bool]:
     """Every record's key and offset, in file order, the headers there, and whether the keys are only places in the file."""
     path = rec.with_suffix(".idx")
     if path.is_file():
@@ -173,16 +193,18 @@ def _index(rec: Path, reader: RecordReader) -> tuple[Index, Heads, bool]:
         if (listed.offsets[1:] < listed.offsets[:-1]).any():
             order = np.argsort(listed.offsets, kind="stable")
             listed = Index(listed.keys[order], listed.offsets[order])
-        heads = _heads_that_fit(reader, listed)
+        heads = _heads_that_fit(reader, listed, known)
         if heads is not None:
             return listed, heads, False
+    if known is not None:
+        raise PartialError
     offsets = reader.offsets()
     if len(offsets) == 0:
         raise InputError(f"{rec}: no record found, expected RecordIO")
     return Index(np.arange(len(offsets), dtype=np.int64), offsets), reader.heads(offsets), True
 
 
-def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
+def _heads_that_fit(reader: RecordReader, index: Index, known: Ranges | None) -> Heads | None:
     """The headers where the index (by offset) points; None if it is stale: it omits records or points elsewhere.
 
     If the index is right and the record there is broken, the record is reported when it is read.
@@ -193,8 +215,9 @@ def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
     listed = np.append(offsets[1:], reader.size)
     if (offsets == listed).any():
         return None
-    heads = reader.heads(offsets)
-    short = heads.magic & (heads.flag == 0) & (heads.following(offsets) < listed)
+    here = np.ones(len(offsets), np.bool_) if known is None else known.hold(offsets, listed)
+    heads = reader.heads(offsets) if known is None else _heads_of_some(reader, offsets, listed, here)
+    short = here & heads.magic & (heads.flag == 0) & (heads.following(offsets) < listed)
     if any(reader.begins_at(int(after)) for after in heads.following(offsets)[short]):
         return None
     for offset, next_listed in zip(offsets[heads.flag != 0].tolist(), listed[heads.flag != 0].tolist(), strict=True):
@@ -204,4 +227,20 @@ def _heads_that_fit(reader: RecordReader, index: Index) -> Heads | None:
             continue
         if following < next_listed and reader.begins_at(following):
             return None
+    return heads
+
+
+def _heads_of_some(
+    reader: RecordReader, offsets: NDArray[np.int64], listed: NDArray[np.int64], here: NDArray[np.bool_]
+) -> Heads:
+    """The headers at `offsets`, as they are where the record is `here`, else as the index says that they should be."""
+    heads = Heads(
+        np.ones(len(offsets), np.bool_),
+        np.zeros(len(offsets), np.uint8),
+        listed - offsets - 8,
+        np.full(len(offsets), np.nan, np.float32),
+    )
+    own = reader.heads(offsets[here])
+    for name in Heads.__slots__:
+        getattr(heads, name)[here] = getattr(own, name)
     return heads

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
-from eolgul.extract import kface_tree, trees
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.plan import text
+from eolgul.extract.step import plan_source
 from eolgul.extract.tree import FilesTask
 from eolgul.formats import carrays, insightface, kface, rec_index
 from eolgul.formats.recordio import RecordReader
@@ -25,7 +25,6 @@ from eolgul.images.decode import decode
 
 FIRST = 5  # problems that are reported in full
 _FORGET = 1_000  # records after which the pages of a memory map are released; each can map 64 kB
-_PLANS = {"kface": kface_tree.plan_kface, "folders": trees.plan_folders, "lst": trees.plan_lst}
 
 
 @dataclass
@@ -197,7 +196,7 @@ def _of_pairs(same: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 def from_files(source: Path, kind: str) -> Collection:
     """The image files of a tree or of a `.lst`, as extraction selects them; this reads names and sizes only."""
-    plan = _PLANS[kind](source, ExtractConfig())
+    plan = plan_source(kind, source, ExtractConfig())
     entries = [entry for task in plan.tasks if isinstance(task, FilesTask) for entry in task.entries]
     root = source.parent if kind == "lst" else source
     good = [entry for entry in entries if entry.rejection is None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,27 +206,33 @@ def there(place: str) -> str:
 
 def _source(source: str, sizes: dict[str, tuple[int, int]]) -> str:
     """Count what is at a source by its names and sizes, or by its card where it is a data set."""
-    card, source_place = find_card(source), place_of(source)
-    found = list(_listed(source_place))
-    if not found:
+    card = find_card(source)
+    files = size = records = pictures = 0
+    for name, one in _listed(place_of(source)):
+        files, size = files + 1, size + one
+        records += one if name.endswith((".rec", ".bin")) else 0
+        pictures += name.lower().endswith(_IMAGES)
+    if not files:
         raise InputError(f"{source}: nothing there")
-    size = sum(item[1] for item in found)
-    records = sum(item[1] for item in found if item[0].endswith((".rec", ".bin")))
-    images = records // _IN_RECORD + sum(item[0].lower().endswith(_IMAGES) for item in found)
+    images = records // _IN_RECORD + pictures
     if card is not None:
         if card.kind != "FaceDataset":
             raise InputError(f"{source}: is a {card.kind}, expected a raw source or a FaceDataset")
         images = int(card.contents["images"])
     sizes[source] = (images, size)
-    return f"{len(found):,} files, {size / 1e9:.2f} GB, about {images:,} images"
+    return f"{files:,} files, {size / 1e9:.2f} GB, about {images:,} images"
 
 
-def _listed(source: str) -> list[tuple[str, int]]:
+def _listed(source: str) -> Iterator[tuple[str, int]]:
+    """Name and size of every file of a source, which may have millions."""
     if storage.is_s3(source):
-        return [(name, size) for name, size, _ in storage.describe(source)]
+        for name, size, _ in storage.describe(source):
+            yield name, size
+        return
     path = Path(source)
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return [(file.name, file.stat().st_size) for file in files]
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            yield file.name, file.stat().st_size
 
 
 def shared_memory_of(recipe: Recipe, workers: int) -> int:

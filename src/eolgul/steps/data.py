@@ -11,13 +11,14 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.align.config import AlignConfig
-from eolgul.artifact import open_artifact
+from eolgul.artifact import Artifact
 from eolgul.assemble.config import AssembleConfig
 from eolgul.audit.config import AuditConfig
 from eolgul.config import Progress, count_up
 from eolgul.errors import InputError
 from eolgul.extract.config import FILES, PEOPLE_FACTS, ExtractConfig, source_name
-from eolgul.steps.places import Facts, bring, facts_of, place_of, places_of, raw
+from eolgul.steps.places import Facts, bring, bring_tables, card_of, facts_of, open_raw, place_of, places_of, stamp
+from eolgul.steps.rec_parts import part_of_rec
 
 
 def extract(
@@ -25,18 +26,42 @@ def extract(
     out: str,
     config: ExtractConfig = ExtractConfig(),
     *,
-    stamp: str | None = None,
+    known_by: str | None = None,
     progress: Progress | None = None,
 ) -> Facts:
-    """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too; `stamp` as the step's."""
+    """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too.
+
+    `known_by` is what the source's content is known by, as the step's `stamp`.
+    """
     from eolgul.extract.step import extract as step
 
     started = time.monotonic()
     config = with_local_files(replace(config, name=config.name or source_name(source)))
     with storage.destination(out, [source]) as target:
-        made = step(raw(source), target, config, stamp=stamp, progress=progress)
+        made = _of_part(source, target, config, known_by, progress)
+        if made is None:
+            local, far = open_raw(source, config.kind)
+            made = step(local, target, config, far=far, stamp=known_by, progress=progress)
     counted = ("inputs", "passed_over", *PEOPLE_FACTS)
     return facts_of(made, out, started) | {name: made.contents[name] for name in counted if name in made.contents}
+
+
+def _of_part(
+    source: str, target: Path, config: ExtractConfig, known_by: str | None, progress: Progress | None
+) -> Artifact | None:
+    """Extract a part of a `.rec` in S3 from its byte ranges; None where that is not possible."""
+    from eolgul.extract.step import extract as step
+    from eolgul.formats.rec_index import PartialError
+
+    if config.part is None or not storage.is_s3(source):
+        return None
+    with part_of_rec(source, config) as found:
+        if found is None:
+            return None
+        try:
+            return step(found[0], target, config, far=found[1], stamp=known_by or stamp(source), progress=progress)
+        except PartialError:
+            return None
 
 
 def with_local_files(config: ExtractConfig) -> ExtractConfig:
@@ -80,13 +105,14 @@ def align(
         check_name(sheet)
         if config.part:
             raise InputError("sheet: a part has no sheet; expected it with the merge")
-    local = bring(dataset)
-    if keep_aligned and is_aligned(open_artifact(local, "FaceDataset")):
-        return facts_of(open_artifact(local, "FaceDataset"), place_of(dataset), started)
+    card = card_of(dataset)
+    if keep_aligned and is_aligned(card):
+        return facts_of(card, place_of(dataset), started)
+    local, shards = bring_tables(dataset)
     with storage.destination(out, places_of([dataset, *merge])) as target:
-        made = step(local, target, config, merge=[bring(place) for place in merge],
+        made = step(local, target, config, shards=shards, merge=[bring(place) for place in merge],
                     may_be_unused=keep_aligned, progress=progress)  # fmt: skip
-        drawn = sheets(FaceDataset(local), FaceDataset(target), sheet) if sheet else []
+        drawn = sheets(FaceDataset(local, shards=shards), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return facts_of(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra
 
@@ -94,25 +120,35 @@ def align(
 def check_alignment(datasets: Sequence[str], config: AlignConfig) -> None:
     """Refuse options that are for none of several datasets: InputError says what they are for."""
     from eolgul.align.step import is_aligned, unused
-    from eolgul.dataset import FaceDataset
+    from eolgul.dataset import SHARDS, FaceDataset
 
-    opened = [FaceDataset(bring(dataset)) for dataset in datasets]
+    opened = [FaceDataset(bring(dataset, without=(SHARDS,)), images=False) for dataset in datasets]
     wrong = [unused(dataset, config) for dataset in opened if not is_aligned(dataset.artifact)]
     if wrong and all(wrong):
         raise InputError(wrong[0])
 
 
 def assemble(
-    datasets: Sequence[str], out: str, config: AssembleConfig = AssembleConfig(), *, progress: Progress | None = None
+    datasets: Sequence[str],
+    out: str,
+    config: AssembleConfig = AssembleConfig(),
+    *,
+    refer: bool = False,
+    progress: Progress | None = None,
 ) -> Facts:
-    """Step 3: aligned FaceDatasets → one FaceDataset with splits."""
+    """Step 3: aligned FaceDatasets → one FaceDataset with splits.
+
+    With `refer`, the result goes to S3 from the local place `out`, without the shards of datasets that lie in S3.
+    """
     from eolgul.assemble.step import assemble as step
     from eolgul.dataset import SHARDS
 
     started = time.monotonic()
     config = replace(config, exclude=tuple(str(bring(place)) for place in config.exclude))
     # From S3 to S3 no image passes through this machine: the result refers to the objects of the datasets.
-    far = [item for item in datasets if storage.is_s3(item)] if storage.is_s3(out) and not config.copy else []
+    far = (
+        [item for item in datasets if storage.is_s3(item)] if (refer or storage.is_s3(out)) and not config.copy else []
+    )
     inputs = places_of([*datasets, *config.exclude])
     with storage.destination(out, inputs, refer_to=places_of(far)) as local:
         paths = [bring(item, without=(SHARDS,) if item in far else ()) for item in datasets]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from eolgul.assemble.config import AssembleConfig
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.steps.data import align, assemble, extract
-from eolgul.steps.places import Facts, bring, facts_of, places_of
+from eolgul.steps.places import Facts, bring, bring_tables, facts_of, place_of, places_of
 from eolgul.train.config import TrainConfig
 
 _TRAINING_PEOPLE = 2  # the fewest that assemble leaves for training; nobody learns from them here
@@ -47,8 +48,11 @@ def train(
         from eolgul.train.launch import torchrun
 
         return torchrun(dataset, out, config)
+    if config.stream and not storage.is_s3(dataset):
+        raise InputError(f"{place_of(dataset)}: lies on a disk and is read where it is; stream is for datasets in S3")
     import torch
 
+    from eolgul.dataset.far import cache_folder
     from eolgul.train.distributed import machine
     from eolgul.train.loop import train as step
 
@@ -59,10 +63,15 @@ def train(
     elsewhere = machine() > 0 and storage.is_s3(out)
     checkpoints = config.checkpoints or storage.join(out.rstrip("/").rpartition("/")[0] or ".", "checkpoints")
     inputs = places_of([dataset, config.init or ""])
-    with _nowhere() if elsewhere else storage.destination(out, inputs) as local:
+    with (
+        _nowhere() if elsewhere else storage.destination(out, inputs) as local,
+        cache_folder(_cache_bytes(config)) as cache,
+    ):
+        tables, shards = bring_tables(dataset, cache) if config.stream else (bring(dataset), None)
         made = step(
-            bring(dataset),
+            tables,
             local,
+            shards=shards,
             recipe=recipe,
             init=bring(config.init) if config.init else None,
             init_color=config.init_color,
@@ -79,6 +88,12 @@ def train(
     if made is None:
         raise InputError("training was stopped before its end; run the same command again to go on from its checkpoint")
     return facts_of(made, out, started) | {"best_epoch": made.contents["best_epoch"]}
+
+
+def _cache_bytes(config: TrainConfig) -> int:
+    """The bytes of disk that this process may take for images; torchrun's processes share the machine's."""
+    share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(config.stream_cache * 1e9) // share if config.stream else 0
 
 
 @contextmanager
@@ -213,8 +228,8 @@ def evaluate(
     started = time.monotonic()
     places = [bring(item) for item in benchmarks]
     with storage.destination(out, places_of([model, dataset, *benchmarks])) as local:
-        people = bring(dataset) if dataset else None
-        made = step(bring(model), people, places, local, config, progress=progress)
+        people, shards = bring_tables(dataset) if dataset else (None, None)
+        made = step(bring(model), people, places, local, config, shards=shards, progress=progress)
         metrics = read_metrics(local)
     return facts_of(made, out, started) | {"metrics": metrics}
 

@@ -17,9 +17,12 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.artifact import CARDS, Artifact, open_artifact
+from eolgul.dataset import SHARDS
+from eolgul.dataset.far import Cache, FarShards
 from eolgul.errors import InputError
-from eolgul.files import sha256_bytes
+from eolgul.files import sha256_bytes, write_atomic
 from eolgul.formats.synthetic import mark_of
+from eolgul.storage.far import FarFolder
 
 Facts = dict[str, Any]
 _REFERENCE = re.compile(r"(?P<place>.+?)(#sha256:(?P<digest>.*))?", re.DOTALL)
@@ -67,6 +70,24 @@ def bring(given: str, *, without: Collection[str] = ()) -> Path:
     if digest is not None and (found := open_artifact(path, without=tuple(without)).digest) != digest:
         raise InputError(_ANOTHER.format(place=place, found=found[:12], wanted=digest[:12]))
     return path
+
+
+def bring_tables(given: str, cache: Cache | None = None) -> tuple[Path, FarShards | None]:
+    """A FaceDataset whose images are read where they lie: a local one as it is, one in S3 without its shards.
+
+    Args:
+        given: Its place, or reference.
+        cache: Keeps images that were read once.
+
+    Returns:
+        Its local path, and its shards if they are in S3.
+
+    Raises:
+        InputError: As `bring` does.
+    """
+    if not storage.is_s3(given):
+        return bring(given), None
+    return bring(given, without=(SHARDS,)), FarShards(place_of(given), cache)
 
 
 def card_of(given: str) -> Artifact:
@@ -151,6 +172,35 @@ def raw(source: str) -> Path:
     return local
 
 
+def open_raw(source: str, kind: str = "auto") -> tuple[Path, FarFolder | None]:
+    """A raw source for extraction: as `raw`, or a tree in S3 whose files are read where they lie.
+
+    Args:
+        source: Its place.
+        kind: The kind that the options name.
+
+    Returns:
+        Its local path, and the folder in S3 if its files are not fetched.
+    """
+    if kind not in ("auto", "kface", "folders") or not storage.is_s3(source) or storage.is_object(source):
+        return raw(source), None
+    from eolgul.extract.kinds import container_of
+
+    far = FarFolder(source)
+    if far.is_empty:
+        raise InputError(f"{source}: nothing there")
+    local = storage.cache_place(source)
+    local.mkdir(parents=True, exist_ok=True)
+    if container_of(local, far) is not None:
+        return raw(source), None
+    mark = mark_of(local)
+    try:
+        write_atomic(mark, far.read_bytes(mark.name))
+    except FileNotFoundError:
+        mark.unlink(missing_ok=True)
+    return local, far
+
+
 def _list_beside(source: str) -> str:
     """The list of labels beside a carray's folder."""
     return f"{source.rstrip('/')}_list.npy"
@@ -173,30 +223,41 @@ def stamp(source: str) -> str:
     Raises:
         InputError: When there is nothing at `source`.
     """
-    total = hashlib.sha256()
-    count = 0
-    for line in _described(source.rpartition("/")[0] if source.endswith(".lst") else source):
-        total.update(line.encode("utf-8", "surrogateescape"))
+    # A sum, since listings of millions of files come in different orders and are not to be held.
+    total, count = 0, 0
+    lines = _described(source.rpartition("/")[0] if source.endswith(".lst") else source)
+    for line in lines:
+        total += _digest_of(line)
         count += 1
     if not count:
         raise InputError(f"{source}: " + ("nothing there" if storage.is_s3(source) else "no such file or folder"))
     folder = source.rstrip("/").rpartition("/")[0]
     for beside in (*(f"{folder}/{name}" for name in _files_beside(source)), _list_beside(source)):
-        for line in _described(beside):
-            total.update(line.encode("utf-8", "surrogateescape"))
-    total.update(source.rstrip("/").rpartition("/")[2].encode())  # a .lst names one of several
-    return total.hexdigest()
+        total += sum(map(_digest_of, _described(beside)))
+    own = source.rstrip("/").rpartition("/")[2]  # a .lst names one of several
+    return sha256_bytes(f"{own}\0{total % 2**256:064x}".encode("utf-8", "surrogateescape"))
+
+
+def _digest_of(line: str) -> int:
+    return int.from_bytes(hashlib.sha256(line.encode("utf-8", "surrogateescape")).digest())
 
 
 def _described(place: str) -> Iterator[str]:
-    """One line per file at a place, in order; none where nothing is."""
+    """One line per file at a place; none where nothing is."""
     if storage.is_s3(place):
         for name, size, etag in storage.describe(place):
             yield f"{name}\0{size}\0{etag}\n"
         return
     path = Path(place)
-    files = [path] if path.is_file() else (file for file in sorted(path.rglob("*")) if file.is_file())
-    for file in files:
-        facts = file.stat()
-        name = os.path.relpath(file, path.parent)
-        yield f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ctime_ns}\n"
+    if path.is_file():
+        yield _line(path.name, path.stat())
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not Path(folder, name).is_symlink()]
+        for name in names:
+            file = os.path.join(folder, name)  # noqa: PTH118 - millions of them
+            if os.path.isfile(file):  # noqa: PTH113
+                yield _line(os.path.relpath(file, path.parent), os.stat(file))  # noqa: PTH116
+
+
+def _line(name: str, facts: os.stat_result) -> str:
+    return f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ctime_ns}\n"

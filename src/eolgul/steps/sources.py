@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig, source_name
-from eolgul.steps.places import Facts, bring, raw
+from eolgul.steps.places import Facts, bring, open_raw
 
 PIPELINE_SELECTION = "original"
 """The pipeline's default of the selection, which counts as not given: Kubeflow knows no other way to say that."""
@@ -20,10 +20,11 @@ Kind = Callable[[str, ExtractConfig | None], str]
 
 
 def find_kind(source: str, config: ExtractConfig | None) -> str:
-    """The kind of a source, which is fetched for it."""
+    """The kind of a source. One in S3 is not fetched for it, but for a file that is the source by itself."""
     from eolgul.extract.kinds import detect_kind, kind_of
 
-    return detect_kind(raw(source)) if config is None else kind_of(raw(source), config)
+    local, far = open_raw(source, "auto" if config is None else config.kind)
+    return detect_kind(local, far) if config is None else kind_of(local, config, far)
 
 
 class Extraction(NamedTuple):

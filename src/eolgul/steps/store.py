@@ -23,6 +23,7 @@ from typing import Any
 
 from eolgul import storage
 from eolgul.artifact import CARDS, canonical_json, open_artifact, recipe_digest
+from eolgul.dataset import SHARDS
 from eolgul.errors import InputError
 from eolgul.files import sha256_bytes
 from eolgul.steps import lease
@@ -44,6 +45,7 @@ class Job:
         name: What the artifact is called for people.
         recipe: The options that the result depends on.
         inputs: The digests of its inputs, in order.
+        refer_to: Artifacts in S3 whose shards the result has: they are referred to and not stored again.
         parts: Whether the step makes a FaceDataset shard by shard, so that finished ones are kept.
     """
 
@@ -53,6 +55,7 @@ class Job:
     recipe: Mapping[str, Any]
     inputs: Sequence[str]
     parts: bool = False
+    refer_to: Sequence[str] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The job as JSON values; the name is none of what decides."""
@@ -132,9 +135,9 @@ class Store:
         work.parent.mkdir(parents=True, exist_ok=True)
         with kept(work, self._place("parts", job.key)) if job.parts else nullcontext():
             facts = make(str(work))
-        made = open_artifact(work)
+        made = open_artifact(work, without=(SHARDS,) if job.refer_to else ())
         below = f"artifacts/{job.step}/{job.name}-{made.digest[:SHORT]}"
-        storage.add_artifact(work, self._place(below))
+        storage.add_artifact(work, self._place(below), refer_to=job.refer_to)
         with suppress(OSError):  # another work of this job lies there
             work.parent.rmdir()
         record = {"job": job.to_json(), "place": below, "digest": made.digest, "facts": _json_only(facts)}

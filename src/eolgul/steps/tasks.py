@@ -32,6 +32,7 @@ from eolgul.steps.places import (
     find_card,
     found_facts,
     place_of,
+    places_of,
     reference,
     split_reference,
     stamp,
@@ -111,7 +112,7 @@ def _extract(store: Store, extraction: Extraction) -> Facts:
     inputs = [stamp(source), *([stamp(config.root)] if config.root else [])]
     job = Job("extract", VERSION, str(config.name), local.to_recipe(), inputs, parts=True)
     lines = MinuteLines(f"extracting {config.name}")
-    return store.obtain(job, lambda out: data.extract(source, out, config, stamp=job.key, progress=lines))
+    return store.obtain(job, lambda out: data.extract(source, out, config, known_by=job.key, progress=lines))
 
 
 def align_part_of(store: Store, datasets: Sequence[str], config: AlignConfig) -> list[str]:
@@ -186,9 +187,11 @@ def assemble_all(store: Store, datasets: Sequence[str], config: AssembleConfig) 
 
     excluded = [split_reference(place)[1] or stamp(place) for place in config.exclude]
     inputs = [*(card_of(dataset).digest for dataset in datasets), *excluded]
-    job = Job("assemble", VERSION, "assembled", config.to_recipe(), inputs, parts=True)
+    refer = storage.is_s3(store.workspace) and not config.copy
+    far = places_of(item for item in datasets if refer and storage.is_s3(item))
+    job = Job("assemble", VERSION, "assembled", config.to_recipe(), inputs, parts=True, refer_to=far)
     lines = MinuteLines("assembling")
-    return store.obtain(job, lambda out: data.assemble(datasets, out, config, progress=lines))
+    return store.obtain(job, lambda out: data.assemble(datasets, out, config, refer=refer, progress=lines))
 
 
 def train_one(

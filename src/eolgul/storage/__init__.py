@@ -7,11 +7,14 @@ Steps are functions of local paths. `fetch` copies an `s3://bucket/key` folder t
 
 from eolgul.storage.conditional import add_artifact, put_if_absent, remove_below, remove_object
 from eolgul.storage.download import fetch
+from eolgul.storage.far import FarFile
 from eolgul.storage.s3 import (
     S3Settings,
+    cache_place,
     describe,
     exists,
     forget_settings,
+    is_object,
     is_s3,
     join,
     list_names,
@@ -22,13 +25,16 @@ from eolgul.storage.s3 import (
 from eolgul.storage.upload import destination, publish
 
 __all__ = [
+    "FarFile",
     "S3Settings",
     "add_artifact",
+    "cache_place",
     "describe",
     "destination",
     "exists",
     "fetch",
     "forget_settings",
+    "is_object",
     "is_s3",
     "join",
     "list_names",

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from eolgul.artifact import CARDS, open_artifact
 from eolgul.errors import InputError
 from eolgul.storage.download import mark_copy
+from eolgul.storage.references import FOLDER, REFERENCES, find_objects, references_of
 from eolgul.storage.s3 import (
     THREADS,
     connect,
@@ -98,7 +100,7 @@ def remove_below(uri: str) -> None:
         remove_object(f"s3://{bucket}/{item.object_name}")
 
 
-def add_artifact(folder: Path, uri: str) -> None:
+def add_artifact(folder: Path, uri: str, *, refer_to: Sequence[str] = ()) -> None:
     """Move a local artifact to a place that is named after its content, unless it is there.
 
     Nothing at the place is ever removed or replaced by other bytes, so any number of writers may add the same artifact at
@@ -107,8 +109,13 @@ def add_artifact(folder: Path, uri: str) -> None:
     Args:
         folder: The artifact, which is gone from there afterwards.
         uri: A place whose name contains the artifact's digest.
+        refer_to: In S3, artifacts that have shards of the new one: these are referred to (`eolgul.storage.references`), and
+            need not be in `folder`.
+
+    Raises:
+        InputError: A shard is neither here nor an object of those artifacts.
     """
-    artifact = open_artifact(folder)
+    artifact = open_artifact(folder, without=(FOLDER,) if refer_to else ())
     card = CARDS[artifact.kind]
     if not is_s3(uri):
         place = Path(uri)
@@ -120,6 +127,14 @@ def add_artifact(folder: Path, uri: str) -> None:
         return
     bucket, key = split(uri)
     there = {item.object_name: item.size for item in list_objects_below(uri)}
+
+    shards = {name: facts for name, facts in artifact.card["files"].items() if name.startswith(f"{FOLDER}/")}
+    sizes = {name: (str(facts["sha256"]), int(facts["size"])) for name, facts in shards.items()}
+    referred = find_objects(sizes, refer_to) if refer_to else {}
+    own = [name for name in artifact.card["files"] if name not in referred]
+    lost = [name for name in own if not (folder / name).is_file()]
+    if lost:
+        raise InputError(f"{uri}: {lost[0]} is neither on this machine nor an object of {', '.join(refer_to)}")
 
     def put(name: str) -> None:
         facts = artifact.card["files"][name]
@@ -137,7 +152,9 @@ def add_artifact(folder: Path, uri: str) -> None:
 
     if f"{key}/{card}" not in there:
         with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(put, artifact.card["files"]))
+            list(pool.map(put, own))
+        if referred:
+            write_bytes(join(uri, REFERENCES), references_of(referred))
         write_bytes(join(uri, card), (folder / card).read_bytes())
     copy = settings().cache / bucket / key
     copy.parent.mkdir(parents=True, exist_ok=True)

@@ -98,6 +98,15 @@ def forget_settings() -> None:
     http_pool.cache_clear()
 
 
+def _forget_connections() -> None:
+    """After a fork, in the child: two processes must not use one connection."""
+    minio_client.cache_clear()
+    http_pool.cache_clear()
+
+
+os.register_at_fork(after_in_child=_forget_connections)
+
+
 @contextmanager
 def connect(uri: str) -> Iterator[Any]:
     """Yield the client; its errors become an InputError of one sentence that names the place."""
@@ -171,25 +180,42 @@ def write_bytes(uri: str, data: bytes) -> None:
     write_atomic(Path(uri), data)
 
 
-def list_objects_below(uri: str) -> list[Any]:
-    """The object `uri` and all objects below it, as the SDK describes them."""
+def walk_objects(uri: str) -> Iterator[Any]:
+    """The object `uri` and all objects below it, as the SDK describes them, in the order of S3's listing."""
     bucket, key = split(uri)
     with connect(uri) as client:
-        found = [
-            item for item in client.list_objects(bucket_name=bucket, prefix=key, recursive=True) if not item.is_dir
-        ]
-    # The prefix "runs/a" also lists "runs/ab": keep the object itself and what lies below it.
-    return [item for item in found if not key or item.object_name == key or item.object_name.startswith(key + "/")]
+        for item in client.list_objects(bucket_name=bucket, prefix=key, recursive=True):
+            # The prefix "runs/a" also lists "runs/ab": keep the object itself and what lies below it.
+            if not item.is_dir and (not key or item.object_name == key or item.object_name.startswith(key + "/")):
+                yield item
 
 
-def describe(uri: str) -> list[tuple[str, int, str]]:
-    """Name below the parent, size and ETag of the object `uri` and of all below it, in order."""
+def list_objects_below(uri: str) -> list[Any]:
+    """All that `walk_objects` yields."""
+    return list(walk_objects(uri))
+
+
+def is_object(uri: str) -> bool:
+    """Whether an object lies at `uri` itself."""
+    bucket, key = split(uri)
+    with connect(uri) as client:
+        found = client.list_objects(bucket_name=bucket, prefix=key)
+        return any(item.object_name == key and not item.is_dir for item in found)
+
+
+def cache_place(uri: str) -> Path:
+    """Where the local copy of an object or prefix belongs."""
+    bucket, key = split(uri)
+    root = settings().cache / bucket
+    return root / key if key else root
+
+
+def describe(uri: str) -> Iterator[tuple[str, int, str]]:
+    """Name below the parent, size and ETag of the object `uri` and of all below it, as S3 lists them."""
     _, key = split(uri)
     parent = key.rpartition("/")[0]
-    return sorted(
-        (str(item.object_name).removeprefix(f"{parent}/"), int(item.size), str(item.etag).strip('"'))
-        for item in list_objects_below(uri)
-    )
+    for item in walk_objects(uri):
+        yield str(item.object_name).removeprefix(f"{parent}/"), int(item.size), str(item.etag).strip('"')
 
 
 def list_names(uri: str) -> list[str]:
@@ -209,4 +235,4 @@ def list_names(uri: str) -> list[str]:
 
 def exists(uri: str) -> bool:
     """Whether a file, folder, object or prefix exists."""
-    return bool(list_objects_below(uri)) if is_s3(uri) else Path(uri).exists()
+    return any(True for _ in walk_objects(uri)) if is_s3(uri) else Path(uri).exists()

@@ -53,6 +53,17 @@ class TrainConfig(Config):
     stall_seconds: float = option(
         40.0, "End with an error when a batch is missing and no worker has read an image for this long.", least=1
     )
+    stream: bool = option(
+        False,
+        "Read the images of a dataset in S3 from there as they are needed, instead of fetching all of it before.",
+        in_recipe=False,
+    )
+    stream_cache: float = option(
+        20.0,
+        "stream: gigabytes of this machine's disk for images that were read once; 0 for none.",
+        least=0,
+        in_recipe=False,
+    )
     tensorboard: bool = option(True, "Write TensorBoard's event files beside metrics.jsonl.")
 
     def __post_init__(self) -> None:
@@ -61,6 +72,8 @@ class TrainConfig(Config):
             raise InputError(f"init_color {self.init_color!r}: expected RGB or BGR")
         if self.init_color and not self.init:
             raise InputError(f"init_color {self.init_color}: is only for --init")
+        if not self.stream and self.stream_cache != 20.0:
+            raise InputError(f"stream_cache {self.stream_cache:g}: is only for stream")
         if self.nodes == 1 and self.runtime != "torch-distributed":
             raise InputError(f"runtime {self.runtime}: is only for several nodes")
         if self.workers == 0 and self.stall_seconds != 40.0:

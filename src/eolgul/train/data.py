@@ -155,6 +155,7 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
         positions = self._parts[index].copy()
+        self._dataset.read_ahead(self._rows[positions])
         faces = np.empty((len(positions), 112, 112, 3), np.uint8)
         unreadable: dict[int, str] = {}
         simple = only_mirrors(self._recipe)

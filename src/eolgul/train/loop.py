@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from eolgul import storage
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.dataset import FaceDataset
+from eolgul.dataset.far import FarShards
 from eolgul.errors import InputError
 from eolgul.train.backbones import build, keep_last_layer_fp32
 from eolgul.train.checkpoint import Checkpoints, pause
@@ -48,6 +49,7 @@ def train(
     out: Path,
     *,
     recipe: Recipe,
+    shards: FarShards | None = None,
     init: Path | None = None,
     init_color: str | None = None,
     checkpoints: str | None = None,
@@ -71,6 +73,7 @@ def train(
         dataset: An assembled FaceDataset.
         out: Where the ModelPackage goes.
         recipe: Everything that decides what is learned.
+        shards: The shards of `dataset` in S3, where it has only the tables: images are read from there as they are needed.
         init: A ModelPackage or a weights file to begin with, for fine-tuning.
         init_color: The colour order of a weights file that does not tell it, RGB or BGR.
         checkpoints: Place (path or `s3://`, default beside `out`) of the checkpoints and `logs/` (metrics.jsonl, TensorBoard
@@ -92,7 +95,7 @@ def train(
         InputError: The data or the start is unsuitable; the loss is not finite (the ids of the batch's images are saved); more images
             than `recipe.max_unreadable` are broken; a batch is lost; or memory runs out.
     """
-    data = FaceDataset(dataset)
+    data = FaceDataset(dataset, shards=shards)
     if data.artifact.contents.get("aligned") is None or "splits" not in data.artifact.contents:
         raise InputError(f"{dataset}: not an assembled dataset of aligned faces; run eolgul assemble first")
     target = pick_device(device)
