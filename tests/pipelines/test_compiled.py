@@ -261,3 +261,16 @@ def test_a_missing_parameter_is_named_before_anything_is_sent() -> None:
     with pytest.raises(InputError, match="parameter to: is given twice"):
         arguments.parameters(["to=a", "to=b"], "roll-back")
     assert arguments.parameters([], DEFAULT) == {}
+
+
+def test_make_and_the_documentation_name_every_pipeline() -> None:
+    (names,) = re.findall(
+        r"^\t@for name in ([a-z -]+); do \\$\n.*pipeline compile", (ROOT / "Makefile").read_text(), re.M
+    )
+    assert names.split() == list(PIPELINES)
+    text = (ROOT / "docs" / "kubeflow.md").read_text()
+    table = text[text.index("## The pipelines") :].partition("\n\n- ")[0]
+    assert re.findall(r"^\| `([a-z][a-z-]+)`", table, re.M) == list(PIPELINES)
+    for name in PIPELINES:
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{name}`"))
+        assert re.findall(r"`(\w+)`", row.split("|")[3]) == REQUIRED.get(name, [])
