@@ -78,7 +78,10 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(default=10 * MIB, gt=0, description="largest size of one encoded image, in bytes")
     max_image_pixels: int = Field(
-        default=16_000_000, gt=0, description="largest width x height of one image, checked before decoding"
+        default=50_000_000,
+        gt=0,
+        description="largest width x height of one image, checked before decoding. Above 25 million, JPEG and HEIF are read at half "
+        "their width and height and other formats refused",
     )
 
     max_comparisons: int = Field(
