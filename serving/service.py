@@ -16,6 +16,8 @@ import os
 from typing import Any, cast
 
 import bentoml
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from eolgul.errors import InputError
 from eolgul.serving import metrics
@@ -150,6 +152,22 @@ def _api_keys(settings: Settings) -> ApiKeys:
     return ApiKeys.read(settings.api_keys_file)
 
 
+def _outermost(app: ASGIApp, **options: Any) -> ASGIApp:
+    """`Edge`, within what answers browsers that ask whether a page of another origin may call, if there are such origins."""
+    edge = Edge(app, **options)
+    origins = Settings().origins()
+    if not origins:
+        return edge
+    return CORSMiddleware(
+        edge,
+        allow_origins=origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("Authorization", "Content-Type"),
+        expose_headers=("Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+        max_age=600,
+    )
+
+
 def _unready() -> str:
     """The reason that /readyz gives while it answers 503."""
     if APP.state.drain.draining:
@@ -158,4 +176,4 @@ def _unready() -> str:
 
 
 _service = cast(Any, FaceVerification)  # the decorators made it a bentoml.Service
-_service.add_asgi_middleware(Edge, unready=_unready, draining=lambda: APP.state.drain.draining)
+_service.add_asgi_middleware(_outermost, unready=_unready, draining=lambda: APP.state.drain.draining)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +15,23 @@ from eolgul.errors import InputError
 from eolgul.model.recognizer import execution_providers
 
 MIB = 1 << 20
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?", re.IGNORECASE)
+_QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # of cgroup v1
+
+
+def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The CPUs that this process may use: those of its affinity, and no more than its container's quota, rounded up."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        if (cgroups / "cpu.max").is_file():
+            quota, period = (cgroups / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroups / "cpu" / name).read_text() for name in (_QUOTA, _PERIOD))
+        if float(quota) > 0:
+            cpus = min(cpus, math.ceil(float(quota) / float(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # no container, or no quota ("max", -1)
+        pass
+    return max(1, cpus)
 
 
 class Settings(BaseSettings):
@@ -78,7 +97,16 @@ class Settings(BaseSettings):
 
     max_image_bytes: int = Field(default=10 * MIB, gt=0, description="largest size of one encoded image, in bytes")
     max_image_pixels: int = Field(
-        default=16_000_000, gt=0, description="largest width x height of one image, checked before decoding"
+        default=50_000_000,
+        gt=0,
+        description="largest width x height of one image, checked before decoding. Above 25 million, JPEG and HEIF are read at half "
+        "their width and height and other formats refused",
+    )
+
+    cors_origins: str = Field(
+        default="",
+        description="web pages of other origins that may call /v1 from a browser, such as https://shop.example, separated by "
+        "commas; if empty: none",
     )
 
     max_comparisons: int = Field(
@@ -95,9 +123,9 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=1, ge=1, description="ONNX Runtime threads of one inference")
     concurrency: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=usable_cpus,
         ge=1,
-        description="images processed at the same time, one thread per image",
+        description="images processed at the same time, one thread per image; default: the CPUs that this process may use",
     )
     queue: int = Field(
         default=64,
@@ -114,6 +142,20 @@ class Settings(BaseSettings):
         ge=0,
         description="seconds after SIGTERM during which requests are still accepted while /readyz answers 503",
     )
+
+    def origins(self) -> tuple[str, ...]:
+        """The origins of `cors_origins`.
+
+        Raises:
+            InputError: One of them is no origin.
+        """
+        found = tuple(one.strip().rstrip("/") for one in self.cors_origins.split(",") if one.strip())
+        for one in found:
+            if not _ORIGIN.fullmatch(one):
+                raise InputError(
+                    f"EOLGUL_CORS_ORIGINS: {one!r} is no origin, expected https://host or https://host:port"
+                )
+        return found
 
     @property
     def providers(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from eolgul.serving.problems import RejectionError
 _OVERHEAD = 64 << 10  # bytes of boundaries and part headers around the files
 # JSON values in addition to the images: a few bytes make an object of fifty, and parsing blocks all other requests.
 _MAX_VALUES = 1000
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_NO_BASE64 = re.compile(r"[^A-Za-z0-9+/_\-\s]|=(?=\s*[^\s=])", re.ASCII)  # padding is at the end
 _DRAIN = 4  # read up to this multiple of the limit before answering 413, so that ordinary clients see the answer
 
 
@@ -109,7 +112,13 @@ class ExpectedBody:
         content = {"multipart/form-data": form(True), "application/json": form(False)}
         if self.raw_field:
             raw = {"schema": {"type": "string", "format": "binary"}}
-            content |= {"image/jpeg": raw, "image/png": raw, "image/webp": raw, "application/octet-stream": raw}
+            content |= {
+                "image/jpeg": raw,
+                "image/png": raw,
+                "image/webp": raw,
+                "image/heic": raw,
+                "application/octet-stream": raw,
+            }
         return {"requestBody": {"required": True, "content": content}}
 
 
@@ -132,6 +141,12 @@ async def read_body(request: Request, expected: ExpectedBody, memory: MemoryShar
         RejectionError: `too_large`, `missing_field` (absent, empty, or of the wrong kind), `bad_request`,
             `unsupported_format` (another content type) or `busy` (`memory` is exhausted).
     """
+    coding = request.headers.get("content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise RejectionError(
+            f"content encoding {coding[:40]!r}: images are compressed already, send the body as it is",
+            "unsupported_format",
+        )
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "multipart/form-data":
         body = await _read_form(request, expected, memory, max_image_bytes)
@@ -194,7 +209,7 @@ async def _read_form(request: Request, expected: ExpectedBody, memory: MemorySha
 
 
 async def _read_json(request: Request, expected: ExpectedBody, memory: MemoryShare, max_image_bytes: int) -> Body:
-    data = await _read_whole(request, memory, expected.max_images * (max_image_bytes * 4 // 3 + 4) + _OVERHEAD)
+    data = await _read_whole(request, memory, expected.max_images * (max_image_bytes * 7 // 5 + 4) + _OVERHEAD)
     if sum(data.count(mark) for mark in b",[{") > _MAX_VALUES + expected.max_images:  # base64 has none of these
         raise RejectionError(f"the JSON holds more than {_MAX_VALUES} values that are not images", "bad_request")
     try:
@@ -209,14 +224,34 @@ async def _read_json(request: Request, expected: ExpectedBody, memory: MemorySha
         for text in texts if isinstance(texts, list) and most > 1 else [texts]:
             if not isinstance(text, str):
                 raise RejectionError(f"{name} must be an image as base64 text", "missing_field", name)
-            try:
-                body.images.setdefault(name, []).append(base64.b64decode(text, validate=True))
-            except ValueError as error:
-                raise RejectionError(f"{name} is not base64", "not_an_image", name) from error
+            body.images.setdefault(name, []).append(_from_base64(text, name))
     for name in expected.texts:
         if isinstance(text := value.get(name), str):
             body.texts[name] = text
     return body
+
+
+def _from_base64(text: str, field: str) -> bytes:
+    """An image from base64 (RFC 4648) as encoders write it.
+
+    A `data:` URL (RFC 2397), line breaks, the URL-safe alphabet and missing padding are accepted.
+
+    Raises:
+        RejectionError: `not_an_image`, with the first character that is no base64.
+    """
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise RejectionError(
+                f"{field} is a data: URL without base64, expected data:image/…;base64,…", "not_an_image", field
+            )
+    data = text.encode("ascii", "replace").translate(_STANDARD, delete=b" \t\r\n").rstrip(b"=")
+    try:
+        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+    except ValueError as error:
+        stray = _NO_BASE64.search(text)
+        why = f"it has {stray[0]!r} at character {stray.start() + 1}" if stray else "it ends in the middle of a byte"
+        raise RejectionError(f"{field} is not base64: {why}", "not_an_image", field) from error
 
 
 async def _read_whole(request: Request, memory: MemoryShare, limit: int) -> bytes:

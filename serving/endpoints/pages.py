@@ -34,7 +34,7 @@ _PAGE_HEADERS = {
     "form-action 'none'; frame-ancestors 'none'",
 }
 _PAGES = {"/ui/": "compare", "/ui/gallery": "gallery", "/ui/model": "model"}
-_CARD, _REPORT, _COOKIE = "/ui/card.html", "/ui/report.html", "eolgul_report"
+_CARD, _REPORT, _TICKET, _COOKIE = "/ui/card.html", "/ui/report.html", "/ui/ticket", "eolgul_report"
 # The report is one self-contained file: styles, scripts and plots are inside it, and it may load nothing else.
 _REPORT_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
@@ -75,12 +75,14 @@ def add_to(app: FastAPI) -> None:
         responses=openapi_problems("unauthorized", "internal", "model_not_ready"),
     )
     app.router.routes += [
-        Route("/", lambda request: RedirectResponse("/ui/")),
+        # Relative, since a proxy may have taken a prefix off the path.
+        Route("/", lambda request: RedirectResponse("ui/")),
         Route("/metrics", _metrics),
-        Route("/report", lambda request: RedirectResponse("/ui/report.html")),
+        Route("/report", lambda request: RedirectResponse("ui/report.html")),
         Route(_REPORT, _report_page),
         Route(_CARD, _card),
-        Route("/ui", lambda request: RedirectResponse("/ui/")),
+        Route(_TICKET, _ticket),
+        Route("/ui", lambda request: RedirectResponse("ui/")),
         *(Route(path, _page(name)) for path, name in _PAGES.items()),
         Mount("/ui", StaticFiles(directory=STATIC)),
     ]
@@ -93,15 +95,22 @@ def _page(name: str) -> Callable[[Request], Response]:
 
 
 async def _current(request: Request) -> Response:
-    """Digest, contract, calibration, training data and figures of the served model; any valid key may read it.
+    """Digest, contract, calibration, training data and figures of the served model; any valid key may read it."""
+    state: State = request.app.state.eolgul
+    state.keys.authenticate(request.headers.get("authorization"))
+    return JSONResponse(describe(state.loader.model).model_dump(mode="json"))
 
-    The answer sets a cookie that opens the report for five minutes, since a link in a browser sends no API key.
+
+async def _ticket(request: Request) -> Response:
+    """Set a cookie that opens the report for five minutes, for any valid key: a link in a browser sends no API key.
+
+    The cookie has no path, so that it is for the folder of this address as the browser knows it, with a proxy's prefix.
     """
     state: State = request.app.state.eolgul
     caller = state.keys.authenticate(request.headers.get("authorization"))
-    response = JSONResponse(describe(state.loader.model).model_dump(mode="json"))
+    response = Response(status_code=204)
     if ticket := state.keys.report_ticket(caller.key_id):
-        response.set_cookie(_COOKIE, ticket, max_age=TICKET_S, path=_REPORT, httponly=True, samesite="strict")
+        response.set_cookie(_COOKIE, ticket, max_age=TICKET_S, path=None, httponly=True, samesite="strict")
     return response
 
 

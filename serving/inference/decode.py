@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
 from eolgul.images import decode as decoder
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "HEIF")
+_WHOLE = 25_000_000  # pixels that are decoded as they are: the 24.5 megapixels of phones
+_HALVED = ("JPEG", "HEIF")  # the formats of cameras; larger pictures of these are read at half their width and height
 # A progressive JPEG has about ten. A scan of 30 bytes costs a pass over all pixels: 15 ms for 16 megapixels.
 _MAX_SCANS = 64
 # Segments of a JPEG or chunks of a PNG, plus one per kilobyte. Pillow walks them in Python: 2 million take 9 s.
@@ -21,18 +25,50 @@ _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # 0 marks a data byte, d0
 _TEM, _SOI, _EOI, _SOS = 0x01, 0xD8, 0xD9, 0xDA
 
 
-def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode to upright RGB pixels, uint8, height x width x 3.
+class Picture(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: Upright RGB, uint8, height x width x 3.
+        width: Of the upright image, in pixels.
+        height: Of the upright image, in pixels.
+        scale: How many pixels of the image one of `pixels` stands for in each direction: 1, or 2 for a very large photo.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    scale: int
+
+
+def decode(data: bytes, *, max_pixels: int) -> Picture:
+    """Decode to upright RGB pixels.
+
+    A JPEG or HEIF image of more than 25 megapixels is read at half its width and height.
 
     Raises:
         InputError: `not_an_image`, `unsupported_format` or `too_large`.
     """
     _check_pieces(data)
-    decoder.probe(data, formats=FORMATS, max_pixels=max_pixels)
+    info = decoder.probe(data, formats=FORMATS, max_pixels=max_pixels)
+    scale = 2 if info.width * info.height > _WHOLE else 1
+    if scale > 1 and info.format not in _HALVED:
+        raise InputError(
+            f"the image has {info.width}x{info.height} pixels, more than {_WHOLE} in all for a {info.format}",
+            "too_large",
+        )
     try:
-        return decoder.decode(data, formats=FORMATS, max_pixels=max_pixels)[0]
+        pixels = decoder.decode(data, formats=FORMATS, max_pixels=max_pixels, reduce=scale)[0]
     except (MemoryError, RecursionError) as error:
         raise InputError("the image cannot be decoded", "not_an_image") from error
+    half = (-(-info.width // 2), -(-info.height // 2))
+    if scale > 1 and pixels.shape[0] * pixels.shape[1] > half[0] * half[1]:  # only JPEG can be decoded so
+        height, width = (-(-side // 2) for side in pixels.shape[:2])
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    # EXIF may turn the image by a quarter.
+    turned = pixels.shape[1::-1] != (half if scale > 1 else (info.width, info.height))
+    width, height = (info.height, info.width) if turned else (info.width, info.height)
+    return Picture(pixels, width, height, scale)
 
 
 def _check_pieces(data: bytes) -> None:

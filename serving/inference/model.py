@@ -23,7 +23,7 @@ from eolgul.model.package import ModelPackage
 from eolgul.model.recognizer import Recognizer
 from eolgul.registry.signing import TrustedKeys
 from eolgul.serving import metrics
-from eolgul.serving.inference.decode import decode
+from eolgul.serving.inference.decode import Picture, decode
 from eolgul.serving.metrics import stage
 from eolgul.serving.settings import Settings
 
@@ -152,7 +152,7 @@ class ServedModel:
         """
         results: list[Analysis | InputError | None] = [None] * len(batch)
         timings: list[dict[str, float]] = [{} for _ in batch]
-        pictures: dict[int, NDArray[np.uint8]] = {}
+        pictures: dict[int, Picture] = {}
         for index, data in enumerate(batch):
             try:
                 with stage("decode", timings[index]):
@@ -161,7 +161,9 @@ class ServedModel:
                 results[index] = error
         shared: dict[str, float] = {}
         with stage("detect", shared, len(pictures)):
-            detected = dict(zip(pictures, self._detector.detect(list(pictures.values())), strict=True))
+            detected = dict(
+                zip(pictures, self._detector.detect([item.pixels for item in pictures.values()]), strict=True)
+            )
         aligned: dict[int, tuple[Face, NDArray[np.uint8]]] = {}
         for index, faces in detected.items():
             metrics.FACES.observe(len(faces))
@@ -173,8 +175,8 @@ class ServedModel:
             with stage("embed", shared, len(aligned)):
                 embeddings = self._recognizer.embed(np.stack([picture for _, picture in aligned.values()]))
             for (index, (face, _)), embedding in zip(aligned.items(), embeddings, strict=True):
-                height, width = pictures[index].shape[:2]
-                results[index] = Analysis(embedding, face, len(detected[index]), width, height)
+                picture = pictures[index]
+                results[index] = Analysis(embedding, face, len(detected[index]), picture.width, picture.height)
         for index in pictures:
             timings[index]["detect"] = shared["detect"] / len(pictures)
             if index in aligned:
@@ -189,18 +191,18 @@ class ServedModel:
         """
         timings: dict[str, float] = {}
         with stage("decode", timings):
-            pixels = self._decode(data)
+            picture = self._decode(data)
+        pixels = picture.pixels
         with stage("detect", timings):
             faces = self._detector.detect([pixels])[0]
         metrics.FACES.observe(len(faces))
-        height, width = pixels.shape[:2]
         try:
-            chosen = choose(faces, self._which, (width, height))
+            chosen = choose(faces, self._which, (pixels.shape[1], pixels.shape[0]))
         except InputError:  # the policy refuses several faces: an error for verify, but not for detect
             chosen = None
         aligned = tuple(align_face(pixels, faces.landmarks[row]) for row in range(len(faces)))
-        shown = tuple(_face(faces, row, crop) for row, crop in enumerate(aligned))
-        return Detection(shown, aligned, chosen, width, height), timings
+        shown = tuple(_face(faces, row, crop, picture.scale) for row, crop in enumerate(aligned))
+        return Detection(shown, aligned, chosen, picture.width, picture.height), timings
 
     def compare(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> Verdict:
         """The verdict on two unit embeddings (float32); the caller ensures that this model made them."""
@@ -221,22 +223,23 @@ class ServedModel:
             None if calibration.llr is None else calibration.llr.at(similarity),
         )
 
-    def _decode(self, data: bytes) -> NDArray[np.uint8]:
-        pixels = decode(data, max_pixels=self._max_pixels)
-        height, width = pixels.shape[:2]
-        if min(width, height) < self._smallest:
+    def _decode(self, data: bytes) -> Picture:
+        picture = decode(data, max_pixels=self._max_pixels)
+        if min(picture.pixels.shape[:2]) < self._smallest:
             raise InputError(
-                f"the image has {width}x{height} pixels; a face needs {self._smallest} on each side", "too_small"
+                f"the image has {picture.width}x{picture.height} pixels; a face needs {self._smallest} on each side",
+                "too_small",
             )
-        return pixels
+        return picture
 
-    def _align(self, pixels: NDArray[np.uint8], faces: Faces) -> tuple[Face, NDArray[np.uint8]]:
+    def _align(self, picture: Picture, faces: Faces) -> tuple[Face, NDArray[np.uint8]]:
+        pixels = picture.pixels
         height, width = pixels.shape[:2]
         chosen = choose(faces, self._which, (width, height))
         if chosen is None:
             raise InputError("no face was found in the image", "no_face")
         aligned = align_face(pixels, faces.landmarks[chosen])
-        return _face(faces, chosen, aligned), aligned
+        return _face(faces, chosen, aligned, picture.scale), aligned
 
     def _warm_up(self) -> None:
         """Run every network once, so that the first request does not wait for memory allocation and kernel setup."""
@@ -251,9 +254,10 @@ class ServedModel:
             )
 
 
-def _face(faces: Faces, row: int, aligned: NDArray[np.uint8]) -> Face:
-    x1, y1, x2, y2 = (float(value) for value in faces.boxes[row])
-    points = faces.landmarks[row]
+def _face(faces: Faces, row: int, aligned: NDArray[np.uint8], scale: int) -> Face:
+    """A face in pixels of the image, one of which is `scale` of those that it was found in."""
+    x1, y1, x2, y2 = (float(value) * scale for value in faces.boxes[row])
+    points = faces.landmarks[row] * scale
     quality = picture_quality(aligned) | {
         "yaw": estimated_yaw(points),
         "inter_eye_distance": eye_distance(points),

@@ -2,6 +2,7 @@
 import { photograph } from "./camera.js";
 import { drawFaces } from "./overlay.js";
 import { $, call, sentence, speak, words, write } from "./shell.js";
+import { isLarge, smaller } from "./shrink.js";
 
 const SILENT = ["forbidden", "unauthorized", "rate_limited", "busy", "model_not_ready", "offline", "timeout"];
 const frames = new Set();
@@ -36,6 +37,12 @@ export class Frame {
   }
 
   choose(file) {
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    if (!file || !isLarge(file)) return this.show(file);
+    smaller(file).then((made) => { if (turn === this.turn) this.show(made); }); // else another photo was chosen meanwhile
+  }
+
+  show(file) {
     if (this.url) URL.revokeObjectURL(this.url);
     this.file = file;
     this.url = file ? URL.createObjectURL(file) : null;
@@ -67,8 +74,10 @@ export class Frame {
     element.classList.toggle("full", Boolean(file));
     element.classList.toggle("wrong", Boolean(code));
     write($(".name", element), this.name);
-    $(".empty", element).hidden = Boolean(file) && !this.broken;
+    $(".empty", element).hidden = Boolean(file);
     $(".preview", element).hidden = !file || this.broken;
+    $(".unshown", element).hidden = !file || !this.broken; // a HEIC, which most browsers cannot show but the service can read
+    write($(".unshown", element), this.broken && file ? file.name : "");
     $(".remove", element).hidden = !file;
     this.input.setAttribute("aria-label", file ? said.chooseOther(this.name) : said.chooseFirst(this.name));
     $(".take", element).setAttribute("aria-label", said.cameraFor(this.name));

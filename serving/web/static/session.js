@@ -14,8 +14,9 @@ export function use(text) {
   return true;
 }
 
+// The pages lie one folder below the service's own address, which may have a prefix that a proxy takes off.
 export function ask(path, options = {}) {
-  return fetch(path, key ? { ...options, headers: { ...options.headers, Authorization: `Bearer ${key}` } } : options);
+  return fetch(`..${path}`, key ? { ...options, headers: { ...options.headers, Authorization: `Bearer ${key}` } } : options);
 }
 
 try { key = sessionStorage.getItem(STORED); } catch { /* storage may be forbidden */ }

@@ -55,12 +55,19 @@ export function speak(root) {
 export async function call(path, options) {
   try {
     const response = await ask(path, options);
-    const body = await response.json();
+    const body = await response.json().catch(() => null);
+    if (body?.code === undefined && !response.ok) return { problem: { code: foreign(response.status) } };
+    if (body === null) return { problem: { code: "proxy" } };
     if (response.status === 401) askForKey();
     return response.ok ? { answer: body } : { problem: body };
   } catch {
     return { problem: { code: "offline" } };
   }
+}
+
+// The reason for an answer that is not the service's own: something in front of it, such as an ingress, refused.
+function foreign(status) {
+  return { 413: "proxy_too_large", 502: "proxy_unavailable", 503: "proxy_unavailable", 504: "proxy_timeout" }[status] ?? "proxy";
 }
 
 // An answer names its model; if the page shows another one, the model was replaced.
@@ -93,6 +100,7 @@ async function loadModel() {
   if (problem?.code === "unauthorized") return; // the key form is shown
   again = setTimeout(loadModel, answer ? 240_000 : 3_000);
   if (!answer) return;
+  if (answer.report) await ask("/ui/ticket").catch(() => null);
   shell.model = answer;
   render();
 }

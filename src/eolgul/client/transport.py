@@ -115,11 +115,21 @@ class ApiRequest:
             code, detail, form_field = str(problem["code"]), str(problem["detail"]), problem.get("field")
         except (ValueError, KeyError, TypeError):
             code, form_field = "unexpected_answer", None
-            detail = f"{response.url}: HTTP status {response.status_code} without a problem document of eolgul"
+            why = _IN_FRONT.get(response.status_code, "without a problem document of eolgul")
+            detail = f"{response.url}: HTTP status {response.status_code} {why}"
         # An idempotent request may be repeated whoever refused it; any other only if eolgul itself did not admit it.
         again = code in _NOT_ADMITTED or (self.idempotent and response.status_code in (429, 503))
         kind = _TemporaryError if again else EolgulError
         return kind(code, detail, response.status_code, form_field, retry_after)
+
+
+# What a proxy or an ingress means by an error of its own.
+_IN_FRONT = {
+    413: "of something in front of eolgul, such as a proxy, which takes no body of this size",
+    502: "of something in front of eolgul, such as a proxy, which does not reach the service",
+    503: "of something in front of eolgul, such as a proxy, which has no service to ask",
+    504: "of something in front of eolgul, such as a proxy, which did not wait for the answer",
+}
 
 
 def broken_off(error: httpx.RequestError, url: httpx.URL) -> EolgulError:

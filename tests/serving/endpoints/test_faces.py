@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 from collections.abc import Callable
 
@@ -143,6 +144,46 @@ def test_raw_body_and_base64_are_the_same_picture(service: Service, people: Peop
     raw = service.client.post("/v1/embed", content=people.a1, headers={"content-type": "image/png"}).json()
     text = service.client.post("/v1/embed", json={"image": base64.b64encode(people.a1).decode()}).json()
     assert raw["embedding"] == text["embedding"] == form
+
+
+def test_base64_as_encoders_write_it(service: Service, people: People) -> None:
+    plain = base64.b64encode(people.a1).decode()
+    forms = {
+        "data URL": f"data:image/png;base64,{plain}",
+        "data URL with parameters": f"DATA:image/png;name=a.png;base64,{plain}",
+        "lines": base64.encodebytes(people.a1).decode(),
+        "MIME lines": base64.encodebytes(people.a1).decode().replace("\n", "\r\n"),
+        "URL-safe": base64.urlsafe_b64encode(people.a1).decode(),
+        "no padding": plain.rstrip("="),
+        "data URL of lines, URL-safe, no padding": "data:;base64,"
+        + base64.urlsafe_b64encode(people.a1).decode().rstrip("=")
+        + "\n",
+    }
+    expected = service.client.post("/v1/embed", json={"image": plain}).json()["embedding"]
+    for name, text in forms.items():
+        answer = service.client.post("/v1/embed", json={"image": text})
+        assert answer.status_code == 200 and answer.json()["embedding"] == expected, name
+    for text, why in {
+        f"data:image/png,{plain}": "a data: URL without base64",
+        f"{plain[:40]}%{plain[40:]}": "it has '%' at character 41",
+        f"{plain[:40]}가{plain[40:]}": "it has '가' at character 41",
+        f"{plain[:40]}=={plain[40:]}": "it has '=' at character 41",
+        f"{plain}AAAAA": "",
+        "AAAAA": "it ends in the middle of a byte",
+    }.items():
+        problem = service.client.post("/v1/embed", json={"image": text})
+        assert problem.status_code == 422 and problem.json()["code"] == "not_an_image"
+        assert why in problem.json()["detail"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
+def test_a_compressed_body_is_refused_with_a_sentence(service: Service, people: People, coding: str) -> None:
+    packed = gzip.compress(people.a1)
+    answer = service.client.post(
+        "/v1/embed", content=packed, headers={"content-type": "image/png", "content-encoding": coding}
+    )
+    assert answer.status_code == 415 and answer.json()["code"] == "unsupported_format"
+    assert "compressed already" in answer.json()["detail"]
 
 
 def test_one_against_many(service: Service, people: People) -> None:

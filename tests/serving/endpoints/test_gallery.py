@@ -83,9 +83,12 @@ def test_a_key_does_what_its_scopes_say(guarded: Guarded, people: People) -> Non
 
 
 def test_the_report_opens_with_the_cookie_that_a_key_brings(guarded: Guarded) -> None:
-    answer = guarded.call("verifier", "GET", "/v1/models/current")
+    answer = guarded.call("verifier", "GET", "/ui/ticket")
+    assert answer.status_code == 204
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+    assert "path" not in cookie.lower()  # the browser takes the folder of the address that it knows, prefix included
+    assert guarded.service.client.get("/ui/ticket").status_code == 401
     ticket = cookie.partition(";")[0]
     client = httpx.Client(base_url=guarded.service.client.base_url)
     assert client.get("/ui/report.html", headers={"cookie": ticket}).status_code == 200
