@@ -12,7 +12,7 @@ from support.registry import OTHER_DATA, audited, benchmarked, evaluation, histo
 from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
 from eolgul.promote.config import PromoteConfig
-from eolgul.promote.step import choose_reference, needed_evaluations, promote
+from eolgul.promote.step import choose_reference, needed_evaluations, promote, roll_back
 from eolgul.registry.store import (
     Production,
     download,
@@ -53,6 +53,26 @@ def test_first_better_worse_tie(place: str, tmp_path: Path) -> None:
     assert (production.digest, production.previous) == (second.digest, first.digest)
     assert download(place, first.digest).digest == first.digest  # the old one stays, to roll back to
     assert [entry["promoted"] for entry in history(place)] == [True, False, False, True]
+
+
+def test_a_promotion_that_was_killed_behind_the_pointer_is_in_the_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, a, b = str(tmp_path / "registry"), model(tmp_path / "a", 1), model(tmp_path / "b", 2)
+    first = promote(a, evaluation(tmp_path / "ea", a, fnmr=0.2), place)
+    measured = evaluation(tmp_path / "eb", b, fnmr=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr("eolgul.promote.step.remember", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            promote(b, measured, place)
+    assert len(history(place)) == 1
+    for _ in range(2):  # the task again, and once more
+        second = promote(b, measured, place)
+    production, (_, entry) = read_production(place), history(place)
+    assert production is not None
+    assert (entry["promoted"], entry["digest"], entry["against"]) == (True, second.digest, first.digest)
+    assert (entry["time"], entry["reasons"]) == (production.promoted_at, list(production.reasons))
+    assert roll_back(place, first.digest).promoted and roll_back(place, second.digest).promoted
 
 
 def test_a_model_no_better_than_chance_is_not_even_the_first(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def promote(
         final = _with_evaluation(package, measured, Path(scratch) / "model")
         if production is not None and production.digest == final.digest:
             _sign(registry, final.digest, signing_key)
+            _remember_again(registry, production)
             return Promotion(True, final.digest, ("this model is in production already",))
         try:
             given = {"current": current_evaluation, "reference": reference_evaluation}
@@ -190,20 +191,32 @@ def earlier_digest(registry: str, digest: str) -> str:
     return production.previous
 
 
+def _remember_again(registry: str, production: Production) -> None:
+    """Add to the history what a promotion that was killed behind the pointer did not add."""
+    if production.digest not in _promoted(registry):
+        made = Promotion(True, production.digest, production.reasons)
+        _remember(registry, made, production.promoted_at, production.previous)
+
+
+def _promoted(registry: str) -> set[str]:
+    """The digests of all models that were ever promoted."""
+    where = storage.join(registry, HISTORY)
+    try:
+        entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
+        return {checked_digest(entry["digest"]) for entry in entries if entry["promoted"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{where}: expected one JSON object per line with digest and promoted ({one_line(error)})"
+        ) from error
+
+
 def promoted_digest(registry: str, beginning: str) -> str:
     """Return the one digest among those ever promoted that has this beginning.
 
     Raises:
         InputError: None has, or several have.
     """
-    where = storage.join(registry, HISTORY)
-    try:
-        entries = [json.loads(line) for line in (storage.read_bytes(where) or b"").splitlines()]
-        digests = {checked_digest(entry["digest"]) for entry in entries if entry["promoted"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{where}: expected one JSON object per line with digest and promoted ({one_line(error)})"
-        ) from error
+    digests = _promoted(registry)
     matching = sorted(digest for digest in digests if beginning and digest.startswith(beginning))
     if len(matching) != 1:
         known = ", ".join(digest[:12] for digest in sorted(digests)) or "none"
