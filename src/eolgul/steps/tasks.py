@@ -242,19 +242,28 @@ def evaluate_one(
     """
     from eolgul.evaluate.step import VERSION
 
-    recipe, end = config.to_recipe(), place_of(model).rstrip("/").rpartition("/")[2]
+    recipe = config.to_recipe()
     if config.contract:
         contract = local_contract(config.contract)
         config = replace(config, contract=contract)
         recipe |= {"contract": find_contract(contract).to_json()}
-        digest, name = stamp(model), name or end.removesuffix(".onnx")
+        digest, name = stamp(model), name or _end_of(model).removesuffix(".onnx")
     else:
         digest = card_of(model).digest
-        # In the registry, a model's place is its digest.
-        name = name or (digest[:12] if end == digest else end.removesuffix(f"-{digest[:SHORT]}"))
+        name = name or _model_name(model, digest)
     inputs = [digest, *(card_of(item).digest for item in (dataset, *benchmarks) if item)]
     job = Job("evaluate", VERSION, name, recipe, inputs)
     return store.obtain(job, lambda out: models.evaluate(model, dataset, benchmarks, out, config, progress=say))
+
+
+def _end_of(place: str) -> str:
+    return place_of(place).rstrip("/").rpartition("/")[2]
+
+
+def _model_name(model: str, digest: str) -> str:
+    """What a model is called: the end of its place without its digest."""
+    end = _end_of(model)
+    return digest[:12] if end == digest else end.removesuffix(f"-{digest[:SHORT]}")  # the registry's places are digests
 
 
 def local_contract(contract: str) -> str:
@@ -312,8 +321,9 @@ def audit_one(
     """Look for the held-out people and the benchmarks in the training split with the trained model."""
     from eolgul.audit.step import VERSION
 
-    inputs = [card_of(item).digest for item in (dataset, *benchmarks, model)]
-    job = Job("audit", VERSION, "audit", config.to_recipe(), inputs)
+    card = card_of(model)
+    inputs = [*(card_of(item).digest for item in (dataset, *benchmarks)), card.digest]
+    job = Job("audit", VERSION, _model_name(model, card.digest), config.to_recipe(), inputs)
     return store.obtain(job, lambda out: data.audit([dataset], benchmarks, out, config, model=model, progress=say))
 
 
