@@ -179,7 +179,7 @@ def test_parts_of_a_rec_by_byte_range(seed: int, tmp_path: Path, s3: str, fetche
     storage.publish(tmp_path / "rec", place)
     for part in ("1/3", "2/3", "3/3"):
         config = ExtractConfig(part=part, any_size=True, workers=1)
-        results = []
+        results: list[Any] = []
         for source, out in ((str(tmp_path / "rec"), "local"), (place, "far")):
             try:
                 steps.extract(source, str(tmp_path / f"{out}{part[0]}"), replace(config, name="rec"))
