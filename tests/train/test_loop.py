@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,9 @@ def test_a_journal_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> 
 
 
 def test_more_onnx_files_come_with_what_they_cost(toy: Path, tmp_path: Path) -> None:
+    before = logging.getLogger().level
     made = train(toy, tmp_path / "model", recipe=tiny("epochs=2", 'variants=["fp16", "int8"]'))
+    assert logging.getLogger().level == before  # or no warning of this process would be heard any more
     assert made is not None
     package = ModelPackage.open(made.path, check="sha256")
     facts = json.loads((package.path / "training.json").read_text())["variants"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,18 @@ def _to_fp16(source: Path, target: Path, validation: Validation) -> None:
     onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
 
 
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    """Keep warnings out of the log, for a library that logs to the root; afterwards all is logged as before."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(max(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        root.setLevel(before)
+
+
 def _to_int8(source: Path, target: Path, validation: Validation) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -89,16 +102,14 @@ def _to_int8(source: Path, target: Path, validation: Validation) -> None:
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             return next(self._feeds, None)
 
-    logging.getLogger().setLevel(
-        max(logging.getLogger().level, logging.ERROR)
-    )  # it advises a step that the export has done
-    quantize_static(
-        str(source),
-        str(target),
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        activation_type=QuantType.QUInt8,
-        op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
-    )
+    with _only_errors():  # it advises a step that the export has done
+        quantize_static(
+            str(source),
+            str(target),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add"],
+        )
