@@ -101,7 +101,7 @@ def test_the_report_can_be_opened_later_too(page) -> None:  # type: ignore[no-un
     page.reload()
     page.wait_for_selector("#report:not([hidden])")
     for _ in range(2):  # its cookie lasts five minutes
-        with page.expect_response("**/v1/models/current"):
+        with page.expect_response("**/ui/ticket"):
             page.clock.fast_forward("04:10")
 
 
