@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -13,25 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eolgul.errors import InputError
 from eolgul.model.recognizer import execution_providers
+from eolgul.workers import usable_cpus
 
 MIB = 1 << 20
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:\d+)?", re.IGNORECASE)
-_QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # of cgroup v1
-
-
-def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """The CPUs that this process may use: those of its affinity, and no more than its container's quota, rounded up."""
-    cpus = len(os.sched_getaffinity(0))
-    try:
-        if (cgroups / "cpu.max").is_file():
-            quota, period = (cgroups / "cpu.max").read_text().split()
-        else:
-            quota, period = ((cgroups / "cpu" / name).read_text() for name in (_QUOTA, _PERIOD))
-        if float(quota) > 0:
-            cpus = min(cpus, math.ceil(float(quota) / float(period)))
-    except (OSError, ValueError, ZeroDivisionError):  # no container, or no quota ("max", -1)
-        pass
-    return max(1, cpus)
 
 
 class Settings(BaseSettings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from contextvars import ContextVar
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 from eolgul.errors import InputError
@@ -25,6 +27,7 @@ _AHEAD = 3  # jobs per worker that are given out before their results are wanted
 _POLL = 0.2  # seconds between two looks at progress and failures
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _COUNT = struct.Struct("<q")
+_QUOTA, _PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"  # of cgroup v1
 
 _reporter: ContextVar[Callable[[int], None] | None] = ContextVar("reporter", default=None)  # of the task that runs
 
@@ -160,3 +163,18 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """The CPUs that this process may use: those of its affinity, and no more than its container's quota, rounded up."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        if (cgroups / "cpu.max").is_file():
+            quota, period = (cgroups / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroups / "cpu" / name).read_text() for name in (_QUOTA, _PERIOD))
+        if float(quota) > 0:
+            cpus = min(cpus, math.ceil(float(quota) / float(period)))
+    except (OSError, ValueError, ZeroDivisionError):  # no container, or no quota ("max", -1)
+        pass
+    return max(1, cpus)

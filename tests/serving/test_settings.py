@@ -11,7 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from eolgul.errors import InputError
 from eolgul.serving import service
-from eolgul.serving.settings import Settings, usable_cpus
+from eolgul.serving.settings import Settings
+from eolgul.workers import usable_cpus
 
 
 @pytest.mark.parametrize(

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from eolgul.dataset.schema import SHARDS
 from eolgul.storage.far import FarFile, FarFolder
 from eolgul.storage.references import look_up, read_references
-from eolgul.storage.s3 import join, settings
+from eolgul.storage.s3 import join
+from eolgul.storage.scratch import scratch_folder
 
 _THREADS = 16  # requests at once of one process: a request takes some milliseconds, and a core reads thousands of images a second
 _BLOCK = 512  # images begin at multiples of it: shards are tar archives
@@ -43,28 +42,8 @@ def cache_folder(limit: int) -> Iterator[Cache | None]:
     if not limit:
         yield None
         return
-    root = settings().cache / ".stream"
-    root.mkdir(parents=True, exist_ok=True)
-    for old in root.iterdir():
-        with (old / "lock").open("a") if old.is_dir() else open(os.devnull) as lock:  # noqa: PTH123
-            if old.is_dir() and _locked(lock):
-                shutil.rmtree(old, ignore_errors=True)
-    folder = root / str(os.getpid())
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        _locked(lock)
-        try:
-            yield Cache(folder, limit)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _locked(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    with scratch_folder("stream") as folder:
+        yield Cache(folder, limit)
 
 
 class FarShards:

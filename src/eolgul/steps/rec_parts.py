@@ -15,7 +15,8 @@ from eolgul.extract.people import limits_given, lists_given
 from eolgul.formats.recordio import read_index
 from eolgul.formats.synthetic import SYNTHETIC_MARK
 from eolgul.storage.far import FarEntry, FarFolder
-from eolgul.storage.ranges import Ranges, fill, ranges_folder
+from eolgul.storage.ranges import Ranges, fill
+from eolgul.storage.scratch import scratch_folder
 
 _IDENTITY_BYTES = 40  # of a record without an image, as InsightFace writes them behind the images
 _FIRST = 4  # records at the beginning that tell the layout
@@ -43,7 +44,7 @@ def part_of_rec(source: str, config: ExtractConfig) -> Iterator[tuple[Path, Rang
     if name not in found or index not in found:
         yield None
         return
-    with ranges_folder() as here:
+    with scratch_folder("ranges") as here:
         for beside in (index, "property", SYNTHETIC_MARK):
             if beside in found:
                 (here / beside).write_bytes(_file(found[beside]).read_bytes())

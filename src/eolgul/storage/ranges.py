@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.storage.far import FarFile
-from eolgul.storage.s3 import THREADS, settings
+from eolgul.storage.s3 import THREADS
 
 _REQUEST = 16 << 20  # bytes of one request
 
@@ -48,18 +45,6 @@ class Ranges(NamedTuple):
         row = np.searchsorted(first, begins, side="right") - 1
         found: NDArray[np.bool_] = (row >= 0) & (ends <= last[np.maximum(row, 0)])
         return found
-
-
-@contextmanager
-def ranges_folder() -> Iterator[Path]:
-    """A folder in the cache for files with holes, removed at the end."""
-    root = settings().cache / ".ranges"
-    root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=root))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fill(path: Path, file: FarFile, ranges: Ranges) -> None:

@@ -20,6 +20,7 @@ from eolgul.kubeflow.logs import first_refusal
 from eolgul.kubeflow.trainjob import Nodes, Trainer
 from eolgul.train.config import TrainConfig
 from eolgul.train.recipe import recipe_names
+from eolgul.workers import usable_cpus
 
 _ALONE = TrainConfig()
 _LAUNCH: dict[str, Any] = {"gpus": _ALONE.gpus, "nodes": _ALONE.nodes, "runtime": _ALONE.runtime}
@@ -80,7 +81,7 @@ def torchrun(
     """
     if is_launched():
         raise InputError(f"gpus {config.gpus}: torchrun has started this process already; leave gpus out")
-    each = max(1, (os.cpu_count() or 1) // config.gpus)
+    each = max(1, usable_cpus() // config.gpus)
     environment = {"OMP_NUM_THREADS": str(each)} | os.environ | {"PYTHONSAFEPATH": "1"}
     launcher = ["-c", _TORCHRUN, "--standalone", "--nproc-per-node", str(config.gpus)]
     process = subprocess.Popen(
