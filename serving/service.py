@@ -88,20 +88,29 @@ class FaceVerification:
             EmbeddingCache(cache_link, keyring, ttl_s=settings.cache_ttl_s),
             _api_keys(settings),
             RateLimit(cache_link, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc),
-            None if gallery_link is None else Gallery(gallery_link, keyring, max_people=settings.gallery_people),
+            None
+            if gallery_link is None
+            else Gallery(
+                gallery_link,
+                keyring,
+                max_people=settings.gallery_people,
+                memory_bytes=settings.gallery_memory_mb * 1_000_000,
+            ),
             Audit(settings.audit_log),
         )
         self.state.loader.start()
         APP.state.drain = Drain(settings.drain_s)
 
     async def __is_ready__(self) -> bool:
-        """The answer of /readyz: 503 until the model is loaded and warm, and again after SIGTERM."""
-        return self.state.loader.ready and not APP.state.drain.draining
+        """The answer of /readyz: 503 until the model is loaded and warm and the gallery read, and again after SIGTERM."""
+        return self.state.loader.ready and _gallery_read() and not APP.state.drain.draining
 
     @bentoml.on_startup
     async def begin(self) -> None:
         """Handle SIGTERM, and wait for the first load where several workers start; async, for the running loop."""
         APP.state.drain.install()
+        if self.state.gallery:
+            self._warming = asyncio.create_task(self.state.gallery.warm(self.state.keys.tenants))
         # Otherwise a worker that still loads would refuse requests after another one answered /readyz.
         if self.state.settings.workers > 1:
             await self.state.loader.wait_first_load()
@@ -168,10 +177,18 @@ def _outermost(app: ASGIApp, **options: Any) -> ASGIApp:
     )
 
 
+def _gallery_read() -> bool:
+    """Whether the gallery is in memory, or cannot be read now."""
+    gallery = APP.state.eolgul.gallery
+    return gallery is None or gallery.warmed
+
+
 def _unready() -> str:
     """The reason that /readyz gives while it answers 503."""
     if APP.state.drain.draining:
         return "the service is shutting down"
+    if APP.state.eolgul.loader.ready and not _gallery_read():
+        return f"the gallery is being read: {APP.state.eolgul.gallery.progress}"
     return str(APP.state.eolgul.loader.failure)
 
 
