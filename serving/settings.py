@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         description="answer `undecided` inside the 95 % interval of the threshold; if off: same or different",
     )
 
+    wait: bool = Field(
+        default=False,
+        description="wait, with /readyz 503 and the reason, for key files that are missing or not valid, and for a first model; if off: "
+        "end with one sentence. `eolgul serve` sets it, see `--wait`",
+    )
+
     auth: Literal["on", "off"] = Field(default="on", description="whether /v1 requires an API key")
     api_keys_file: Path | None = Field(
         default=None, description="file of API keys (their hashes), as `eolgul key` writes it"

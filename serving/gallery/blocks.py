@@ -48,7 +48,9 @@ def pack(models: Mapping[str, Rows]) -> bytes:
     head = [[model, *rows.coarse.shape] for model, rows in models.items()]
     parts = [json.dumps(head).encode() + b"\n"]
     for rows in models.values():
-        parts += [values.astype(kind, copy=False).tobytes() for values, (kind, _) in zip(rows, _COLUMNS, strict=True)]
+        parts += [
+            values.astype(kind, copy=False).tobytes() for values, (kind, _) in zip(rows.columns, _COLUMNS, strict=True)
+        ]
     return b"".join(parts)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,11 @@ class Rows(NamedTuple):
     reach: NDArray[np.float32]
     coarse: NDArray[np.int8]
     fine: NDArray[np.int8]
+
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """The five arrays, for what is done with each."""
+        return cast(tuple[NDArray[Any], ...], self)
 
     @classmethod
     def of(cls, pseudonyms: Iterable[str], embeddings: NDArray[np.float32]) -> Self:
@@ -86,7 +91,7 @@ class ModelIndex:
             if place == 0:
                 self._chunks.append(_empty(self.size))
             number = min(_CHUNK - place, len(rows.scale) - begin)
-            for new, held in zip(rows, self._chunks[-1], strict=True):
+            for new, held in zip(rows.columns, self._chunks[-1].columns, strict=True):
                 held[place : place + number] = new[begin : begin + number]
             begin, self._count = begin + number, self._count + number
         self.people += len(np.unique(rows.owner, axis=0))

@@ -186,7 +186,7 @@ class Indexes:
                 await pipe.watch(*keys.values())
                 held = await _get_all(redis, list(keys.values()))  # after WATCH: what changes from here on stops EXEC
                 there = [prefix for prefix, value in zip(prefixes, held, strict=True) if value == mark]
-                pipe.multi()
+                pipe.multi()  # type: ignore[no-untyped-call]
                 for prefix in there:
                     pipe.set(keys[prefix], sealed[prefix])
                 try:

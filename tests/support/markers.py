@@ -45,6 +45,7 @@ BY_PLACE = {
     "serving/inference/test_loader.py": "service",
     "serving/test_client.py": "service redis",
     "serving/test_memory.py": "service",
+    "serving/test_waiting.py": "service redis s3",
     "serving/test_workers.py": "service redis",
     "serving/test_working_directory.py": "process",
     "serving/transport/test_drain.py": "service",

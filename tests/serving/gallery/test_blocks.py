@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -200,3 +201,18 @@ def test_without_redis_the_start_goes_on() -> None:
     here = Gallery(RedisLink("redis://127.0.0.1:9/0", name="gallery", timeout_s=0.2), RING)
     asyncio.run(here.warm(["t"]))
     assert here.warmed
+
+
+def test_readyz_waits_for_the_gallery_and_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eolgul.serving import service
+
+    reading = Gallery(RedisLink("redis://127.0.0.1:9/0", name="gallery", timeout_s=0.2), RING)
+    state = SimpleNamespace(loader=SimpleNamespace(ready=True, failure="no model"), gallery=reading)
+    monkeypatch.setattr(service.APP.state, "eolgul", state, raising=False)
+    monkeypatch.setattr(service.APP.state, "missing", "", raising=False)
+    monkeypatch.setattr(service.APP.state, "drain", SimpleNamespace(draining=False), raising=False)
+    assert not service._ready() and service._unready() == "the gallery is being read: no template yet"
+    asyncio.run(reading.warm(["t"]))
+    assert service._ready()
+    state.loader.ready = False
+    assert not service._ready() and service._unready() == "no model"

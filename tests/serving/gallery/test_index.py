@@ -35,7 +35,8 @@ def test_the_best_are_among_the_likeliest_whatever_was_added_and_removed(
     monkeypatch.setattr(index, "_CHUNK", 7)
     monkeypatch.setattr(index, "_BLOCK", 5)
     rng = np.random.default_rng(seed)
-    held, model = {}, ModelIndex(SIZE)
+    held: dict[str, list[NDArray[np.float32]]] = {}
+    model = ModelIndex(SIZE)
     for _ in range(8):
         people = names(rng, int(rng.integers(1, 30)))
         each = [person for person in people for _ in range(int(rng.integers(1, 4)))]
