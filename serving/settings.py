@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
     gallery_url: str = Field(
         default="",
-        description="Redis of the gallery (append-only file on, no eviction), redis://host:port/db; if empty: no gallery",
+        description="Redis of the gallery (append-only file on, no eviction), redis:// or redis+sentinel:// (docs/operate.md); if empty: no gallery",
     )
     gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds until a call to the gallery's Redis fails")
     gallery_people: int = Field(default=100_000, gt=0, description="largest number of people per tenant")
@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     audit_log: Path | None = Field(default=None, description="file for the audit log; if unset: the service's log")
 
     redis_url: str = Field(
-        default="", description="Redis of the embedding cache, redis://host:port/db; if empty: no cache"
+        default="", description="Redis of the embedding cache, redis:// or redis+sentinel://; if empty: no cache"
     )
     redis_username: str = Field(default="", description="ACL user in both Redis servers; if empty: the default user")
     redis_password_file: Path | None = Field(default=None, description="file with the password for both Redis servers")
