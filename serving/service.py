@@ -113,7 +113,12 @@ class FaceVerification:
             cache_link, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc
         )
         if gallery_link is not None:
-            state.gallery = Gallery(gallery_link, keyring, max_people=settings.gallery_people)
+            state.gallery = Gallery(
+                gallery_link,
+                keyring,
+                max_people=settings.gallery_people,
+                memory_bytes=settings.gallery_memory_mb * 1_000_000,
+            )
         state.keys = keys
         APP.state.missing = ""
 
@@ -122,8 +127,8 @@ class FaceVerification:
             logger.error("no call is admitted yet: %s", error)
         APP.state.missing = str(error)
 
-    async def _await_keys(self) -> None:
-        """Try again every second while a file of keys is missing, or is not valid."""
+    async def _prepare(self) -> None:
+        """Try again every second while a file of keys is missing, or is not valid; then read the gallery."""
         while APP.state.missing:
             await asyncio.sleep(_MISSING_S)
             try:
@@ -132,21 +137,25 @@ class FaceVerification:
                 self._say_missing(error)
             else:
                 logger.info("the keys are there: calls are admitted")
+        if self.state.gallery:
+            await self.state.gallery.warm(self.state.keys.tenants)
 
     async def __is_ready__(self) -> bool:
-        """The answer of /readyz: 503 until there are keys and a model that is warm, and again after SIGTERM."""
+        """The answer of /readyz: 503 until there are keys, a warm model and the gallery in memory, and again after SIGTERM."""
         return _ready() and not APP.state.drain.draining
 
     @bentoml.on_startup
     async def begin(self) -> None:
         """Handle SIGTERM, and wait for the first load where several workers start; async, for the running loop."""
         APP.state.drain.install()
+        if self.state.gallery:
+            self._warming = asyncio.create_task(self.state.gallery.warm(self.state.keys.tenants))
         # Otherwise a worker that still loads would refuse requests after another one answered /readyz.
         if self.state.settings.workers > 1:
             await self.state.loader.wait_first_load()
         self._tasks = [
             asyncio.create_task(_freeze_start(self.state.loader)),
-            asyncio.create_task(self._await_keys()),
+            asyncio.create_task(self._prepare()),
         ]
 
     @bentoml.on_shutdown
@@ -211,15 +220,19 @@ def _outermost(app: ASGIApp, **options: Any) -> ASGIApp:
 
 
 def _ready() -> bool:
-    """Whether requests can be answered: the keys and a model are there."""
-    return APP.state.eolgul.loader.ready and not APP.state.missing
+    """Whether requests can be answered: keys and a model are there, and the gallery is read, or cannot be read now."""
+    state = APP.state.eolgul
+    return state.loader.ready and not APP.state.missing and (state.gallery is None or state.gallery.warmed)
 
 
 def _unready() -> str:
     """The reason that /readyz gives while it answers 503."""
     if APP.state.drain.draining:
         return "the service is shutting down"
-    return str(APP.state.missing or APP.state.eolgul.loader.failure)
+    state = APP.state.eolgul
+    if state.loader.ready and not APP.state.missing and state.gallery:
+        return f"the gallery is being read: {state.gallery.progress}"
+    return str(APP.state.missing or state.loader.failure)
 
 
 _service = cast(Any, FaceVerification)  # the decorators made it a bentoml.Service

@@ -135,6 +135,11 @@ class ApiKeys:
         """Whether no key is needed."""
         return self._path is None
 
+    @property
+    def tenants(self) -> list[str]:
+        """The tenants that have a key."""
+        return sorted({key.tenant for key in self._keys.values()}) if self._path else [EVERYONE.tenant]
+
     def authenticate(self, header: str | None) -> Caller:
         """The caller, from the value of the header `Authorization`.
 

@@ -24,6 +24,7 @@ BY_PLACE = {
     "client/test_client.py": "process",
     "demo/test_run.py": "slow s3 redis service",
     "deploy": "deploy",
+    "deploy/test_smoke.py": "service",
     "examples/test_add_a_backbone.py": "process",
     "examples/test_train_on_a_folder.py": "slow process",
     "examples/test_verify_two_photos.py": "service redis",
