@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
     gallery_url: str = Field(
         default="",
-        description="Redis of the gallery (append-only file on, no eviction), redis:// or redis+sentinel:// (docs/operate.md); if empty: no gallery",
+        description="Redis of the gallery (append-only file on, no eviction), redis:// or redis+sentinel://; if empty: no gallery",
     )
     gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds until a call to the gallery's Redis fails")
     gallery_people: int = Field(default=100_000, gt=0, description="largest number of people per tenant")
