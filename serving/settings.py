@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         description="answer `undecided` inside the 95 % interval of the threshold; if off: same or different",
     )
 
+    quality_rule: bool = Field(
+        default=True,
+        description="answer `undecided` with reasons, without a rate, and refuse to enroll, where a photo lies outside the picture "
+        "quality in which the model's false match rate holds; if off: blurred strangers may be told to be one person",
+    )
+
     auth: Literal["on", "off"] = Field(default="on", description="whether /v1 requires an API key")
     api_keys_file: Path | None = Field(
         default=None, description="file of API keys (their hashes), as `eolgul key` writes it"

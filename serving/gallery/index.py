@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,7 @@ class TenantIndex:
     def __init__(self, position: str | None) -> None:
         self.position = position
         self.names: dict[str, str] = {}  # pseudonym → the person's id
+        self.poor: dict[str, dict[str, dict[str, float]]] = {}  # pseudonym → template id → its quality, if marked POOR
         self._models: dict[str, ModelIndex] = {}
         self._templates = 0
         self._counts: dict[str, int] = {}
@@ -104,16 +105,30 @@ class TenantIndex:
         return self._models.get(model) or ModelIndex()
 
     def replace(
-        self, pseudonym: str, person: str | None, templates: Sequence[tuple[str, str, NDArray[np.float32]]]
+        self,
+        pseudonym: str,
+        person: str | None,
+        templates: Sequence[tuple[str, str, NDArray[np.float32]]],
+        poor: Mapping[str, dict[str, float]] | None = None,
     ) -> None:
-        """Replace a person's templates, given as (template id, model, embedding); `person` is None if it was erased."""
+        """Replace a person's templates.
+
+        Args:
+            pseudonym: The person's name in Redis.
+            person: The person's id; None if the person was erased.
+            templates: (template id, model, embedding) of each.
+            poor: The quality of those that are marked `POOR`, by template id.
+        """
         for index in self._models.values():
             index.remove(pseudonym)
         self._templates += len(templates) - self._counts.pop(pseudonym, 0)
         self.names.pop(pseudonym, None)
+        self.poor.pop(pseudonym, None)
         if person is None:
             return
         self.names[pseudonym] = person
+        if poor:
+            self.poor[pseudonym] = dict(poor)
         self._counts[pseudonym] = len(templates)
         for template, model, embedding in templates:
             self._models.setdefault(model, ModelIndex()).add(pseudonym, template, embedding)

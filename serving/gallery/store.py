@@ -31,6 +31,7 @@ from redis.exceptions import WatchError
 
 from eolgul.serving.gallery.index import MAX_TEMPLATES, TenantIndex
 from eolgul.serving.gallery.templates import (
+    POOR,
     Enrolled,
     Erased,
     Identification,
@@ -219,7 +220,10 @@ class Gallery:
             index = await self._current(tenant)
             search = index.model_index(model)
             best = await asyncio.to_thread(search.top, embedding, k)
-            matches = [Match(index.names[pseudonym], template, score) for pseudonym, template, score in best]
+            matches = [
+                Match(index.names[pseudonym], template, score, index.poor.get(pseudonym, {}).get(template, {}))
+                for pseudonym, template, score in best
+            ]
             return Identification(matches, search.people, len(search), index.templates - len(search))
 
     async def reseal(self, tenant: str) -> int:
@@ -341,7 +345,8 @@ class Gallery:
             chunk = await self._read(tenant, pseudonyms[start : start + _CHUNK])
             people = await asyncio.to_thread(self._open_all, tenant, chunk)
             for pseudonym, person, templates in people:
-                index.replace(pseudonym, person, [(new.id, new.model, new.embedding) for new in templates])
+                poor = {new.id: new.quality for new in templates if POOR in new.quality}
+                index.replace(pseudonym, person, [(new.id, new.model, new.embedding) for new in templates], poor)
 
     def _open_all(
         self, tenant: str, chunk: Mapping[str, dict[bytes, bytes]]

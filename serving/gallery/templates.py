@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.serving.problems import RejectionError
+
+POOR = "poor"  # marks, in a template's quality, a photo that was enrolled although it is too poor for a verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +101,12 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A person, the person's best template, and its cosine similarity."""
+    """A person, the person's best template, its cosine similarity, and its quality if the template is marked `POOR`."""
 
     person: str
     template: str
     similarity: float
+    quality: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
