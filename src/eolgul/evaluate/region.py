@@ -133,8 +133,17 @@ def _limit(variants: Sequence[Variant], measure: str, sign: int, levels: Sequenc
     first = 0
     for threshold, allowed in levels:
         hits = np.bincount(place, weights=score >= threshold, minlength=len(values))
-        first = max(first, int(np.count_nonzero(never_rising(hits / pairs, pairs) > allowed)))
+        bad = int(np.count_nonzero(never_rising(hits / pairs, pairs) > allowed))  # the first, as the rates never rise
+        if _beyond_chance(hits[:bad].sum(), allowed * pairs[:bad].sum()):
+            first = max(first, bad)
     return float(values[min(first, len(values) - 1)])
+
+
+def _beyond_chance(hits: float, expected: float) -> bool:
+    """Whether more hits than expected are unlikely (5 %) to be chance, as the last few pairs of a fit may have them."""
+    from scipy.special import pdtrc
+
+    return hits > 0 and float(pdtrc(hits - 1, expected)) < 0.05
 
 
 def _least_norm(variants: Sequence[Variant], limits: Mapping[str, Ends]) -> float:

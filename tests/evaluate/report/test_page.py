@@ -153,7 +153,13 @@ def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: P
     from support.evaluation import write_benchmark
 
     odd = write_benchmark(tmp_path / "odd", name="<b>a.b</b>", pairs=20)
-    out = evaluate(model, people, [odd], tmp_path / "out", EvaluateConfig(pictures=False, resamples=20, threads=1))
+    out = evaluate(
+        model,
+        people,
+        [odd],
+        tmp_path / "out",
+        EvaluateConfig(pictures=False, resamples=20, threads=1, quality_images=0),
+    )
     page = (out.path / "report.html").read_text(encoding="utf-8")
     assert "<b>a_b" not in page
     assert "data:image" not in page
@@ -222,7 +228,7 @@ def test_the_language_asked_for_comes_first(tmp_path: Path, model: Path, languag
     from support.evaluation import write_benchmark
 
     lfw = write_benchmark(tmp_path / "lfw", pairs=20)
-    config = EvaluateConfig(language=language, pictures=False, resamples=20, threads=1)
+    config = EvaluateConfig(language=language, pictures=False, resamples=20, threads=1, quality_images=0)
     page = (evaluate(model, None, [lfw], tmp_path / "out", config).path / "report.html").read_text(encoding="utf-8")
     assert page.lstrip().startswith(f'<!doctype html>\n<html lang="{lang}">')
     assert ("navigator.language" in page) == (language == "auto")
