@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env deploy render images push pipelines version clean
+.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env secrets deploy diff undeploy render images push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -81,18 +81,28 @@ $(MXNET)/.installed: requirements-mxnet.txt
 	@$(MXNET)/bin/python -c 'import mxnet'
 	@touch $@
 
-deploy: $(STAMP)  ## Deploy the service, Redis and MinIO with kustomize (OVERLAY=local or production)
+# These need kubectl and a shell (secrets: openssl), and no Python environment.
+secrets:  ## Make the passwords and keys of OVERLAY, once; what is there is kept
+	@k8s/deploy.sh --secrets $(OVERLAY)
+
+deploy:  ## Deploy the service, Redis and an object store (OVERLAY=local, production, …; EOLGUL_IMAGES=docker/digests.json)
 	@k8s/deploy.sh $(OVERLAY)
 
-render: $(STAMP)  ## Print the manifests that `make deploy` would apply
+diff:  ## Print what `make deploy` would change in the cluster
+	@k8s/deploy.sh --diff $(OVERLAY)
+
+undeploy:  ## Remove what `make deploy` made, but not the volumes (DATA=1: the volumes, too)
+	@k8s/deploy.sh --undeploy $(OVERLAY)
+
+render:  ## Print the manifests that `make deploy` would apply
 	@k8s/deploy.sh --render $(OVERLAY)
 
-images:  ## Build the container images (CONTAINER_TOOL=docker or podman, IMAGE_PREFIX=, IMAGE_TAG=)
+images:  ## Build the container images (ENGINE=docker, podman or buildah, IMAGE_PREFIX=, IMAGE_TAG=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
-	  $${CONTAINER_TOOL:-docker} build -f $$file -t $(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)) . || exit 1; done
+	  $${ENGINE:-$${CONTAINER_TOOL:-docker}} build -f $$file -t $(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)) . || exit 1; done
 
-push:  ## Push the images and write their digests to docker/digests.json (CONTAINER_TOOL=, IMAGE_PREFIX=, IMAGE_TAG=)
-	@"$(PYTHON)" docker/push.py --out docker/digests.json \
+push:  ## Push the images and write their digests to docker/digests.json (ENGINE=, IMAGE_PREFIX=, IMAGE_TAG=)
+	@CONTAINER_TOOL="$${ENGINE:-$$CONTAINER_TOOL}" "$(PYTHON)" docker/push.py --out docker/digests.json \
 	  $(foreach file,$(wildcard docker/*.Dockerfile),$(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$(basename $(notdir $(file))):$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)))
 
 pipelines: $(STAMP)  ## Compile every pipeline into build/pipelines (EOLGUL_IMAGES=file of images by digest, or EOLGUL_IMAGE_PREFIX=)

@@ -32,9 +32,11 @@ COPY components components
 COPY pipelines pipelines
 RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
+# EOLGUL_WAIT: a container that starts before its model, its store or its keys waits for them; /readyz says for what.
 # Telemetry is off. The service writes only below /var/cache (models; BentoML's state, through XDG_CACHE_HOME) and /tmp: with
 # these two mounted, the root file system can be read-only.
 ENV BENTOML_DO_NOT_TRACK=True \
+    EOLGUL_WAIT=true \
     ORT_DISABLE_TELEMETRY=1 \
     EOLGUL_S3_CACHE=/var/cache/eolgul/s3 \
     XDG_CACHE_HOME=/var/cache

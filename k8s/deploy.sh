@@ -1,24 +1,39 @@
 #!/usr/bin/env bash
-# Deploy eolgul on the cluster of kubectl's current context.
+# Deploy eolgul on the cluster of kubectl's current context. Needs kubectl, a shell and, for --secrets, openssl; nothing else.
 #
-#   k8s/deploy.sh [local|production]      the service, two Redis instances and MinIO (default: local)
+#   k8s/deploy.sh [OVERLAY]               the service, two Redis instances and an object store (default: local)
 #   k8s/deploy.sh kubeflow                the ConfigMap and the Secret of the pipeline, in KUBEFLOW_NAMESPACE (default: kubeflow);
 #                                         with KUBEFLOW_TRAINJOBS=1 also the rights to train on several machines, for
 #                                         KUBEFLOW_SERVICE_ACCOUNT (default: pipeline-runner in kubeflow, else default-editor)
-#   k8s/deploy.sh --render [overlay]      print the manifests; nothing is applied and no cluster is needed
+#   k8s/deploy.sh --secrets [OVERLAY]     make the passwords and keys that the overlay needs, once; nothing is overwritten
+#   k8s/deploy.sh --render [OVERLAY]      print the manifests; nothing is applied and no cluster is needed
+#   k8s/deploy.sh --diff [OVERLAY]        print what a deploy would change in the cluster
+#   k8s/deploy.sh --undeploy [OVERLAY]    remove it, but not the volumes; DATA=1 removes the volumes and the namespace, too
 #
-# YES=1 skips the question. TIMEOUT is the number of seconds that each part may take to become ready (default: 300).
-# Exit codes: 0 deployed; 1 not confirmed or not ready in time; 2 something is missing on this machine, with one sentence.
+# OVERLAY is a folder of k8s/overlays. YES=1 skips the question. TIMEOUT is the number of seconds that each part may take to become
+# ready (default: 300). FORCE=1 takes over fields that others manage. The image of the service: EOLGUL_IMAGES=docker/digests.json
+# (which `make push` writes), or IMAGE_PREFIX= and IMAGE_TAG= as for `make images`, or `images:` in the overlay.
+# Exit codes: 0 deployed; 1 not confirmed, or not ready in time; 2 something is missing on this machine, with one sentence.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 namespace=eolgul
 timeout=${TIMEOUT:-300}
+oldest=31 # of Kubernetes 1.x: what the tests check the manifests against
 
 fail() {
     echo "deploy: $1" >&2
     exit "${2:-2}"
 }
+
+# shellcheck source=k8s/lib/wait.sh
+. "$here/lib/wait.sh"
+# shellcheck source=k8s/lib/check.sh
+. "$here/lib/check.sh"
+# shellcheck source=k8s/lib/secrets.sh
+. "$here/lib/secrets.sh"
+# shellcheck source=k8s/lib/smoke.sh
+. "$here/lib/smoke.sh"
 
 find_kubectl() {
     if command -v kubectl >/dev/null; then
@@ -26,142 +41,201 @@ find_kubectl() {
     elif [ -x "$here/../.venv/bin/kubectl" ]; then
         echo "$here/../.venv/bin/kubectl"
     else
-        fail "kubectl is missing: install it, or run 'make install', which puts one into .venv"
+        fail "kubectl is missing: install it (https://kubernetes.io/docs/tasks/tools)"
     fi
+}
+
+overlays() { # their names, separated by ", "
+    local path names=
+    for path in "$here"/overlays/*/kustomization.yaml; do
+        path=${path%/kustomization.yaml}
+        names="$names${names:+, }${path##*/}"
+    done
+    echo "$names or kubeflow"
 }
 
 folder_of() {
     case $1 in
         kubeflow) echo "$here/kubeflow" ;;
-        */* | .*) fail "$1: not an overlay; expected local, production or kubeflow" ;;
+        */* | .*) fail "$1: not an overlay; expected $(overlays)" ;;
         *)
-            [ -f "$here/overlays/$1/kustomization.yaml" ] || fail "$1: no such overlay; expected local, production or kubeflow"
+            [ -f "$here/overlays/$1/kustomization.yaml" ] || fail "$1: no such overlay; expected $(overlays)"
             echo "$here/overlays/$1"
             ;;
     esac
 }
 
-# Kustomize takes values literally, including quotes, and would deploy the example's values: check before applying.
-check_secrets() {
-    local folder=$1 key value
-    local file=$folder/secrets.env short=k8s/${folder#"$here"/}/secrets.env
-    [ -f "$file" ] || fail "$short is missing: copy $short.example to it and replace the values"
-    while IFS='=' read -r key _; do
-        case $key in '' | \#*) continue ;; esac
-        value=$(sed -n "s/^$key=//p" "$file")
-        case $value in
-            '') fail "$short: $key has no value" ;;
-            *change-me*) fail "$short: $key still has the example's value; replace it" ;;
-            *[!A-Za-z0-9._~-]*) fail "$short: $key may contain only letters, digits and . _ ~ -, and no quotes" ;;
-        esac
-        # MinIO refuses shorter values, but only at run time.
-        [ ${#value} -ge 8 ] || fail "$short: $key is shorter than 8 characters"
-    done <"$folder/secrets.env.example"
-    grep -q api-keys.json "$folder/kustomization.yaml" || return 0
-    for key in api-keys.json encryption-keys; do
-        [ -s "$folder/$key" ] || fail "${short%secrets.env}$key is missing: the end of $short.example explains how to make it"
-    done
-}
-
+# Print the manifests of an overlay from a copy of this folder, so that examples can stand in for missing secrets.
 render() {
-    local folder=$1 scratch
-    scratch=$(mktemp -d)
-    # shellcheck disable=SC2064  # expanded now: the variable is gone when the trap runs
-    trap "rm -rf '$scratch'" EXIT
-    cp -R "$here/." "$scratch/"
-    folder=$scratch/${folder#"$here"/}
-    if [ ! -f "$folder/secrets.env" ]; then
-        cp "$folder/secrets.env.example" "$folder/secrets.env"
+    local folder=$1 copy=$scratch/k8s secrets
+    mkdir "$copy"
+    cp -R "$here/." "$copy/"
+    secrets=$copy/${2#"$here"/}
+    if [ ! -f "$secrets/secrets.env" ]; then
+        cp "$secrets/secrets.env.example" "$secrets/secrets.env"
         echo "deploy: secrets.env is missing; rendered with the example's values" >&2
     fi
-    if grep -q api-keys.json "$folder/kustomization.yaml"; then
-        [ -f "$folder/api-keys.json" ] || echo '{"format": 1, "keys": []}' >"$folder/api-keys.json"
-        [ -f "$folder/encryption-keys" ] || echo "example:$(printf %043d 0)=" >"$folder/encryption-keys"
+    if grep -q api-keys.json "$secrets/kustomization.yaml"; then
+        [ -f "$secrets/api-keys.json" ] || echo '{"format": 1, "keys": []}' >"$secrets/api-keys.json"
+        [ -f "$secrets/encryption-keys" ] || echo "example:$(printf %043d 0)=" >"$secrets/encryption-keys"
     fi
-    "$kubectl" kustomize "$folder"
+    set_image "$copy/base/kustomization.yaml"
+    "$kubectl" kustomize "$copy/${folder#"$here"/}"
+}
+
+# Put the service's image into a copy of the base, if the environment names one.
+set_image() {
+    local file=$1 image='' prefix tag
+    tag=$(sed -n 's/.*newTag: "\([^"]*\)".*/\1/p' "$file")
+    if [ -n "${EOLGUL_IMAGES:-}" ]; then
+        [ -f "$EOLGUL_IMAGES" ] || fail "EOLGUL_IMAGES: $EOLGUL_IMAGES is missing; \`make push\` writes it"
+        image=$(sed -n 's/.*"serving": *"\([^"]*\)".*/\1/p' "$EOLGUL_IMAGES")
+        [ -n "$image" ] || fail "EOLGUL_IMAGES: $EOLGUL_IMAGES names no image \"serving\""
+    elif [ -n "${IMAGE_PREFIX:-}${EOLGUL_IMAGE_PREFIX:-}${IMAGE_TAG:-}${EOLGUL_IMAGE_TAG:-}" ] || [ "$(engine_prefix)" != eolgul ]; then
+        prefix=${IMAGE_PREFIX:-${EOLGUL_IMAGE_PREFIX:-$(engine_prefix)}}
+        image=$prefix/serving:${IMAGE_TAG:-${EOLGUL_IMAGE_TAG:-$tag}}
+    fi
+    [ -n "$image" ] || return 0
+    case $image in
+        *[!A-Za-z0-9._:/@-]*) fail "$image: not the name of an image" ;;
+        *@sha256:*) image="newName: ${image%@*}\n    digest: ${image#*@}" ;;
+        *) image="newName: ${image%:*}\n    newTag: \"${image##*:}\"" ;;
+    esac
+    sed "s|newTag: \"$tag\".*|$image|" "$file" >"$file.new" && mv "$file.new" "$file"
+}
+
+# What `make images` puts before the name: podman and buildah call an image without a registry localhost/….
+engine_prefix() {
+    case ${ENGINE:-${CONTAINER_TOOL:-docker}} in
+        podman | */podman | buildah | */buildah) echo localhost/eolgul ;;
+        *) echo eolgul ;;
+    esac
 }
 
 confirm() {
     local what=$1 context reply
     context=$("$kubectl" config current-context 2>/dev/null) || fail "kubectl has no current context: select a cluster first"
-    echo "This deploys $what to the cluster of the context '$context'."
+    echo "This $what in the cluster of the context '$context'."
     [ "${YES:-}" = 1 ] && return
-    [ -t 0 ] || fail "no terminal to ask for confirmation: set YES=1 to deploy without asking"
+    [ -t 0 ] || fail "no terminal to ask for confirmation: set YES=1 to go on without asking"
     read -r -p "Continue? [y/N] " reply
     case $reply in [yY] | [yY][eE][sS]) ;; *) fail "nothing was changed" 1 ;; esac
 }
 
-# Wait until the service is ready, or waits for its first model (which the pipeline promotes later). Fails after $timeout s.
-wait_for_serving() {
-    local readyz="
-import urllib.error, urllib.request
-try:
-    urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=3)
-except urllib.error.HTTPError as error:
-    print(error.read().decode())"
-    local until=$((SECONDS + timeout)) answer=
-    while [ "$SECONDS" -lt "$until" ]; do
-        if "$kubectl" -n $namespace rollout status deployment/serving --timeout=5s >/dev/null 2>&1; then
-            echo "The service is up."
-            return 0
-        fi
-        answer=$("$kubectl" -n $namespace exec deployment/serving -- python -c "$readyz" 2>/dev/null) || answer=
-        case $answer in *"no model has been promoted"*)
-            echo "The service is up and has no model yet: it loads the first one that the pipeline promotes."
-            return 0
-            ;;
-        esac
-        sleep 2
-    done
-    echo "deploy: the service is not ready after $timeout s: ${answer:-its pods do not run}" >&2
-    "$kubectl" -n $namespace get pods >&2 || true
-    return 1
+apply() {
+    local force=
+    [ "${FORCE:-}" = 1 ] && force=--force-conflicts
+    # Server-side: the API server merges, checks every field, and names whoever else manages one.
+    "$kubectl" apply --server-side $force "$@" ||
+        fail "the cluster refused the manifests, see above; FORCE=1 takes over fields that another manager holds" 1
 }
 
 deploy_service() {
-    local folder=$1
+    local manifests=$1 ready=0
     # A Job's pods cannot be changed, so the previous deploy's Job is deleted first.
     "$kubectl" -n $namespace delete job minio-setup --ignore-not-found
-    "$kubectl" apply -k "$folder"
-    "$kubectl" -n $namespace rollout status statefulset/minio --timeout="${timeout}s"
-    "$kubectl" -n $namespace rollout status deployment/redis --timeout="${timeout}s"
-    "$kubectl" -n $namespace rollout status statefulset/gallery --timeout="${timeout}s"
-    "$kubectl" -n $namespace wait --for=condition=complete job/minio-setup --timeout="${timeout}s"
-    wait_for_serving || exit 1
+    apply -f "$manifests"
+    wait_for_workloads "$manifests"
+    wait_for_serving || ready=$?
+    [ "$ready" != 1 ] || exit 1
+    [ "$ready" = 0 ] && remove_superseded "$manifests"
+    smoke_verify "$2" "$ready"
     cat <<TEXT
 
 To reach the API from here:
   kubectl -n $namespace port-forward service/serving 3000:3000
-  curl -H "Authorization: Bearer \$EOLGUL_API_KEY" -F image1=@a.jpg -F image2=@b.jpg http://127.0.0.1:3000/v1/verify      (the page: http://127.0.0.1:3000/ui/)
+  curl -H "Authorization: Bearer \$EOLGUL_API_KEY" -F image1=@a.jpg -F image2=@b.jpg http://127.0.0.1:3000/v1/verify
+  the page: http://127.0.0.1:3000/ui/
 From inside the cluster: http://serving.$namespace.svc:3000
-For the pipeline: fill in k8s/kubeflow/secrets.env, then KUBEFLOW_NAMESPACE=<where pipelines run> k8s/deploy.sh kubeflow
+For the pipeline: make secrets OVERLAY=kubeflow, then KUBEFLOW_NAMESPACE=<where pipelines run> make deploy OVERLAY=kubeflow
 TEXT
 }
 
-only_render=
-if [ "${1:-}" = --render ]; then
-    only_render=1
-    shift
-fi
-[ $# -le 1 ] || fail "too many arguments: k8s/deploy.sh [--render] [local|production|kubeflow]"
-overlay=${1:-local}
-folder=$(folder_of "$overlay")
-kubectl=$(find_kubectl)
+# Remove the Secrets of earlier deploys, which hold passwords that a rotation replaced. Only those that this script made: by
+# their label and by their name, and not the one that the manifests name now.
+remove_superseded() {
+    local current name
+    current=$(names_of Secret "$1")
+    for name in $("$kubectl" -n $namespace get secrets -l eolgul.dev/generated=secrets -o name); do
+        name=${name#secret/}
+        case $name in eolgul-secrets-??????????) ;; *) continue ;; esac
+        case " $(echo $current) " in *" $name "*) continue ;; esac
+        "$kubectl" -n $namespace delete secret "$name"
+    done
+}
 
-if [ -n "$only_render" ]; then
-    render "$folder"
-    exit
-fi
-check_secrets "$folder"
-if [ "$overlay" = kubeflow ]; then
+undeploy() {
+    local rendered=$1
+    if [ "${DATA:-}" = 1 ]; then
+        confirm "DELETES the namespace $namespace with every volume: models, data sets, the gallery's people"
+        "$kubectl" delete namespace $namespace --ignore-not-found
+        return
+    fi
+    confirm "removes the service, Redis and the object store (namespace $namespace), but not the volumes"
+    without_namespace "$rendered" >"$scratch/remove.yaml"
+    "$kubectl" delete --ignore-not-found -f "$scratch/remove.yaml"
+    "$kubectl" -n $namespace delete secrets -l eolgul.dev/generated=secrets --ignore-not-found
+    echo "The volumes are kept: \`make deploy\` finds the models and the gallery again. DATA=1 make undeploy removes them."
+    echo "The gallery opens only with the same encryption-keys: keep that file."
+}
+
+deploy_kubeflow() {
+    local folder=$1 target account
     target=${KUBEFLOW_NAMESPACE:-kubeflow}
-    confirm "the ConfigMap and the Secret 'eolgul-s3' (namespace $target)"
-    "$kubectl" apply -n "$target" -k "$folder"
-    [ "${KUBEFLOW_TRAINJOBS:-}" = 1 ] || exit 0
     account=${KUBEFLOW_SERVICE_ACCOUNT:-$([ "$target" = kubeflow ] && echo pipeline-runner || echo default-editor)}
     case $target$account in *[!a-z0-9.-]*) fail "KUBEFLOW_NAMESPACE and KUBEFLOW_SERVICE_ACCOUNT may contain only a-z, 0-9, . and -" ;; esac
-    sed -e "s/KUBEFLOW_NAMESPACE/$target/" -e "s/KUBEFLOW_SERVICE_ACCOUNT/$account/" "$folder/trainjobs.yaml" | "$kubectl" apply -f -
+    confirm "deploys the ConfigMap and the Secret 'eolgul-s3' (namespace $target)"
+    apply -n "$target" -k "$folder"
+    [ "${KUBEFLOW_TRAINJOBS:-}" = 1 ] || exit 0
+    sed -e "s/KUBEFLOW_NAMESPACE/$target/" -e "s/KUBEFLOW_SERVICE_ACCOUNT/$account/" "$folder/trainjobs.yaml" >"$scratch/trainjobs.yaml"
+    apply -f "$scratch/trainjobs.yaml"
+}
+
+action=deploy
+case ${1:-} in
+    --render | --diff | --undeploy | --secrets)
+        action=${1#--}
+        shift
+        ;;
+    -*) fail "$1: expected --render, --diff, --undeploy or --secrets" ;;
+esac
+[ $# -le 1 ] || fail "too many arguments: k8s/deploy.sh [--render|--diff|--undeploy|--secrets] [OVERLAY]"
+overlay=${1:-local}
+folder=$(folder_of "$overlay")
+secrets=$(secrets_folder "$folder")
+umask 077
+scratch=$(mktemp -d)
+trap 'end_forward; rm -rf "$scratch"' EXIT
+
+if [ "$action" = secrets ]; then
+    make_secrets "$secrets"
     exit
 fi
-confirm "the service, two Redis instances and MinIO (overlay $overlay, namespace $namespace)"
-deploy_service "$folder"
+kubectl=$(find_kubectl)
+if [ "$action" = render ]; then
+    render "$folder" "$secrets"
+    exit
+fi
+if [ "$action" = undeploy ]; then
+    [ "$overlay" != kubeflow ] || fail "kubeflow: kubectl -n <where pipelines run> delete configmap/eolgul-s3 secret/eolgul-s3"
+    render "$folder" "$secrets" >"$scratch/manifests.yaml" 2>/dev/null
+    undeploy "$scratch/manifests.yaml"
+    exit
+fi
+check_secrets "$secrets"
+if [ "$overlay" = kubeflow ]; then
+    [ "$action" = deploy ] || fail "kubeflow: kubectl diff -n <where pipelines run> -k k8s/kubeflow"
+    deploy_kubeflow "$folder"
+    exit
+fi
+render "$folder" "$secrets" >"$scratch/manifests.yaml"
+check_images "$overlay" "$scratch/manifests.yaml"
+check_endpoint "$scratch/manifests.yaml"
+if [ "$action" = diff ]; then
+    "$kubectl" diff --server-side -f "$scratch/manifests.yaml" && echo "The cluster has what the manifests say." || [ $? = 1 ]
+    exit
+fi
+confirm "deploys the service, two Redis instances and an object store (overlay $overlay, namespace $namespace)"
+check_cluster "$scratch/manifests.yaml"
+check_volumes "$scratch/manifests.yaml"
+deploy_service "$scratch/manifests.yaml" "$secrets"

@@ -37,6 +37,14 @@ def declared(name: str) -> Any:
     return face_recognition.face_recognition if name == DEFAULT else build(definition(name))
 
 
-def runnable(name: str) -> Any:
-    """A pipeline for KFP's local runner; with EOLGUL_WEBHOOK_URL it ends with a notification. InputError as above."""
-    return build(definition(name), notify=True) if os.environ.get("EOLGUL_WEBHOOK_URL") else declared(name)
+def runnable(name: str, run: str) -> Any:
+    """A pipeline for one run with KFP's local runner. With EOLGUL_WEBHOOK_URL it ends with a notification.
+
+    Args:
+        name: The pipeline's name.
+        run: The run's id.
+
+    Raises:
+        InputError: For an unknown name.
+    """
+    return build(definition(name), notify=bool(os.environ.get("EOLGUL_WEBHOOK_URL")), run=run)

@@ -9,7 +9,17 @@ from eolgul.components.evaluate.component import evaluate
 from eolgul.components.extract.component import extract
 from eolgul.components.promote.check import check
 from eolgul.pipelines.face_recognition import face_recognition
-from eolgul.pipelines.graph import EVERY_POD, RUN, Definition, Inherited, equip, inner, named, of_step, register
+from eolgul.pipelines.graph import (
+    EVERY_POD,
+    Definition,
+    Inherited,
+    equip,
+    inner,
+    named,
+    of_step,
+    register,
+    run_id,
+)
 
 _OF_BENCHMARKS = (
     "extract_max_pairs_lost",
@@ -49,7 +59,7 @@ def _evaluate_only(
             or TOML file (s3://). Default: insightface.
     """
     given |= {"evaluate_contract": evaluate_contract}
-    place = {"workspace": workspace, "run": RUN}
+    place = {"workspace": workspace, "run": run_id()}
     checked = check(
         **named(given, "extract_", "align_", "evaluate_"),
         pipeline="evaluate-only",

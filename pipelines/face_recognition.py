@@ -24,7 +24,6 @@ from eolgul.evaluate.config import EvaluateConfig
 from eolgul.extract.config import ExtractConfig
 from eolgul.pipelines.graph import (
     EVERY_POD,
-    RUN,
     Definition,
     build,
     equip,
@@ -32,20 +31,22 @@ from eolgul.pipelines.graph import (
     named,
     of_step,
     register,
+    run_id,
 )
 from eolgul.promote.config import PromoteConfig
 from eolgul.train.config import TrainConfig
 
 
-def learn(given: Mapping[str, Any], sources: Any, train_init: Any) -> None:
+def learn(given: Mapping[str, Any], checked: dsl.PipelineTask, train_init: Any) -> None:
     """Add the tasks of the six steps, after the first task has checked everything.
 
     Args:
         given: The pipeline's parameters.
-        sources: What to learn from: raw sources, extracted and aligned data sets.
+        checked: The task that has checked everything and says what to learn from: raw sources, extracted and aligned data sets.
         train_init: What the training begins with.
     """
-    place = {"workspace": given["workspace"], "run": RUN}
+    place = {"workspace": given["workspace"], "run": run_id()}
+    sources = checked.outputs["sources"]
     extracted = extract(sources=sources, benchmarks=given["benchmarks"], **place, **of_step("extract_", given))
     equip(extracted, given, "Extract")
     aligned = inner("align")(
@@ -62,6 +63,7 @@ def learn(given: Mapping[str, Any], sources: Any, train_init: Any) -> None:
         dataset=assembled.outputs["assembled"],
         benchmarks=aligned.outputs["benchmarks"],
         registry=given["registry"],
+        pod_gpus=checked.outputs["pod_gpus"],
         **place,
         **named(given, "train_", "evaluate_", "k8s_") | {"train_init": train_init},
     )
@@ -204,10 +206,10 @@ def _face_recognition(
         benchmarks=benchmarks,
         registry=registry,
         workspace=workspace,
-        run=RUN,
+        run=run_id(),
     )
     equip(checked, given, "Check everything", retry=False)
-    learn(given, checked.outputs["sources"], train_init)
+    learn(given, checked, train_init)
 
 
 DEFINITION = Definition(

@@ -24,12 +24,17 @@ from eolgul.components.train.component import train
 from eolgul.errors import InputError
 from eolgul.pipelines.pods import Pods, PodSettings
 
-RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 EVERY_POD = ("k8s_tolerations", "k8s_node_selector")
 """Parameters that every task needs."""
 
 _SETTINGS: ContextVar[PodSettings | None] = ContextVar("settings", default=None)
 _INNER: ContextVar[Mapping[str, Any]] = ContextVar("inner")
+_RUN: ContextVar[str] = ContextVar("run", default=dsl.PIPELINE_JOB_ID_PLACEHOLDER)
+
+
+def run_id() -> str:
+    """The id of the run of the pipeline that is being defined: KFP's placeholder, unless its builder has chosen one."""
+    return _RUN.get()
 
 
 def train_gpus() -> int:
@@ -71,7 +76,7 @@ def equip(
     if kind == "train":
         pods.add_shared_memory(task)
         if train_gpus():
-            pods.add_gpus(task, given.get("train_gpus", train_gpus()))
+            pods.add_gpus(task, given["pod_gpus"])
     if task.name.startswith(("promote", "roll-back", "check")):
         pods.add_signing_key(task)
     if task.name.startswith("check"):
@@ -162,6 +167,7 @@ def candidates(
     train_stream: bool,
     train_stream_cache: float,
     train_tensorboard: bool,
+    pod_gpus: str,
     evaluate_fmr: float,
     evaluate_without_anchored: bool,
     evaluate_unseen_only: bool,
@@ -238,7 +244,7 @@ def _reported(definition: Definition) -> Callable[..., None]:
     @functools.wraps(definition.function)
     def whole(*values: Any) -> None:
         given = dict(zip(inspect.signature(definition.function).parameters, values, strict=True))
-        report = notify_task(pipeline=definition.name, workspace=given["workspace"], run=RUN)
+        report = notify_task(pipeline=definition.name, workspace=given["workspace"], run=run_id())
         equip(report, given, "Report the outcome", retry=False)
         with dsl.ExitHandler(report, name=definition.title):
             definition.function(*values)
@@ -249,24 +255,32 @@ def _reported(definition: Definition) -> Callable[..., None]:
 _INNER_PIPELINES: dict[str, Callable[..., Any]] = {"align": alignment, "candidates": candidates}
 
 
-def build(definition: Definition, settings: PodSettings | None = None, *, notify: bool = False) -> Any:
+def build(
+    definition: Definition,
+    settings: PodSettings | None = None,
+    *,
+    notify: bool = False,
+    run: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+) -> Any:
     """Build a pipeline.
 
     Args:
         definition: The pipeline.
         settings: For a cluster; None for KFP's local runner, which knows no pods.
         notify: Whether its end is reported, whatever the settings say.
+        run: The id of its run; by default the one that KFP gives it.
     """
     function = definition.function
     if notify or (settings is not None and settings.webhook_secret):
         function = _reported(definition)
-    token = _SETTINGS.set(settings)
+    token, run_token = _SETTINGS.set(settings), _RUN.set(run)
     inner_token = _INNER.set({name: dsl.pipeline(name=name)(_INNER_PIPELINES[name]) for name in definition.inner})
     try:
         return dsl.pipeline(name=definition.name, display_name=definition.title)(function)
     finally:
         _INNER.reset(inner_token)
         _SETTINGS.reset(token)
+        _RUN.reset(run_token)
 
 
 @dataclass(frozen=True, slots=True)

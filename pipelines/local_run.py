@@ -8,6 +8,8 @@ import io
 import os
 import re
 import sys
+import time
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from kfp import local
 from eolgul.errors import InputError
 from eolgul.kubeflow.logs import last_sentence, without_colours
 from eolgul.pipelines.catalogue import DEFAULT, runnable
-from eolgul.steps.store import references, runs
+from eolgul.steps.store import references
 
 _FAILED = re.compile(r"Task '([^']+)' finished with status FAILURE")
 _KEPT = 5000  # lines; a task's traceback is within the last hundred
@@ -35,16 +37,15 @@ def run_local(arguments: dict[str, Any], root: Path, pipeline: str = DEFAULT) ->
         pipeline: Its name.
 
     Returns:
-        The workspace, the run's id, the references of what it made or found by `<step>-<name>`, and
-        `root`. The run is "" when other runs began in the workspace meanwhile.
+        The workspace, the run's id, the references of what it made or found by `<step>-<name>`, and `root`.
 
     Raises:
         InputError: When a component fails, with the sentence that it said.
     """
-    chosen = runnable(pipeline)
+    run = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    chosen = runnable(pipeline, run)
     os.environ["PYTHONSAFEPATH"] = "1"  # a component's process imports nothing from the working directory
     workspace = str(arguments.get("workspace", chosen.component_spec.inputs["workspace"].default))
-    before = set(runs(workspace))
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
     transcript = Transcript(sys.stderr)
     try:
@@ -55,14 +56,7 @@ def run_local(arguments: dict[str, Any], root: Path, pipeline: str = DEFAULT) ->
         first = str(error).strip().partition("\n")[0]
         said = transcript.sentence() or without_colours(first)
         raise InputError(f"{transcript.failed or 'the pipeline failed'}: {said}") from error
-    new = sorted(set(runs(workspace)) - before)
-    run = new[0] if len(new) == 1 else ""  # others that ended meanwhile have records there, too
-    return {
-        "workspace": workspace,
-        "run": run,
-        "root": str(root),
-        "artifacts": references(workspace, run) if run else {},
-    }
+    return {"workspace": workspace, "run": run, "root": str(root), "artifacts": references(workspace, run)}
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kfp import dsl, kubernetes
+from kfp.dsl.pipeline_channel import PipelineChannel
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -99,6 +100,7 @@ class Pods:
         cpu, memory = self.parameters[f"k8s_{kind}_cpu"], self.parameters[f"k8s_{kind}_memory"]
         # Requests equal limits, so that the pod is the last to be evicted (QoS Guaranteed).
         task.set_cpu_request(cpu).set_cpu_limit(cpu).set_memory_request(memory).set_memory_limit(memory)
+        _pass_down(task, cpu, memory)
         settings = self.settings
         if retry and settings.retries:
             task.set_retry(settings.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="1800s")
@@ -118,8 +120,10 @@ class Pods:
             kubernetes.set_image_pull_secrets(task, [settings.pull_secret])
 
     def add_gpus(self, task: dsl.PipelineTask, count: Any) -> None:
-        """Give a task GPUs, and the tolerations of their nodes."""
-        task.set_accelerator_type(self.parameters["k8s_gpu_type"]).set_accelerator_limit(count)
+        """Give a task GPUs, and the tolerations of their nodes. KFP's driver reads the count as text, not as a number."""
+        kind = self.parameters["k8s_gpu_type"]
+        task.set_accelerator_type(kind).set_accelerator_limit(count)
+        _pass_down(task, kind, count)
         kubernetes.add_toleration_json(task, self.parameters["k8s_gpu_tolerations"])
 
     def add_shared_memory(self, task: dsl.PipelineTask) -> None:
@@ -140,3 +144,11 @@ class Pods:
         """Tell the first task how large the volumes of the others are."""
         limits = {"shm": size_bytes(self.settings.shm), "scratch": size_bytes(self.settings.scratch)}
         task.set_env_variable("EOLGUL_POD_LIMITS", json.dumps(limits))
+
+
+def _pass_down(task: dsl.PipelineTask, *values: Any) -> None:
+    """Let the loops and groups around a task get the parameters that it takes for its resources.
+
+    KFP's compiler (2.17) does that for inputs and platform settings only, and the driver of a cluster would not find them.
+    """
+    task.register_pipeline_channels([value for value in values if isinstance(value, PipelineChannel)])

@@ -10,7 +10,16 @@ from eolgul.components.promote.back import roll_back
 from eolgul.components.promote.check import check
 from eolgul.components.promote.component import promote
 from eolgul.pipelines.face_recognition import face_recognition
-from eolgul.pipelines.graph import EVERY_POD, RUN, Definition, Inherited, equip, named, of_step, register
+from eolgul.pipelines.graph import (
+    EVERY_POD,
+    Definition,
+    Inherited,
+    equip,
+    named,
+    of_step,
+    register,
+    run_id,
+)
 
 
 @Inherited(
@@ -38,7 +47,7 @@ def _promote(
         workspace: Prefix (s3://) of the artifacts, which runs share, and of what each run made or found (runs/<run id>).
         registry: The model registry (s3://), whose production model is the one to beat.
     """
-    place = {"workspace": workspace, "run": RUN}
+    place = {"workspace": workspace, "run": run_id()}
     checked = check(
         **named(given, "promote_", "evaluate_"),
         pipeline="promote",
@@ -84,7 +93,7 @@ def _roll_back(
         workspace: Prefix (s3://) below which the run says how it ended (outcomes/<run id>).
         registry: The model registry (s3://).
     """
-    place = {"workspace": workspace, "run": RUN}
+    place = {"workspace": workspace, "run": run_id()}
     checked = check(pipeline="roll-back", to=to, registry=registry, **place)
     equip(checked, given, "Check everything", retry=False)
     back = roll_back(model=checked.outputs["model"], reason=reason, registry=registry, **place)

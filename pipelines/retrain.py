@@ -5,7 +5,13 @@ from typing import Any, List  # noqa: UP035 - KFP reads this name
 
 from eolgul.components.promote.check import check
 from eolgul.pipelines.face_recognition import face_recognition, learn
-from eolgul.pipelines.graph import RUN, Definition, Inherited, equip, named
+from eolgul.pipelines.graph import (
+    Definition,
+    Inherited,
+    equip,
+    named,
+    run_id,
+)
 
 _PREFIXES = ("extract_", "align_", "assemble_", "train_", "evaluate_", "promote_", "k8s_")
 
@@ -47,10 +53,10 @@ def _retrain(
         registry=registry,
         workspace=workspace,
         train_init=train_init,
-        run=RUN,
+        run=run_id(),
     )
     equip(checked, given, "Check everything", retry=False)
-    learn(given, checked.outputs["sources"], checked.outputs["model"])
+    learn(given, checked, checked.outputs["model"])
 
 
 DEFINITION = Definition("retrain", "Retrain with new people", _retrain, ("align", "candidates"))

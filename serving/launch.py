@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import os
 import signal
 import socket
@@ -125,10 +126,11 @@ class Running:
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
 
-def _create_keys(env: dict[str, str], host: str) -> str | None:
+def _create_keys(env: dict[str, str], host: str, wait: bool) -> str | None:
     """Create the keys that the settings do not name: an API key for this run and a permanent encryption key.
 
-    An API key is created only for a service that no other machine can reach.
+    An API key is created only for a service that no other machine can reach. With `wait`, the service itself reads the
+    files that are named, when they come.
 
     Returns:
         The API key created for this run, or None.
@@ -144,13 +146,13 @@ def _create_keys(env: dict[str, str], host: str) -> str | None:
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
                 out.write(new_line() + "\n")
         env["EOLGUL_ENCRYPTION_KEYS_FILE"] = str(file)
-    Keyring.read(
-        Path(env["EOLGUL_ENCRYPTION_KEYS_FILE"])
-    )  # an error is one sentence here, but a traceback in each worker
+    if not wait:  # an error is one sentence here, but a traceback in each worker
+        Keyring.read(Path(env["EOLGUL_ENCRYPTION_KEYS_FILE"]))
     if env.get("EOLGUL_AUTH") == "off":
         return None
     if env.get("EOLGUL_API_KEYS_FILE"):
-        read_keys(Path(env["EOLGUL_API_KEYS_FILE"]))
+        if not wait:
+            read_keys(Path(env["EOLGUL_API_KEYS_FILE"]))
         return None
     if not ipaddress.ip_address(host).is_loopback:
         raise InputError(
@@ -185,12 +187,20 @@ def running(
     Raises:
         InputError: The service cannot start.
     """
-    with _start(port, host, timeout, output, options) as (service, _):
+    with _started(port, host, output, options, wait=False) as (service, process):
+        wait_ready(service.url, process, timeout)
         yield service
 
 
-def serve(*, port: int, host: str = "127.0.0.1", timeout: float = READY_S, **options: Any) -> int:
+def serve(*, port: int, host: str = "127.0.0.1", wait: bool | None = None, **options: Any) -> int:
     """Serve until SIGTERM (SystemExit) or Ctrl-C (KeyboardInterrupt). Arguments as for `running`.
+
+    Args:
+        port: The port.
+        host: The IP address to listen on.
+        wait: Whether a service without a model, without its store or without its keys waits for them, with /readyz 503
+            and the reason, instead of ending with that reason. None: wait if nobody is at a terminal.
+        options: As for `command`.
 
     Returns:
         The exit status of the service, if it ends by itself.
@@ -198,25 +208,31 @@ def serve(*, port: int, host: str = "127.0.0.1", timeout: float = READY_S, **opt
     Raises:
         InputError: The service cannot start.
     """
-    with _start(port, host, timeout, None, options) as (service, process):
+    wait = not _at_terminal() if wait is None else wait
+    with _started(port, host, None, options, wait=wait) as (service, process):
+        wait_ready(service.url, process, math.inf if wait else READY_S, patient=wait)
         print(f"page: {service.page}", file=sys.stderr, flush=True)
         return process.wait()
 
 
+def _at_terminal() -> bool:
+    return any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
 @contextmanager
-def _start(
-    port: int, host: str, timeout: float, output: IO[Any] | None, options: Mapping[str, Any]
+def _started(
+    port: int, host: str, output: IO[Any] | None, options: Mapping[str, Any], *, wait: bool
 ) -> Iterator[tuple[Running, subprocess.Popen[bytes]]]:
     argv, env = command(port=port, host=host, **options)
     stop_timeout = _stop_timeout(env)
-    key = _create_keys(env, host)
+    env["EOLGUL_WAIT"] = str(wait).lower()
+    key = _create_keys(env, host, wait)
     env["EOLGUL_END_WITH_PARENT"] = "1"
     log = output or 2  # 2: the descriptor, since sys.stderr may not be a real file
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     service = Running(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", key)
     try:
         with _sigterm_exits():
-            wait_ready(service.url, process, timeout)
             yield service, process
     finally:
         stop(process, stop_timeout)
@@ -255,11 +271,13 @@ def _sigterm_exits() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READY_S) -> None:
+def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READY_S, *, patient: bool = False) -> None:
     """Wait until `url`/readyz answers 200. The caller ends the process.
 
+    With `patient`, a service that has nothing to serve is waited for, and each new reason is a line on standard error.
+
     Raises:
-        InputError: The process ended, the service cannot load a model, or `timeout` seconds passed.
+        InputError: The process ended, `timeout` seconds passed, or, without `patient`, the service cannot load a model.
     """
     deadline = time.monotonic() + timeout
     reason = "it does not answer"
@@ -270,12 +288,14 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READ
             with urllib.request.urlopen(f"{url}/readyz", timeout=5):
                 return
         except urllib.error.HTTPError as error:
-            reason = _reason(error.read())
-            if reason != LOADING:
+            before, reason = reason, _reason(error.read())
+            if reason != LOADING and not patient:
                 raise InputError(f"the service has no model to serve: {reason}") from error
+            if reason not in (LOADING, before):
+                print(f"not ready: {reason}", file=sys.stderr, flush=True)
         except OSError:
             pass  # not listening yet
-        time.sleep(0.1)
+        time.sleep(1.0 if patient else 0.1)
     raise InputError(f"the service at {url} was not ready after {timeout:.0f} s: {reason}")
 
 

@@ -43,6 +43,10 @@ if os.environ.get("EOLGUL_END_WITH_PARENT"):  # set by eolgul.serving.launch.run
     end_with_parent()
 
 
+logger = logging.getLogger("eolgul.service")
+_MISSING_S = 1.0  # seconds between two looks for a file that is missing
+
+
 def _workers(settings: Settings) -> int:
     """The number of processes. InputError, before any is started, if they could not read each other's cache entries."""
     if settings.workers > 1 and settings.redis_url and settings.encryption_keys_file is None:
@@ -70,10 +74,32 @@ class FaceVerification:
         metrics.drop_exited_workers()
         end_with_parent()  # a worker must not outlive the BentoML supervisor
         keyring = Keyring.ephemeral()
-        if settings.encryption_keys_file:
-            keyring = Keyring.read(settings.encryption_keys_file)
-        elif settings.gallery_url:
+        self.state = APP.state.eolgul = State(
+            settings,
+            Loader(settings),
+            Engine(concurrency=settings.concurrency, waiting=settings.queue, max_batch=settings.max_batch),
+            EmbeddingCache(None, keyring, ttl_s=settings.cache_ttl_s),
+            ApiKeys.awaited(),
+            RateLimit(None, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc),
+            None,
+            Audit(settings.audit_log),
+        )
+        APP.state.missing = ""  # the reason why the key files cannot be used, in one sentence
+        try:
+            self._take_keys()
+        except InputError as error:
+            if not settings.wait:
+                raise
+            self._say_missing(error)
+        self.state.loader.start()
+        APP.state.drain = Drain(settings.drain_s, _ready)
+
+    def _take_keys(self) -> None:
+        """Read the files of keys and passwords and open what needs them. InputError if one of them cannot be used."""
+        settings, state = self.state.settings, self.state
+        if settings.gallery_url and not settings.encryption_keys_file:
             raise InputError("a gallery needs EOLGUL_ENCRYPTION_KEYS_FILE, so that it can be read after a restart")
+        keyring = Keyring.read(settings.encryption_keys_file) if settings.encryption_keys_file else Keyring.ephemeral()
         cache_link = gallery_link = None
         if settings.redis_url:
             cache_link = RedisLink.from_settings(settings, settings.redis_url, "cache", settings.redis_timeout_s)
@@ -81,31 +107,56 @@ class FaceVerification:
             gallery_link = RedisLink.from_settings(
                 settings, settings.gallery_url, "gallery", settings.gallery_timeout_s
             )
-        self.state = APP.state.eolgul = State(
-            settings,
-            Loader(settings),
-            Engine(concurrency=settings.concurrency, waiting=settings.queue, max_batch=settings.max_batch),
-            EmbeddingCache(cache_link, keyring, ttl_s=settings.cache_ttl_s),
-            _api_keys(settings),
-            RateLimit(cache_link, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc),
-            None if gallery_link is None else Gallery(gallery_link, keyring, max_people=settings.gallery_people),
-            Audit(settings.audit_log),
+        keys = _api_keys(settings)  # last to be read and last to be set: with them, calls are admitted
+        state.cache = EmbeddingCache(cache_link, keyring, ttl_s=settings.cache_ttl_s)
+        state.rate_limit = RateLimit(
+            cache_link, settings.requests_per_minute, fallback=metrics.RATE_LIMIT.labels("local").inc
         )
-        self.state.loader.start()
-        APP.state.drain = Drain(settings.drain_s)
+        if gallery_link is not None:
+            state.gallery = Gallery(
+                gallery_link,
+                keyring,
+                max_people=settings.gallery_people,
+                memory_bytes=settings.gallery_memory_mb * 1_000_000,
+            )
+        state.keys = keys
+        APP.state.missing = ""
+
+    def _say_missing(self, error: InputError) -> None:
+        if str(error) != APP.state.missing:
+            logger.error("no call is admitted yet: %s", error)
+        APP.state.missing = str(error)
+
+    async def _prepare(self) -> None:
+        """Try again every second while a file of keys is missing, or is not valid; then read the gallery."""
+        while APP.state.missing:
+            await asyncio.sleep(_MISSING_S)
+            try:
+                self._take_keys()
+            except InputError as error:
+                self._say_missing(error)
+            else:
+                logger.info("the keys are there: calls are admitted")
+        if self.state.gallery:
+            await self.state.gallery.warm(self.state.keys.tenants)
 
     async def __is_ready__(self) -> bool:
-        """The answer of /readyz: 503 until the model is loaded and warm, and again after SIGTERM."""
-        return self.state.loader.ready and not APP.state.drain.draining
+        """The answer of /readyz: 503 until there are keys, a warm model and the gallery in memory, and again after SIGTERM."""
+        return _ready() and not APP.state.drain.draining
 
     @bentoml.on_startup
     async def begin(self) -> None:
         """Handle SIGTERM, and wait for the first load where several workers start; async, for the running loop."""
         APP.state.drain.install()
+        if self.state.gallery:
+            self._warming = asyncio.create_task(self.state.gallery.warm(self.state.keys.tenants))
         # Otherwise a worker that still loads would refuse requests after another one answered /readyz.
         if self.state.settings.workers > 1:
             await self.state.loader.wait_first_load()
-        self._freezing = asyncio.create_task(_freeze_start(self.state.loader))
+        self._tasks = [
+            asyncio.create_task(_freeze_start(self.state.loader)),
+            asyncio.create_task(self._prepare()),
+        ]
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -168,11 +219,20 @@ def _outermost(app: ASGIApp, **options: Any) -> ASGIApp:
     )
 
 
+def _ready() -> bool:
+    """Whether requests can be answered: keys and a model are there, and the gallery is read, or cannot be read now."""
+    state = APP.state.eolgul
+    return state.loader.ready and not APP.state.missing and (state.gallery is None or state.gallery.warmed)
+
+
 def _unready() -> str:
     """The reason that /readyz gives while it answers 503."""
     if APP.state.drain.draining:
         return "the service is shutting down"
-    return str(APP.state.eolgul.loader.failure)
+    state = APP.state.eolgul
+    if state.loader.ready and not APP.state.missing and state.gallery:
+        return f"the gallery is being read: {state.gallery.progress}"
+    return str(APP.state.missing or state.loader.failure)
 
 
 _service = cast(Any, FaceVerification)  # the decorators made it a bentoml.Service

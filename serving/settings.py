@@ -49,6 +49,12 @@ class Settings(BaseSettings):
         "quality in which the model's false match rate holds; if off: blurred strangers may be told to be one person",
     )
 
+    wait: bool = Field(
+        default=False,
+        description="wait, with /readyz 503 and the reason, for key files that are missing or not valid, and for a first model; if off: "
+        "end with one sentence. `eolgul serve` sets it, see `--wait`",
+    )
+
     auth: Literal["on", "off"] = Field(default="on", description="whether /v1 requires an API key")
     api_keys_file: Path | None = Field(
         default=None, description="file of API keys (their hashes), as `eolgul key` writes it"
@@ -66,6 +72,12 @@ class Settings(BaseSettings):
     )
     gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds until a call to the gallery's Redis fails")
     gallery_people: int = Field(default=100_000, gt=0, description="largest number of people per tenant")
+    gallery_memory_mb: int = Field(
+        default=1_100,
+        gt=0,
+        description="megabytes for templates in memory, 1.05 for 1,000 of 512 numbers; beyond it the tenants searched longest ago "
+        "are dropped, but never the one being searched",
+    )
     audit_log: Path | None = Field(default=None, description="file for the audit log; if unset: the service's log")
 
     redis_url: str = Field(

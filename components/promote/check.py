@@ -89,7 +89,7 @@ def check(
     promote_require: List[str] = [],  # noqa: B006, UP006
     promote_reference_margin: float = 0.01,
     evaluate_contract: str = "",
-) -> NamedTuple("Outputs", [("sources", List[str]), ("model", str), ("uri", str)]):  # type: ignore[valid-type]  # noqa: UP006
+) -> NamedTuple("Outputs", [("sources", List[str]), ("model", str), ("uri", str), ("pod_gpus", str)]):  # type: ignore[valid-type]  # noqa: UP006
     """Check options, recipes, places, rights in S3, registry, signing key and sizes; say what will run.
 
     The parameters that begin with a step's name are the pipeline's; those of steps that a pipeline does not have are not
@@ -112,6 +112,7 @@ def check(
         sources: The sources for the next task; those of an assembled data set first.
         model: The reference of the model that the run is about; "" without one.
         uri: Its place alone.
+        pod_gpus: The GPUs that a training pod asks for. Text: KFP's back end takes a number for none.
     """
     given = dict(locals())
     import sys
@@ -119,7 +120,7 @@ def check(
     from typing import Any
 
     from eolgul.errors import InputError
-    from eolgul.steps import outcome, plans
+    from eolgul.steps import checks, outcome, plans
     from eolgul.steps.places import place_of
 
     by_step: dict[str, dict[str, Any]] = {
@@ -138,4 +139,4 @@ def check(
         print(found.markdown(), file=sys.stderr)
         if found.wrong:
             raise InputError("; ".join(found.wrong))
-    return (found.sources, found.model, place_of(found.model))
+    return (found.sources, found.model, place_of(found.model), str(checks.pod_gpus(by_step["train"])))

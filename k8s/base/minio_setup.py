@@ -1,10 +1,12 @@
 """Create the bucket and the accounts in MinIO. Running it again keeps or resets what exists.
 
 The service's account may read models, the pipeline's account may read and write the bucket; only this script uses root.
+An account that this script made and that the Secret no longer names is removed: after a rotation the old key opens nothing.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import urllib3
 from minio import Minio, MinioAdmin
 from minio.credentials.providers import StaticProvider
+
+POLICIES = {"eolgul-serving": ("serving", False), "eolgul-pipeline": ("pipeline", True)}  # name: account, may write
 
 
 def policy(registry: str, *, write: bool) -> dict[str, Any]:
@@ -43,6 +47,15 @@ def policy(registry: str, *, write: bool) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [listing, objects]}
 
 
+def superseded(users: dict[str, dict[str, Any]], named: set[str]) -> list[str]:
+    """The accounts to remove: those with one of this script's policies and no other, that are not named any more.
+
+    MinIO keeps no note of who made an account. Nobody else attaches these two policies, which exist for these two accounts;
+    one that has further policies belongs to somebody who gave it those.
+    """
+    return sorted(name for name, user in users.items() if name not in named and user.get("policyName") in POLICIES)
+
+
 def main() -> None:
     """Create the bucket and both accounts that the environment names."""
     endpoint, registry = os.environ["EOLGUL_S3_ENDPOINT"], os.environ["EOLGUL_REGISTRY"]
@@ -64,14 +77,17 @@ def main() -> None:
     print(f"bucket {bucket} exists", flush=True)
 
     admin = MinioAdmin(endpoint=endpoint, credentials=root, secure=secure, region=region, http_client=pool)
-    for who, write in (("serving", False), ("pipeline", True)):
-        name = f"eolgul-{who}"
+    for name, (who, write) in POLICIES.items():
         access_key = os.environ[f"{who.upper()}_S3_ACCESS_KEY"]
         admin.policy_add(name, policy=policy(registry, write=write))
         admin.user_add(access_key, os.environ[f"{who.upper()}_S3_SECRET_KEY"])
         # Replaces the account's policies; attaching a policy that is attached already would be an error.
         admin.policy_set(name, user=access_key)
         print(f"account for {who}: {'reads and writes the bucket' if write else 'reads models'}", flush=True)
+    users = json.loads(admin.user_list() or "{}")
+    for old in superseded(users, set(names)):
+        admin.user_remove(old)
+        print(f"account {old[:4]}…, no longer named, is removed", flush=True)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,11 @@ class ApiKeys:
         return keys
 
     @classmethod
+    def awaited(cls) -> ApiKeys:
+        """Keys that are not there yet: every call is refused with `model_not_ready`, since the service is not ready."""
+        return _Awaited(Path(), {})
+
+    @classmethod
     def open_to_all(cls) -> ApiKeys:
         """No authentication: every caller is the tenant `public` with all scopes."""
         return cls(None, {})
@@ -129,6 +134,11 @@ class ApiKeys:
     def open(self) -> bool:
         """Whether no key is needed."""
         return self._path is None
+
+    @property
+    def tenants(self) -> list[str]:
+        """The tenants that have a key."""
+        return sorted({key.tenant for key in self._keys.values()}) if self._path else [EVERYONE.tenant]
 
     def authenticate(self, header: str | None) -> Caller:
         """The caller, from the value of the header `Authorization`.
@@ -198,6 +208,16 @@ class ApiKeys:
             logger.error("the API keys stay as they were: %s", error)
         else:
             logger.info("%s: %d API keys", self._path.name, len(self._keys))
+
+
+class _Awaited(ApiKeys):
+    """The keys of a service that waits for its files."""
+
+    def authenticate(self, header: str | None) -> Caller:
+        raise RejectionError("the service has no keys yet; /readyz says why", "model_not_ready")
+
+    def check_ticket(self, ticket: str | None) -> Caller:
+        return self.authenticate(None)
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:

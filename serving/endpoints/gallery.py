@@ -26,7 +26,7 @@ from eolgul.serving.endpoints.answers import comparison_fields, threshold_fields
 from eolgul.serving.endpoints.body import ExpectedBody
 from eolgul.serving.endpoints.call import ONE_IMAGE, Call, admitted_call, json_response, openapi_answers
 from eolgul.serving.gallery.store import Gallery
-from eolgul.serving.gallery.templates import POOR, Erased, NewTemplate, normalize_person
+from eolgul.serving.gallery.templates import Erased, NewTemplate, normalize_person
 from eolgul.serving.inference.model import Analysis, Face
 from eolgul.serving.problems import RejectionError
 
@@ -126,7 +126,7 @@ def _check_quality(analyses: Sequence[Analysis]) -> None:
 
 def _stored_quality(face: Face) -> dict[str, float]:
     """The quality that a template keeps, by which later comparisons with it are judged."""
-    return face.quality | {"detection_score": face.detection_score} | ({POOR: 1.0} if face.reasons else {})
+    return face.quality | {"detection_score": face.detection_score}
 
 
 @router.get("/people", responses=openapi_answers(PeopleAnswer, "gallery_unavailable", images=False))

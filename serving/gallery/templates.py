@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from eolgul.serving.problems import RejectionError
 
-POOR = "poor"  # marks, in a template's quality, a photo that was enrolled although it is too poor for a verdict
-
 
 @dataclass(frozen=True, slots=True)
 class NewTemplate:
@@ -101,7 +99,7 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A person, the person's best template, its cosine similarity, and its quality if the template is marked `POOR`."""
+    """A person, the person's best template, its cosine similarity, and the quality of the template's face."""
 
     person: str
     template: str

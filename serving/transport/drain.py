@@ -48,11 +48,12 @@ class Drain:
     4. uvicorn's own handler ends the server once every accepted request is answered. It closes idle connections, as
        HTTP allows a server to do at any time.
 
-    SIGTERM ends the whole service, since its workers share the socket. A second SIGTERM skips the rest of step 1.
+    SIGTERM ends the whole service, since its workers share the socket. A second SIGTERM skips the rest of step 1, and a
+    service that is not ready skips all of it: no load balancer sends it anything.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, ready: Callable[[], bool]) -> None:
+        self._seconds, self._ready = seconds, ready
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.draining = False
@@ -84,11 +85,12 @@ class Drain:
         self._task = asyncio.get_running_loop().create_task(self._run(server, end))
 
     async def _run(self, server: uvicorn.Server, end: Callable[[], object]) -> None:
-        logger.info("draining: requests are accepted for another %g s", self._seconds)
+        seconds = self._seconds if self._ready() else 0.0
+        logger.info("draining: requests are accepted for another %g s", seconds)
         try:
-            if self._seconds:
+            if seconds:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurry.wait(), self._seconds)
+                    await asyncio.wait_for(self._hurry.wait(), seconds)
             await _refuse_connections(getattr(server, "servers", ()))  # absent before the server has started
             await asyncio.sleep(SETTLE_S)
         except Exception:  # the process must end whatever failed

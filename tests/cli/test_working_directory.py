@@ -46,7 +46,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         (("pipeline", "run", "--root", "{out}/kfp", "--param", "workspace={out}/w", "--param", "benchmarks=[]",
           "--param", 'sources=["{out}/nowhere"]'), 2, "nowhere: nothing there"),
         (("synth", "{out}/faces", "--kind", "rec", "--people", "2", "--images", "2", "--workers", "2"), 0, "images"),
-        (("serve", "--model", "{out}/nowhere", "--port", "{port}"), 2, "nowhere"),
+        (("serve", "--no-wait", "--model", "{out}/nowhere", "--port", "{port}"), 2, "nowhere"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else None,
 )  # fmt: skip

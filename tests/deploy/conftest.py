@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.cluster import Cluster
 from support.places import ROOT
 
 BIN = Path(sys.executable).parent
@@ -131,3 +133,75 @@ def root() -> Path:
 @pytest.fixture
 def environment() -> Callable[..., dict[str, str]]:
     return clean_environment
+
+
+# `kubectl port-forward` speaks a protocol of its own with the API server; everything else goes to the real kubectl.
+KUBECTL = """#!{python}
+import os, re, socket, sys, threading
+if "port-forward" not in sys.argv:
+    os.execv("{kubectl}", ["{kubectl}", *sys.argv[1:]])
+address = os.environ.get("FORWARD_TO", "")
+if not address:
+    sys.exit("error: unable to forward port because pod is not running. Current status=Pending")
+host, port = address.rsplit(":", 1)
+listening = socket.create_server(("127.0.0.1", 0))
+print("Forwarding from 127.0.0.1:%d -> 3000" % listening.getsockname()[1], flush=True)
+def copy(source, sink):
+    while data := source.recv(65536):
+        sink.sendall(data)
+    sink.shutdown(socket.SHUT_WR)
+while True:
+    near, _ = listening.accept()
+    far = socket.create_connection((host, int(port)))
+    for pair in ((near, far), (far, near)):
+        threading.Thread(target=copy, args=pair, daemon=True).start()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of k8s/ without anybody's secrets."""
+    theirs = shutil.ignore_patterns("secrets.env", "api-keys.json", "encryption-keys", "api-key")
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s", ignore=theirs)
+    return tmp_path
+
+
+@pytest.fixture
+def run_deploy(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_deploy(checkout, cluster, *arguments, **environment)`: deploy.sh of a copy, without a question."""
+
+    def run(checkout: Path, cluster: Cluster, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        tools = tmp_path / "bin"
+        tools.mkdir(exist_ok=True)
+        (tools / "kubectl").write_text(KUBECTL.format(python=sys.executable, kubectl=binary("kubectl")))
+        (tools / "kubectl").chmod(0o755)
+        config = cluster.kubeconfig(tmp_path / "kubeconfig")
+        given = {
+            "YES": "1",
+            "TIMEOUT": "20",
+            "KUBECONFIG": str(config),
+            "HOME": str(tmp_path),
+            "PATH": f"{tools}:/usr/bin:/bin",
+        }
+        return subprocess.run(
+            [checkout / "k8s" / "deploy.sh", *arguments], env=clean_environment() | given | more,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def run_shell(tmp_path: Path) -> Callable[[Cluster, str], str]:
+    """`run_shell(cluster, code)`: what bash prints for code that uses the functions of k8s/lib, as deploy.sh runs them."""
+
+    def run(cluster: Cluster, code: str) -> str:
+        config = cluster.kubeconfig(tmp_path / "kubeconfig")
+        begin = f"set -euo pipefail; kubectl={binary('kubectl')}; namespace=eolgul; scratch={tmp_path}; "
+        environment = clean_environment(KUBECONFIG=str(config), HOME=str(tmp_path))
+        done = subprocess.run(
+            ["bash", "-c", begin + code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    return run

@@ -261,28 +261,47 @@ def setup() -> ModuleType:
 
 
 class FakeMinio(BaseHTTPRequestHandler):
-    """A server that records what the SDK sends: buckets, and the admin calls with their queries and bodies."""
+    """A server that records what the SDK sends: buckets, and the admin calls with their queries and bodies.
+
+    It keeps the accounts as MinIO does: adding one leaves the others, and a list of them is encrypted for root.
+    """
 
     buckets: set[str]
     calls: list[tuple[str, dict[str, str], bytes]]
+    users: dict[str, dict[str, str]]
 
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
-        name, status = url.path.strip("/"), 200
+        name, status, sent = url.path.strip("/"), 200, b""
         if name.startswith("minio/admin/v3/"):
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             self.calls.append((name.removeprefix("minio/admin/v3/"), query, body))
+            sent = self._administer(name.removeprefix("minio/admin/v3/"), query)
         elif self.command == "PUT":
             status = 200 if name not in self.buckets else 409
             self.buckets.add(name)
         else:
             status = 200 if name in self.buckets else 404
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
+        self.wfile.write(sent)
 
-    do_GET = do_HEAD = do_PUT = _answer  # noqa: N815 - http.server's names
+    def _administer(self, call: str, query: dict[str, str]) -> bytes:
+        from minio.crypto import encrypt
+
+        if call == "add-user":
+            self.users.setdefault(query["accessKey"], {"status": "enabled"})
+        elif call == "set-user-or-group-policy":
+            self.users[query["userOrGroup"]]["policyName"] = query["policyName"]
+        elif call == "remove-user":
+            del self.users[query["accessKey"]]
+        elif call == "list-users":
+            return encrypt(json.dumps(self.users).encode(), "minio_root_password-value")
+        return b""
+
+    do_GET = do_HEAD = do_PUT = do_DELETE = _answer  # noqa: N815 - http.server's names
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -290,7 +309,7 @@ class FakeMinio(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def minio():
-    FakeMinio.buckets, FakeMinio.calls = set(), []
+    FakeMinio.buckets, FakeMinio.calls, FakeMinio.users = set(), [], {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), FakeMinio)
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -336,6 +355,24 @@ def test_it_may_run_again(setup, job, minio):
     setup.main()
     setup.main()
     assert FakeMinio.buckets == {"eolgul"}
+
+
+def test_after_a_rotation_the_old_accounts_are_gone(setup, job, minio, monkeypatch, capsys):
+    setup.main()
+    FakeMinio.users |= {
+        "somebody": {"policyName": "readwrite", "status": "enabled"},
+        "with-more": {"policyName": "eolgul-pipeline,readwrite", "status": "enabled"},
+        "without": {"status": "enabled"},
+    }
+    for who in ("SERVING", "PIPELINE"):
+        monkeypatch.setenv(f"{who}_S3_ACCESS_KEY", f"{who.lower()}-second")
+    setup.main()
+    assert set(FakeMinio.users) == {"serving-second", "pipeline-second", "somebody", "with-more", "without"}
+    said = capsys.readouterr().out
+    assert said.count("is removed") == 2 and "serving_s3_access_key-value" not in said
+    calls = len(FakeMinio.calls)
+    setup.main()
+    assert "remove-user" not in [call for call, _, _ in FakeMinio.calls[calls:]]
 
 
 def test_accounts_that_are_one_are_refused(setup, job, minio, monkeypatch):

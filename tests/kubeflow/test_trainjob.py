@@ -110,6 +110,15 @@ def test_a_training_without_gpus_asks_for_none() -> None:
     assert made["resourcesPerNode"] == {"limits": {"cpu": "8", "memory": "64Gi"}, "requests": {"cpu": "4"}}
 
 
+@pytest.mark.parametrize("kind", ["nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-3g.40gb"])
+def test_the_nodes_get_the_gpus_that_the_pod_asks_none_of(kind: str) -> None:
+    own = {part: {"cpu": "8", "memory": "64Gi", kind: "0"} for part in ("limits", "requests")}
+    containers = [{**one, "resources": own} for one in TASK_POD["spec"]["containers"]]
+    pod = {**TASK_POD, "spec": {**TASK_POD["spec"], "containers": containers}}
+    made = manifest(pod, JOB, name="eolgul-1")["spec"]["trainer"]["resourcesPerNode"]
+    assert made == {part: {"cpu": "8", "memory": "64Gi", kind: "4"} for part in ("limits", "requests")}
+
+
 def test_log_and_states_are_shown(kubernetes: Cluster, trainer: Trainer, lines: list[str]) -> None:
     kubernetes.logs = {0: "epoch 1: loss 3.2\nepoch 2: loss 2.9\n", 1: "not shown"}
     trainer.run(JOB)

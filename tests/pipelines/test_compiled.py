@@ -108,7 +108,10 @@ def test_each_pod_asks_for_what_it_needs(both: Documents) -> None:
         for what, unit in (("Cpu", "cpu"), ("Memory", "memory")):
             value = f"{{{{$.inputs.parameters['pipelinechannel--k8s_{KINDS.get(name, 'data')}_{unit}']}}}}"
             assert asked[f"resource{what}Request"] == asked[f"resource{what}Limit"] == value, name
-        assert ("accelerator" in asked) == (name == "exec-train")
+        gpus = {"resourceType": "k8s_gpu_type", "resourceCount": "pod_gpus"} if name == "exec-train" else {}
+        assert asked.get("accelerator", {}) == {
+            key: f"{{{{$.inputs.parameters['pipelinechannel--{value}']}}}}" for key, value in gpus.items()
+        }
         mounts = {mount["mountPath"]: mount for mount in pod["emptyDirMounts"]}
         assert mounts["/scratch"]["sizeLimit"] == "200Gi" and ("/dev/shm" in mounts) == (name == "exec-train")
         assert int(pod["activeDeadlineSeconds"]) == (240 if name == "exec-train" else 24) * 3600
@@ -120,6 +123,57 @@ def test_each_pod_asks_for_what_it_needs(both: Documents) -> None:
         assert names == ["k8s_node_selector", "k8s_tolerations", *gpu]
         environment = {item["name"]: item["value"] for item in container["env"]}
         assert environment["EOLGUL_S3_CACHE"].startswith("/scratch/") and environment["TMPDIR"] == "/scratch"
+
+
+def test_what_a_task_takes_is_there_where_it_runs(both: Documents) -> None:
+    """As the back end's driver resolves it: from the graph that a task is in, which has what was passed to it.
+
+    Resources are read as text: the driver takes a number for "", and the pod would get no GPU.
+    """
+    spec, platform = both
+    graphs_of = {"root": spec["root"], **{name: one for name, one in spec["components"].items() if "dag" in one}}
+    for place, graph in graphs_of.items():
+        known = graph.get("inputDefinitions", {}).get("parameters", {})
+        for name, task in graph["dag"]["tasks"].items():
+            where, component = f"{place}/{name}", spec["components"][task["componentRef"]["name"]]
+            passed = task.get("inputs", {}).get("parameters", {})
+            own = set(component.get("inputDefinitions", {}).get("parameters", {}))
+            for item in passed.values():
+                source = item.get("componentInputParameter")
+                # A loop makes its item's name itself, from the list that it goes through.
+                assert source is None or source in known or source.endswith("-loop-item"), (where, source)
+            iterated = task.get("parameterIterator", {}).get("itemInput")
+            if "dag" in component:
+                needed = {key for key, one in component["inputDefinitions"]["parameters"].items()
+                          if not one.get("isOptional") and key != iterated}  # fmt: skip
+                assert needed <= set(passed), (where, needed - set(passed))
+                continue
+            label = component["executorLabel"]
+            container = spec["deploymentSpec"]["executors"][label].get("container", {})
+            for said in re.findall(r"inputs\.parameters\['(.+?)'\]", json.dumps(container.get("resources", {}))):
+                assert said in passed and said not in own, (where, said)
+                assert _type_of(passed[said], graph, spec) == "STRING", (where, said)
+            pod = json.dumps(executors_of(platform).get(label, {}))
+            for said in re.findall(r'"componentInputParameter": "(.+?)"', pod):
+                assert said in known, (where, said)
+
+
+def _type_of(given: dict[str, Any], graph: dict[str, Any], spec: dict[str, Any]) -> str:
+    """The type of what a task is given."""
+    if "componentInputParameter" in given:
+        return str(graph["inputDefinitions"]["parameters"][given["componentInputParameter"]]["parameterType"])
+    made = given["taskOutputParameter"]
+    component = spec["components"][graph["dag"]["tasks"][made["producerTask"]]["componentRef"]["name"]]
+    return str(component["outputDefinitions"]["parameters"][made["outputParameterKey"]]["parameterType"])
+
+
+def test_the_check_says_how_many_gpus_a_training_pod_asks_for(which: tuple[str, str], both: Documents) -> None:
+    """None where the pod only follows the machines of a TrainJob."""
+    training = [graph["candidates"] for graph in graphs(both[0]) if "candidates" in graph]
+    assert bool(training) == (which[0] in ("face-recognition", "retrain"))
+    for task in training:
+        given = task["inputs"]["parameters"]["pod_gpus"]
+        assert given == {"taskOutputParameter": {"outputParameterKey": "pod_gpus", "producerTask": "check"}}
 
 
 def test_what_can_be_tried_again_is(both: Documents) -> None:

@@ -136,7 +136,9 @@ def test_sigterm_under_load_loses_nothing(package: ModelPackage, people: People,
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
-        time.sleep(1)
+        deadline = time.monotonic() + 30
+        while counts["ok"] <= 16 and time.monotonic() < deadline:
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         for thread in threads:
             thread.join(30)

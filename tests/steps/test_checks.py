@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def given(tmp_path: Path, **other: Any) -> dict[str, Any]:
 
 def test_a_run_with_nothing_wrong_is_told_what_it_will_do(tmp_path: Path) -> None:
     ran = run_component(check, tmp_path / "out", **given(tmp_path))
-    assert ran.outputs == {"sources": [str(tmp_path / "raw")], "model": "", "uri": ""}
+    assert ran.outputs == {"sources": [str(tmp_path / "raw")], "model": "", "uri": "", "pod_gpus": "1"}
     plan = ran.files["plan"].read_text()
     for said in ("## What will run", "irse50-ms1m-kface (irse50", "mobilefacenet-ms1m-kface (mobilefacenet", "1 files",
                  "read, write and write-if-absent work", "no model in production yet", "a promoted model is not signed",
@@ -99,6 +101,28 @@ def test_rights_in_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.storage, "put_if_absent", careless)
     with pytest.raises(InputError, match="this S3 replaces an object in spite of If-None-Match"):
         checks.rights(f"{s3}/rights")
+
+
+def test_what_a_killed_check_has_left_is_removed_by_a_later_one(s3: str) -> None:
+    now, folder = int(time.time()), f"{s3}/left/making"
+    old, young = (f"check-{begun}-{uuid.uuid4().hex}" for begun in (now - 2 * 3600, now - 60))
+    for name in (old, young, "0123.json"):  # the last one is a lease
+        storage.write_bytes(f"{folder}/{name}", b"first")
+    checks.rights(f"{s3}/left")
+    assert sorted(storage.list_names(folder)) == ["0123.json", young]  # another run's check may write the young one now
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({"gpus": 4, "nodes": 1, "device": "auto"}, "4"),
+        ({"gpus": 4, "nodes": 2, "device": "auto"}, "0"),  # the nodes' pods have them
+        ({"gpus": 1, "nodes": 1, "device": "cpu"}, "0"),
+    ],
+)
+def test_a_pod_asks_for_the_gpus_that_it_uses(tmp_path: Path, options: dict[str, Any], asked: str) -> None:
+    words = given(tmp_path, **{f"train_{name}": value for name, value in options.items()})
+    assert run_component(check, tmp_path / "out", **words).outputs["pod_gpus"] == asked
 
 
 def test_a_key_is_used_where_one_is_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from eolgul.align.config import AlignConfig
 from eolgul.artifact import open_artifact
 from eolgul.dataset import build
 from eolgul.extract.config import ExtractConfig
-from eolgul.steps import data, tasks
+from eolgul.steps import data, parts, tasks
 from eolgul.steps.places import reference
 from eolgul.steps.store import Store
 from eolgul.storage.s3 import settings
@@ -84,6 +85,39 @@ def test_an_extraction_goes_on_on_another_machine(s3: str, photos: Path, killed_
     assert not storage.exists(f"{place}/w/parts") and not storage.exists(f"{place}/w/making")
     whole = Path(settings().cache) / "whole"
     assert data.extract(f"{place}/raw", str(whole), config)["digest"] == made["digest"]
+
+
+def test_parts_stay_until_what_was_made_of_them_is_published(
+    s3: str, photos: Path, killed_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{s3}/parts-{next(_numbers)}"
+    storage.publish(photos, f"{place}/raw")
+    config = ExtractConfig(name="photos", shard_bytes=10_000, workers=1)
+    monkeypatch.setattr(parts.kept.__wrapped__, "__defaults__", (0.01,))  # type: ignore[attr-defined]
+    build_shard = killed_after(None)
+    add, kept = storage.add_artifact, []
+
+    def die(*_: Any, **__: Any) -> None:
+        (key,) = storage.list_names(f"{place}/w/parts")
+        kept.extend(int(name.removesuffix(".json")) for name in storage.list_names(f"{place}/w/parts/{key}/whole"))
+        raise KilledError
+
+    def slowly(self: Any, number: int, source: str) -> Any:
+        time.sleep(0.1)  # so that the one before is kept
+        return shard(self, number, source)
+
+    shard = build.DatasetBuild.shard
+    monkeypatch.setattr(build.DatasetBuild, "shard", slowly)
+    monkeypatch.setattr(storage, "add_artifact", die)
+    with pytest.raises(KilledError):
+        tasks._extract(Store(f"{place}/w", "first"), tasks.Extraction(f"{place}/raw", config))
+    assert len(kept) >= 2
+    lose_the_machine()
+    build_shard.clear()
+    monkeypatch.setattr(storage, "add_artifact", add)
+    tasks._extract(Store(f"{place}/w", "first"), tasks.Extraction(f"{place}/raw", config))
+    assert not set(kept) & set(build_shard), (kept, build_shard)
+    assert not storage.exists(f"{place}/w/parts")
 
 
 def test_an_alignment_goes_on_on_another_machine(s3: str, tmp_path: Path, killed_after: Any) -> None:

@@ -28,13 +28,21 @@ def serve(
     ] = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 3000,
+    wait: Annotated[
+        bool | None,
+        typer.Option(
+            envvar="EOLGUL_WAIT",
+            help="Without a model, its store or the key files: wait for them with /readyz 503 and the reason, or end with one sentence. "
+            "Default: wait, unless a person is at a terminal.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the production model over HTTP (BentoML) until stopped."""
     with extra("serve"):
         from eolgul.serving import launch
 
     registry, model = model_or_registry(context, registry, model)
-    raise typer.Exit(launch.serve(port=port, host=host, registry=registry, model=model, redis_url=redis_url))
+    raise typer.Exit(launch.serve(port=port, host=host, wait=wait, registry=registry, model=model, redis_url=redis_url))
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -143,8 +143,12 @@ def manifest(pod: Mapping[str, Any], job: Nodes, *, name: str, kind: str = "Clus
 
 
 def _resources(own: Mapping[str, Any], gpus: int) -> dict[str, Any]:
-    """Requests and limits of the task's container, with the nodes' GPUs in place of its own."""
-    kinds = {name for part in own.values() if part for name in part if name.endswith("/gpu")}
+    """Requests and limits of the task's container, with the nodes' GPUs in place of its own.
+
+    The pod that follows the TrainJob asks for 0 of the GPUs that the run's `k8s_gpu_type` names.
+    """
+    asked = [item for part in own.values() if part for item in part.items()]
+    kinds = {name for name, count in asked if name.endswith("/gpu") or ("/" in name and str(count) == "0")}
     gpu = {next(iter(sorted(kinds)), _GPU): str(gpus)} if gpus else {}
     return {
         part: {name: str(value) for name, value in (own.get(part) or {}).items() if name not in kinds} | gpu

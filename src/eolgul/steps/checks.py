@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,8 @@ _BATCH_BYTES = 3 * 112 * 112  # a face as training's workers hand it over
 _AHEAD = 3  # batches per worker, as `eolgul.train.loader`
 _FACE = 25_000  # bytes of an aligned face as PNG
 _IN_RECORD = 8_000  # bytes of a face in a .rec
+_CHECK = re.compile(r"check-(\d+)-[0-9a-f]{32}")  # an object that a check writes: the second it began
+_LEFT = 3600  # seconds after which such an object is that of a check that was killed: one takes seconds
 # Images a second, rough: two cores of a cloud machine, and one data-centre GPU (docs/measured.md).
 _RATES = {"extract": 2_000.0, "align": 20.0, "assemble": 5_000.0}
 _TRAIN_GPU = {"irse50": 1_500.0, "mobilefacenet": 6_000.0, "iresnet50": 2_500.0}
@@ -155,7 +159,8 @@ def _recipes(recipes: Sequence[str], given: Mapping[str, Any], loaded: dict[str,
 
 def rights(workspace: str) -> str:
     """Write, read, write if absent, and remove: what a run does there."""
-    place = storage.join(workspace, "making", f"check-{uuid.uuid4().hex}")
+    folder, now = storage.join(workspace, "making"), int(time.time())
+    place = storage.join(folder, f"check-{now}-{uuid.uuid4().hex}")
     first, second = b"first", b"second"
     try:
         if storage.put_if_absent(place, first) != first or storage.read_bytes(place) != first:
@@ -170,7 +175,16 @@ def rights(workspace: str) -> str:
             raise InputError(f"{workspace}: what is written there is not what is read")
     finally:
         storage.remove_object(place)
+    for name in storage.list_names(folder):
+        left = _CHECK.fullmatch(name)
+        if left and now - int(left[1]) > _LEFT:
+            storage.remove_object(storage.join(folder, name))
     return "read, write and write-if-absent work"
+
+
+def pod_gpus(train: Mapping[str, Any]) -> int:
+    """GPUs that a training pod asks for: none where it only follows the machines of a TrainJob, or trains without one."""
+    return 0 if int(train["nodes"]) > 1 or train["device"] == "cpu" else int(train["gpus"])
 
 
 def in_registry(registry: str) -> str:

@@ -57,7 +57,7 @@ def _restore(out: Path, place: str) -> set[str]:
     """Bring the parts that are whole to the work folder, unless something is there; return their names."""
     work = work_of(out)
     job = storage.read_bytes(storage.join(place, "job"))
-    if job is None:
+    if job is None or out.exists():  # no part is there, or the whole is on this disk and only its publication failed
         return set()
     if job_file(work).exists():  # of this machine: it has these parts and perhaps more
         return set() if job_file(work).read_bytes() != job else set(finished_parts(work))

@@ -133,16 +133,16 @@ class Store:
     def _make(self, job: Job, make: Callable[[str], Facts]) -> Facts:
         work = self._work(job)
         work.parent.mkdir(parents=True, exist_ok=True)
+        # The parts stay until the record is there: a pod may also be killed while it publishes what it has made of them.
         with kept(work, self._place("parts", job.key)) if job.parts else nullcontext():
             facts = make(str(work))
-        made = open_artifact(work, without=(SHARDS,) if job.refer_to else ())
-        below = f"artifacts/{job.step}/{job.name}-{made.digest[:SHORT]}"
-        storage.add_artifact(work, self._place(below), refer_to=job.refer_to)
-        with suppress(OSError):  # another work of this job lies there
-            work.parent.rmdir()
-        record = {"job": job.to_json(), "place": below, "digest": made.digest, "facts": _json_only(facts)}
-        data = canonical_json(record)
-        there = storage.put_if_absent(self._record_place(job), data)
+            made = open_artifact(work, without=(SHARDS,) if job.refer_to else ())
+            below = f"artifacts/{job.step}/{job.name}-{made.digest[:SHORT]}"
+            storage.add_artifact(work, self._place(below), refer_to=job.refer_to)
+            with suppress(OSError):  # another work of this job lies there
+                work.parent.rmdir()
+            record = {"job": job.to_json(), "place": below, "digest": made.digest, "facts": _json_only(facts)}
+            there = storage.put_if_absent(self._record_place(job), canonical_json(record))
         found = self._facts(there, self._record_place(job)) | {"reused": False}
         if found["digest"] == made.digest:
             return facts | found

@@ -205,15 +205,20 @@ def train_one(
     job = Job("train", VERSION, recipe_name(config.recipe), recipe, [card_of(dataset).digest, *begins])
     config = replace(config, checkpoints=config.checkpoints or storage.join(store.workspace, "checkpoints"))
 
+    # Other machines cannot write to this one's disk: theirs is a place of the workspace, and brought here.
+    elsewhere = storage.join(store.workspace, "making", f"{job.name}-{job.key[:SHORT]}") if config.nodes > 1 else ""
+
     def make(out: str) -> Facts:
-        # Other machines cannot write to this one's disk: theirs is a place of the workspace, and brought here.
-        place = out if config.nodes == 1 else storage.join(store.workspace, "making", f"{job.name}-{job.key[:SHORT]}")
+        place = elsewhere or out
         facts = models.train(dataset, place, config, report=report)
         if place != out:
             shutil.copytree(bring(place), out, dirs_exist_ok=True)
         return facts | {"figures": training_figures(json.loads((Path(out) / "training.json").read_bytes()))}
 
-    return store.obtain(job, make)
+    made = store.obtain(job, make)
+    if elsewhere:  # a killed attempt may have left it, too
+        storage.remove_below(elsewhere)
+    return made
 
 
 def recipe_name(recipe: str) -> str:

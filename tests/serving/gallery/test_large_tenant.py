@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import numpy as np
 from support.serving import RedisServer
 
+from eolgul.serving.gallery.index import Rows
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.gallery.templates import NewTemplate
 from eolgul.serving.keyring import Keyring
@@ -29,15 +31,15 @@ async def _read_once(url: str) -> None:
         await writer.enroll("big", f"p{number}", [NewTemplate(MODEL, "c", vector, f"{number:064x}", {})])
 
     reads = 0
-    read_chunk = reader._read
+    read_chunk = reader._indexes._models
 
-    async def read(tenant: str, pseudonyms: list[str]) -> dict[str, dict[bytes, bytes]]:
+    async def read(tenant: str, pseudonyms: Sequence[str]) -> dict[str, Rows]:
         nonlocal reads
         reads += 1
         await asyncio.sleep(0.3)  # three chunks: longer than any request below may take
         return await read_chunk(tenant, pseudonyms)
 
-    reader._read = read  # type: ignore[method-assign, assignment]
+    reader._indexes._models = read  # type: ignore[method-assign]
     result = None
     for _ in range(8):
         try:
