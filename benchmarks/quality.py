@@ -194,7 +194,7 @@ def shown(work: Path, photos: Path, people: int, genuine: int) -> None:
     assert calibration.region is not None
     dataset = FaceDataset(work / "people")
     names, codes = dataset.codes("identity")
-    test = sorted({names[code] for code in codes[dataset.rows("test")]})
+    test = sorted({names[code].partition(".")[2] for code in codes[dataset.rows("test")]})  # without the source's name
     random = np.random.default_rng(3)
     chosen = [str(name) for name in random.permutation(test)]
     strangers = [decode(sorted((photos / name).iterdir())[0].read_bytes())[0] for name in chosen[:people]]

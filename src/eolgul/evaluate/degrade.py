@@ -90,11 +90,11 @@ def _cut(edge: str) -> Kind:
 
 
 def _scale(face: Face, factor: float, random: np.random.Generator) -> Face:
-    return np.clip(np.rint(face.astype(np.float32) * factor), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(face.astype(np.float32) * factor), 0, 255), np.uint8)
 
 
 def _noise(face: Face, deviation: float, random: np.random.Generator) -> Face:
-    return np.clip(np.rint(face + random.normal(0, deviation, face.shape)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(face + random.normal(0, deviation, face.shape)), 0, 255), np.uint8)
 
 
 def _jpeg(face: Face, quality: float, random: np.random.Generator) -> Face:

@@ -19,6 +19,7 @@ from eolgul.model.region import Ends, Region
 
 _BATCH = 64
 _LEAST_FACES = 8  # fewer have too few pairs to find a limit
+_SCORE_SLACK = 2.0  # a score may lie this many times as far from 1 as the least of the calibration photos
 _MOST_JUDGED = 1000  # faces as they are of which it is looked up how many the limits lose
 
 
@@ -101,7 +102,7 @@ def _seen(dataset: FaceDataset, rows: NDArray[np.int64]) -> dict[str, Ends]:
     if len(yaw):
         seen["yaw"] = (None, float(np.abs(yaw).max()) + YAW_SLACK)
     if len(score):
-        seen["detection_score"] = (float(score.min()), None)
+        seen["detection_score"] = (1 - _SCORE_SLACK * (1 - float(score.min())), None)
     return seen
 
 

@@ -141,7 +141,7 @@ def _limit(variants: Sequence[Variant], measure: str, sign: int, levels: Sequenc
 
 def _beyond_chance(hits: float, expected: float) -> bool:
     """Whether more hits than expected are unlikely (5 %) to be chance, as the last few pairs of a fit may have them."""
-    from scipy.special import pdtrc
+    from scipy.special import pdtrc  # type: ignore[import-untyped]
 
     return hits > 0 and float(pdtrc(hits - 1, expected)) < 0.05
 

@@ -133,7 +133,9 @@ def test_self_contained(html: str) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
     assert re.findall("<script[^>]*>", html) == ["<script>"]
     assert "@import" not in html
-    assert html.count("<svg ") == 7  # a histogram a set, the trade-off, the calibration, the cameras, the training
+    assert (
+        html.count("<svg ") == 8
+    )  # a histogram a set, the trade-off, the calibration, the cameras, the training, the quality
     assert html.count('src="data:image/png;base64,') == 80  # twenty pairs of either kind
 
 
@@ -228,7 +230,7 @@ def test_the_language_asked_for_comes_first(tmp_path: Path, model: Path, languag
     from support.evaluation import write_benchmark
 
     lfw = write_benchmark(tmp_path / "lfw", pairs=20)
-    config = EvaluateConfig(language=language, pictures=False, resamples=20, threads=1, quality_images=0)
+    config = EvaluateConfig(language=language, pictures=False, resamples=20, threads=1)
     page = (evaluate(model, None, [lfw], tmp_path / "out", config).path / "report.html").read_text(encoding="utf-8")
     assert page.lstrip().startswith(f'<!doctype html>\n<html lang="{lang}">')
     assert ("navigator.language" in page) == (language == "auto")
