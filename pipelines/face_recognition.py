@@ -159,6 +159,8 @@ def _face_recognition(
     evaluate_audit: bool = False,
     promote_require: List[str] = [],  # noqa: B006, UP006
     promote_reference_margin: float = 0.01,
+    promote_model_registry: str = "",
+    promote_registered_as: str = "eolgul",
     k8s_data_cpu: str = "4",
     k8s_data_memory: str = "8Gi",
     k8s_train_cpu: str = "8",

@@ -55,6 +55,15 @@ MODEL_INFO = Gauge(
 )
 
 
+# A counter that appears with its first event has not risen in Prometheus' eyes: those that alerts look at begin at 0.
+for _outcome in ("swapped", "refused", "unreachable"):
+    SWAPS.labels(_outcome)
+for _outcome in ("hit", "miss", "error"):
+    CACHE.labels(_outcome)
+for _verdict in ("same", "different", "undecided"):
+    VERDICTS.labels(_verdict)
+
+
 @contextmanager
 def stage(name: str, timings_ms: dict[str, float], images: int = 1) -> Iterator[None]:
     """Time a block that works on `images` images.

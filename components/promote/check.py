@@ -88,6 +88,8 @@ def check(
     evaluate_audit: bool = False,
     promote_require: List[str] = [],  # noqa: B006, UP006
     promote_reference_margin: float = 0.01,
+    promote_model_registry: str = "",
+    promote_registered_as: str = "eolgul",
     evaluate_contract: str = "",
 ) -> NamedTuple("Outputs", [("sources", List[str]), ("model", str), ("uri", str), ("pod_gpus", str)]):  # type: ignore[valid-type]  # noqa: UP006
     """Check options, recipes, places, rights in S3, registry, signing key and sizes; say what will run.

@@ -23,6 +23,8 @@ def promote(
     model_card: dsl.Output[dsl.Markdown],
     require: List[str] = [],  # noqa: B006, UP006
     reference_margin: float = 0.01,
+    model_registry: str = "",
+    registered_as: str = "eolgul",
 ) -> NamedTuple("Outputs", [("digest", str), ("promoted", bool)]):  # type: ignore[valid-type]
     """Publish the model and point production at it, when it beats the one there. A tie keeps the current model.
 
@@ -57,6 +59,7 @@ def promote(
             config,
             current_evaluation=current_evaluation,
             reference_evaluation=reference_evaluation,
+            run=run,
         )
     outcome.keep_result(workspace, run, made)
     figures.log_metrics(promotion, {"promoted": made["promoted"]})

@@ -18,6 +18,7 @@ VARIABLES = {
     "EOLGUL_POD_LIMITS": "Sizes of the pods' volumes, which a compiled pipeline tells its first task; not for people.",
     "EOLGUL_WEBHOOK_URL": "Address that the end of a pipeline's run is reported to: from the Secret of a pod, or of a local run.",
     "EOLGUL_WEBHOOK_TOKEN": "Bearer token for that address.",
+    "EOLGUL_MODEL_REGISTRY_TOKEN": "Bearer token for the Model Registry of `promote --model-registry`.",
     "EOLGUL_WEBHOOK_KEY": "Key by which the report is signed (HMAC-SHA-256).",
     "EOLGUL_EMBEDDINGS": "The folder in which `eolgul evaluate` keeps computed embeddings for later runs.",
     "EOLGUL_MXNET_PYTHON": "The Python with mxnet, for `eolgul extract --reader mxnet` (default: `.venv-mxnet`).",

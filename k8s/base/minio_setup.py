@@ -56,8 +56,8 @@ def superseded(users: dict[str, dict[str, Any]], named: set[str]) -> list[str]:
     return sorted(name for name, user in users.items() if name not in named and user.get("policyName") in POLICIES)
 
 
-def main() -> None:
-    """Create the bucket and both accounts that the environment names."""
+def main(bucket_only: bool = False) -> None:
+    """Create the bucket and both accounts that the environment names; with `bucket_only` a store makes its accounts itself."""
     endpoint, registry = os.environ["EOLGUL_S3_ENDPOINT"], os.environ["EOLGUL_REGISTRY"]
     secure = os.environ["EOLGUL_S3_SECURE"].lower() == "true"
     region = os.environ["EOLGUL_S3_REGION"]
@@ -75,6 +75,8 @@ def main() -> None:
     if not client.bucket_exists(bucket_name=bucket):
         client.make_bucket(bucket_name=bucket)
     print(f"bucket {bucket} exists", flush=True)
+    if bucket_only:
+        return
 
     admin = MinioAdmin(endpoint=endpoint, credentials=root, secure=secure, region=region, http_client=pool)
     for name, (who, write) in POLICIES.items():
@@ -91,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(bucket_only=sys.argv[1:] == ["--bucket-only"])

@@ -18,7 +18,7 @@ from support.cluster import Cluster
 from support.places import ROOT
 
 BIN = Path(sys.executable).parent
-OVERLAYS = ("local", "production")
+OVERLAYS = tuple(sorted(path.parent.name for path in ROOT.glob("k8s/overlays/*/kustomization.yaml")))
 Document = dict[str, Any]
 
 
@@ -36,10 +36,15 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 class Manifests:
-    """The documents of one rendered overlay."""
+    """The documents of one rendered overlay.
 
-    def __init__(self, documents: list[Document]) -> None:
-        self.documents = documents
+    Attributes:
+        store: Name and port of its object store; None for one that lies elsewhere.
+    """
+
+    def __init__(self, documents: list[Document], overlay: str = "") -> None:
+        self.documents, self.overlay = documents, overlay
+        self.store = {"seaweedfs": ("seaweedfs", 8333), "external-s3": None}.get(overlay, ("minio", 9000))
 
     def of(self, kind: str) -> list[Document]:
         return [document for document in self.documents if document["kind"] == kind]
@@ -99,7 +104,7 @@ def _render(overlay: str) -> Manifests:
     command = [str(ROOT / "k8s" / "deploy.sh"), "--render", overlay]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return Manifests([document for document in yaml.safe_load_all(done.stdout) if document])
+    return Manifests([document for document in yaml.safe_load_all(done.stdout) if document], overlay)
 
 
 @pytest.fixture(scope="session")

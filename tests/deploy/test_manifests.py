@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic_settings import BaseSettings
+from support.places import ROOT
 
 from eolgul import __version__
 from eolgul.serving import launch
@@ -18,7 +19,8 @@ from eolgul.serving.settings import Settings
 from eolgul.serving.transport.middleware import route_of
 from eolgul.storage import S3Settings
 
-KUBERNETES = "1.31.0"  # the oldest that is promised to work
+KUBERNETES = ("1.31.0", "1.37.0")  # the oldest that is promised to work (deploy.sh refuses older ones), and the newest
+OVERLAYS = tuple(sorted(path.parent.name for path in ROOT.glob("k8s/overlays/*/kustomization.yaml")))
 PORT = 3000
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "m": 1e-3, "": 1}
 
@@ -32,7 +34,8 @@ def quantity(text: str) -> float:
 def validate(document: dict[str, Any]) -> None:
     """Raises where the cluster's schema refuses a document; a kind without a schema is refused too."""
     kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
-    kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    for version in KUBERNETES:
+        kubernetes_validate.validate(document, version, strict=True)
 
 
 def env_names(settings: type[BaseSettings]) -> set[str]:
@@ -96,7 +99,11 @@ def test_every_container_has_requests_and_limits(manifests):
 def test_every_pod_is_restricted(manifests):
     for name, container, pod in manifests.containers():
         of_pod, own = pod["securityContext"], container["securityContext"]
-        assert of_pod["runAsNonRoot"] is True and of_pod["runAsUser"] > 0, name
+        assert of_pod["runAsNonRoot"] is True, name
+        if manifests.overlay == "openshift":  # it refuses pods that choose their user or group
+            assert not {"runAsUser", "runAsGroup", "fsGroup"} & of_pod.keys(), name
+        else:
+            assert of_pod["runAsUser"] > 0, name
         assert of_pod["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True, name
         assert own["capabilities"] == {"drop": ["ALL"]}, name
@@ -193,7 +200,10 @@ def test_settings_are_accepted(manifests, monkeypatch):
         secrets["SERVING_S3_ACCESS_KEY"],
         secrets["SERVING_S3_SECRET_KEY"],
     )
-    assert s3.endpoint == "minio:9000" and not s3.secure
+    if manifests.store is None:
+        assert s3.endpoint == "s3.your-store.example" and s3.secure
+    else:
+        assert s3.endpoint == "{}:{}".format(*manifests.store) and not s3.secure
 
 
 def test_service_writes_only_where_it_may(manifests, monkeypatch, root):
@@ -265,9 +275,11 @@ def example_keys(path: Path) -> set[str]:
     return {line.partition("=")[0] for line in path.read_text().splitlines() if line and not line.startswith("#")}
 
 
-@pytest.mark.parametrize("overlay", ["local", "production"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_secret_keys_are_those_of_the_example(rendered, root, overlay):
     manifests, used = rendered(overlay), set()
+    folder = root / "k8s" / "overlays" / overlay
+    folder = folder if (folder / "secrets.env.example").exists() else folder.with_name("production")
     for _, container, pod in manifests.containers():
         for entry in container.get("env", []):
             reference = entry.get("valueFrom", {}).get("secretKeyRef")
@@ -275,7 +287,7 @@ def test_secret_keys_are_those_of_the_example(rendered, root, overlay):
                 assert reference["name"] == manifests.named("Secret", "eolgul-secrets")["metadata"]["name"]
                 used.add(reference["key"])
         used |= {item["key"] for volume in pod["volumes"] for item in volume.get("secret", {}).get("items", [])}
-    assert used == example_keys(root / "k8s" / "overlays" / overlay / "secrets.env.example")
+    assert used == example_keys(folder / "secrets.env.example")
 
 
 def test_only_who_needs_a_secret_gets_it(manifests):
@@ -293,7 +305,9 @@ def test_no_secret_is_in_the_repository(root):
     """Examples say change-me, base has no Secret, and no manifest gives a password as a plain value."""
     for path in root.glob("k8s/**/secrets.env.example"):
         for line in path.read_text().splitlines():
-            assert not line or line.startswith("#") or line.endswith("=change-me"), f"{path}: {line}"
+            assert not line or line.startswith("#") or line.endswith(("=change-me", "=from-your-store")), (
+                f"{path}: {line}"
+            )
     for path in root.glob("k8s/**/*.yaml"):
         for document in yaml.safe_load_all(path.read_text()):
             assert document["kind"] != "Secret", path
@@ -315,7 +329,7 @@ def _no_plain_secret(node: Any, path: str) -> None:
 
 
 def test_git_ignores_the_real_secrets(root):
-    for folder in ("overlays/local", "overlays/production", "kubeflow"):
+    for folder in (*(f"overlays/{overlay}" for overlay in OVERLAYS), "kubeflow"):
         path = f"k8s/{folder}/secrets.env"
         done = subprocess.run(["git", "check-ignore", "-q", path], cwd=root, check=False)
         if done.returncode == 128:
@@ -332,8 +346,8 @@ def test_ports_agree(manifests, root):
     assert f"127.0.0.1:{PORT}/readyz" in dockerfile
     service = manifests.named("Service", "serving")
     assert service["metadata"]["annotations"]["prometheus.io/port"] == str(PORT)
-    for name, port in (("serving", PORT), ("redis", 6379), ("gallery", 6379), ("minio", 9000)):
-        kind = "StatefulSet" if name in ("minio", "gallery") else "Deployment"
+    for name, port in filter(None, (("serving", PORT), ("redis", 6379), ("gallery", 6379), manifests.store)):
+        kind = "Deployment" if name in ("serving", "redis") else "StatefulSet"
         [container_port] = manifests.container(kind, name)["ports"]
         [service_port] = manifests.named("Service", name)["spec"]["ports"]
         assert container_port["containerPort"] == port and service_port["port"] == port
@@ -392,7 +406,7 @@ def reaches(manifests, source: Place, target: Place, port: int) -> bool:
     return out and (target.namespace is not None or _passes(manifests, "Ingress", target, source, port))
 
 
-SERVING, REDIS, GALLERY, MINIO, SETUP = map(Place, ("serving", "redis", "gallery", "minio", "minio-setup"))
+SERVING, REDIS, GALLERY, SETUP = map(Place, ("serving", "redis", "gallery", "minio-setup"))
 KUBEFLOW = Place(namespace={"kubernetes.io/metadata.name": "kubeflow"})
 PROFILE = Place(namespace={"kubernetes.io/metadata.name": "anna", "pipelines.kubeflow.org/enabled": "true"})
 STRANGER = Place(namespace={"kubernetes.io/metadata.name": "shop"})
@@ -406,25 +420,47 @@ STRANGER = Place(namespace={"kubernetes.io/metadata.name": "shop"})
         (SERVING, REDIS, 6379, True),
         (STRANGER, REDIS, 6379, False),
         (KUBEFLOW, REDIS, 6379, False),
-        (MINIO, REDIS, 6379, False),
         (SETUP, REDIS, 6379, False),
         (SERVING, GALLERY, 6379, True),
         (STRANGER, GALLERY, 6379, False),
         (KUBEFLOW, GALLERY, 6379, False),
         (REDIS, GALLERY, 6379, False),
         (GALLERY, STRANGER, 443, False),
-        (SERVING, MINIO, 9000, True),
-        (SETUP, MINIO, 9000, True),
-        (KUBEFLOW, MINIO, 9000, True),
-        (PROFILE, MINIO, 9000, True),
-        (STRANGER, MINIO, 9000, False),
-        (REDIS, MINIO, 9000, False),
-        (SERVING, STRANGER, 443, False),
         (SERVING, STRANGER, 53, True),
-        (MINIO, STRANGER, 443, False),
     ],
 )
 def test_who_reaches_whom(manifests, source, target, port, expected):
+    _check_reach(manifests, source, target, port, expected)
+
+
+def test_who_reaches_the_store(manifests):
+    if manifests.store is None:
+        outside = {
+            "ipBlock": {
+                "cidr": "0.0.0.0/0",
+                "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"],
+            }
+        }
+        rules = manifests.named("NetworkPolicy", "serving-egress")["spec"]["egress"]
+        assert rules[1:] == [{"to": [outside], "ports": [{"protocol": "TCP", "port": 443}]}]
+        return
+    name, port = manifests.store
+    store = Place(name)
+    for source, expected in (
+        (SERVING, True),
+        (SETUP, True),
+        (KUBEFLOW, True),
+        (PROFILE, True),
+        (STRANGER, False),
+        (REDIS, False),
+    ):
+        _check_reach(manifests, source, store, port, expected)
+    _check_reach(manifests, store, REDIS, 6379, False)
+    _check_reach(manifests, store, STRANGER, 443, False)
+    _check_reach(manifests, SERVING, STRANGER, 443, False)
+
+
+def _check_reach(manifests, source, target, port, expected):
     assert reaches(manifests, source, target, port) is expected
     if target.namespace is None:  # the target's own door, too: it must not lean on what its callers are forbidden
         assert _passes(manifests, "Ingress", target, source, port) is expected
@@ -440,8 +476,9 @@ def test_autoscaler_owns_the_number_of_replicas(manifests):
     assert 1 <= scaler["minReplicas"] < scaler["maxReplicas"]
 
 
-def test_production_survives_a_node(rendered):
-    assert rendered("production").named("HorizontalPodAutoscaler", "serving")["spec"]["minReplicas"] >= 2
+@pytest.mark.parametrize("overlay", [one for one in OVERLAYS if one != "local"])
+def test_the_rest_survives_a_node(rendered, overlay):
+    assert rendered(overlay).named("HorizontalPodAutoscaler", "serving")["spec"]["minReplicas"] >= 2
 
 
 # ---- Kubeflow
@@ -467,3 +504,53 @@ def test_pipeline_and_service_use_one_store(rendered):
     service = rendered("local").named("Service", "minio")
     name, port = service["metadata"]["name"], service["spec"]["ports"][0]["port"]
     assert there == f"{name}.{service['metadata']['namespace']}.svc:{port}"
+
+
+# ---- what differs between overlays
+
+
+def test_the_oldest_kubernetes_is_what_deploy_refuses_below(root):
+    oldest = KUBERNETES[0].split(".")[1]
+    assert f"\noldest={oldest} " in (root / "k8s" / "deploy.sh").read_text()
+    assert f"Kubernetes 1.{oldest}\nor later" in (root / "docs" / "operate.md").read_text()
+
+
+def test_a_store_of_one_s_own_leaves_nothing_of_minio(rendered):
+    for overlay in ("external-s3", "seaweedfs"):
+        images = {container["image"] for _, container, _ in rendered(overlay).containers()}
+        assert not [image for image in images if "minio" in image]
+    names = {document["metadata"]["name"] for document in rendered("external-s3").documents}
+    assert not [name for name in names if "minio" in name]
+
+
+def test_the_gpu_overlay_asks_for_one(rendered):
+    manifests = rendered("gpu")
+    container = manifests.container("Deployment", "serving")
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert manifests.environment(container)["EOLGUL_PROVIDER"] == "cuda"
+    [toleration] = _pod(manifests)["tolerations"]
+    assert toleration["key"] == "nvidia.com/gpu"
+
+
+def test_examples_are_valid_and_lead_to_the_service(rendered, root):
+    """Kubernetes has no schema for the kinds of others, so only their service, port and times are looked at."""
+    service = rendered("production").named("Service", "serving")
+    [port] = service["spec"]["ports"]
+    seen = {}
+    for path in sorted((root / "k8s" / "examples").glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            seen[document["kind"]] = document
+            assert document["metadata"]["namespace"] == "eolgul"
+    validate(seen["Ingress"])
+    for path in seen["Ingress"]["spec"]["rules"][0]["http"]["paths"]:
+        assert path["backend"]["service"] == {"name": "serving", "port": {"name": port["name"]}}
+    [backend] = seen["HTTPRoute"]["spec"]["rules"][1]["backendRefs"]
+    assert backend == {"name": "serving", "port": port["port"]}
+    assert (
+        seen["Route"]["spec"]["to"]["name"] == "serving" and seen["Route"]["spec"]["port"]["targetPort"] == port["name"]
+    )
+    nginx = {key.partition("/")[2]: value for key, value in seen["Ingress"]["metadata"]["annotations"].items()}
+    times = {nginx["proxy-read-timeout"], seen["HTTPRoute"]["spec"]["rules"][1]["timeouts"]["request"][:-1]}
+    times |= {seen["Route"]["metadata"]["annotations"]["haproxy.router.openshift.io/timeout"][:-1]}
+    assert {int(seconds) for seconds in times} == {30} and Settings().deadline_s < 30
+    assert int(nginx["proxy-body-size"][:-1]) * 2**20 > 3 * Settings().max_image_bytes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,33 @@ def test_other_machines_write_the_model_to_the_workspace(
     Path(place).mkdir(parents=True)  # an attempt was killed when all was recorded and this was not removed yet
     again = tasks.train_one(Store(str(workspace)), str(people), TrainConfig(recipe="demo", nodes=nodes))
     assert again["reused"] and len(asked) == 1 and Path(place).exists() is (nodes == 1)
+
+
+FOUND = """
+import json, sys
+from eolgul.steps import Store, tasks
+from eolgul.train.config import TrainConfig
+made = tasks.train_one(Store(sys.argv[1]), sys.argv[2], TrainConfig(recipe="demo"))
+print(json.dumps([made["reused"], sorted({"torch", "onnxruntime"} & set(sys.modules))]))
+"""
+
+
+@pytest.mark.process
+def test_a_model_that_was_trained_before_is_found_without_pytorch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading it took most of the time of such a task."""
+
+    def train(dataset: str, out: str, config: TrainConfig, **_: Any) -> dict[str, Any]:
+        write_model(Path(out))
+        return {"kind": "ModelPackage"}
+
+    monkeypatch.setattr(models, "train", train)
+    people, workspace = str(write_people(tmp_path / "people")), str(tmp_path / "workspace")
+    tasks.train_one(Store(workspace), people, TrainConfig(recipe="demo"))
+    argv = [sys.executable, "-c", FOUND, workspace, people]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [True, []]
 
 
 def test_the_audits_of_two_candidates_are_noted_beside_each_other(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from kfp_server_api import rest
 from eolgul.errors import InputError, one_line
 from eolgul.kubeflow import answers
 from eolgul.kubeflow.access import Access
+from eolgul.kubeflow.patience import LateError, within
 
 T = TypeVar("T")
 
@@ -85,32 +85,16 @@ class Connection:
         self.uploads = kfp_server_api.PipelineUploadServiceApi(self._client)
 
     def ask(self, function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-        """Call a method of one of the generated APIs; its answer, or InputError.
-
-        The call has a thread of its own: neither a name that is not resolved nor a server that sends a byte now and then
-        is bounded by the time-outs of sockets.
-        """
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def call() -> None:
-            try:
-                results.append(function(*arguments, **options))
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=call, daemon=True)
-        thread.start()
-        thread.join(self.access.timeout + 1)
-        if thread.is_alive():
-            raise InputError(answers.silence(self.host, self.access.timeout), code="unreachable")
-        if errors:
-            # What the generated models cannot hold: `_Rest` has turned everything else into an InputError.
-            if isinstance(errors[0], (AttributeError, TypeError, ValueError, KeyError, kfp_server_api.ApiException)):
-                why = getattr(errors[0], "reason", None) or errors[0]
-                raise InputError(answers.foreign(self.host, one_line(why))) from errors[0]
-            raise errors[0]
-        return results[0]
+        """Call a method of one of the generated APIs; its answer, or InputError."""
+        try:
+            return within(self.access.timeout + 1, lambda: function(*arguments, **options))
+        except LateError as error:
+            raise InputError(answers.silence(self.host, self.access.timeout), code="unreachable") from error
+        except InputError:  # `_Rest` turns into one whatever the generated models can hold
+            raise
+        except (AttributeError, TypeError, ValueError, KeyError, kfp_server_api.ApiException) as error:
+            why = getattr(error, "reason", None) or error
+            raise InputError(answers.foreign(self.host, one_line(why))) from error
 
     def health(self) -> Health:
         """Ask who answers.

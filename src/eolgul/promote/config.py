@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eolgul.config import Config, option
+from eolgul.kubeflow.model_registry import check
 
 if TYPE_CHECKING:
     from eolgul.evaluation.requirements import Requirement
@@ -25,11 +26,19 @@ class PromoteConfig(Config):
         least=0,
         most=1,
     )
+    model_registry: str | None = option(
+        None,
+        "Address of a Kubeflow Model Registry, such as http://model-registry-service.kubeflow.svc.cluster.local:8080, with "
+        "which a promoted model is registered.",
+    )
+    registered_as: str = option("eolgul", "Name of the registered model there; its versions are the promoted models.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.require:
             self.requirements()
+        if self.model_registry:
+            check(self.model_registry, self.registered_as)
 
     def requirements(self) -> list[Requirement]:
         """Read `require`. Raises InputError for a text that is no requirement."""

@@ -127,4 +127,5 @@ def decision(made: Facts) -> str:
     """What promotion decided, as Markdown: the model and one line per reason."""
     head = "Promoted: this model is in production." if made["promoted"] else "Not promoted: production keeps its model."
     lines = [f"## {head}", "", f"Model `{made['digest']}`, at `{made['artifact']}`", ""]
-    return "\n".join([*lines, *(f"- {reason}" for reason in made["reasons"])]) + "\n"
+    registered = [f"- The model {made['registered']}"] if "registered" in made else []
+    return "\n".join([*lines, *(f"- {reason}" for reason in made["reasons"]), *registered]) + "\n"

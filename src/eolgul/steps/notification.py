@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from eolgul import __version__
 from eolgul.artifact import canonical_json
 from eolgul.errors import InputError, one_line
+from eolgul.kubeflow.patience import LateError, within
 from eolgul.steps.outcome import Outcome, read_outcome
 
 LIMIT = 30.0
@@ -44,19 +44,12 @@ def report(pipeline: str, workspace: str, run: str, state: str, error: str = "",
     url = os.environ.get("EOLGUL_WEBHOOK_URL", "").strip()
     if not url:
         return "no notification: EOLGUL_WEBHOOK_URL is not set"
-    answer: list[str] = []
-
-    def work() -> None:
-        try:
-            answer.append(_post(url, canonical_json(message(pipeline, workspace, run, state, error)), limit))
-        except Exception as failure:
-            answer.append(f"the notification was not sent: {_said(failure)}")
-
-    # A server that answers one byte at a time keeps every limit of a single read; a thread is left behind, with its process.
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(limit)
-    return answer[0] if answer else f"the notification was not sent: no answer within {limit:g} s"
+    try:
+        return within(limit, lambda: _post(url, canonical_json(message(pipeline, workspace, run, state, error)), limit))
+    except LateError:
+        return f"the notification was not sent: no answer within {limit:g} s"
+    except Exception as failure:
+        return f"the notification was not sent: {_said(failure)}"
 
 
 def message(pipeline: str, workspace: str, run: str, state: str, error: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eolgul import storage
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 from eolgul.promote.config import PromoteConfig
 from eolgul.steps.places import Facts, bring, card_of, place_of, reference
 
@@ -30,8 +30,13 @@ def promote(
     reference_evaluation: str = "",
     force: bool = False,
     signing_key: str | None = None,
+    run: str = "",
 ) -> Facts:
-    """Step 6. `signing_key` is a private key's file; None takes the environment's (`signing_key_file`)."""
+    """Step 6. `signing_key` is a private key's file; None takes the environment's (`signing_key_file`).
+
+    `run` is the id of the run, for the Model Registry. One that refuses the model is an InputError; the model is in production
+    then, and the same call registers it.
+    """
     from eolgul.promote.step import promote as step
 
     started = time.monotonic()
@@ -45,7 +50,21 @@ def promote(
         force=force,
         signing_key=_signing_key(signing_key),
     )
-    return _decision(registry, decided, started)
+    made = _decision(registry, decided, started)
+    if decided.promoted and config.model_registry:
+        made["registered"] = _register(made, evaluation, config, run)
+    return made
+
+
+def _register(made: Facts, evaluation: str, config: PromoteConfig, run: str) -> str:
+    from eolgul.evaluation.reader import read_metrics
+    from eolgul.kubeflow.model_registry import Entry, register
+    from eolgul.steps.figures import evaluation_figures
+
+    assert config.model_registry
+    figures = evaluation_figures(read_metrics(bring(evaluation)))
+    entry = Entry(str(made["digest"]), str(made["artifact"]), one_line(made["reason"]), figures, run)
+    return register(config.model_registry, config.registered_as, entry)
 
 
 def roll_back(registry: str, digest: str, *, reason: str = "", signing_key: str | None = None) -> Facts:

@@ -40,6 +40,7 @@ from eolgul.steps.places import (
 from eolgul.steps.progress import MinuteLines
 from eolgul.steps.sources import Extraction, check_lists, find_kind, plan_extraction
 from eolgul.steps.store import SHORT, Job, Store
+from eolgul.train.config import VERSION as TRAINING
 from eolgul.train.config import TrainConfig
 
 Say = Callable[[str], None]
@@ -198,11 +199,9 @@ def train_one(
     store: Store, dataset: str, config: TrainConfig, report: Callable[[dict[str, Any]], None] | None = None
 ) -> Facts:
     """Step 4. The facts include `figures`, those of the best epoch, also when the model was trained before."""
-    from eolgul.train.package import VERSION
-
     recipe = config.load_recipe().to_json() | {"init_color": config.init_color}
     begins = [split_reference(config.init)[1] or stamp(config.init)] if config.init else []
-    job = Job("train", VERSION, recipe_name(config.recipe), recipe, [card_of(dataset).digest, *begins])
+    job = Job("train", TRAINING, recipe_name(config.recipe), recipe, [card_of(dataset).digest, *begins])
     config = replace(config, checkpoints=config.checkpoints or storage.join(store.workspace, "checkpoints"))
 
     # Other machines cannot write to this one's disk: theirs is a place of the workspace, and brought here.

@@ -24,6 +24,7 @@ from eolgul.dataset.far import FarShards
 from eolgul.errors import InputError
 from eolgul.train.backbones import build, keep_last_layer_fp32
 from eolgul.train.checkpoint import Checkpoints, pause
+from eolgul.train.config import VERSION
 from eolgul.train.data import TrainingData, count_unreadable, to_input
 from eolgul.train.distributed import World, connection_lost, joined, pick_device
 from eolgul.train.head import Head
@@ -32,7 +33,7 @@ from eolgul.train.journal import Clock, Journal
 from eolgul.train.loader import STALL_SECONDS, ended_worker
 from eolgul.train.margins import make_margin
 from eolgul.train.optim import Average, LossScale, autocast_dtype, clip_gradients, learning_rate, make_optimizer
-from eolgul.train.package import VERSION, write_package
+from eolgul.train.package import write_package
 from eolgul.train.recipe import Recipe
 from eolgul.train.runs import Run, go_on
 from eolgul.train.state import tensors
