@@ -97,9 +97,10 @@ undeploy:  ## Remove what `make deploy` made, but not the volumes (DATA=1: the v
 render:  ## Print the manifests that `make deploy` would apply
 	@k8s/deploy.sh --render $(OVERLAY)
 
-images:  ## Build the container images (ENGINE=docker, podman or buildah, IMAGE_PREFIX=, IMAGE_TAG=)
+images:  ## Build the container images (ENGINE=docker, podman or buildah, IMAGE_PREFIX=, IMAGE_TAG=, BUILD_ARGS=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
-	  $${ENGINE:-$${CONTAINER_TOOL:-docker}} build -f $$file -t $(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)) . || exit 1; done
+	  $${ENGINE:-$${CONTAINER_TOOL:-docker}} build --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(BUILD_ARGS) -f $$file -t $(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)) . || exit 1; done
 
 push:  ## Push the images and write their digests to docker/digests.json (ENGINE=, IMAGE_PREFIX=, IMAGE_TAG=)
 	@CONTAINER_TOOL="$${ENGINE:-$$CONTAINER_TOOL}" "$(PYTHON)" docker/push.py --out docker/digests.json \

@@ -173,6 +173,7 @@ def candidates(
     evaluate_unseen_only: bool,
     evaluate_pictures: bool,
     evaluate_language: str,
+    evaluate_quality_images: int,
     evaluate_device: str,
     evaluate_threads: int,
     evaluate_seed: int,

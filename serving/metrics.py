@@ -37,6 +37,11 @@ RATE_LIMIT = Counter(
 GALLERY = Counter("eolgul_gallery_total", "Gallery operations.", ["operation", "outcome"])
 SWAPS = Counter("eolgul_model_swaps_total", "Outcomes of attempts to load another model of the registry.", ["outcome"])
 VERDICTS = Counter("eolgul_verdicts_total", "Verdicts.", ["verdict"])
+LOW_QUALITY = Counter(
+    "eolgul_undecided_for_quality_total",
+    "Verdicts undecided for the quality of a photo, by its most severe reason.",
+    ["reason"],
+)
 SIMILARITY = Histogram(
     "eolgul_similarity",
     "Cosine similarity of verified pairs; a drift shows that traffic no longer resembles the calibration set.",

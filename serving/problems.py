@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -28,6 +29,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "no_face": (422, "No face found"),
     "several_faces": (422, "More than one face found"),
     "too_small": (422, "The image is too small"),
+    "low_quality": (422, "The photo is too poor to be enrolled"),
     "rate_limited": (429, "Too many requests with this key"),
     "client_closed": (499, "The client disconnected"),
     "internal": (500, "Internal error"),
@@ -41,11 +43,11 @@ RETRY_AFTER_S = {"busy": 1, "model_not_ready": 5, "rate_limited": 1, "gallery_un
 
 
 class RejectionError(InputError):
-    """A refused request. `field` is the form field at fault, if there is one."""
+    """A refused request. `field` is the form field at fault, if there is one; `reasons` those of `low_quality`."""
 
-    def __init__(self, message: str, code: str, field: str | None = None) -> None:
+    def __init__(self, message: str, code: str, field: str | None = None, reasons: Sequence[str] = ()) -> None:
         super().__init__(message, code)
-        self.field = field
+        self.field, self.reasons = field, tuple(reasons)
 
 
 def code_for_status(status: int) -> str:
@@ -53,7 +55,9 @@ def code_for_status(status: int) -> str:
     return _CODE_OF_STATUS.get(status, "internal" if status >= 500 else "bad_request")
 
 
-def document(code: str, detail: str, *, field: str | None = None, status: int | None = None) -> dict[str, Any]:
+def document(
+    code: str, detail: str, *, field: str | None = None, status: int | None = None, reasons: Sequence[str] = ()
+) -> dict[str, Any]:
     """The problem document for a code; an unknown code (of an InputError raised by a library) becomes `bad_request`."""
     if code not in PROBLEMS:
         code = "bad_request"
@@ -67,17 +71,25 @@ def document(code: str, detail: str, *, field: str | None = None, status: int | 
     }
     if field:
         value["field"] = field
+    if reasons:
+        value["reasons"] = list(reasons)
     return value
 
 
 def response(
-    code: str, detail: str, *, field: str | None = None, status: int | None = None, retry_after: float | None = None
+    code: str,
+    detail: str,
+    *,
+    field: str | None = None,
+    status: int | None = None,
+    retry_after: float | None = None,
+    reasons: Sequence[str] = (),
 ) -> JSONResponse:
     """The HTTP response with the problem document.
 
     After `too_large` the connection closes, since the rest of the body is not read.
     """
-    body = document(code, detail, field=field, status=status)
+    body = document(code, detail, field=field, status=status, reasons=reasons)
     headers = {}
     if body["code"] in RETRY_AFTER_S:
         headers["Retry-After"] = str(math.ceil(retry_after or RETRY_AFTER_S[body["code"]]))
@@ -91,5 +103,9 @@ def response(
 def from_error(error: InputError) -> JSONResponse:
     """The HTTP response for an InputError of a library or of the service."""
     return response(
-        error.code, str(error), field=getattr(error, "field", None), retry_after=getattr(error, "retry_after", None)
+        error.code,
+        str(error),
+        field=getattr(error, "field", None),
+        retry_after=getattr(error, "retry_after", None),
+        reasons=getattr(error, "reasons", ()),
     )

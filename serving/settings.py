@@ -43,6 +43,12 @@ class Settings(BaseSettings):
         description="answer `undecided` inside the 95 % interval of the threshold; if off: same or different",
     )
 
+    quality_rule: bool = Field(
+        default=True,
+        description="answer `undecided` with reasons, without a rate, and refuse to enroll, where a photo lies outside the picture "
+        "quality in which the model's false match rate holds; if off: blurred strangers may be told to be one person",
+    )
+
     wait: bool = Field(
         default=False,
         description="wait, with /readyz 503 and the reason, for key files that are missing or not valid, and for a first model; if off: "

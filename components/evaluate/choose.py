@@ -21,6 +21,7 @@ def choose(
     candidates: dsl.Output[dsl.Markdown],
     without_anchored: bool = False,
     unseen_only: bool = False,
+    quality_images: int = 160,
     pictures: bool = True,
     language: str = "auto",
     fmr: float = 1e-4,
@@ -47,6 +48,7 @@ def choose(
         run: The run's id.
         without_anchored: As the evaluation's.
         unseen_only: As the evaluation's.
+        quality_images: As the evaluation's.
         pictures: As the evaluation's.
         language: As the evaluation's.
         fmr: As the evaluation's.

@@ -25,6 +25,7 @@ def evaluate(
     unseen_only: bool = False,
     pictures: bool = True,
     language: str = "auto",
+    quality_images: int = 160,
     device: str = "auto",
     threads: int = 2,
     seed: int = 0,

@@ -81,6 +81,7 @@ def check(
     evaluate_unseen_only: bool = False,
     evaluate_pictures: bool = True,
     evaluate_language: str = "auto",
+    evaluate_quality_images: int = 160,
     evaluate_device: str = "auto",
     evaluate_threads: int = 2,
     evaluate_seed: int = 0,

@@ -21,6 +21,7 @@ VARIABLES = {
     "EOLGUL_MODEL_REGISTRY_TOKEN": "Bearer token for the Model Registry of `promote --model-registry`.",
     "EOLGUL_WEBHOOK_KEY": "Key by which the report is signed (HMAC-SHA-256).",
     "EOLGUL_EMBEDDINGS": "The folder in which `eolgul evaluate` keeps computed embeddings for later runs.",
+    "EOLGUL_DETECTOR": "A folder with MTCNN's networks as ONNX, exported before, so that `extract` and `align` need no torch.",
     "EOLGUL_MXNET_PYTHON": "The Python with mxnet, for `eolgul extract --reader mxnet` (default: `.venv-mxnet`).",
     "EOLGUL_IMAGE_PREFIX": "Registry and folder of a compiled pipeline's images, such as `registry.example/eolgul`. There is no default.",
     "EOLGUL_IMAGES": "JSON file `{step: image by digest}`, as `make push` writes it; goes before the prefix and the tag.",

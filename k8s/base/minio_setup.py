@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import urllib3
 from minio import Minio, MinioAdmin
 from minio.credentials.providers import StaticProvider
+from minio.error import S3Error, ServerError
 
+WAIT_S = 240.0  # less than the Job's activeDeadlineSeconds
 POLICIES = {"eolgul-serving": ("serving", False), "eolgul-pipeline": ("pipeline", True)}  # name: account, may write
 
 
@@ -56,6 +59,20 @@ def superseded(users: dict[str, dict[str, Any]], named: set[str]) -> list[str]:
     return sorted(name for name, user in users.items() if name not in named and user.get("policyName") in POLICIES)
 
 
+def exists(client: Minio, bucket: str) -> bool:
+    """Whether the bucket exists, asked until the store answers: on a first deploy this Job starts before it."""
+    until = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return client.bucket_exists(bucket_name=bucket)
+        except (urllib3.exceptions.HTTPError, S3Error, ServerError) as error:
+            starting = not isinstance(error, S3Error) or error.code in ("XMinioServerNotInitialized", "SlowDown")
+            if not starting or time.monotonic() > until:
+                raise
+            print(f"the store does not answer yet ({type(error).__name__})", flush=True)
+            time.sleep(2)
+
+
 def main(bucket_only: bool = False) -> None:
     """Create the bucket and both accounts that the environment names; with `bucket_only` a store makes its accounts itself."""
     endpoint, registry = os.environ["EOLGUL_S3_ENDPOINT"], os.environ["EOLGUL_REGISTRY"]
@@ -72,7 +89,7 @@ def main(bucket_only: bool = False) -> None:
         timeout=urllib3.Timeout(connect=5, read=30), retries=urllib3.Retry(2, backoff_factor=0.5)
     )
     client = Minio(endpoint=endpoint, credentials=root, secure=secure, region=region, http_client=pool)
-    if not client.bucket_exists(bucket_name=bucket):
+    if not exists(client, bucket):
         client.make_bucket(bucket_name=bucket)
     print(f"bucket {bucket} exists", flush=True)
     if bucket_only:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eolgul.client.answers import FaceFound, FaceQuality
+from eolgul.client.answers import FaceFound, FaceQuality, PhotoReason
 from eolgul.serving.inference.model import Analysis, Face, ServedModel, Verdict
 
 
@@ -15,6 +15,7 @@ def face_fields(face: Face) -> dict[str, Any]:
         "detection_score": face.detection_score,
         "landmarks": face.landmarks,
         "quality": FaceQuality(**face.quality),
+        "reasons": face.reasons,
     }
 
 
@@ -28,6 +29,7 @@ def comparison_fields(verdict: Verdict) -> dict[str, Any]:
     """The fields of a `Comparison`."""
     return {
         "verdict": verdict.word,
+        "reasons": tuple(PhotoReason(image=image, reason=reason) for image, reason in verdict.reasons),
         "same_at_threshold": verdict.same_at_threshold,
         "similarity": verdict.similarity,
         "false_match_rate": verdict.false_match_rate,
@@ -43,4 +45,5 @@ def threshold_fields(model: ServedModel) -> dict[str, Any]:
         "threshold": calibration.threshold,
         "threshold_interval": calibration.threshold_interval,
         "false_match_rate_floor": calibration.fmr_floor,
+        "quality_rule": model.quality_rule,
     }

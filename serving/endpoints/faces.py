@@ -37,6 +37,8 @@ router = APIRouter(prefix="/v1")
 
 def _count(verdict: Verdict) -> Verdict:
     metrics.VERDICTS.labels(verdict.word).inc()
+    if verdict.reasons:
+        metrics.LOW_QUALITY.labels(verdict.reasons[0][1]).inc()
     metrics.SIMILARITY.observe(verdict.similarity)
     return verdict
 
@@ -53,7 +55,8 @@ async def verify(request: Request) -> Response:
         (left, left_cached), (right, right_cached) = await call.analyse(
             [(name, body.image(name)) for name in TWO_IMAGES.images]
         )
-        verdict = _count(call.model.compare(left.embedding, right.embedding))
+        reasons = {"image1": left.face.reasons, "image2": right.face.reasons}
+        verdict = _count(call.model.compare(left.embedding, right.embedding, reasons))
         return json_response(
             VerifyAnswer(
                 **comparison_fields(verdict),
@@ -84,7 +87,8 @@ async def verify_many(request: Request) -> Response:
                 problem = Problem(**problems.document(other.code, str(other), field=other.field))
                 results.append(OneOfMany(index=index, problem=problem))
                 continue
-            verdict = _count(call.model.compare(first[0].embedding, other[0].embedding))
+            reasons = {"image": first[0].face.reasons, "others": other[0].face.reasons}
+            verdict = _count(call.model.compare(first[0].embedding, other[0].embedding, reasons))
             comparison = Comparison(**comparison_fields(verdict))
             results.append(OneOfMany(index=index, comparison=comparison, face=used_face(other[0])))
         return json_response(

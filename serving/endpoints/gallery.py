@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -27,6 +27,7 @@ from eolgul.serving.endpoints.body import ExpectedBody
 from eolgul.serving.endpoints.call import ONE_IMAGE, Call, admitted_call, json_response, openapi_answers
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.gallery.templates import Erased, NewTemplate, normalize_person
+from eolgul.serving.inference.model import Analysis, Face
 from eolgul.serving.problems import RejectionError
 
 PERSON_AND_IMAGES = ExpectedBody({"images": 10}, ("person",))
@@ -35,19 +36,31 @@ router = APIRouter(prefix="/v1")
 
 @router.post(
     "/enroll",
-    responses=openapi_answers(EnrollAnswer, "missing_field", "gallery_full", "gallery_unavailable", "no_face"),
+    responses=openapi_answers(
+        EnrollAnswer, "missing_field", "gallery_full", "gallery_unavailable", "no_face", "low_quality"
+    ),
     openapi_extra=PERSON_AND_IMAGES.openapi(),
 )
-async def enroll(request: Request) -> Response:
-    """Add templates to a person, who is created if new. Either every image gives a template or nothing is stored."""
+async def enroll(
+    request: Request,
+    any_quality: bool = Query(
+        False, description="enroll photos that are too poor for a verdict, too; comparisons with them stay `undecided`"
+    ),
+) -> Response:
+    """Add templates to a person, who is created if new. Either every image gives a template or nothing is stored.
+
+    A photo that is too poor for a verdict is refused (`low_quality`), since every later comparison with it would be.
+    """
     async with admitted_call(request, "enroll") as call:
         gallery = _gallery(call)
         body = await call.read_body(PERSON_AND_IMAGES)
         person, images = normalize_person(body.texts["person"]), body.images["images"]
         analyses = await call.analyse_uncached([("images", data) for data in images])
+        if not any_quality:
+            _check_quality(analyses)
         model, contract = call.model.digest, call.model.contract_digest
         templates = [
-            NewTemplate(model, contract, analysis.embedding, call.cache_key(data).image, analysis.face.quality)
+            NewTemplate(model, contract, analysis.embedding, call.cache_key(data).image, _stored_quality(analysis.face))
             for analysis, data in zip(analyses, images, strict=True)
         ]
         with _audited(call, "enroll") as entry:
@@ -79,12 +92,13 @@ async def identify(request: Request, k: int = Query(5, ge=1, le=100)) -> Respons
         with metrics.stage("search", call.timings):
             result = await gallery.identify(call.caller.tenant, call.model.digest, analysis.embedding, k)
         metrics.GALLERY.labels("identify", "ok").inc()
-        candidates = [
-            Candidate(
-                person=match.person, template=match.template, **comparison_fields(call.model.judge(match.similarity))
-            )
-            for match in result.matches
-        ]
+        candidates = []
+        for match in result.matches:
+            reasons = {"image": analysis.face.reasons, "template": call.model.reasons(match.quality)}
+            verdict = call.model.judge(match.similarity, reasons)
+            candidates.append(Candidate(person=match.person, template=match.template, **comparison_fields(verdict)))
+        if analysis.face.reasons:
+            metrics.LOW_QUALITY.labels(analysis.face.reasons[0]).inc()
         return json_response(
             IdentifyAnswer(
                 **threshold_fields(call.model),
@@ -95,6 +109,24 @@ async def identify(request: Request, k: int = Query(5, ge=1, le=100)) -> Respons
                 templates_of_other_models=result.other_models,
             )
         )
+
+
+def _check_quality(analyses: Sequence[Analysis]) -> None:
+    """Raise RejectionError `low_quality` for the first photo that is too poor for a verdict."""
+    for number, analysis in enumerate(analyses, 1):
+        if reasons := analysis.face.reasons:
+            raise RejectionError(
+                f"photo {number} of {len(analyses)} is too poor for a verdict ({', '.join(reasons)}); take another one, or enroll "
+                "it all the same with any_quality=true: comparisons with it stay undecided",
+                "low_quality",
+                "images",
+                reasons,
+            )
+
+
+def _stored_quality(face: Face) -> dict[str, float]:
+    """The quality that a template keeps, by which later comparisons with it are judged."""
+    return face.quality | {"detection_score": face.detection_score}
 
 
 @router.get("/people", responses=openapi_answers(PeopleAnswer, "gallery_unavailable", images=False))

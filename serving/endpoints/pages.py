@@ -56,6 +56,7 @@ def describe(model: ServedModel) -> CurrentModel:
         threshold=calibration.threshold,
         threshold_interval=calibration.threshold_interval,
         calibration=calibration.summary(),
+        quality_rule=model.quality_rule,
         false_match_rate=calibration.fmr_at(calibration.threshold),
         false_match_rate_interval=calibration.fmr_interval_at(calibration.threshold),
         training=None if training is None else training.model_dump(),

@@ -255,11 +255,12 @@ class Gallery:
             own = [item for item in self._values.templates(tenant, pseudonym, stored) if item.model == model]
             if own:
                 scores = np.stack([item.embedding for item in own]) @ embedding.astype(np.float32)
-                best = int(np.argmax(scores))
-                found.append((-float(np.clip(scores[best], -1.0, 1.0)), pseudonym, own[best].id))
+                first = int(np.argmax(scores))
+                found.append((-float(np.clip(scores[first], -1.0, 1.0)), pseudonym, own[first]))
+        found.sort(key=lambda one: one[:2])
         return [
-            Match(self._values.identity(tenant, pseudonym, people[pseudonym])[1], template, -score)
-            for score, pseudonym, template in sorted(found)
+            Match(self._values.identity(tenant, pseudonym, people[pseudonym])[1], best.id, -score, best.quality)
+            for score, pseudonym, best in found
         ]
 
     async def reseal(self, tenant: str) -> int:

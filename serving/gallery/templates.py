@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,11 +99,12 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A person, the person's best template, and its cosine similarity."""
+    """A person, the person's best template, its cosine similarity, and the quality of the template's face."""
 
     person: str
     template: str
     similarity: float
+    quality: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class CacheKey:
 
 
 def _name(tenant: str, image: str) -> str:
-    return f"eolgul:embedding:2:{quote(tenant, safe='')}:{image}"
+    return f"eolgul:embedding:3:{quote(tenant, safe='')}:{image}"
 
 
 def pack(key: CacheKey, analysis: Analysis, keyring: Keyring) -> bytes:
@@ -72,6 +72,7 @@ def unpack(key: CacheKey, value: bytes, keyring: Keyring) -> Analysis | None:
     try:  # authentic, but possibly from a version with other fields
         facts: dict[str, Any] = json.loads(line)
         face = facts.pop("face")
+        face["reasons"] = tuple(face["reasons"])
         face["box"], face["landmarks"] = tuple(face["box"]), tuple(tuple(point) for point in face["landmarks"])
         if facts.keys() != {field.name for field in fields(Analysis)} - {"embedding", "face"}:
             return None

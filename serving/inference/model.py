@@ -6,8 +6,8 @@ the package's embedding contract.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,16 +17,26 @@ from eolgul.artifact import recipe_digest
 from eolgul.errors import InputError
 from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
-from eolgul.faces.quality import estimated_yaw, eye_distance, picture_quality
+from eolgul.faces.quality import (
+    defects,
+    estimated_roll,
+    estimated_yaw,
+    eye_distance,
+    picture_quality,
+    pixels_inside,
+    share_outside,
+)
 from eolgul.faces.template import align_face
 from eolgul.model.package import ModelPackage
 from eolgul.model.recognizer import Recognizer
+from eolgul.model.region import REASONS, Reason
 from eolgul.registry.signing import TrustedKeys
 from eolgul.serving import metrics
 from eolgul.serving.inference.decode import Picture, decode
 from eolgul.serving.metrics import stage
 from eolgul.serving.settings import Settings
 
+_EYES = "inter_eye_distance"
 Points = tuple[tuple[float, float], ...]
 
 
@@ -38,13 +48,16 @@ class Face:
         box: x1, y1, x2, y2.
         detection_score: 0 to 1.
         landmarks: (x, y) of the eyes, the nose and the mouth corners.
-        quality: sharpness, brightness and contrast (of the aligned face), yaw (degrees), inter_eye_distance (pixels).
+        quality: By name, as in `eolgul.client.answers.FaceQuality`; `norm` is missing where it is unknown.
+        reasons: Why the face lies outside the region in which the calibration holds; empty where it does not, or where the
+            rule is off or the region unknown.
     """
 
     box: tuple[float, float, float, float]
     detection_score: float
     landmarks: Points
     quality: dict[str, float] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +96,23 @@ class Verdict:
 
     Attributes:
         word: `same` above the 95 % interval of the calibrated threshold, `different` below it, `undecided` inside it, where
-            the calibration people cannot show on which side the threshold lies.
+            the calibration people cannot show on which side the threshold lies, or with `reasons`.
         same_at_threshold: Whether the similarity reaches the threshold itself.
         similarity: The cosine.
         false_match_rate: Share of pairs of strangers that score at least this similarity, not below the floor that the
-            calibration data supports.
+            calibration data supports. None with `reasons`, and so are the next two: the calibration holds for other photos.
         false_match_rate_interval: The calibration's interval; None in files of older versions.
         log_likelihood_ratio: Natural logarithm; None in files of older versions.
+        reasons: (name of a photo, why it lies outside the region in which the calibration holds), most severe first.
     """
 
     word: Literal["same", "different", "undecided"]
     same_at_threshold: bool
     similarity: float
-    false_match_rate: float
+    false_match_rate: float | None
     false_match_rate_interval: tuple[float, float] | None
     log_likelihood_ratio: float | None
+    reasons: tuple[tuple[str, Reason], ...] = ()
 
 
 class ServedModel:
@@ -118,6 +133,10 @@ class ServedModel:
         self.calibration = calibration
         self._max_pixels = settings.max_image_pixels
         self._undecided = settings.undecided
+        self._region = calibration.region if settings.quality_rule else None
+        self.quality_rule: Literal["on", "off", "unknown"] = (
+            "off" if not settings.quality_rule else "unknown" if calibration.region is None else "on"
+        )
         detector = package.contract.detector
         self._which, self._smallest = detector.which, detector.min_face_size
         self._detector = Detector.from_onnx(package.path / "detector", detector, settings.threads)
@@ -173,10 +192,13 @@ class ServedModel:
                 results[index] = error
         if aligned:
             with stage("embed", shared, len(aligned)):
-                embeddings = self._recognizer.embed(np.stack([picture for _, picture in aligned.values()]))
-            for (index, (face, _)), embedding in zip(aligned.items(), embeddings, strict=True):
+                crops = np.stack([crop for _, crop in aligned.values()])
+                embeddings, norms = self._recognizer.embed_with_norms(crops)
+            for (index, (face, _)), embedding, norm in zip(aligned.items(), embeddings, norms, strict=True):
                 picture = pictures[index]
-                results[index] = Analysis(embedding, face, len(detected[index]), picture.width, picture.height)
+                known = {"norm": float(norm)} if np.isfinite(norm) else {}
+                judged = self._judged(replace(face, quality=face.quality | known))
+                results[index] = Analysis(embedding, judged, len(detected[index]), picture.width, picture.height)
         for index in pictures:
             timings[index]["detect"] = shared["detect"] / len(pictures)
             if index in aligned:
@@ -201,18 +223,33 @@ class ServedModel:
         except InputError:  # the policy refuses several faces: an error for verify, but not for detect
             chosen = None
         aligned = tuple(align_face(pixels, faces.landmarks[row]) for row in range(len(faces)))
-        shown = tuple(_face(faces, row, crop, picture.scale) for row, crop in enumerate(aligned))
+        shown = tuple(self._judged(_face(faces, row, crop, picture)) for row, crop in enumerate(aligned))
         return Detection(shown, aligned, chosen, picture.width, picture.height), timings
 
-    def compare(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> Verdict:
-        """The verdict on two unit embeddings (float32); the caller ensures that this model made them."""
-        return self.judge(float(np.clip(left @ right, -1.0, 1.0)))
+    def compare(
+        self,
+        left: NDArray[np.float32],
+        right: NDArray[np.float32],
+        reasons: Mapping[str, Sequence[Reason]] | None = None,
+    ) -> Verdict:
+        """The verdict on two unit embeddings (float32); the caller ensures that this model made them.
 
-    def judge(self, similarity: float) -> Verdict:
-        """The verdict on a cosine similarity."""
+        `reasons` as for `judge`.
+        """
+        return self.judge(float(np.clip(left @ right, -1.0, 1.0)), reasons)
+
+    def judge(self, similarity: float, reasons: Mapping[str, Sequence[Reason]] | None = None) -> Verdict:
+        """The verdict on a cosine similarity.
+
+        `reasons`: why photos, by name, lie outside the region in which the calibration holds (`Face.reasons`).
+        """
         calibration = self.calibration
         low, high = calibration.threshold_interval
         same = calibration.same(similarity)
+        found = [(image, reason) for image, of_image in (reasons or {}).items() for reason in of_image]
+        if found:
+            found.sort(key=lambda one: REASONS.index(one[1]))
+            return Verdict("undecided", same, similarity, None, None, None, tuple(found))
         undecided = self._undecided and low <= similarity < high
         return Verdict(
             "undecided" if undecided else "same" if same else "different",
@@ -239,7 +276,19 @@ class ServedModel:
         if chosen is None:
             raise InputError("no face was found in the image", "no_face")
         aligned = align_face(pixels, faces.landmarks[chosen])
-        return _face(faces, chosen, aligned, picture.scale), aligned
+        return _face(faces, chosen, aligned, picture), aligned
+
+    def _judged(self, face: Face) -> Face:
+        """The face with the reasons why it lies outside the region."""
+        return replace(face, reasons=self.reasons(face.quality | {"detection_score": face.detection_score}))
+
+    def reasons(self, quality: Mapping[str, float]) -> tuple[Reason, ...]:
+        """Why a face of this quality lies outside the region; empty where the rule is off or the region unknown."""
+        if self._region is None:
+            return ()
+        return self._region.reasons(
+            {"eye_distance" if name == _EYES else name: value for name, value in quality.items()}
+        )
 
     def _warm_up(self) -> None:
         """Run every network once, so that the first request does not wait for memory allocation and kernel setup."""
@@ -254,13 +303,18 @@ class ServedModel:
             )
 
 
-def _face(faces: Faces, row: int, aligned: NDArray[np.uint8], scale: int) -> Face:
-    """A face in pixels of the image, one of which is `scale` of those that it was found in."""
+def _face(faces: Faces, row: int, aligned: NDArray[np.uint8], picture: Picture) -> Face:
+    """A face in pixels of the image, of which `picture.pixels` may be a smaller version."""
+    scale, size = picture.scale, (picture.pixels.shape[1], picture.pixels.shape[0])
     x1, y1, x2, y2 = (float(value) * scale for value in faces.boxes[row])
     points = faces.landmarks[row] * scale
-    quality = picture_quality(aligned) | {
+    inside = pixels_inside(faces.landmarks[row], size)
+    quality = picture_quality(aligned, inside) | defects(aligned, inside)
+    quality |= {
+        "cut": share_outside(faces.landmarks[row], size),
         "yaw": estimated_yaw(points),
-        "inter_eye_distance": eye_distance(points),
+        "roll": estimated_roll(points),
+        _EYES: eye_distance(points),
     }
     landmarks = tuple((float(x), float(y)) for x, y in points)
     return Face((x1, y1, x2, y2), float(faces.scores[row]), landmarks, quality)

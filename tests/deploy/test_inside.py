@@ -17,12 +17,14 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import urllib3
+from support.late import Late
 from support.places import ROOT
 
 BIN = Path(sys.executable).parent
@@ -373,6 +375,18 @@ def test_after_a_rotation_the_old_accounts_are_gone(setup, job, minio, monkeypat
     calls = len(FakeMinio.calls)
     setup.main()
     assert "remove-user" not in [call for call, _, _ in FakeMinio.calls[calls:]]
+
+
+def test_it_waits_for_a_store_that_starts_after_it(setup, job, minio, monkeypatch, capsys):
+    late = Late(f"127.0.0.1:{minio.server_port}")
+    monkeypatch.setenv("EOLGUL_S3_ENDPOINT", late.address)
+    monkeypatch.setattr(setup, "time", SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: late.open()))
+    setup.main()
+    late.close()
+    assert "does not answer yet" in capsys.readouterr().out and FakeMinio.buckets == {"eolgul"}
+    monkeypatch.setattr(setup, "WAIT_S", -1.0)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        setup.main()
 
 
 def test_accounts_that_are_one_are_refused(setup, job, minio, monkeypatch):

@@ -17,7 +17,7 @@ from eolgul.evaluation.compare import compare
 from eolgul.evaluation.reader import read_metrics
 from eolgul.evaluation.schema import Leakage
 
-QUICK: dict[str, Any] = {"resamples": 20, "threads": 1, "fmr": 0.05, "pictures": False}
+QUICK: dict[str, Any] = {"resamples": 20, "threads": 1, "fmr": 0.05, "pictures": False, "quality_images": 0}
 
 
 def audit(evaluation: Path) -> Leakage:

@@ -108,14 +108,32 @@ def test_the_breakdown_counts_every_genuine_pair_of_a_condition(evaluation: Path
 
 def test_made_once(tmp_path: Path, model: Path, people: Path) -> None:
     said: list[str] = []
-    first = evaluate(model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1), progress=said.append)
-    again = evaluate(model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1), progress=said.append)
+    first = evaluate(
+        model,
+        people,
+        [],
+        tmp_path / "out",
+        EvaluateConfig(resamples=20, threads=1, quality_images=0),
+        progress=said.append,
+    )
+    again = evaluate(
+        model,
+        people,
+        [],
+        tmp_path / "out",
+        EvaluateConfig(resamples=20, threads=1, quality_images=0),
+        progress=said.append,
+    )
     assert again == first
     assert said[-1].startswith("already evaluated")
-    other = evaluate(model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1, fmr=0.1))
+    other = evaluate(
+        model, people, [], tmp_path / "out", EvaluateConfig(resamples=20, threads=1, quality_images=0, fmr=0.1)
+    )
     assert other.digest != first.digest
     assert other.contents["fmr_target"] == 0.1
-    twin = evaluate(model, people, [], tmp_path / "twin", EvaluateConfig(resamples=20, threads=1, fmr=0.1))
+    twin = evaluate(
+        model, people, [], tmp_path / "twin", EvaluateConfig(resamples=20, threads=1, quality_images=0, fmr=0.1)
+    )
     assert twin.digest == other.digest  # the same inputs give the same bytes, report and all
 
 
@@ -144,7 +162,7 @@ def test_bad_inputs_are_refused(tmp_path: Path, model: Path, people: Path) -> No
             "dataset": people,
             "benchmarks": [],
             "out": tmp_path / "out",
-            "config": EvaluateConfig(threads=1, resamples=20),
+            "config": EvaluateConfig(threads=1, resamples=20, quality_images=0),
         }
         with pytest.raises(InputError, match=match):
             evaluate(**(given | change))  # type: ignore[arg-type]
@@ -205,7 +223,7 @@ def test_only_rows_of_pairs_and_counts_are_embedded(
     monkeypatch.setattr(pairs, "MAX_PAIRS", 28)  # one genuine pair per person
     monkeypatch.setattr(step, "MAX_COUNTED", 40)
     dataset = FaceDataset(people)
-    small = evaluate(model, people, [], tmp_path / "small", EvaluateConfig(fmr=0.1, resamples=50))
+    small = evaluate(model, people, [], tmp_path / "small", EvaluateConfig(fmr=0.1, resamples=50, quality_images=0))
     chosen = pairs.held_out_pairs(dataset)
     counted = pairs.calibration_rows(dataset, "test", most=40)
     needed = set(chosen.left.tolist()) | set(chosen.right.tolist()) | set(counted.tolist())

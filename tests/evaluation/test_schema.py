@@ -121,6 +121,8 @@ def test_the_audit_counts_what_training_saw(evaluation: Path, tmp_path: Path, mo
             [n // 4 for n in range(40)],
         )
         writer.describe(aligned="arcface-112-v1", name="leaky", identities_known=True, pairs=40, pairs_lost=0)
-    out = evaluate(model, people, [tmp_path / "leaky"], tmp_path / "out", EvaluateConfig(resamples=20, threads=1))
+    out = evaluate(
+        model, people, [tmp_path / "leaky"], tmp_path / "out", EvaluateConfig(resamples=20, threads=1, quality_images=0)
+    )
     leaky = sets_in_training(out.path)["leaky"]
     assert leaky == SetLeakage(images=168, people=28, images_in_training=24, people_in_training=4)

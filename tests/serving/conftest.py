@@ -51,7 +51,8 @@ def detector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory: pytest.TempPathFactory, detector_folder: Path) -> ModelPackage:
-    return tiny_package.write(tmp_path_factory.mktemp("models") / "one", detector_folder, seed=0)
+    folder = tmp_path_factory.mktemp("models") / "one"
+    return tiny_package.write(folder, detector_folder, seed=0, region=tiny_package.REGION)
 
 
 @pytest.fixture(scope="session")

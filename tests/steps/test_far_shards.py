@@ -164,7 +164,11 @@ def test_a_model_trained_by_streaming_is_the_same(assembled: str, tmp_path: Path
     assert (place / SHARDS).is_dir()
     assert made["digest"] == whole["digest"]
     found = steps.evaluate(
-        str(tmp_path / "far"), assembled, (), str(tmp_path / "evaluation"), EvaluateConfig(resamples=20)
+        str(tmp_path / "far"),
+        assembled,
+        (),
+        str(tmp_path / "evaluation"),
+        EvaluateConfig(resamples=20, quality_images=0),
     )
     assert found["metrics"]
     no_cache()

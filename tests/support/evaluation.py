@@ -183,4 +183,4 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory, model: Path, people: Pa
 
     base = tmp_path_factory.mktemp("evaluation")
     sets = [write_benchmark(base / "lfw"), write_benchmark(base / "own", name="own", known=True, synthetic=True)]
-    return evaluate(model, people, sets, base / "out", EvaluateConfig(fmr=1e-4, threads=1)).path
+    return evaluate(model, people, sets, base / "out", EvaluateConfig(fmr=1e-4, threads=1, quality_images=20)).path

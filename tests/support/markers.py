@@ -40,6 +40,7 @@ BY_PLACE = {
     "serving/endpoints/test_gallery.py": "service redis",
     "serving/endpoints/test_gallery_edge_cases.py": "service redis",
     "serving/endpoints/test_http_protocol.py": "service redis",
+    "serving/endpoints/test_quality.py": "service redis",
     "serving/endpoints/test_refusals.py": "service",
     "serving/faults": "service redis",
     "serving/gallery/test_reseal.py": "service redis",

@@ -51,10 +51,21 @@ function draw(said) {
 // A short version for screen readers; a problem has its own alert.
 function announced(said) {
   const { answer, working } = state;
-  return answer ? `${said[answer.verdict]}. ${inWords(answer)}` : working ? said.working : "";
+  return answer ? `${headline(answer)}. ${[...because(answer), inWords(answer)].join(" ")}`.trim() : working ? said.working : "";
 }
 
-const inWords = (answer) => `${rate(answer, answer.false_match_rate_floor)} ${interval(answer)}`.trim();
+// A photo outside the calibrated quality: the service gives reasons instead of a rate.
+function headline({ verdict, reasons }) {
+  if (!reasons?.length) return words()[verdict];
+  return new Set(reasons.map((one) => one.image)).size > 1 ? words().unfitPair : words().unfit;
+}
+
+function because({ reasons = [] }) {
+  return photos.map((photo) => [photo, reasons.filter((one) => one.image === photo.field)]).filter(([, own]) => own.length)
+    .map(([photo, own]) => words().because(photo.name, own.map((one) => words().reasons[one.reason] ?? one.reason)));
+}
+
+const inWords = (answer) => answer.false_match_rate === null ? "" : `${rate(answer, answer.false_match_rate_floor)} ${interval(answer)}`.trim();
 
 function drawAnswer(said) {
   const { answer } = state;
@@ -64,8 +75,13 @@ function drawAnswer(said) {
   const value = answer.similarity.toFixed(3), limit = answer.threshold.toFixed(3);
   for (const word of Object.keys(MARKS)) $("#answer").classList.toggle(word, word === answer.verdict);
   $("#mark").setAttribute("d", MARKS[answer.verdict]);
-  write("#verdict", said[answer.verdict]);
+  const unfit = because(answer);
+  write("#verdict", headline(answer));
   $("#why").hidden = answer.verdict !== "undecided";
+  write("#why", unfit.length ? said.unfitWhy : said.undecidedWhy);
+  $("#reasons").hidden = !unfit.length;
+  $("#reasons").replaceChildren(...unfit.map((text) => element("li", {}, text)));
+  $("#rate").hidden = Boolean(unfit.length);
   write("#rate", inWords(answer));
   write("#similarity", value);
   const [low, high] = answer.threshold_interval;

@@ -85,7 +85,7 @@ export class Frame {
     const image = $(".preview img", element);
     image.alt = found ? said.previewFaces(this.name, found.length) : this.name;
     if (this.url && image.src !== this.url) image.src = this.url;
-    write($(".note", element), code ? sentence(code) : found ? note(found, face?.count) : "");
+    write($(".note", element), code ? sentence(code) : found ? `${note(found, face?.count)} ${poor(found)}`.trim() : "");
     drawFaces($(".overlay", element), found ?? [], this.detection?.size ?? face?.size);
     const crop = found?.find((one) => one.chosen)?.crop;
     $(".crop", element).hidden = !crop;
@@ -123,6 +123,12 @@ const codeOf = (faces) => (faces.length === 0 ? "no_face" : faces.some((face) =>
 
 function note(faces, count = faces.length) {
   return count > 1 ? words().faces(count) : words().face;
+}
+
+// Why the face that counts is of no use for a verdict, as far as the detector can tell.
+function poor(faces) {
+  const reasons = faces.find((face) => face.chosen)?.reasons ?? [];
+  return reasons.length ? words().because(words().unfit, reasons.map((reason) => words().reasons[reason] ?? reason)) : "";
 }
 
 // A pasted image goes to the frame that has the focus, otherwise to the first empty one, otherwise to the last.

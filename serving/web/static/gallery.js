@@ -19,7 +19,9 @@ function say(section, text, wrong = false) {
 function refuse(section, problem, scope) {
   if (problem.code === "gallery_unavailable") state.unavailable = true;
   const text = () => problem.code === "forbidden" ? words().scopeMissing(scope)
-    : problem.field === "person" ? words().personRule : sentence(problem.code);
+    : problem.field === "person" ? words().personRule
+    : problem.reasons ? words().because(sentence(problem.code).replace(/\.$/, ""), problem.reasons.map((reason) => words().reasons[reason] ?? reason))
+    : sentence(problem.code);
   say(section, text, true);
 }
 
@@ -40,7 +42,9 @@ async function identify() {
   if (problem) return refuse("identify", problem, "identify");
   await follow(answer);
   state.found = answer;
-  say("identify", () => answer.people === 0 ? words().nobody : words().searched(answer.people, answer.templates_of_other_models));
+  say("identify", () => answer.people === 0 ? words().nobody
+    : answer.face.reasons?.length ? `${words().unfitFind} ${words().because(wanted.name, answer.face.reasons.map((reason) => words().reasons[reason] ?? reason))}`
+    : words().searched(answer.people, answer.templates_of_other_models));
 }
 
 function candidateRow(candidate) {
@@ -50,12 +54,18 @@ function candidateRow(candidate) {
   bar.firstChild.style.width = `${100 * Math.max(0, candidate.similarity)}%`;
   row.append(
     element("strong", { dir: "auto" }, candidate.person),
-    element("span", { class: "chip" }, said[`${candidate.verdict}Short`]),
+    element("span", { class: "chip" }, candidate.reasons?.length ? said.unfitShort : said[`${candidate.verdict}Short`]),
     element("span", { class: "number" }, `${said.similarity} ${candidate.similarity.toFixed(3)}`),
     bar,
-    element("span", { class: "soft" }, rate(candidate, state.found.false_match_rate_floor)),
+    element("span", { class: "soft" }, candidate.false_match_rate === null ? ofTemplate(candidate) : rate(candidate, state.found.false_match_rate_floor)),
   );
   return row;
+}
+
+// What is wrong with the enrolled photo; the photo that was asked about is named once, above the list.
+function ofTemplate({ reasons }) {
+  const own = reasons.filter((one) => one.image === "template").map((one) => words().reasons[one.reason] ?? one.reason);
+  return own.length ? words().because(words().unfitTemplate, own) : "";
 }
 
 // --- enroll

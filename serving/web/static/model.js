@@ -59,6 +59,7 @@ function draw(said) {
     [said.rateWanted, `${oneIn(calibration.fmr_requested)}${calibration.fmr_basis === "requested" ? "" : ` · ${said.finest(oneIn(calibration.fmr_target))}`}`],
     [said.rateSeen, `${percent(model.false_match_rate)}${model.false_match_rate_interval ? ` (${range(model.false_match_rate_interval, percent)})` : ""}`],
     [said.missed, percent(calibration.fnmr_observed)],
+    [said.qualityTitle, said.qualityRule[model.quality_rule]],
     [said.basis, said.basisText(number(calibration.subjects), number(calibration.genuine_pairs), number(calibration.impostor_pairs))],
   ]);
   $("#sets").replaceChildren(...model.sets.map(setRow));

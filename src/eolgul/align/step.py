@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -21,7 +20,7 @@ from eolgul.dataset import FACTS, DatasetBuild, FaceDataset, ShardWriter, build_
 from eolgul.dataset.far import FarShards
 from eolgul.errors import InputError
 from eolgul.faces.mtcnn import Detector
-from eolgul.faces.networks import export_onnx
+from eolgul.faces.networks import onnx_folder
 from eolgul.faces.template import BOX_NAME, SIZE
 from eolgul.model.package import TEMPLATE_NAME
 
@@ -152,16 +151,18 @@ def _detector(config: AlignConfig) -> Iterator[Detector]:
             with _one_torch_thread():
                 yield Detector.from_torch(config.detector, config.device)
             return
-        with TemporaryDirectory() as folder:
-            export_onnx(Path(folder))
-            yield Detector.from_onnx(Path(folder), config.detector)
+        with onnx_folder() as folder:
+            yield Detector.from_onnx(folder, config.detector)
     finally:
         cv2.setNumThreads(before)
 
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError("backend torch: torch is not installed here; expected the backend onnx") from error
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from eolgul.model.region import Reason
+
 
 class Answer(BaseModel):
     """The base of every model here: immutable, and unknown fields are ignored."""
@@ -18,13 +20,35 @@ class Answer(BaseModel):
 
 
 class FaceQuality(Answer):
-    """How usable the picture of a face is; measured on the aligned face unless the field says otherwise."""
+    """How usable the picture of a face is; measured on the aligned face unless the field says otherwise.
+
+    The fields that may be null are so in answers of older versions.
+    """
 
     sharpness: float = Field(description="variance of the Laplacian")
     brightness: float = Field(description="mean grey level, 0 to 255")
     contrast: float = Field(description="standard deviation of the grey levels")
     yaw: float = Field(description="how far the head is turned, in degrees, estimated from the landmarks")
     inter_eye_distance: float = Field(description="pixels between the eyes in the upright image")
+    roll: float | None = Field(default=None, description="how far the head is tilted in the picture, in degrees")
+    detail: float | None = Field(
+        default=None,
+        description="fine detail in the direction that has least of it, in per cent of the brightness; low where the picture is "
+        "blurred or shaken",
+    )
+    texture: float | None = Field(
+        default=None,
+        description="how evenly the detail is spread, 0 to about 1; low where it is in a few edges only, as after a strong "
+        "compression",
+    )
+    noise: float | None = Field(default=None, description="estimated standard deviation of the noise in grey levels")
+    overexposed: float | None = Field(default=None, description="share of white pixels, 0 to 1")
+    cut: float | None = Field(default=None, description="share of the face that lies outside the picture, 0 to 1")
+    norm: float | None = Field(
+        default=None,
+        description="length of the embedding before it is normalised, small where the network sees little of a face; null in "
+        "answers of `detect`, and where the network gives only directions",
+    )
 
 
 class DetectedFace(Answer):
@@ -36,6 +60,10 @@ class DetectedFace(Answer):
         description="five points (x, y): the eye on the picture's left, the other eye, the nose, the mouth corners"
     )
     quality: FaceQuality
+    reasons: tuple[Reason, ...] = Field(
+        default=(),
+        description="why this face lies outside the picture quality in which the stated rates hold, most severe first",
+    )
 
 
 class FaceFound(DetectedFace):
@@ -45,21 +73,40 @@ class FaceFound(DetectedFace):
     size: tuple[int, int] = Field(description="width and height of the upright image")
 
 
+class PhotoReason(Answer):
+    """Why a photo is of no use for a verdict."""
+
+    image: str = Field(description="the photo: the name of its field in the request, or `template` for an enrolled one")
+    reason: Reason
+
+
 class Comparison(Answer):
-    """What the similarity of two photos means."""
+    """What the similarity of two photos means.
+
+    With `reasons`, a photo lies outside the picture quality in which the calibration holds: then the verdict is `undecided`,
+    and the false match rate, its interval and the likelihood ratio are null, since no number is known to hold.
+    """
 
     verdict: Literal["same", "different", "undecided"] = Field(
-        description="`same` at or above the 95 % interval of the threshold, `different` below it, `undecided` inside it"
+        description="`same` at or above the 95 % interval of the threshold, `different` below it, `undecided` inside it or "
+        "with `reasons`"
+    )
+    reasons: tuple[PhotoReason, ...] = Field(
+        default=(),
+        description="why the photos are of no use for a verdict, most severe first; empty where they are, or where nobody looked "
+        "(`quality_rule`)",
     )
     same_at_threshold: bool = Field(description="whether the similarity reaches the threshold, whatever its interval")
     similarity: float = Field(description="cosine of the two embeddings, -1 to 1")
-    false_match_rate: float = Field(description="share of pairs of strangers that score at least this similarity")
+    false_match_rate: float | None = Field(
+        description="share of pairs of strangers that score at least this similarity; null with `reasons`"
+    )
     false_match_rate_interval: tuple[float, float] | None = Field(
-        description="95 % interval of that rate over the calibration people; null if the calibration has none"
+        description="95 % interval of that rate over the calibration people; null with `reasons`, or if the calibration has none"
     )
     log_likelihood_ratio: float | None = Field(
-        description="natural logarithm; positive values support one person, negative values two; null if the calibration "
-        "has no such map"
+        description="natural logarithm; positive values support one person, negative values two; null with `reasons`, or if the "
+        "calibration has no such map"
     )
 
 
@@ -76,6 +123,13 @@ class ModelAnswer(Answer):
     )
 
 
+QualityRule = Literal["on", "off", "unknown"]
+_QUALITY_RULE = (
+    "whether photos are held against the picture quality in which the calibration holds: `on`; `off` by a setting of the "
+    "service; `unknown` where the model's calibration does not say what that quality is"
+)
+
+
 class Threshold(Answer):
     """The calibrated threshold of the model that answered."""
 
@@ -85,6 +139,7 @@ class Threshold(Answer):
         description="the lowest rate that the calibration data can show; a false_match_rate equal to it may be lower in "
         "truth"
     )
+    quality_rule: QualityRule = Field(default="unknown", description=_QUALITY_RULE)
 
 
 class VerifyAnswer(Comparison, Threshold, ModelAnswer):
@@ -103,6 +158,7 @@ class Problem(Answer):
     detail: str
     code: str
     field: str | None = None
+    reasons: tuple[Reason, ...] | None = Field(default=None, description="with the code `low_quality`")
 
 
 class OneOfMany(Answer):
@@ -159,7 +215,7 @@ class EnrollAnswer(ModelAnswer):
 
 
 class Candidate(Comparison):
-    """A person of the gallery who may be the one in the photo."""
+    """A person of the gallery who may be the one in the photo; with `reasons` nothing says whether it is."""
 
     person: str
     template: str = Field(description="the person's template with the highest similarity")
@@ -247,6 +303,7 @@ class CurrentModel(Answer):
     threshold: float
     threshold_interval: tuple[float, float]
     calibration: dict[str, Any]
+    quality_rule: QualityRule = Field(default="unknown", description=_QUALITY_RULE)
     false_match_rate: float = Field(description="at the threshold")
     false_match_rate_interval: tuple[float, float] | None
     training: dict[str, Any] | None = Field(description="null if the package does not say")

@@ -67,11 +67,12 @@ def identify(image: Image, k: int) -> ApiRequest:
     return ApiRequest("POST", "/v1/identify", params={"k": k}, files=_files(("image", image)))
 
 
-def enroll(person: str, images: Sequence[Image]) -> ApiRequest:
+def enroll(person: str, images: Sequence[Image], any_quality: bool) -> ApiRequest:
     """POST /v1/enroll, which is not idempotent."""
     # A repeated request adds nothing, but it would enroll a person again who was erased after the first one.
     parts = _files(*(("images", image) for image in images))
-    return ApiRequest("POST", "/v1/enroll", data={"person": person}, files=parts, idempotent=False)
+    params = {"any_quality": "true"} if any_quality else {}
+    return ApiRequest("POST", "/v1/enroll", params=params, data={"person": person}, files=parts, idempotent=False)
 
 
 def people(after: str | None, limit: int) -> ApiRequest:

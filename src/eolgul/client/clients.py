@@ -92,12 +92,14 @@ class Client:
         """The `k` people of the gallery who are most similar."""
         return self._request(calls.identify(image, k), answers.IdentifyAnswer)
 
-    def enroll(self, person: str, images: Sequence[Image]) -> answers.EnrollAnswer:
+    def enroll(self, person: str, images: Sequence[Image], *, any_quality: bool = False) -> answers.EnrollAnswer:
         """Add up to 10 images of a person to the gallery.
+
+        A photo that is too poor for a verdict is refused (`low_quality`, with `reasons`) unless `any_quality` is true.
 
         It is retried only if the service did not admit it. After a lost connection, call `person` to see what is stored.
         """
-        return self._request(calls.enroll(person, images), answers.EnrollAnswer)
+        return self._request(calls.enroll(person, images, any_quality), answers.EnrollAnswer)
 
     def people(self) -> Iterator[answers.PersonListed]:
         """All people in the gallery, requested page by page."""
@@ -213,9 +215,9 @@ class AsyncClient:
         """As `Client.identify`."""
         return await self._request(partial(calls.identify, image, k), answers.IdentifyAnswer)
 
-    async def enroll(self, person: str, images: Sequence[Image]) -> answers.EnrollAnswer:
+    async def enroll(self, person: str, images: Sequence[Image], *, any_quality: bool = False) -> answers.EnrollAnswer:
         """As `Client.enroll`."""
-        return await self._request(partial(calls.enroll, person, images), answers.EnrollAnswer)
+        return await self._request(partial(calls.enroll, person, images, any_quality), answers.EnrollAnswer)
 
     async def people(self) -> AsyncIterator[answers.PersonListed]:
         """As `Client.people`."""

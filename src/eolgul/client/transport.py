@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -32,14 +32,16 @@ class EolgulError(InputError):
         status: The HTTP status; None without an answer.
         field: The form field at fault, if there is one.
         retry_after: Seconds that the service asks to wait.
+        reasons: With the code `low_quality`, why the photo is too poor (`eolgul.model.region.Reason`).
     """
 
     def __init__(
         self, code: str, detail: str, status: int | None = None, field: str | None = None,
-        retry_after: float | None = None,
+        retry_after: float | None = None, reasons: Sequence[str] = (),
     ) -> None:  # fmt: skip
         super().__init__(detail, code)
         self.detail, self.status, self.field, self.retry_after = detail, status, field, retry_after
+        self.reasons = tuple(reasons)
 
 
 class _TemporaryError(EolgulError):
@@ -114,13 +116,13 @@ class ApiRequest:
             problem = response.json()
             code, detail, form_field = str(problem["code"]), str(problem["detail"]), problem.get("field")
         except (ValueError, KeyError, TypeError):
-            code, form_field = "unexpected_answer", None
+            code, form_field, problem = "unexpected_answer", None, {}
             why = _IN_FRONT.get(response.status_code, "without a problem document of eolgul")
             detail = f"{response.url}: HTTP status {response.status_code} {why}"
         # An idempotent request may be repeated whoever refused it; any other only if eolgul itself did not admit it.
         again = code in _NOT_ADMITTED or (self.idempotent and response.status_code in (429, 503))
         kind = _TemporaryError if again else EolgulError
-        return kind(code, detail, response.status_code, form_field, retry_after)
+        return kind(code, detail, response.status_code, form_field, retry_after, problem.get("reasons") or ())
 
 
 # What a proxy or an ingress means by an error of its own.

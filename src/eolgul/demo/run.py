@@ -32,6 +32,7 @@ _DISK_GB = 3.0
 _SHARES = {"validation": 0.05, "calibration": 0.15, "test": 0.15}
 _IMAGES_SEEN, _MIN_EPOCHS, _MAX_EPOCHS = 15_000, 5, 15
 _FMR = 1e-2  # the few people of a demo cannot show a smaller false match rate
+_QUALITY_IMAGES = 40  # degraded in forty ways: ten seconds
 
 
 def run(options: DemoOptions) -> dict[str, Any]:
@@ -75,6 +76,7 @@ def run(options: DemoOptions) -> dict[str, Any]:
                 "train_recipes": [recipe],
                 "train_overrides": [*_choose_epochs(options, raw), *options.overrides],
                 "evaluate_fmr": _FMR,
+                "evaluate_quality_images": _QUALITY_IMAGES,
                 "extract_workers": options.workers,
                 "align_workers": options.workers,
                 "train_workers": options.workers,

@@ -46,7 +46,8 @@ def verify_pairs(client: Client, pairs: Pairs, progress: Progress) -> list[dict[
             except EolgulError as error:
                 raise InputError(f"the service refused {left.name} and {right.name}: {error.detail}") from error
             verdicts.append({"expected": expected, **answer.model_dump(mode="json")})
-            correct = {expected: "correct", "undecided": "within the threshold's confidence interval"}
+            why = ", ".join(one.reason for one in answer.reasons) or "within the threshold's confidence interval"
+            correct = {expected: "correct", "undecided": why}
             known = sum(answer.cached)
             progress.detail(
                 f"{_ASKED[expected]}, {request}: {answer.verdict} ({correct.get(answer.verdict, 'WRONG')}), "

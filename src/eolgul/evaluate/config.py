@@ -8,8 +8,10 @@ from typing import Any
 from eolgul.config import Config, option
 from eolgul.errors import InputError
 
+_QUALITY_IMAGES = 160
 _OF_PEOPLE = (
     "fmr",
+    "quality_images",
     "without_anchored",
     "unseen_only",
 )  # a benchmark chooses no threshold and is measured as it is published
@@ -44,6 +46,14 @@ class EvaluateConfig(Config):
     cache: str | None = option(
         None, "Folder that keeps embeddings between runs.", in_recipe=False, envvar="EOLGUL_EMBEDDINGS"
     )
+    quality_images: int = option(
+        _QUALITY_IMAGES,
+        "Calibration faces that are degraded in about forty ways, to find the picture quality for which the false match rate "
+        "holds; 0: not found.",
+        least=0,
+        most=4096,
+        in_recipe=False,
+    )
     device: str = option(
         "auto",
         "ONNX Runtime's device; auto takes a GPU if there is one.",
@@ -72,4 +82,6 @@ class EvaluateConfig(Config):
         """As `Config.to_recipe`, with the options that count only when they are set."""
         recipe = super().to_recipe()
         recipe |= {name: True for name in ("without_anchored", "unseen_only") if getattr(self, name)}
+        if self.quality_images != _QUALITY_IMAGES:
+            recipe["quality_images"] = self.quality_images
         return recipe | ({"language": self.language} if self.language != "auto" else {})

@@ -26,7 +26,7 @@ from eolgul.errors import InputError
 from eolgul.evaluate.acquisition import acquisition
 from eolgul.evaluate.all_pairs import count_all_pairs, similarity_of
 from eolgul.evaluate.cache import Embed, cached
-from eolgul.evaluate.calibrate import AllPairScores, calibrate
+from eolgul.evaluate.calibrate import calibrate
 from eolgul.evaluate.conditions import QUALITIES, breakdown, discards, groups
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluate.embed import Progress, check_aligned, embed_rows, embedding_size
@@ -34,6 +34,7 @@ from eolgul.evaluate.leakage import Learned, leakage, unseen, unseen_pairs
 from eolgul.evaluate.metrics import ScoredSet, set_figures, worst
 from eolgul.evaluate.pairs import MAX_COUNTED, calibration_rows, held_out_pairs, score_all_pairs, split_rows
 from eolgul.evaluate.protocol import squared_distance
+from eolgul.evaluate.quality import measure_region
 from eolgul.evaluate.recognizers import open_model
 from eolgul.evaluate.report.plots import Curves
 from eolgul.evaluate.report.published import published
@@ -65,7 +66,7 @@ from eolgul.files import sha256_bytes
 from eolgul.model.calibration import Calibration
 from eolgul.model.provenance import Provenance
 
-VERSION = 3  # of the results: raise it when the same inputs and recipe give others
+VERSION = 4  # of the results: raise it when the same inputs and recipe give others
 
 
 def evaluate(
@@ -144,8 +145,15 @@ def evaluate(
         embed = embedder(people)
         kept = unseen(learned, people) if config.unseen_only else None
         say("calibrating the threshold")
-        calibration = calibrate(_calibration_pairs(people, embed, config, kept), config.fmr)
+        chosen = _calibration_rows(people, config, kept)
+        calibration = calibrate(score_all_pairs(embed(chosen), people.numpy("label")[chosen]), config.fmr)
         say(f"threshold {calibration.threshold:.4f} for FMR {calibration.fmr_target:.3g}")
+        if config.quality_images:
+            say("finding the picture quality for which the rate holds")
+            region = measure_region(
+                people, chosen, recognizer, calibration, images=config.quality_images, seed=seed, progress=say
+            )
+            calibration = replace(calibration, region=region)
         sets.append(_held_out(people, embed, calibration.threshold, config, kept))
     for name, other, compared in zip(names, others, pairs, strict=True):
         say(f"scoring {name}")
@@ -279,16 +287,16 @@ def _warnings(overlap: Leakage) -> list[str]:
     ]
 
 
-def _calibration_pairs(
-    dataset: FaceDataset, embed: Embed, config: EvaluateConfig, kept: NDArray[np.bool_] | None
-) -> AllPairScores:
-    """Score all pairs of the calibration people; with `kept` (bool, one value per row) only of those rows."""
+def _calibration_rows(
+    dataset: FaceDataset, config: EvaluateConfig, kept: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """The rows of the calibration people; with `kept` (bool, one value per row) only of those."""
     rows = calibration_rows(dataset, seed=config.seed, without_anchored=config.without_anchored)
     if kept is not None:
         rows = rows[kept[rows]]
         if len(set(dataset.numpy("label")[rows])) < 2:
             raise InputError(f"{dataset.path}: the model learned from all its calibration people, or all but one")
-    return score_all_pairs(embed(rows), dataset.numpy("label")[rows])
+    return rows
 
 
 def _held_out(

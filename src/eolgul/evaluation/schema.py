@@ -112,6 +112,7 @@ class EvaluationOptions(_Closed):
     resamples: Annotated[int, Field(gt=0)]
     without_anchored: Literal[True] | None = None
     unseen_only: Literal[True] | None = None
+    quality_images: Count | None = None
     language: Literal["en", "ko"] | None = None
 
 
@@ -127,6 +128,40 @@ class LikelihoodRatio(_Closed):
     highest: Cosine
     cllr: Bits
     min_cllr: Bits
+
+
+class DegradedRate(_Closed):
+    """The error rates of calibration faces degraded in one way (`kind`, "none": as they are) to one strength.
+
+    `value` is the median of the `measure` that this kind changes, `images_inside` the share of faces inside the region,
+    `fmr_inside` the share of impostor pairs that pass with both faces inside.
+    """
+
+    kind: str
+    strength: float
+    measure: str
+    value: float | None
+    images_inside: Share
+    impostor_pairs: Count
+    fmr: Share
+    fmr_inside: Share
+    genuine_pairs: Count
+    fnmr: Share | None
+
+
+class QualityRegion(_Closed):
+    """The picture quality in which the false match rate holds.
+
+    `limits`: the least and the greatest value of each measure, None where there is no limit. Outside, the rate at the
+    threshold exceeds `fmr_allowed`. `lost`: share of the genuine pairs of faces as they are that lie outside.
+    """
+
+    limits: dict[str, Annotated[list[float | None], Field(min_length=2, max_length=2)]]
+    fmr_allowed: Annotated[float, Field(ge=0)]
+    lost: Share
+    images: Count
+    people: Count
+    rates: list[DegradedRate]
 
 
 class CalibrationSummary(_Closed):
@@ -149,6 +184,7 @@ class CalibrationSummary(_Closed):
     llr: LikelihoodRatio | None
     histogram_genuine: list[Count] | None = None
     histogram_impostor: list[Count] | None = None
+    region: QualityRegion | None = None
 
 
 class Accuracy(_Closed):

@@ -111,7 +111,7 @@ def template_distance(images: Sequence[NDArray[np.uint8]]) -> float:
     from eolgul.faces.mtcnn import Detector
     from eolgul.model.package import DetectorSettings
 
-    detector = Detector.from_torch(DetectorSettings(min_face_size=_FACE))
+    detector = Detector.on_cpu(DetectorSettings(min_face_size=_FACE))
     edges = ((_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0))
     found = detector.detect([np.pad(image, edges, constant_values=128) for image in images])
     distances = [

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.faces.area_sampling import Picture, Tables
-from eolgul.faces.networks import Networks, OnnxNetworks, TorchNetworks
+from eolgul.faces.networks import Networks, OnnxNetworks, TorchNetworks, exported_before
 from eolgul.faces.suppression import nms
 from eolgul.model.package import DetectorSettings
 
@@ -59,6 +59,12 @@ class Detector:
     def from_torch(cls, settings: DetectorSettings, device: str = "cpu") -> Self:
         """Load facenet-pytorch's networks and weights; InputError if they or the device are missing."""
         return cls(TorchNetworks(device), settings)
+
+    @classmethod
+    def on_cpu(cls, settings: DetectorSettings) -> Self:
+        """Load the networks that were exported before if there are some (EOLGUL_DETECTOR), otherwise facenet-pytorch's."""
+        folder = exported_before()
+        return cls.from_onnx(folder, settings) if folder else cls.from_torch(settings)
 
     def looking_for(self, min_face_size: int) -> Detector:
         """A detector with the same networks, and the same settings except for the smallest face."""

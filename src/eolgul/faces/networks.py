@@ -6,8 +6,12 @@ Training and export need torch; serving reads the ONNX files only. Input to each
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,6 +121,23 @@ def _modules() -> dict[str, Any]:
     except ImportError as error:
         raise InputError("facenet-pytorch is missing: pip install --no-deps -r requirements-nodeps.txt") from error
     return {"pnet": PNet().eval(), "rnet": RNet().eval(), "onet": ONet().eval()}
+
+
+def exported_before() -> Path | None:
+    """The folder of networks that were exported before, from EOLGUL_DETECTOR: an image that has them needs no torch."""
+    folder = os.environ.get("EOLGUL_DETECTOR")
+    return Path(folder) if folder else None
+
+
+@contextmanager
+def onnx_folder() -> Iterator[Path]:
+    """A folder with the networks as ONNX: those exported before, otherwise a new one that ends with the block."""
+    if folder := exported_before():
+        yield folder
+        return
+    with TemporaryDirectory() as temporary:
+        export_onnx(Path(temporary))
+        yield Path(temporary)
 
 
 def export_onnx(folder: Path) -> None:

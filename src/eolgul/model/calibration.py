@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.errors import InputError
+from eolgul.model.region import Region
 
 FORMAT = 1
 _NUMBERS = ("threshold", "fmr_requested", "fmr_target", "fmr_floor", "fmr_observed", "fmr_upper", "fnmr_observed")
@@ -65,7 +66,8 @@ class Calibration:
     to a log-likelihood ratio (None in files of older versions). `table_fmr_low` and `table_fmr_high` are the 95 % interval
     over subjects of each `table_fmr`, the upper end at least 3 / subject_pairs; `resamples` is the number of bootstrap
     resamples, 0 where the intervals need none (those of older versions did); the histograms count the scores
-    in bins of equal width from -1 to 1 (all four are empty in files of older versions).
+    in bins of equal width from -1 to 1 (all four are empty in files of older versions). `region`: the picture quality in
+    which the rates hold (None in files of older versions, and where it was not measured).
     """
 
     threshold: float
@@ -89,6 +91,7 @@ class Calibration:
     table_fmr_high: tuple[float, ...] = ()
     histogram_genuine: tuple[int, ...] = ()
     histogram_impostor: tuple[int, ...] = ()
+    region: Region | None = None
 
     def same(self, similarity: float) -> bool:
         """Whether a cosine similarity means one person."""
@@ -117,7 +120,8 @@ class Calibration:
             del value[name]
         for name in ("threshold_interval", *_HISTOGRAMS):
             value[name] = list(value[name])
-        return value
+        del value["region"]
+        return value if self.region is None else value | {"region": self.region.to_json()}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `calibration.json`."""
@@ -148,6 +152,7 @@ class Calibration:
                 **tables,
                 **histograms,
                 llr=_likelihood(value.get("llr")),
+                region=None if value.get("region") is None else Region.from_json(value["region"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"calibration: {type(error).__name__} at {error}; expected what step 5 writes") from error

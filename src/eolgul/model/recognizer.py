@@ -14,6 +14,9 @@ from eolgul.model.onnx_network import EmbeddingNetwork
 from eolgul.model.package import EmbeddingContract, ModelPackage
 
 _DRIVER = Path("/dev/nvidiactl")
+_UNIT = (
+    1e-3  # the length of an embedding that a network normalises itself differs from 1 by less, in half precision too
+)
 PROVIDERS = {"cpu": ("CPUExecutionProvider",), "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider")}
 
 
@@ -89,14 +92,25 @@ class Recognizer:
         Raises:
             InputError: An embedding is zero or not finite, so that it cannot be compared, or the network cannot be run.
         """
+        return self.embed_with_norms(faces)[0]
+
+    def embed_with_norms(self, faces: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """As `embed`, with the length of each embedding before it is normalised, which is small for a face of bad quality.
+
+        Returns:
+            The embeddings, and their lengths (float32, N): of the sum where the mirror image's is added; NaN where the
+            network gives vectors of length 1, which say nothing.
+        """
         batch = network_input(faces, self.contract)
         embeddings = self.network.run(batch)
+        normalised = len(embeddings) > 0 and np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=_UNIT)
         if self.contract.flip == "sum":
             embeddings = embeddings + self.network.run(np.ascontiguousarray(batch[..., ::-1]))
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         if not np.all(np.isfinite(norms)) or np.any(norms == 0):
             raise InputError("the model gave a zero or non-finite embedding")
-        return np.asarray(embeddings / norms, dtype=np.float32)
+        lengths = np.full(len(norms), np.nan) if normalised else norms[:, 0]
+        return np.asarray(embeddings / norms, dtype=np.float32), np.asarray(lengths, dtype=np.float32)
 
 
 def network_input(faces: NDArray[np.uint8], contract: EmbeddingContract) -> NDArray[np.float32]:

@@ -133,7 +133,9 @@ def test_self_contained(html: str) -> None:
     assert not re.search(r'(?:src|href)="(?!data:|#)', html)
     assert re.findall("<script[^>]*>", html) == ["<script>"]
     assert "@import" not in html
-    assert html.count("<svg ") == 7  # a histogram a set, the trade-off, the calibration, the cameras, the training
+    assert (
+        html.count("<svg ") == 8
+    )  # a histogram a set, the trade-off, the calibration, the cameras, the training, the quality
     assert html.count('src="data:image/png;base64,') == 80  # twenty pairs of either kind
 
 
@@ -153,7 +155,13 @@ def test_names_are_escaped_and_pictures_may_be_left_out(tmp_path: Path, model: P
     from support.evaluation import write_benchmark
 
     odd = write_benchmark(tmp_path / "odd", name="<b>a.b</b>", pairs=20)
-    out = evaluate(model, people, [odd], tmp_path / "out", EvaluateConfig(pictures=False, resamples=20, threads=1))
+    out = evaluate(
+        model,
+        people,
+        [odd],
+        tmp_path / "out",
+        EvaluateConfig(pictures=False, resamples=20, threads=1, quality_images=0),
+    )
     page = (out.path / "report.html").read_text(encoding="utf-8")
     assert "<b>a_b" not in page
     assert "data:image" not in page

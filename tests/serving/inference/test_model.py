@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from support import tiny_package
 from support.serving import People, png
 
@@ -95,3 +95,21 @@ def test_inside_the_interval_of_the_threshold_nothing_is_decided(build: Build) -
     assert [model.judge(value).same_at_threshold for value in (0.4999, 0.5)] == [False, True]
     below, above = model.judge(0.6).false_match_rate_interval or (None, None)
     assert below is not None and above is not None and below <= model.judge(0.6).false_match_rate <= above
+
+
+def test_the_rule_of_quality_can_be_switched_off(tmp_path: Path, detector_folder: Path, people: People) -> None:
+    package = tiny_package.write(tmp_path / "one", detector_folder, region=tiny_package.REGION)
+    poor = png(Image.open(io.BytesIO(people.a1)).convert("RGB").filter(ImageFilter.GaussianBlur(5)))
+    for on in (True, False):
+        model = ServedModel(package, Settings(model=package.path, quality_rule=on))
+        assert model.quality_rule == ("on" if on else "off")
+        face = model.analyse(poor)[0].face
+        assert face.reasons == (("blurred",) if on else ())
+        verdict = model.judge(1.0, {"image1": face.reasons, "image2": ()})
+        assert verdict.word == ("undecided" if on else "same") and (verdict.false_match_rate is None) == on
+
+
+def test_reasons_of_both_photos_come_most_severe_first(build: Build) -> None:
+    verdict = build().judge(0.99, {"image1": ("blurred", "too_dark"), "image2": ("face_cut",)})
+    assert verdict.reasons == (("image2", "face_cut"), ("image1", "blurred"), ("image1", "too_dark"))
+    assert verdict.same_at_threshold and verdict.word == "undecided"

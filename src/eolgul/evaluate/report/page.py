@@ -29,6 +29,26 @@ TITLES = {
     "expression": ("Expression", "표정"),
     "accessory": ("Accessory", "액세서리"),
     "resolution": ("Resolution", "해상도"),
+    "none": ("as it is", "그대로"),
+    "blur": ("blurred (standard deviation, pixels)", "흐림(표준편차, 픽셀)"),
+    "motion": ("shaken (pixels)", "흔들림(픽셀)"),
+    "shrink": ("small (pixels between the eyes)", "작음(눈 사이 픽셀)"),
+    "cut_side": ("cut off at the side (share)", "옆이 잘림(비율)"),
+    "cut_top": ("cut off at the top (share)", "위가 잘림(비율)"),
+    "cut_bottom": ("cut off at the bottom (share)", "아래가 잘림(비율)"),
+    "dark": ("dark (factor of the light)", "어두움(밝기 배수)"),
+    "bright": ("bright (factor of the light)", "밝음(밝기 배수)"),
+    "noise": ("noisy (grey levels)", "노이즈(밝기 단계)"),
+    "jpeg": ("compressed (JPEG quality)", "압축(JPEG 품질)"),
+    "cut": ("share outside the picture", "사진 밖에 있는 비율"),
+    "eye_distance": ("pixels between the eyes", "눈 사이 픽셀"),
+    "detail": ("fine detail (%)", "세부 묘사(%)"),
+    "brightness": ("brightness", "밝기"),
+    "overexposed": ("share of white pixels", "하얗게 날아간 비율"),
+    "texture": ("evenness of detail", "세부 묘사의 고름"),
+    "yaw": ("turn of the head (degrees)", "고개 돌림(도)"),
+    "detection_score": ("detection score", "검출 점수"),
+    "norm": ("length of the embedding", "임베딩 길이"),
 }
 
 
@@ -42,6 +62,7 @@ _STYLES: dict[str, Callable[[Any], str]] = {
     "rate": _rate,
     "score": lambda value: f"{value:.4f}",
     "count": lambda value: f"{value:,}",
+    "number": lambda value: f"{value:.3g}",
     "one_in": lambda value: f"1 in {round(1 / value):,}",
     "one_of": lambda value: f"{round(1 / value):,}번에 1번",
     "ratio": lambda value: f"{value:.2f}",
@@ -53,7 +74,7 @@ _STYLES: dict[str, Callable[[Any], str]] = {
 def formatted(value: Any, style: str) -> str:
     """Format a value for the report; a dash for None.
 
-    `style` is one of `percent`, `rate`, `score`, `count`, `one_in`, `one_of` (the same in Korean), `ratio`, `digest` and
+    `style` is one of `percent`, `rate`, `score`, `count`, `number`, `one_in`, `one_of` (the same in Korean), `ratio`, `digest` and
     `text`.
     """
     return "–" if value is None else _STYLES[style](value)
@@ -128,6 +149,7 @@ def render(
         first=next(iter(curves)),
         cameras=_cameras(metrics),
         losses=None if metrics.training is None else Markup(plots.training(metrics.training)),
+        region=None if calibration is None or calibration.region is None else Markup(plots.region(calibration.region)),
         discard=Markup(plots.discard(metrics.quality)) if metrics.quality else None,
         pictures={name: data_uri(data) for name, data in thumbnails.items()},
     )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from eolgul.evaluation.jackknife import limits, without_each
 from eolgul.evaluation.schema import Condition, Discard, Training
 from eolgul.model.calibration import Calibration
+from eolgul.model.region import Region
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +59,35 @@ _KOREAN = {
     "epoch kept": "선택한 에포크",
     "Loss of training people and of validation people by epoch": "에포크별 학습 대상자와 검증 대상자의 손실",
     "False match rate by similarity on the calibration people": "보정용 대상자의 유사도별 타인 오수락률",
+    "False match rate and false non-match rate of degraded faces": "상태가 나빠진 얼굴의 타인 오수락률과 본인 오거부율",
+    "blurred": "흐림",
+    "shaken": "흔들림",
+    "small": "작음",
+    "cut at the side": "옆이 잘림",
+    "cut at the top": "위가 잘림",
+    "cut at the bottom": "아래가 잘림",
+    "dark": "어두움",
+    "bright": "밝음",
+    "noisy": "노이즈",
+    "compressed": "압축",
+    "as it is": "그대로",
+    "FMR, all faces": "FMR, 모든 얼굴",
+    "FMR, both faces inside": "FMR, 두 얼굴 모두 범위 안",
+    "FMR allowed": "허용하는 FMR",
+    "half of the faces outside": "얼굴 절반이 범위 밖",
+}
+# Kinds of degradation (eolgul.evaluate.degrade), in the order of the report.
+_KINDS = {
+    "blur": "blurred",
+    "motion": "shaken",
+    "shrink": "small",
+    "cut_side": "cut at the side",
+    "cut_top": "cut at the top",
+    "cut_bottom": "cut at the bottom",
+    "dark": "dark",
+    "bright": "bright",
+    "noise": "noisy",
+    "jpeg": "compressed",
 }
 _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b59a1d", "#3aa6b9")
 
@@ -245,6 +275,64 @@ def calibration_curve(calibration: Calibration) -> str:
     return _svg(figure, "False match rate by similarity on the calibration people")
 
 
+def region(found: Region) -> str:
+    """Draw FMR and FNMR of degraded faces by kind and strength, and from where half of the faces lie outside the region.
+
+    A rate of 0 is drawn at the lower edge.
+    """
+    from matplotlib.figure import Figure
+
+    as_is = [rate for rate in found.rates if rate.kind == "none"]
+    kinds = {kind: [*as_is, *rows] for kind in _KINDS if (rows := [rate for rate in found.rates if rate.kind == kind])}
+    columns = min(4, len(kinds))
+    lines = -(-len(kinds) // columns)
+    figure = Figure(figsize=(3.0 * columns, 2.3 * lines + 0.6), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).ravel()
+    floor = 0.5 / max(rate.impostor_pairs for rate in found.rates)
+    for axes, (kind, rows) in zip(panels, kinds.items(), strict=False):
+        _style(axes)
+        place = list(range(len(rows)))
+        shown = {
+            "FMR, all faces": ([rate.fmr for rate in rows], IMPOSTOR, "-"),
+            "FMR, both faces inside": ([rate.fmr_inside for rate in rows], IMPOSTOR, ":"),
+            "false non-match rate (FNMR)": ([rate.fnmr or 0.0 for rate in rows], GENUINE, "-"),
+        }
+        for label, (values, colour, style) in shown.items():
+            above = np.maximum(values, floor)
+            axes.plot(place, above, color=colour, linestyle=style, marker="o", markersize=3, linewidth=1.4, label=label)
+        axes.axhline(found.fmr_allowed, color=_INK, linewidth=1, linestyle="--", label="FMR allowed")
+        if (edge := _half_outside([rate.images_inside for rate in rows])) is not None:
+            axes.axvspan(edge, len(rows) - 0.7, color=MARK, alpha=0.15, linewidth=0, label="half of the faces outside")
+        axes.set_yscale("log")
+        axes.set_ylim(floor, 1.2)
+        axes.set_xlim(-0.3, len(rows) - 0.7)
+        axes.set_xticks(place, ["as it is", *(f"{rate.strength:g}" for rate in rows[1:])], fontsize=7)
+        axes.set_title(_KINDS[kind], fontsize=9, color=_INK)
+    for axes in panels[len(kinds) :]:
+        axes.set_axis_off()
+    handles: dict[str, Any] = {}
+    for axes in panels:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        labelcolor=_INK,
+        fontsize=8,
+    )
+    return _svg(figure, "False match rate and false non-match rate of degraded faces")
+
+
+def _half_outside(inside: Sequence[float]) -> float | None:
+    """Where the share of faces inside falls below one half, between two strengths; None where it does not."""
+    for number in range(1, len(inside)):
+        if inside[number] < 0.5 <= inside[number - 1]:
+            return number - 1 + (inside[number - 1] - 0.5) / (inside[number - 1] - inside[number])
+    return None
+
+
 def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
@@ -252,12 +340,16 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.set_xlabel(x, color=_INK)
     axes.set_ylabel(y, color=_INK)
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Axes) -> None:
     axes.tick_params(colors=_INK, which="both")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("bottom", "left"):
         axes.spines[side].set_color(_INK)
-    return figure, axes
 
 
 def _legend(axes: Axes) -> None:
