@@ -343,6 +343,15 @@ def test_a_deploy_ends_with_the_reason(deploy, secrets, cluster):
     )
 
 
+def test_a_job_that_failed_is_not_waited_for(deploy, secrets, cluster):
+    secrets()
+    cluster.failed["minio-setup"] = "Job was active longer than specified deadline"
+    done = deploy(TIMEOUT="300")
+    assert (
+        done.returncode == 1 and "job/minio-setup failed: Job was active longer than specified deadline" in done.stderr
+    )
+
+
 # ---- secrets
 
 
