@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         description="requests that may wait in addition to `concurrency`; further ones are answered `busy`",
     )
 
+    embed_batch: int = Field(
+        default=0,
+        ge=0,
+        description="faces that are embedded in one run; 0: all of a batch or one by one, whichever a measurement at the start "
+        "finds to be faster",
+    )
     max_batch: int = Field(
         default=4, ge=1, description="largest number of waiting images that one thread processes together"
     )
