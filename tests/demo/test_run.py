@@ -18,7 +18,7 @@ import pytest
 from eolgul.dataset import FaceDataset
 from eolgul.demo.embedded import free_ports
 
-SMALL = ["--people", "16", "--rec-people", "24", "--set", "epochs=20", "--set", "batch_size=16"]
+SMALL = ["--people", "14", "--rec-people", "16", "--set", "epochs=8", "--set", "batch_size=16"]
 
 
 @pytest.fixture(scope="module")
