@@ -73,7 +73,7 @@ def calibrated(aligned: Path, work: Path, onnx: Path, contract: str, images: int
     people = work / "people"
     assemble([aligned], people, AssembleConfig(validation=0.0, calibration=0.12, test=0.12))
     dataset = FaceDataset(people)
-    import_onnx(onnx, work / "imported", contract=contract)
+    import_onnx(onnx, work / "imported", contract=contract, which="center")  # as in LFW: others stand at the edges
     package = ModelPackage.open(work / "imported")
     recognizer = Remembering.from_package(package)
     recognizer.folder = work / "embedded"

@@ -64,7 +64,7 @@ def verify_here(image1: Path, image2: Path, *, registry: str, model: Path | None
             timings[name] = timings.get(name, 0.0) + milliseconds
     timings["total"] = (perf_counter() - start) * 1000
     answer = VerifyAnswer(
-        **comparison_fields(served.verify(*analyses)),
+        **comparison_fields(served.verify(analyses[0], analyses[1])),
         **threshold_fields(served),
         model=served.digest,
         synthetic=served.synthetic,
