@@ -73,11 +73,13 @@ def run(work: Path, bucket: str) -> tuple[dict[str, list[float]], float]:
     seconds: dict[str, list[float]] = defaultdict(list)
     for line in done.stderr.splitlines():
         if found := _EVENT.match(line):
-            at = datetime.strptime(found[1], "%H:%M:%S.%f")
+            at, name = datetime.strptime(found[1], "%H:%M:%S.%f"), str(found[2] or found[3])
+            if name.startswith("importer"):  # they register what is there, and take no time
+                continue
             if found[2]:
-                begun[found[2]].append(at)
+                begun[name].append(at)
             else:
-                seconds[found[3]].append((at - begun[found[3]].pop(0)).total_seconds())
+                seconds[name].append((at - begun[name].pop(0)).total_seconds())
     return seconds, whole
 
 

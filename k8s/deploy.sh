@@ -155,11 +155,11 @@ TEXT
 # their label and by their name, and not the one that the manifests name now.
 remove_superseded() {
     local current name
-    current=$(names_of Secret "$1")
+    current=$(names_of Secret "$1" | tr '\n' ' ')
     for name in $("$kubectl" -n $namespace get secrets -l eolgul.dev/generated=secrets -o name); do
         name=${name#secret/}
         case $name in eolgul-secrets-??????????) ;; *) continue ;; esac
-        case " $(echo $current) " in *" $name "*) continue ;; esac
+        case " $current" in *" $name "*) continue ;; esac
         "$kubectl" -n $namespace delete secret "$name"
     done
 }
@@ -232,7 +232,13 @@ render "$folder" "$secrets" >"$scratch/manifests.yaml"
 check_images "$overlay" "$scratch/manifests.yaml"
 check_endpoint "$scratch/manifests.yaml"
 if [ "$action" = diff ]; then
-    "$kubectl" diff --server-side -f "$scratch/manifests.yaml" && echo "The cluster has what the manifests say." || [ $? = 1 ]
+    status=0
+    "$kubectl" diff --server-side -f "$scratch/manifests.yaml" || status=$?
+    case $status in
+        0) echo "The cluster has what the manifests say." ;;
+        1) ;; # there are differences, which it has printed
+        *) fail "the cluster could not be compared, see above" 1 ;;
+    esac
     exit
 fi
 confirm "deploys the service, two Redis instances and an object store (overlay $overlay, namespace $namespace)"

@@ -37,8 +37,12 @@ is_up() {
     local state
     case $1 in
         job/*)
-            state=$("$kubectl" -n $namespace get "$1" -o 'jsonpath={.status.conditions[?(@.status=="True")].type}')
-            case $state in *Complete*) return 0 ;; *) return 1 ;; esac
+            state=$("$kubectl" -n $namespace get "$1" -o 'jsonpath={range .status.conditions[?(@.status=="True")]}{.type}: {.message}{"\n"}{end}')
+            case $state in
+                *Complete:*) return 0 ;;
+                *Failed:*) failed_job "${1#*/}" "$state" ;;
+                *) return 1 ;;
+            esac
             ;;
     esac
     # All pods are of the newest revision and ready, and no pod of an older one is left.
@@ -66,6 +70,13 @@ wait_for_serving() {
         sleep 2
     done
     echo "  up after $((SECONDS - began)) s"
+}
+
+failed_job() { # NAME CONDITIONS: a Job that failed does not try again
+    local reason words
+    reason=$(printf '%s\n' "$2" | sed -n 's/^Failed: //p' | head -n 1)
+    words=$("$kubectl" -n $namespace logs "job/$1" --tail=3 2>/dev/null | tr '\n' ' ') || words=
+    fail "job/$1 failed: ${reason:-no reason is known}; its last words: ${words:-none}" 1
 }
 
 give_up() { # WHAT NAME REASON

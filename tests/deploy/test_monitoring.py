@@ -186,6 +186,7 @@ FAULTS: dict[str, tuple[str, list[dict[str, str]]]] = {
     "EolgulNoFace": ("100m", [series("eolgul_rejections_total", "0+90x700", code="no_face")]),
     "EolgulQualityRefusals": ("100m", [series("eolgul_rejections_total", "0+90x700", code="too_small")]),
     "EolgulUndecided": ("100m", [series("eolgul_verdicts_total", "0+60x700", verdict="undecided")]),
+    "EolgulUndecidedForQuality": ("100m", [series("eolgul_undecided_for_quality_total", "0+20x700", reason="blur")]),
     "EolgulMemory": ("15m", [series("container_memory_working_set_bytes", "2.9e9x700", container="serving")]),
 }
 # Two days at a quarter of an hour, then eight hours of another kind.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.kubernetes_api import NAMESPACE, TASK_POD, Cluster, cluster, wait_for
@@ -113,8 +113,8 @@ def test_a_training_without_gpus_asks_for_none() -> None:
 @pytest.mark.parametrize("kind", ["nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-3g.40gb"])
 def test_the_nodes_get_the_gpus_that_the_pod_asks_none_of(kind: str) -> None:
     own = {part: {"cpu": "8", "memory": "64Gi", kind: "0"} for part in ("limits", "requests")}
-    containers = [{**one, "resources": own} for one in TASK_POD["spec"]["containers"]]
-    pod = {**TASK_POD, "spec": {**TASK_POD["spec"], "containers": containers}}
+    spec = cast("dict[str, Any]", TASK_POD["spec"])
+    pod = {**TASK_POD, "spec": spec | {"containers": [{**one, "resources": own} for one in spec["containers"]]}}
     made = manifest(pod, JOB, name="eolgul-1")["spec"]["trainer"]["resourcesPerNode"]
     assert made == {part: {"cpu": "8", "memory": "64Gi", kind: "4"} for part in ("limits", "requests")}
 

@@ -95,7 +95,8 @@ def test_parts_stay_until_what_was_made_of_them_is_published(
     config = ExtractConfig(name="photos", shard_bytes=10_000, workers=1)
     monkeypatch.setattr(parts.kept.__wrapped__, "__defaults__", (0.01,))  # type: ignore[attr-defined]
     build_shard = killed_after(None)
-    add, kept = storage.add_artifact, []
+    add = storage.add_artifact
+    kept: list[int] = []
 
     def die(*_: Any, **__: Any) -> None:
         (key,) = storage.list_names(f"{place}/w/parts")

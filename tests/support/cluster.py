@@ -79,6 +79,7 @@ class Cluster:
     version: str = "1.31.4"
     metrics: bool = True
     down: dict[str, list[Object]] = field(default_factory=dict)  # name of a workload: its pods
+    failed: dict[str, str] = field(default_factory=dict)  # name of a Job: why it will not try again
     events: list[Object] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)  # by name of a pod; "NAME previous" for the run before
     service: tuple[str, Path] | None = None  # the address and the log of a real service, which `serving` is then
@@ -197,6 +198,8 @@ class Cluster:
             status = {
                 "conditions": [{"type": one, "status": "True"} for one in ("SuccessCriteriaMet", "Complete") if up]
             }
+            if message := self.failed.get(thing["metadata"]["name"]):
+                status = {"conditions": [{"type": "Failed", "status": "True", "message": message}]}
         return thing | {"metadata": meta, "spec": spec, "status": status}
 
     def log(self, name: str, previous: bool) -> str | None:

@@ -110,11 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.state.answer == "hang":
             while self.state.open:
                 time.sleep(0.02)
-        if self.state.answer is None:
+        if not isinstance(self.state.answer, tuple):
             return False
         status, text = self.state.answer
-        self.send_response(int(status))
-        if 300 <= int(status) < 400:
+        self.send_response(status)
+        if 300 <= status < 400:
             self.send_header("Location", f"{self.state.address}/login")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -71,7 +71,7 @@ def _make_everything_small() -> None:
         _note(whole=f"{job.step}-{job.name}")
         return made
 
-    store.Store._make = noted  # type: ignore[method-assign]
+    store.Store._make = noted  # type: ignore[method-assign,assignment]
 
 
 def _after_parts() -> None:
@@ -113,7 +113,7 @@ def _after_a_file(step: str) -> None:
             _die()
         return done
 
-    Minio.fput_object = sent
+    Minio.fput_object = sent  # type: ignore[method-assign,assignment]
 
 
 def _after_an_epoch() -> None:
