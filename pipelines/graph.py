@@ -123,6 +123,7 @@ def alignment(
     align_which: str,
     align_crop: str,
     align_anchor: str,
+    align_stored_as: str,
     align_backend: str,
     align_device: str,
     align_workers: int,

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     )
     gallery_url: str = Field(
         default="",
-        description="Redis of the gallery (append-only file on, no eviction), redis://host:port/db; if empty: no gallery",
+        description="Redis of the gallery (append-only file on, no eviction), redis:// or redis+sentinel://; if empty: no gallery",
     )
     gallery_timeout_s: float = Field(default=1.0, gt=0, description="seconds until a call to the gallery's Redis fails")
     gallery_people: int = Field(default=100_000, gt=0, description="largest number of people per tenant")
@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     audit_log: Path | None = Field(default=None, description="file for the audit log; if unset: the service's log")
 
     redis_url: str = Field(
-        default="", description="Redis of the embedding cache, redis://host:port/db; if empty: no cache"
+        default="", description="Redis of the embedding cache, redis:// or redis+sentinel://; if empty: no cache"
     )
     redis_username: str = Field(default="", description="ACL user in both Redis servers; if empty: the default user")
     redis_password_file: Path | None = Field(default=None, description="file with the password for both Redis servers")
@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         description="requests that may wait in addition to `concurrency`; further ones are answered `busy`",
     )
 
+    embed_batch: int = Field(
+        default=0,
+        ge=0,
+        description="faces that are embedded in one run; 0: all of a batch or one by one, whichever a measurement at the start "
+        "finds to be faster",
+    )
     max_batch: int = Field(
         default=4, ge=1, description="largest number of waiting images that one thread processes together"
     )

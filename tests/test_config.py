@@ -186,6 +186,7 @@ def test_recipes_hold_what_they_held_before() -> None:
     assert AlignConfig(min_score=0.9, part="1/2", workers=7).to_recipe() == aligned | {"part": "1/2"}
     assert AlignConfig(min_score=0.9, backend="torch", device="cuda").to_recipe() == aligned | {"backend": "torch"}
     assert AlignConfig(crop="box").to_recipe()["template"] == "box-112-v1"
+    assert AlignConfig(min_score=0.9, stored_as="jpeg").to_recipe() == aligned | {"stored_as": "jpeg"}
     assembled = {
         "validation": 0.05,
         "calibration": 0.15,

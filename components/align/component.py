@@ -23,6 +23,7 @@ def align(
     which: str = "largest",
     crop: str = "similarity",
     anchor: str = "none",
+    stored_as: str = "png",
     backend: str = "onnx",
     device: str = "cpu",
     workers: int = 2,

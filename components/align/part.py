@@ -36,6 +36,7 @@ def align_part(
     which: str = "largest",
     crop: str = "similarity",
     anchor: str = "none",
+    stored_as: str = "png",
     backend: str = "onnx",
     device: str = "cpu",
     workers: int = 2,

@@ -49,6 +49,7 @@ def check(
     align_which: str = "largest",
     align_crop: str = "similarity",
     align_anchor: str = "none",
+    align_stored_as: str = "png",
     align_backend: str = "onnx",
     align_device: str = "cpu",
     align_workers: int = 2,

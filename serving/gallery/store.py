@@ -162,7 +162,9 @@ class Gallery:
             pipe.zrem(key(tenant, "people"), pseudonym)
             return Erased(pseudonym, len(stored.keys() - {b"id"}), images, unknown)
 
-        return await self._write(tenant, pseudonym, change)
+        return await self._write(
+            tenant, pseudonym, change, once=True
+        )  # again, it would say that there is no such person
 
     async def delete_template(self, tenant: str, person: str, template: str) -> Erased:
         """Erase one template, and with the last one the person.
@@ -187,7 +189,7 @@ class Gallery:
                 pipe.hdel(key(tenant, "person", pseudonym), name)
             return Erased(pseudonym, 1, images, unknown)
 
-        return await self._write(tenant, pseudonym, change)
+        return await self._write(tenant, pseudonym, change, once=True)
 
     async def people(self, tenant: str, *, model: str = "", after: str = "", limit: int = 100) -> Page:
         """List `limit` people in the order of their pseudonyms, starting after `after` (the `next` of a page).
@@ -295,6 +297,7 @@ class Gallery:
         change: Callable[[Any, dict[bytes, bytes]], Awaitable[T]],
         *,
         watch_people: bool = False,
+        once: bool = False,
     ) -> T:
         """Change a person and append to the change log in one transaction; repeated if another replica changed it meanwhile."""
         person, people = key(tenant, "person", pseudonym), key(tenant, "people")
@@ -315,7 +318,7 @@ class Gallery:
         async with self._writing:
             for number in range(_TRIES):
                 try:
-                    outcome = await self._values.run("change", attempt)
+                    outcome = await self._values.run("change", attempt, once=once)
                 except WatchError:
                     await asyncio.sleep(secrets.randbelow(1 + number) / 1000)
                     continue

@@ -36,9 +36,9 @@ class Values:
         """`keyring` opens the values of the Redis of `link`."""
         self.link, self.keyring = link, keyring
 
-    async def run(self, what: str, call: Callable[[Redis], Any]) -> Any:
-        """Make a call; `what` is a noun for it in log lines."""
-        value = await self.link.run(what, call)
+    async def run(self, what: str, call: Callable[[Redis], Any], *, once: bool = False) -> Any:
+        """Make a call; `what` and `once` are as `RedisLink.run` takes them."""
+        value = await self.link.run(what, call, once=once)
         if isinstance(value, Unreachable):
             raise RejectionError("the gallery cannot be reached; try again in a moment", "gallery_unavailable")
         return value

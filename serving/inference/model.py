@@ -32,6 +32,7 @@ from eolgul.model.recognizer import Recognizer
 from eolgul.model.region import REASONS, Reason
 from eolgul.registry.signing import TrustedKeys
 from eolgul.serving import metrics
+from eolgul.serving.inference.batching import faster_batch
 from eolgul.serving.inference.decode import Picture, decode
 from eolgul.serving.metrics import stage
 from eolgul.serving.settings import Settings
@@ -142,6 +143,9 @@ class ServedModel:
         self._detector = Detector.from_onnx(package.path / "detector", detector, settings.threads)
         self._recognizer = Recognizer.from_package(package, threads=settings.threads, providers=settings.providers)
         self._warm_up()
+        self._at_once = settings.embed_batch or faster_batch(
+            self._recognizer.embed, package.contract.size, settings.max_batch
+        )
 
     @property
     def synthetic(self) -> bool:
@@ -193,7 +197,7 @@ class ServedModel:
         if aligned:
             with stage("embed", shared, len(aligned)):
                 crops = np.stack([crop for _, crop in aligned.values()])
-                embeddings, norms = self._recognizer.embed_with_norms(crops)
+                embeddings, norms = self._embed(crops)
             for (index, (face, _)), embedding, norm in zip(aligned.items(), embeddings, norms, strict=True):
                 picture = pictures[index]
                 known = {"norm": float(norm)} if np.isfinite(norm) else {}
@@ -289,6 +293,13 @@ class ServedModel:
         return self._region.reasons(
             {"eye_distance" if name == _EYES else name: value for name, value in quality.items()}
         )
+
+    def _embed(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        parts = [
+            self._recognizer.embed_with_norms(crops[start : start + self._at_once])
+            for start in range(0, len(crops), self._at_once)
+        ]
+        return np.concatenate([embeddings for embeddings, _ in parts]), np.concatenate([norms for _, norms in parts])
 
     def _warm_up(self) -> None:
         """Run every network once, so that the first request does not wait for memory allocation and kernel setup."""

@@ -16,6 +16,7 @@ from eolgul.extract.config import ExtractConfig
 from eolgul.extract.step import extract
 from eolgul.faces.template import align_face
 from eolgul.images.decode import decode, encode_png
+from eolgul.images.plain_jpeg import decode_plain
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,19 @@ def test_unknown_settings_are_refused(extracted: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="backend 'tpu'"):
         align(extracted, tmp_path / "aligned", AlignConfig(backend="tpu"))
     assert not (tmp_path / "aligned").exists()
+
+
+def test_faces_are_stored_as_jpeg_where_that_is_chosen(extracted: Path, tmp_path: Path) -> None:
+    png = align(extracted, tmp_path / "png")
+    jpeg = align(extracted, tmp_path / "jpeg", AlignConfig(stored_as="jpeg"))
+    assert "stored_as" not in png.card["recipe"] and jpeg.card["recipe"]["stored_as"] == "jpeg"
+    kept, made = FaceDataset(tmp_path / "png"), FaceDataset(tmp_path / "jpeg")
+    assert len(kept) == len(made) > 0 and kept.column("landmarks") == made.column("landmarks")
+    for row in range(len(made)):
+        data = made.read(row)
+        assert data.startswith(b"\xff\xd8\xff") and len(data) < 0.6 * len(kept.read(row))
+        faces = [decode_plain(data, 112), decode(data)[0]]
+        assert faces[0] is not None  # the fast way takes it, and gives the same pixels
+        np.testing.assert_array_equal(faces[0], faces[1])
+        off = np.abs(faces[0].astype(int) - decode(kept.read(row))[0])
+        assert off.mean() < 3

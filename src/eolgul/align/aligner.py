@@ -20,7 +20,7 @@ from eolgul.faces.choose import choose
 from eolgul.faces.mtcnn import Detector, Faces
 from eolgul.faces.quality import estimated_yaw, eye_distance, picture_quality
 from eolgul.faces.template import align_face, crop_box
-from eolgul.images.decode import decode, encode_png
+from eolgul.images.decode import decode, encode_jpeg, encode_png
 
 CHUNK = 32
 # Decoded pixels that a thread holds at a time: about 32 images of LFW, 4 of K-FACE's largest, 1 photo of a phone.
@@ -30,9 +30,10 @@ _ENOUGH = 112
 
 
 class Found(NamedTuple):
-    """A face as PNG, and its columns of the manifest."""
+    """An encoded face, and its columns of the manifest."""
 
-    png: bytes
+    image: bytes
+    extension: str
     facts: dict[str, Any]
 
 
@@ -202,7 +203,9 @@ class Aligner:
             "yaw": estimated_yaw(landmarks),
             **picture_quality(face),
         }
-        return Found(encode_png(face), facts | figures)
+        if self._config.stored_as == "jpeg":
+            return Found(encode_jpeg(face), "jpg", facts | figures)
+        return Found(encode_png(face), "png", facts | figures)
 
     def _known(self, rows: Sequence[int], results: Sequence[Result]) -> Anchors:
         anchors = Anchors()

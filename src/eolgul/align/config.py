@@ -9,6 +9,7 @@ from eolgul.config import Config, option, parse_part
 from eolgul.errors import InputError
 from eolgul.model.package import POLICIES, TEMPLATE_NAME, DetectorSettings
 
+STORED_AS = ("png", "jpeg")
 _DEFAULTS = DetectorSettings()
 
 
@@ -38,6 +39,13 @@ class AlignConfig(Config):
         "none",
         "Where no face is found in a K-FACE image: none rejects it, rig uses landmarks of the same person and camera.",
         choices=("none", "rig"),
+    )
+    stored_as: str = option(
+        "png",
+        "How faces are stored: png keeps every pixel; jpeg (quality 95, colours at full size) takes less space and is read "
+        "faster.",
+        choices=STORED_AS,
+        in_recipe=False,
     )
     part: str = option("", "Do only the i-th of n shares, as i/n, for a later merge.", in_recipe=False)
     backend: str = option("onnx", "What runs the detector: onnx (CPU) or torch.", choices=("onnx", "torch"))
@@ -76,7 +84,8 @@ class AlignConfig(Config):
         return BOX_NAME if self.crop == "box" else TEMPLATE_NAME
 
     def to_recipe(self) -> dict[str, Any]:
-        """As `Config.to_recipe`, with the detector's settings and the template's name in full."""
+        """As `Config.to_recipe`, with the detector's settings and the template's name in full; JPEG only where it is chosen."""
         settings = self.detector
         full = {"thresholds": list(settings.thresholds), "factor": settings.factor, "template": self.template}
-        return super().to_recipe() | full | ({"part": self.part} if self.part else {})
+        chosen = {"stored_as": self.stored_as} if self.stored_as != "png" else {}
+        return super().to_recipe() | full | chosen | ({"part": self.part} if self.part else {})

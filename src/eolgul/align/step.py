@@ -40,10 +40,10 @@ def align(
 ) -> Artifact:
     """Find, choose and cut out one face an image; return the new FaceDataset at `out` (an equal one there is kept).
 
-    Faces are stored as PNG, so that training and evaluation see the very pixels that serving will compute. What was
-    found in the source picture goes into the manifest: box, score, landmarks, eye distance, policy, quality. An image
-    without a usable face is rejected (`no_face`, `several_faces`, `too_small`, or why it cannot be decoded), and a
-    Benchmark's pairs that need it are counted as lost. Rejections of the step before are carried on.
+    Faces are stored as PNG, so that training and evaluation see the very pixels that serving will compute, or as JPEG
+    (`stored_as`). What was found in the source picture goes into the manifest: box, score, landmarks, eye distance, policy,
+    quality. An image without a usable face is rejected (`no_face`, `several_faces`, `too_small`, or why it cannot be decoded),
+    and a Benchmark's pairs that need it are counted as lost. Rejections of the step before are carried on.
 
     A run that was killed goes on from its last whole part when it is asked for again; the result is the same, byte for
     byte, whatever the number of `workers` and kills.
@@ -249,7 +249,7 @@ def _write_shard(shard: ShardWriter, source: FaceDataset, rows: range, results: 
     for at, result in enumerate(results):
         if isinstance(result, Found):
             known = {name: values[at] for name, values in facts.items()} | result.facts
-            shard.add(ids[at], identities[at], result.png, extension="png", size=(SIZE, SIZE), facts=known)
+            shard.add(ids[at], identities[at], result.image, extension=result.extension, size=(SIZE, SIZE), facts=known)
         else:
             shard.reject(ids[at], result, identity=identities[at])
 

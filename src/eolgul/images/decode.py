@@ -182,6 +182,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def encode_jpeg(face: NDArray[np.uint8]) -> bytes:
+    """Encode uint8 RGB, height x width x 3, as JPEG of quality 95 without subsampling of colours."""
+    buffer = io.BytesIO()
+    Image.fromarray(face).save(buffer, "JPEG", quality=95, subsampling=0)
+    return buffer.getvalue()
+
+
 def encode_png(face: NDArray[np.uint8]) -> bytes:
     """Encode uint8 RGB, height x width x 3, without loss; with light compression, since speed matters more than size."""
     buffer = io.BytesIO()
