@@ -19,6 +19,8 @@ def ask_service(url: str, image1: Path, image2: Path) -> str:
     """Ask the service at `url`."""
     with Client(url, api_key=os.environ.get("EOLGUL_API_KEY")) as client:
         answer = client.verify(image1, image2)
+    if answer.false_match_rate is None:  # a photo is too poor: no rate holds for it
+        return f"{answer.verdict}: {', '.join(f'{one.image} {one.reason}' for one in answer.reasons)}"
     return f"{answer.verdict}: similarity {answer.similarity:.3f}, false match rate {answer.false_match_rate:.2g}"
 
 
@@ -31,7 +33,9 @@ def compare_here(model: Path, image1: Path, image2: Path) -> str:
     served = ServedModel(open_package(settings), settings)
     first, _ = served.analyse(image1.read_bytes())  # finds the face, aligns it, computes its embedding
     second, _ = served.analyse(image2.read_bytes())
-    answer = served.compare(first.embedding, second.embedding)
+    answer = served.verify(first, second)
+    if answer.false_match_rate is None:
+        return f"{answer.word}: {', '.join(f'{image} {reason}' for image, reason in answer.reasons)}"
     return f"{answer.word}: similarity {answer.similarity:.3f}, false match rate {answer.false_match_rate:.2g}"
 
 

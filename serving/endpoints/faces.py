@@ -55,8 +55,7 @@ async def verify(request: Request) -> Response:
         (left, left_cached), (right, right_cached) = await call.analyse(
             [(name, body.image(name)) for name in TWO_IMAGES.images]
         )
-        reasons = {"image1": left.face.reasons, "image2": right.face.reasons}
-        verdict = _count(call.model.compare(left.embedding, right.embedding, reasons))
+        verdict = _count(call.model.verify(left, right))
         return json_response(
             VerifyAnswer(
                 **comparison_fields(verdict),
@@ -87,8 +86,7 @@ async def verify_many(request: Request) -> Response:
                 problem = Problem(**problems.document(other.code, str(other), field=other.field))
                 results.append(OneOfMany(index=index, problem=problem))
                 continue
-            reasons = {"image": first[0].face.reasons, "others": other[0].face.reasons}
-            verdict = _count(call.model.compare(first[0].embedding, other[0].embedding, reasons))
+            verdict = _count(call.model.verify(first[0], other[0], ("image", "others")))
             comparison = Comparison(**comparison_fields(verdict))
             results.append(OneOfMany(index=index, comparison=comparison, face=used_face(other[0])))
         return json_response(

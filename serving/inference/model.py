@@ -230,17 +230,14 @@ class ServedModel:
         shown = tuple(self._judged(_face(faces, row, crop, picture)) for row, crop in enumerate(aligned))
         return Detection(shown, aligned, chosen, picture.width, picture.height), timings
 
-    def compare(
-        self,
-        left: NDArray[np.float32],
-        right: NDArray[np.float32],
-        reasons: Mapping[str, Sequence[Reason]] | None = None,
-    ) -> Verdict:
-        """The verdict on two unit embeddings (float32); the caller ensures that this model made them.
+    def verify(self, left: Analysis, right: Analysis, names: tuple[str, str] = ("image1", "image2")) -> Verdict:
+        """The verdict on two photos that this model analysed; `names` are those of the photos in the verdict's reasons."""
+        similarity = float(np.clip(left.embedding @ right.embedding, -1.0, 1.0))
+        return self.judge(similarity, {names[0]: left.face.reasons, names[1]: right.face.reasons})
 
-        `reasons` as for `judge`.
-        """
-        return self.judge(float(np.clip(left @ right, -1.0, 1.0)), reasons)
+    def compare(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> Verdict:
+        """The verdict on two unit embeddings (float32), whose photos the caller knows to be good enough and of this model."""
+        return self.judge(float(np.clip(left @ right, -1.0, 1.0)))
 
     def judge(self, similarity: float, reasons: Mapping[str, Sequence[Reason]] | None = None) -> Verdict:
         """The verdict on a cosine similarity.

@@ -45,7 +45,9 @@ def test_the_limit_is_where_strangers_begin_to_pass() -> None:
     least, most = region.limits["detail"]
     assert most is None and least == pytest.approx(2.0, abs=0.15)
     assert region.limits["yaw"] == (None, 30.0)
-    assert region.limits["norm"][0] == pytest.approx(12.0, abs=0.2)  # the least norm of a face with enough detail
+    assert region.limits["norm"][0] == pytest.approx(
+        0.9 * 12.0, abs=0.2
+    )  # a little less than the least norm of a face with enough detail
     assert region.fmr_allowed >= 2 * CALIBRATION.fmr_target
     as_is, *blurred = region.rates
     assert as_is.images_inside == 1.0 and as_is.fnmr == 0.0
@@ -89,7 +91,7 @@ def test_every_way_is_tried_and_measured() -> None:
     by_kind = {(item.kind.name, item.strength): item.measures for item in variants}
     assert by_kind["cut_top", 0.3]["cut"][0] == pytest.approx(0.3, abs=0.01)
     assert by_kind["shrink", 6.0]["eye_distance"][0] == 6.0
-    assert by_kind["noise", 25.0]["noise"].min() > 5 * by_kind["none", 0.0]["noise"].min()
+    assert by_kind["noise", 30.0]["noise"].min() > 5 * by_kind["none", 0.0]["noise"].min()
     assert by_kind["dark", 0.1]["brightness"].max() < 20
     again = degraded(faces, np.arange(3), embed)
     assert all(np.array_equal(one.score, other.score) for one, other in zip(variants, again, strict=True))

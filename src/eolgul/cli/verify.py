@@ -63,10 +63,8 @@ def verify_here(image1: Path, image2: Path, *, registry: str, model: Path | None
         for name, milliseconds in stages.items():
             timings[name] = timings.get(name, 0.0) + milliseconds
     timings["total"] = (perf_counter() - start) * 1000
-    left, right = analyses
-    reasons = {"image1": left.face.reasons, "image2": right.face.reasons}
     answer = VerifyAnswer(
-        **comparison_fields(served.compare(left.embedding, right.embedding, reasons)),
+        **comparison_fields(served.verify(analyses[0], analyses[1])),
         **threshold_fields(served),
         model=served.digest,
         synthetic=served.synthetic,

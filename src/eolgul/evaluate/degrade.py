@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -52,9 +53,17 @@ def _blur(face: Face, sigma: float, random: np.random.Generator) -> Face:
     return np.asarray(cv2.GaussianBlur(face, (0, 0), sigma), np.uint8)
 
 
-def _shake(face: Face, length: float, random: np.random.Generator) -> Face:
-    kernel = np.full((1, round(length)), 1 / round(length), np.float32)
-    return np.asarray(cv2.filter2D(face, -1, kernel, borderType=cv2.BORDER_REPLICATE), np.uint8)
+def _shake(angle: float) -> Callable[[Face, float, np.random.Generator], Face]:
+    def apply(face: Face, length: float, random: np.random.Generator) -> Face:
+        side = 2 * math.ceil(length / 2) + 1
+        kernel = np.zeros((side, side), np.float32)
+        reach = length / 2 * np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])
+        for along in np.linspace(-1, 1, 4 * side):
+            x, y = side // 2 + along * reach
+            kernel[round(y), round(x)] += 1
+        return np.asarray(cv2.filter2D(face, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE), np.uint8)
+
+    return apply
 
 
 def _shrink(face: Face, eyes: float, random: np.random.Generator) -> Face:
@@ -82,7 +91,7 @@ def _cut(edge: str) -> Kind:
     return Kind(
         f"cut_{edge}",
         ("cut",),
-        (0.1, 0.2, 0.3, 0.45),
+        (0.05, 0.15, 0.3, 0.45),
         apply,
         known=lambda share: {"cut": round(share * SIZE) / SIZE},
         outside=strip,
@@ -108,7 +117,10 @@ NONE = Kind("none", (), (0.0,), lambda face, strength, random: face)
 # Strengths in pixels of the aligned face, whose eyes are 35 apart, unless said otherwise.
 KINDS: tuple[Kind, ...] = (
     Kind("blur", ("detail",), (1.0, 1.5, 2.0, 3.0, 5.0), _blur),  # standard deviation of a Gaussian
-    Kind("motion", ("detail",), (3.0, 5.0, 9.0, 15.0), _shake),  # length of a movement to the side
+    Kind("motion", ("detail",), (3.0, 5.0, 9.0, 15.0), _shake(0)),  # length of a movement to the side
+    Kind(
+        "motion_slanted", ("detail",), (5.0, 9.0, 15.0), _shake(30)
+    ),  # between the directions that detail is measured in
     Kind(
         "shrink",  # pixels between the eyes of the photo
         ("detail", "eye_distance"),
@@ -117,8 +129,8 @@ KINDS: tuple[Kind, ...] = (
         known=lambda eyes: {"eye_distance": eyes},
     ),
     *(_cut(edge) for edge in ("side", "top", "bottom")),  # share of the face
-    Kind("dark", ("brightness",), (0.3, 0.1, 0.05, 0.02), _scale),  # factor of the grey levels
-    Kind("bright", ("overexposed",), (1.5, 2.0, 3.0, 6.0), _scale),  # the same
-    Kind("noise", ("noise",), (10.0, 25.0, 50.0), _noise),  # standard deviation in grey levels
-    Kind("jpeg", ("texture",), (30.0, 15.0, 8.0, 3.0), _jpeg),  # quality
+    Kind("dark", ("brightness",), (0.6, 0.3, 0.1, 0.03), _scale),  # factor of the grey levels
+    Kind("bright", ("overexposed",), (1.25, 1.5, 2.0, 4.0), _scale),  # the same
+    Kind("noise", ("noise",), (5.0, 15.0, 30.0, 60.0), _noise),  # standard deviation in grey levels
+    Kind("jpeg", ("texture",), (50.0, 30.0, 15.0, 5.0), _jpeg),  # quality
 )

@@ -15,6 +15,7 @@ _DIRECTIONS = tuple(
     np.array(rows, np.float32)
     for rows in ([[1, -2, 1]], [[1], [-2], [1]], [[1, 0, 0], [0, -2, 0], [0, 0, 1]], [[0, 0, 1], [0, -2, 0], [1, 0, 0]])
 )
+_ROUNDING = 1e-3  # a dozen pixels of the aligned face; areas are computed in single precision
 _WHITE = 253  # grey levels from here on count as overexposed
 
 
@@ -81,7 +82,8 @@ def share_outside(landmarks: NDArray[np.floating], size: tuple[int, int]) -> flo
     picture = _picture(landmarks, size)
     crop = np.array([[0, 0], [SIZE, 0], [SIZE, SIZE], [0, SIZE]], np.float32) - np.float32(0.5)
     inside, _ = cv2.intersectConvexConvex(picture, crop)
-    return min(1.0, max(0.0, 1 - float(inside) / SIZE**2))
+    outside = 1 - float(inside) / SIZE**2
+    return min(1.0, outside) if outside > _ROUNDING else 0.0
 
 
 def _picture(landmarks: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:

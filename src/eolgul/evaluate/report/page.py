@@ -32,6 +32,7 @@ TITLES = {
     "none": ("as it is", "그대로"),
     "blur": ("blurred (standard deviation, pixels)", "흐림(표준편차, 픽셀)"),
     "motion": ("shaken (pixels)", "흔들림(픽셀)"),
+    "motion_slanted": ("shaken at 30° (pixels)", "30° 방향 흔들림(픽셀)"),
     "shrink": ("small (pixels between the eyes)", "작음(눈 사이 픽셀)"),
     "cut_side": ("cut off at the side (share)", "옆이 잘림(비율)"),
     "cut_top": ("cut off at the top (share)", "위가 잘림(비율)"),

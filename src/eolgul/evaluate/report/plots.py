@@ -62,6 +62,7 @@ _KOREAN = {
     "False match rate and false non-match rate of degraded faces": "상태가 나빠진 얼굴의 타인 오수락률과 본인 오거부율",
     "blurred": "흐림",
     "shaken": "흔들림",
+    "shaken aslant": "비스듬히 흔들림",
     "small": "작음",
     "cut at the side": "옆이 잘림",
     "cut at the top": "위가 잘림",
@@ -80,6 +81,7 @@ _KOREAN = {
 _KINDS = {
     "blur": "blurred",
     "motion": "shaken",
+    "motion_slanted": "shaken aslant",
     "shrink": "small",
     "cut_side": "cut at the side",
     "cut_top": "cut at the top",
