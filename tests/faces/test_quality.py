@@ -64,9 +64,9 @@ def test_turning_picture_and_face_together_changes_nothing_of_the_cut(angle: flo
 
 @pytest.mark.parametrize("angle", [0, 45, 90, 135])
 def test_motion_in_any_direction_takes_detail(angle: float) -> None:
-    kernel = np.zeros((9, 9), np.float32)
-    kernel[4] = 1 / 9
-    kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((4, 4), angle, 1), (9, 9))
+    straight = np.zeros((9, 9), np.float32)
+    straight[4] = 1 / 9
+    kernel = cv2.warpAffine(straight, cv2.getRotationMatrix2D((4, 4), angle, 1), (9, 9))
     face = textured()
     shaken = cv2.filter2D(face, -1, kernel / kernel.sum()).astype(np.uint8)
     assert defects(shaken)["detail"] < 0.5 * defects(face)["detail"]

@@ -93,8 +93,10 @@ def test_inside_the_interval_of_the_threshold_nothing_is_decided(build: Build) -
     words = [model.judge(value).word for value in (low - 1e-6, low, 0.5, high - 1e-6, high)]
     assert words == ["different", "undecided", "undecided", "undecided", "same"]
     assert [model.judge(value).same_at_threshold for value in (0.4999, 0.5)] == [False, True]
-    below, above = model.judge(0.6).false_match_rate_interval or (None, None)
-    assert below is not None and above is not None and below <= model.judge(0.6).false_match_rate <= above
+    verdict = model.judge(0.6)
+    assert verdict.false_match_rate is not None and verdict.false_match_rate_interval is not None
+    below, above = verdict.false_match_rate_interval
+    assert below <= verdict.false_match_rate <= above
 
 
 def test_the_rule_of_quality_can_be_switched_off(tmp_path: Path, detector_folder: Path, people: People) -> None:
