@@ -147,6 +147,8 @@ class Call:
 
         start = perf_counter()
         analysis, cached = await self.state.cache.get_or_compute(self.cache_key(data), compute)
+        if cached:
+            analysis = self.model.judge_quality(analysis)
         seconds = perf_counter() - start - computing_s
         shared = not cached and not computing_s  # another request computed it for this one
         if not shared:

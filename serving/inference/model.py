@@ -279,6 +279,10 @@ class ServedModel:
         aligned = align_face(pixels, faces.landmarks[chosen])
         return _face(faces, chosen, aligned, picture), aligned
 
+    def judge_quality(self, analysis: Analysis) -> Analysis:
+        """An analysis from the cache, judged by the rule of now: it may have been switched on or off since."""
+        return replace(analysis, face=self._judged(analysis.face))
+
     def _judged(self, face: Face) -> Face:
         """The face with the reasons why it lies outside the region."""
         return replace(face, reasons=self.reasons(face.quality | {"detection_score": face.detection_score}))

@@ -102,11 +102,14 @@ def test_inside_the_interval_of_the_threshold_nothing_is_decided(build: Build) -
 def test_the_rule_of_quality_can_be_switched_off(tmp_path: Path, detector_folder: Path, people: People) -> None:
     package = tiny_package.write(tmp_path / "one", detector_folder, region=tiny_package.REGION)
     poor = png(Image.open(io.BytesIO(people.a1)).convert("RGB").filter(ImageFilter.GaussianBlur(5)))
+    kept = []  # as the cache has them when the setting changes
     for on in (True, False):
         model = ServedModel(package, Settings(model=package.path, quality_rule=on))
         assert model.quality_rule == ("on" if on else "off")
-        face = model.analyse(poor)[0].face
+        kept.append(model.analyse(poor)[0])
+        face = kept[-1].face
         assert face.reasons == (("blurred",) if on else ())
+        assert all(model.judge_quality(analysis).face == face for analysis in kept)
         verdict = model.judge(1.0, {"image1": face.reasons, "image2": ()})
         assert verdict.word == ("undecided" if on else "same") and (verdict.false_match_rate is None) == on
 
