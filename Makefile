@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs bench browser mxnet-env secrets deploy diff undeploy render images push pipelines version clean
+.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy diff undeploy render images push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -64,6 +64,9 @@ docs: $(STAMP)  ## Build the documentation into site/, with every link and ancho
 
 # Those that need a place or a data set, and the module of one of them, are called by hand.
 BENCHES := $(filter-out %/audit.py %/crops.py %/demo_model.py %/reference_training.py %/insightface_pytorch.py,$(wildcard benchmarks/*.py))
+
+openapi: $(STAMP)  ## Write docs/openapi.json anew, after a change of the API that was meant
+	$(BIN)/python docs/generate/openapi.py
 
 bench: $(STAMP)  ## Measure speed against other implementations
 	@for file in $(BENCHES); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from eolgul.errors import InputError
-from eolgul.serving import metrics, problems
+from eolgul.serving import metrics, openapi, problems
 from eolgul.serving.endpoints import faces, gallery
 from eolgul.serving.problems import RejectionError
 
@@ -66,7 +66,9 @@ def application() -> FastAPI:
         openapi_url="/openapi.json",
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=openapi.operation_name,
     )
+    openapi.install(app)
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(InputError, answer_refusal)

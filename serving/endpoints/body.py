@@ -96,30 +96,19 @@ class ExpectedBody:
         return next(iter(self.images)) if self.max_images == 1 and not self.texts else None
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI description of the body that `read_body` takes for this."""
-
-        def form(binary: bool) -> dict[str, Any]:
-            description = "JPEG, PNG or WebP" + ("" if binary else ", as base64")
-            image: dict[str, Any] = {"type": "string", "description": description}
-            image |= {"format": "binary"} if binary else {"contentEncoding": "base64"}
-            fields: dict[str, Any] = {
-                name: image if most == 1 else {"type": "array", "items": image, "minItems": 1, "maxItems": most}
-                for name, most in self.images.items()
-            }
-            fields |= {name: {"type": "string", "minLength": 1, "maxLength": 128} for name in self.texts}
-            return {"schema": {"type": "object", "properties": fields, "required": list(fields)}}
-
-        content = {"multipart/form-data": form(True), "application/json": form(False)}
-        if self.raw_field:
-            raw = {"schema": {"type": "string", "format": "binary"}}
-            content |= {
-                "image/jpeg": raw,
-                "image/png": raw,
-                "image/webp": raw,
-                "image/heic": raw,
-                "application/octet-stream": raw,
-            }
-        return {"requestBody": {"required": True, "content": content}}
+        """The OpenAPI description of the body that `read_body` takes for this: a form, since generators take one kind each."""
+        image = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP or HEIC"}
+        fields: dict[str, Any] = {
+            # Without minItems and maxItems, of which a generator makes code that does not compile (Go, arrays of files).
+            name: image if most == 1 else {"type": "array", "items": image, "description": f"1 to {most} images"}
+            for name, most in self.images.items()
+        }
+        fields |= {name: {"type": "string", "minLength": 1, "maxLength": 128} for name in self.texts}
+        shape = {"type": "object", "properties": fields, "required": list(fields)}
+        also = "The same fields are taken as JSON (`application/json`), images as base64"
+        also += f"; or {self.raw_field} alone as the body (`image/*`)." if self.raw_field else "."
+        content = {"multipart/form-data": {"schema": shape}}
+        return {"requestBody": {"required": True, "description": also, "content": content}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from eolgul.serving.problems import RejectionError
 from eolgul.serving.settings import Settings
 
 TWO_IMAGES = ExpectedBody({"image1": 1, "image2": 1})
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", tags=["faces"])
 
 
 def _count(verdict: Verdict) -> Verdict:

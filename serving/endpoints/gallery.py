@@ -28,10 +28,11 @@ from eolgul.serving.endpoints.call import ONE_IMAGE, Call, admitted_call, json_r
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.gallery.templates import Erased, NewTemplate, normalize_person
 from eolgul.serving.inference.model import Analysis, Face
+from eolgul.serving.openapi import JSON_LINES
 from eolgul.serving.problems import RejectionError
 
 PERSON_AND_IMAGES = ExpectedBody({"images": 10}, ("person",))
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", tags=["gallery"])
 
 
 @router.post(
@@ -130,7 +131,7 @@ def _stored_quality(face: Face) -> dict[str, float]:
 
 
 @router.get("/people", responses=openapi_answers(PeopleAnswer, "gallery_unavailable", images=False))
-async def people(
+async def list_people(
     request: Request, after: str = Query("", max_length=128), limit: int = Query(100, ge=1, le=1000)
 ) -> Response:
     """List the tenant's people, one page at a time."""
@@ -143,7 +144,7 @@ async def people(
 @router.get(
     "/people/{person}", responses=openapi_answers(PersonAnswer, "person_not_found", "gallery_unavailable", images=False)
 )
-async def one_person(request: Request, person: str) -> Response:
+async def get_person(request: Request, person: str) -> Response:
     """List a person's templates, without the embeddings."""
     async with admitted_call(request, "gallery") as call:
         templates = [
@@ -182,7 +183,7 @@ async def erase_template(request: Request, person: str, template: str) -> Respon
 
 
 class _JsonLines(StreamingResponse):
-    media_type = "application/x-ndjson"
+    media_type = JSON_LINES
 
 
 @router.get(
@@ -190,7 +191,7 @@ class _JsonLines(StreamingResponse):
     response_class=_JsonLines,
     responses=openapi_answers(ExportedTemplate, "gallery_unavailable", images=False),
 )
-async def export(request: Request) -> Response:
+async def export_gallery(request: Request) -> Response:
     """Every template of the tenant with its embedding, one JSON object per line; needs the scopes `gallery` and `embed`."""
     async with admitted_call(request, "gallery", "embed") as call:
         gallery, tenant = _gallery(call), call.caller.tenant

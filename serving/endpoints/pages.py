@@ -70,10 +70,11 @@ def add_to(app: FastAPI) -> None:
     """Add the pages to the application of the API; they use its `state.eolgul`."""
     app.add_api_route(
         "/v1/models/current",
-        _current,
+        current_model,
         methods=["GET"],
         summary="The model that answers now",
-        responses=openapi_problems("unauthorized", "internal", "model_not_ready"),
+        tags=["model"],
+        responses={200: {"model": CurrentModel}, **openapi_problems("unauthorized", "internal", "model_not_ready")},
     )
     app.router.routes += [
         # Relative, since a proxy may have taken a prefix off the path.
@@ -95,7 +96,7 @@ def _page(name: str) -> Callable[[Request], Response]:
     return lambda request: HTMLResponse(html, headers=_PAGE_HEADERS)
 
 
-async def _current(request: Request) -> Response:
+async def current_model(request: Request) -> Response:
     """Digest, contract, calibration, training data and figures of the served model; any valid key may read it."""
     state: State = request.app.state.eolgul
     state.keys.authenticate(request.headers.get("authorization"))
