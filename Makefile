@@ -62,11 +62,11 @@ format: $(STAMP)  ## Format the code with ruff
 docs: $(STAMP)  ## Build the documentation into site/, with every link and anchor checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Those that need a place or a data set, and the module of one of them, are called by hand.
-BENCHES := $(filter-out %/audit.py %/crops.py %/demo_model.py %/reference_training.py %/insightface_pytorch.py,$(wildcard benchmarks/*.py))
-
 openapi: $(STAMP)  ## Write docs/openapi.json anew, after a change of the API that was meant
 	$(BIN)/python docs/generate/openapi.py
+
+# Those that need a place or a data set, and the module of one of them, are called by hand.
+BENCHES := $(filter-out %/audit.py %/crops.py %/quality.py %/demo_model.py %/reference_training.py %/insightface_pytorch.py,$(wildcard benchmarks/*.py))
 
 bench: $(STAMP)  ## Measure speed against other implementations
 	@for file in $(BENCHES); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
