@@ -62,7 +62,7 @@ def test_turning_picture_and_face_together_changes_nothing_of_the_cut(angle: flo
         assert share_outside(quarter, (int(side), int(side))) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("angle", [0, 45, 90, 135])
+@pytest.mark.parametrize("angle", [0, 20, 45, 70, 90, 110, 135])
 def test_motion_in_any_direction_takes_detail(angle: float) -> None:
     straight = np.zeros((9, 9), np.float32)
     straight[4] = 1 / 9
@@ -79,6 +79,17 @@ def test_blur_takes_detail_and_light_does_not() -> None:
     assert sharp > values[0] > values[1] > values[2]
     dark = (face.astype(np.float32) * 0.4).astype(np.uint8)
     assert defects(dark)["detail"] == pytest.approx(sharp, rel=0.05)
+
+
+@pytest.mark.parametrize("deviation", [5, 10, 20])
+@pytest.mark.parametrize("sigma", [0, 2, 4])
+def test_noise_gives_no_detail_back(sigma: int, deviation: float) -> None:
+    face = textured()
+    if sigma:
+        face = np.asarray(cv2.GaussianBlur(face, (0, 0), sigma), np.uint8)
+    random = np.random.default_rng(1)
+    noisy = np.clip(np.rint(face + random.normal(0, deviation, face.shape)), 0, 255).astype(np.uint8)
+    assert defects(noisy)["detail"] == pytest.approx(defects(face)["detail"], rel=0.2, abs=0.15 * deviation)
 
 
 def test_noise_and_white_are_estimated() -> None:

@@ -15,8 +15,8 @@ from eolgul.model.package import EmbeddingContract, ModelPackage
 from eolgul.model.region import Region
 
 SIZE, PATCH, EMBEDDING = 112, 16, 512
-# The drawn people have a detail of 2.5 and more; blurred by 5 pixels, of 0.65 and less.
-REGION = Region({"detail": (0.8, None), "cut": (None, 0.35), "brightness": (20.0, None)}, 0.002, 0.0, 100, 50)
+# The drawn people have a detail of 7 and more; blurred by 5 pixels, of 1.3 and less.
+REGION = Region({"detail": (2.2, None), "cut": (None, 0.35), "brightness": (20.0, None)}, 0.002, 0.0, 100, 50)
 
 
 def projection(seed: int) -> np.ndarray:

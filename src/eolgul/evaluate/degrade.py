@@ -113,6 +113,15 @@ def _jpeg(face: Face, quality: float, random: np.random.Generator) -> Face:
     return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
 
 
+def _then(first: Callable[..., Face], second: Callable[..., Face], strength: float) -> Callable[..., Face]:
+    """The first to the strength of a kind, the second always to `strength`: two faults at once."""
+
+    def apply(face: Face, own: float, random: np.random.Generator) -> Face:
+        return second(first(face, own, random), strength, random)
+
+    return apply
+
+
 NONE = Kind("none", (), (0.0,), lambda face, strength, random: face)
 # Strengths in pixels of the aligned face, whose eyes are 35 apart, unless said otherwise.
 KINDS: tuple[Kind, ...] = (
@@ -133,4 +142,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("bright", ("overexposed",), (1.25, 1.5, 2.0, 4.0), _scale),  # the same
     Kind("noise", ("noise",), (5.0, 15.0, 30.0, 60.0), _noise),  # standard deviation in grey levels
     Kind("jpeg", ("texture",), (50.0, 30.0, 15.0, 5.0), _jpeg),  # quality
+    Kind("blur_noise", ("detail",), (2.0, 3.0, 5.0), _then(_blur, _noise, 12.0)),  # as blur, with noise over it
+    Kind("shrink_jpeg", ("detail",), (9.0, 6.0), _then(_shrink, _jpeg, 30.0)),  # as shrink, enlarged by someone else
 )

@@ -72,7 +72,7 @@ def test_detect_warns_before_anything_is_compared(service: Service, people: Peop
 
 def test_the_model_says_whether_it_knows(service: Service, other_service: Service) -> None:
     current, older = (one.client.get("/v1/models/current").json() for one in (service, other_service))
-    assert current["quality_rule"] == "on" and current["calibration"]["region"]["limits"]["detail"][0] == 0.8
+    assert current["quality_rule"] == "on" and current["calibration"]["region"]["limits"]["detail"][0] == 2.2
     assert older["quality_rule"] == "unknown" and "region" not in older["calibration"]
 
 
