@@ -33,7 +33,7 @@ class FaceQuality(Answer):
     roll: float | None = Field(default=None, description="how far the head is tilted in the picture, in degrees")
     detail: float | None = Field(
         default=None,
-        description="fine detail in the direction that has least of it, in per cent of the brightness; low where the picture is "
+        description="detail in the direction that has least of it, in per cent of the brightness, without noise; low where the picture is "
         "blurred or shaken",
     )
     texture: float | None = Field(

@@ -106,6 +106,11 @@ def _noise(face: Face, deviation: float, random: np.random.Generator) -> Face:
     return np.asarray(np.clip(np.rint(face + random.normal(0, deviation, face.shape)), 0, 255), np.uint8)
 
 
+def _photo_noise(face: Face, deviation: float, random: np.random.Generator) -> Face:
+    """Noise of a photo, whose pixels alignment has interpolated."""
+    return _blur(_noise(face, deviation, random), 0.6, random)
+
+
 def _jpeg(face: Face, quality: float, random: np.random.Generator) -> Face:
     _, data = cv2.imencode(".jpg", face[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -142,6 +147,6 @@ KINDS: tuple[Kind, ...] = (
     Kind("bright", ("overexposed",), (1.25, 1.5, 2.0, 4.0), _scale),  # the same
     Kind("noise", ("noise",), (5.0, 15.0, 30.0, 60.0), _noise),  # standard deviation in grey levels
     Kind("jpeg", ("texture",), (50.0, 30.0, 15.0, 5.0), _jpeg),  # quality
-    Kind("blur_noise", ("detail",), (2.0, 3.0, 5.0), _then(_blur, _noise, 12.0)),  # as blur, with noise over it
+    Kind("blur_noise", ("detail",), (2.0, 3.0, 5.0), _then(_blur, _photo_noise, 12.0)),  # as blur, with noise over it
     Kind("shrink_jpeg", ("detail",), (9.0, 6.0), _then(_shrink, _jpeg, 30.0)),  # as shrink, enlarged by someone else
 )

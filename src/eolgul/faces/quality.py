@@ -61,32 +61,36 @@ def defects(face: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None) ->
     grey, counted = _middle(face, inside)
     exact = cv2.cvtColor(face[_MIDDLE].astype(np.float32), cv2.COLOR_RGB2GRAY)  # rounding would hide faint detail
     second = [np.abs(cv2.filter2D(exact, -1, kernel)[counted]) for kernel in _DIRECTIONS]
-    noise = float(np.sqrt(np.pi / 2) / 6 * np.abs(cv2.filter2D(exact, -1, _NOISE)[counted]).mean())
     return {
-        "detail": _detail(exact, counted, noise) * 100 / max(1.0, float(exact[counted].mean())),
+        "detail": _detail(exact, counted) * 100 / max(1.0, float(exact[counted].mean())),
         "texture": min(float(np.median(size) / max(1e-6, size.mean())) for size in second),
-        "noise": noise,
+        "noise": _deviation(exact, counted),
         "overexposed": float((grey >= _WHITE)[counted].mean()),
     }
 
 
-def _detail(grey: NDArray[np.float32], counted: NDArray[np.bool_], noise: float) -> float:
+def _deviation(grey: NDArray[np.float32], counted: NDArray[np.bool_]) -> float:
+    """The standard deviation of the noise in the counted pixels (Immerkær 1996)."""
+    return float(np.sqrt(np.pi / 2) / 6 * np.abs(cv2.filter2D(grey, -1, _NOISE)[counted]).mean())
+
+
+def _detail(grey: NDArray[np.float32], counted: NDArray[np.bool_]) -> float:
     """The least root mean square, over directions, of the second derivative of `grey` at half its size.
 
-    White noise of standard deviation `noise` adds a known power to it, a quarter of that at full size, which is taken away:
-    otherwise noise would hide what blur has taken.
+    Noise adds a known power to it, which is taken away: otherwise noise would hide what blur has taken. The noise is estimated
+    at half the size, too, since that of a photo is no longer white after its pixels were interpolated.
     """
     size = (grey.shape[1] // 2, grey.shape[0] // 2)
     half = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    whole = cv2.resize(counted.astype(np.float32), size, interpolation=cv2.INTER_AREA)[1:-1, 1:-1] == 1
+    whole = np.zeros(half.shape, bool)
+    whole[1:-1, 1:-1] = cv2.resize(counted.astype(np.float32), size, interpolation=cv2.INTER_AREA)[1:-1, 1:-1] == 1
     if not whole.any():
-        whole[:] = True
-    along = np.stack([cv2.filter2D(half, -1, kernel)[1:-1, 1:-1][whole] for kernel in _SECOND]).astype(np.float64)
-    xx, yy, xy = np.cos(_ANGLES) ** 2, np.sin(_ANGLES) ** 2, np.sin(2 * _ANGLES)
-    weights = np.stack([xx, yy, xy])
+        whole[1:-1, 1:-1] = True
+    along = np.stack([cv2.filter2D(half, -1, kernel)[whole] for kernel in _SECOND]).astype(np.float64)
+    weights = np.stack([np.cos(_ANGLES) ** 2, np.sin(_ANGLES) ** 2, np.sin(2 * _ANGLES)])
     power = np.einsum("ia,ij,ja->a", weights, along @ along.T / along.shape[1], weights)
     kernels = np.array([[6.0, 4.0, 0.0], [4.0, 6.0, 0.0], [0.0, 0.0, 0.25]])  # scalar products of the kernels
-    added = np.einsum("ia,ij,ja->a", weights, kernels, weights) * noise**2 / 4
+    added = np.einsum("ia,ij,ja->a", weights, kernels, weights) * _deviation(half, whole) ** 2
     return float(np.sqrt(max(0.0, (power - added).min())))
 
 
