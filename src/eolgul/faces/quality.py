@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from eolgul.faces.template import SIZE, TEMPLATE, similarity_transform
 
+Grey = NDArray[np.integer | np.floating]
 _MARGIN = 16  # of the 112 pixels on each side: there may be hair, background, or black from outside the picture
 _MIDDLE = np.s_[_MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 _NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # blind to planes and to straight edges
@@ -69,12 +70,12 @@ def defects(face: NDArray[np.uint8], inside: NDArray[np.bool_] | None = None) ->
     }
 
 
-def _deviation(grey: NDArray[np.float32], counted: NDArray[np.bool_]) -> float:
+def _deviation(grey: Grey, counted: NDArray[np.bool_]) -> float:
     """The standard deviation of the noise in the counted pixels (Immerkær 1996)."""
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(cv2.filter2D(grey, -1, _NOISE)[counted]).mean())
 
 
-def _detail(grey: NDArray[np.float32], counted: NDArray[np.bool_]) -> float:
+def _detail(grey: Grey, counted: NDArray[np.bool_]) -> float:
     """The least root mean square, over directions, of the second derivative of `grey` at half its size.
 
     Noise adds a known power to it, which is taken away: otherwise noise would hide what blur has taken. The noise is estimated
