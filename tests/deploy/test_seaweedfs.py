@@ -102,6 +102,25 @@ def refused(call: Any, *arguments: Any, **options: Any) -> bool:
     return False
 
 
+def there_soon(store: Any, key: str) -> bytes:
+    """An object, once the store that was started again has found its volumes: until then it answers InternalError."""
+    from minio.error import S3Error
+
+    found = b""
+
+    def read() -> bool:
+        nonlocal found
+        try:
+            found = store.get_object(bucket_name="eolgul", object_name=key).data
+        except S3Error as error:
+            assert error.code == "InternalError", error
+            return False
+        return True
+
+    until(read, 60)
+    return found
+
+
 def put(store: Any, key: str, bucket: str = "eolgul") -> None:
     store.put_object(bucket_name=bucket, object_name=key, data=io.BytesIO(b"x"), length=1)
 
@@ -143,10 +162,7 @@ def test_accounts_have_their_rights_and_end_with_a_rotation(tmp_path: Path, monk
             assert refused(
                 client(port, first, who).get_object, bucket_name="eolgul", object_name="registry/production.json"
             ), who
-        answer = client(port, second, "SERVING_S3").get_object(
-            bucket_name="eolgul", object_name="registry/production.json"
-        )
-        assert answer.data == b"x"
+        assert there_soon(client(port, second, "SERVING_S3"), "registry/production.json") == b"x"
 
 
 @pytest.mark.parametrize(
