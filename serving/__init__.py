@@ -1,3 +1,4 @@
 """The HTTP service: compares faces with the promoted model. It imports neither torch nor any pipeline step."""
 
 LOADING = "the model is being loaded"  # the reason of /readyz until the first attempt to load a model has ended
+READING = "the gallery is being read"  # how the reason of /readyz begins while templates come into memory

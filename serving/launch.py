@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from eolgul.errors import InputError
-from eolgul.serving import LOADING
+from eolgul.serving import LOADING, READING
 from eolgul.serving.access.keys import SCOPES, new_key, read_keys
 from eolgul.serving.keyring import Keyring, new_line
 from eolgul.serving.settings import Settings
@@ -289,9 +289,10 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READ
                 return
         except urllib.error.HTTPError as error:
             before, reason = reason, _reason(error.read())
-            if reason != LOADING and not patient:
+            starting = reason == LOADING or reason.startswith(READING)
+            if not starting and not patient:
                 raise InputError(f"the service has no model to serve: {reason}") from error
-            if reason not in (LOADING, before):
+            if not starting and reason != before:
                 print(f"not ready: {reason}", file=sys.stderr, flush=True)
         except OSError:
             pass  # not listening yet

@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from eolgul.errors import InputError
-from eolgul.serving import metrics
+from eolgul.serving import READING, metrics
 from eolgul.serving.access.audit import Audit
 from eolgul.serving.access.keys import ApiKeys
 from eolgul.serving.access.limits import RateLimit
@@ -231,7 +231,7 @@ def _unready() -> str:
         return "the service is shutting down"
     state = APP.state.eolgul
     if state.loader.ready and not APP.state.missing and state.gallery:
-        return f"the gallery is being read: {state.gallery.progress}"
+        return f"{READING}: {state.gallery.progress}"
     return str(APP.state.missing or state.loader.failure)
 
 

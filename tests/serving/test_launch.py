@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support import tiny_package
@@ -15,7 +20,7 @@ from support.serving import free_port
 
 from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
-from eolgul.serving import launch
+from eolgul.serving import LOADING, READING, launch
 from eolgul.serving.inference.model import ServedModel, open_package
 from eolgul.serving.settings import Settings
 
@@ -120,3 +125,29 @@ def test_nothing_is_left_behind(package: ModelPackage, tmp_path: Path, blow: sig
         while processes_of(tmp_path) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("reason", [LOADING, f"{READING}: 3 templates of about 20000 people are read"])
+def test_what_only_takes_time_is_waited_for_at_a_terminal_too(reason: str) -> None:
+    answers = [503, 503, 200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"detail": reason}).encode()
+            self.send_response(answers.pop(0))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    running: Any = SimpleNamespace(poll=lambda: None)
+    try:
+        launch.wait_ready(f"http://127.0.0.1:{server.server_port}", running, 20)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert answers == []
