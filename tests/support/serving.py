@@ -6,6 +6,7 @@ import io
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class RedisServer:
 
     def __init__(self, executable: str) -> None:
         self._executable, self.port = executable, free_port()
+        self._folder = tempfile.TemporaryDirectory(prefix="redis-")  # a replica writes what it gets to a file
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,6 +59,7 @@ class RedisServer:
 
     def start(self) -> None:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        options += ["--dir", self._folder.name]
         self.process = subprocess.Popen([self._executable, *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
