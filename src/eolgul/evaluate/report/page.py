@@ -41,6 +41,8 @@ TITLES = {
     "bright": ("bright (factor of the light)", "밝음(밝기 배수)"),
     "noise": ("noisy (grey levels)", "노이즈(밝기 단계)"),
     "jpeg": ("compressed (JPEG quality)", "압축(JPEG 품질)"),
+    "blur_noise": ("blurred, with noise over it (as blurred)", "흐림에 노이즈까지(흐림과 같은 단위)"),
+    "shrink_jpeg": ("small, then compressed (as small)", "작은 뒤 압축(작음과 같은 단위)"),
     "cut": ("share outside the picture", "사진 밖에 있는 비율"),
     "eye_distance": ("pixels between the eyes", "눈 사이 픽셀"),
     "detail": ("fine detail (%)", "세부 묘사(%)"),

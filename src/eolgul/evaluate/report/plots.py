@@ -63,6 +63,8 @@ _KOREAN = {
     "blurred": "흐림",
     "shaken": "흔들림",
     "shaken aslant": "비스듬히 흔들림",
+    "blurred and noisy": "흐림과 노이즈",
+    "small and compressed": "작음과 압축",
     "small": "작음",
     "cut at the side": "옆이 잘림",
     "cut at the top": "위가 잘림",
@@ -90,6 +92,8 @@ _KINDS = {
     "bright": "bright",
     "noise": "noisy",
     "jpeg": "compressed",
+    "blur_noise": "blurred and noisy",
+    "shrink_jpeg": "small and compressed",
 }
 _SERIES = ("#2f7fd1", "#d9772b", "#2f9e6e", "#8a4fbf", "#c2455e", "#7b8794", "#b59a1d", "#3aa6b9")
 
