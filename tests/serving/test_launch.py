@@ -7,15 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import tiny_package
+from support.http_server import http_server
 from support.serving import free_port
 
 from eolgul.errors import InputError
@@ -142,12 +142,7 @@ def test_what_only_takes_time_is_waited_for_at_a_terminal_too(reason: str) -> No
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     running: Any = SimpleNamespace(poll=lambda: None)
-    try:
-        launch.wait_ready(f"http://127.0.0.1:{server.server_port}", running, 20)
-    finally:
-        server.shutdown()
-        server.server_close()
+    with http_server(Handler) as address:
+        launch.wait_ready(address, running, 20)
     assert answers == []

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.http_server import http_server
 
 Object = dict[str, Any]
 KINDS = {
@@ -329,12 +330,5 @@ class _Handler(BaseHTTPRequestHandler):
 def running() -> Iterator[Cluster]:
     """The stand-in, while the block runs."""
     cluster = Cluster()
-    handler = type("Handler", (_Handler,), {"cluster": cluster})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    cluster.address = f"http://127.0.0.1:{server.server_address[1]}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with http_server(type("Handler", (_Handler,), {"cluster": cluster})) as cluster.address:
         yield cluster
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -9,13 +9,11 @@ from __future__ import annotations
 import email
 import email.policy
 import json
-import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,6 +22,8 @@ import kfp_server_api as api
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+
+from support.http_server import http_server
 
 DEX_PAGE = (
     "<!DOCTYPE html><html><head><title>dex</title></head><body>Log in to Your Account <form></form></body></html>"
@@ -98,24 +98,11 @@ class Kubeflow:
 def kubeflow(certificate: Path | None = None) -> Iterator[Kubeflow]:
     """Serve on a port of 127.0.0.1; with a file of key and certificate over TLS."""
     state = Kubeflow()
-    handler = type("Handler", (_Handler,), {"state": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    scheme = "http"
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        scheme = "https"
-    state.address = f"{scheme}://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.mode = "ok"
-        server.shutdown()
-        server.server_close()
+    with http_server(type("Handler", (_Handler,), {"state": state}), certificate) as state.address:
+        try:
+            yield state
+        finally:
+            state.mode = "ok"
     assert not state.complaints, state.complaints
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
+
+from support.http_server import http_server
 
 NAMESPACE = "kubeflow-user"
 _TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
@@ -105,15 +106,8 @@ class Cluster:
 def cluster() -> Iterator[Cluster]:
     """Serve on a port of 127.0.0.1."""
     state = Cluster()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
-    server.daemon_threads = True
-    state.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with http_server(type("Handler", (_Handler,), {"state": state})) as state.address:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

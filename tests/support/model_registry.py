@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.http_server import http_server
 
 _API = "/api/model_registry/v1alpha3/"
 _RESOURCE = {"name", "description", "externalId", "customProperties"}
@@ -50,16 +51,11 @@ class ModelRegistry:
 def model_registry() -> Iterator[ModelRegistry]:
     """Serve on a port of 127.0.0.1."""
     state = ModelRegistry()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
-    server.daemon_threads = True
-    state.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield state
-    finally:
-        state.open = False
-        server.shutdown()
-        server.server_close()
+    with http_server(type("Handler", (_Handler,), {"state": state})) as state.address:
+        try:
+            yield state
+        finally:
+            state.open = False
 
 
 class _Handler(BaseHTTPRequestHandler):

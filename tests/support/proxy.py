@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
+
+from support.http_server import http_server
 
 PREFIX = "/faces"
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-encoding", "content-length", "server", "date"}
@@ -59,12 +60,6 @@ def proxied(upstream: str) -> Iterator[Proxy]:
             self.end_headers()
             self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}{PREFIX}")
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with client, http_server(Handler) as address:
+        proxy = Proxy(f"{address}{PREFIX}")
         yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        client.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from support.http_server import http_server
 
 
 @dataclass
@@ -39,17 +40,12 @@ class Webhook:
 def webhook() -> Iterator[Webhook]:
     """Serve on a port of 127.0.0.1."""
     state = Webhook()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"state": state}))
-    server.daemon_threads = True
-    state.address = f"http://127.0.0.1:{server.server_port}/hooks/hush-hush"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield state
-    finally:
-        state.open = False
-        server.shutdown()
-        server.server_close()
+    with http_server(type("Handler", (_Handler,), {"state": state})) as address:
+        state.address = f"{address}/hooks/hush-hush"
+        try:
+            yield state
+        finally:
+            state.open = False
 
 
 class _Handler(BaseHTTPRequestHandler):
