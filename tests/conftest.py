@@ -10,6 +10,11 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+# A `make` that a test starts must not take itself for a part of the `make test` that started the tests: it would say which
+# directory it enters and take over variables and flags.
+for _variable in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKEOVERRIDES"):
+    os.environ.pop(_variable, None)
+
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
