@@ -3,7 +3,10 @@
 The peer runs the same ONNX networks and the same alignment code in the usual way: a `def` endpoint in FastAPI's thread
 pool, ONNX Runtime with its default threads, one run per request, no cache. A third server runs the networks behind BentoML's
 adaptive batching, in a service that another one calls (bentoml_batching/service.py). All use the same cores, one after the
-other, under a load generator in a separate process; `cold` sends pictures that no cache has seen.
+other, under a load generator in a separate process; `cold` sends pictures that no cache has seen. `cpu` is the processor
+time of all processes of a server per answer, in milliseconds. `bare` is that of the same two pictures in one thread without a
+server: detection, alignment and embedding of decoded pixels (which every server of these networks pays), and the share of it
+that ONNX Runtime takes.
 
     python benchmarks/serve.py [--model PACKAGE] [--seconds 10] [--rounds 3] [--memory 20000]
 
@@ -24,7 +27,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,52 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # support.tiny_package
 CLIENTS = (1, 8, 64)
+MARK = "EOLGUL_BENCHMARK"  # in the environment of a server's processes, so that they can be found
+
+BARE = """
+import sys, time
+from pathlib import Path
+from eolgul.faces import networks
+from eolgul.faces.choose import choose
+from eolgul.faces.mtcnn import Detector
+from eolgul.faces.template import align_face
+from eolgul.images.decode import decode
+from eolgul.model import onnx_network
+from eolgul.model.package import ModelPackage
+from eolgul.model.recognizer import Recognizer
+
+spent, run = 0.0, onnx_network.run_session
+
+
+def timed(*arguments):
+    global spent
+    begun = time.thread_time()
+    outputs = run(*arguments)
+    spent += time.thread_time() - begun
+    return outputs
+
+
+networks.run_session = onnx_network.run_session = timed
+package = ModelPackage.open(Path(sys.argv[1]))
+detector = Detector.from_onnx(package.path / "detector", package.contract.detector)
+embedder = Recognizer.from_package(package, threads=1)
+pictures = [decode(Path(name).read_bytes())[0] for name in sys.argv[3:]]
+
+
+def answer():
+    for pixels in pictures:
+        faces = detector.detect([pixels])[0]
+        row = choose(faces, package.contract.detector.which, (pixels.shape[1], pixels.shape[0]))
+        embedder.embed(align_face(pixels, faces.landmarks[row])[None])
+
+
+answer()
+spent, answers, begun, until = 0.0, 0, time.process_time(), time.perf_counter() + float(sys.argv[2])
+while time.perf_counter() < until:
+    answer()
+    answers += 1
+print((time.process_time() - begun) * 1000 / answers, spent * 1000 / answers)
+"""
 
 PEER = """
 import sys
@@ -127,13 +177,46 @@ def load(port, clients, seconds, pictures, *, cold, headers="", least=0):
     process = context.Process(
         target=generate, args=(port, clients, seconds, pictures, cold, headers, least, result), daemon=True
     )
+    before = processor_ms()
     process.start()
     latencies, failures, took = result.get(timeout=seconds * 20 + 600)
+    cpu = (processor_ms() - before) / len(latencies)
     process.join()
     if failures:
         raise SystemExit(f"{len(failures)} of {len(latencies)} requests failed: {failures[0]}")
     milliseconds = np.percentile(np.array(latencies) * 1000, [50, 99])
-    return {"req/s": len(latencies) / took, "p50": milliseconds[0], "p99": milliseconds[1]}
+    return {"req/s": len(latencies) / took, "p50": milliseconds[0], "p99": milliseconds[1], "cpu": cpu}
+
+
+def servers() -> Iterator[Path]:
+    """The folders in /proc of the running server's processes."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"{MARK}={os.getpid()}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                yield process
+
+
+def processor_ms() -> float:
+    """The processor time of the server's processes until now, in milliseconds."""
+    ticks = 0
+    for process in servers():
+        with suppress(OSError):
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # user and system
+    return ticks * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def bare(package: Path, pictures: list[bytes], seconds: float, scratch: Path) -> dict[str, float]:
+    """Processor time for the two pictures in one thread without a server, in milliseconds."""
+    files = [scratch / f"bare-{number}.jpg" for number in range(2)]
+    for file, data in zip(files, pictures, strict=False):
+        file.write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, str(package), str(seconds), *map(str, files)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    cpu, networks = map(float, done.stdout.split())
+    return {"cpu": cpu, "networks": networks}
 
 
 def free_port() -> int:
@@ -142,10 +225,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def marked() -> dict[str, str]:
+    """The environment of a server."""
+    return {**os.environ, MARK: str(os.getpid())}
+
+
 @contextmanager
 def peer(package: Path):
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-c", PEER, str(package), str(port)], env=dict(os.environ))
+    process = subprocess.Popen([sys.executable, "-c", PEER, str(package), str(port)], env=marked())
     try:
         for _ in range(300):
             with socket.socket() as probe:
@@ -171,7 +259,7 @@ def batching(package: Path, home: Path, workers: int):
     arguments = ["serve", "service:Front", "--working-dir", folder, "--host", "127.0.0.1", "--port", str(port)]
     with home.with_suffix(".log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bentoml", *arguments], env={**os.environ, **own, **quiet}, stdout=log, stderr=log
+            [sys.executable, "-m", "bentoml", *arguments], env=marked() | own | quiet, stdout=log, stderr=log
         )
         try:
             launch.wait_ready(f"http://127.0.0.1:{port}", process)
@@ -196,15 +284,12 @@ def redis(folder: Path):
         process.wait()
 
 
-def memory(home: Path) -> float:
-    """Resident memory, in MB, of the service's processes, which have its home in their environment."""
+def memory() -> float:
+    """Resident memory of the server's processes, in MB."""
     total = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"BENTOML_HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except OSError:
-            continue
+    for process in servers():
+        with suppress(OSError):
+            total += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return total / 1e6
 
 
@@ -267,6 +352,7 @@ def main() -> None:
             export_onnx(Path(scratch) / "detector")
             package = tiny_package.write(Path(scratch) / "tiny", Path(scratch) / "detector").path
         for _ in range(options.rounds):
+            note("bare", bare(package, pictures, options.seconds, Path(scratch)))
             with peer(package) as port:
                 for clients in CLIENTS:
                     note(f"peer, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
@@ -288,7 +374,7 @@ def main() -> None:
                     "model": package,
                     "redis_url": address,
                     "home": home,
-                    "environment": {**os.environ, **settings},
+                    "environment": marked() | settings,
                 }
                 with (
                     home.with_suffix(".log").open("wb") as log,
@@ -301,13 +387,13 @@ def main() -> None:
                             note(name, load(port, clients, options.seconds, pictures, cold=cold, headers=key))
         if options.memory:
             home, port = Path(scratch) / "home-memory", free_port()
-            given = {"model": package, "redis_url": address, "home": home}
+            given = {"model": package, "redis_url": address, "home": home, "environment": marked()}
             with home.with_suffix(".log").open("wb") as log, launch.running(port=port, output=log, **given) as running:
                 key = "".join(f"{name}: {value}\r\n" for name, value in running.headers.items())
                 sizes = []
                 for _ in range(10):
                     load(port, 8, 0, pictures, cold=False, headers=key, least=options.memory // 10)
-                    sizes.append(memory(home))
+                    sizes.append(memory())
                 print(f"memory, MB, each {options.memory // 10} requests: {[round(size, 1) for size in sizes]}")
     medians = {
         name: {key: round(statistics.median(values), 2) for key, values in row.items()} for name, row in rows.items()
@@ -321,7 +407,14 @@ def main() -> None:
         for clients in CLIENTS
         for kind in ("cold", "cached")
     }
-    print(json.dumps({"medians": medians, "best": best, "throughput over the peer": ratios}, indent=1))
+    unseen = {clients: medians[f"{best}, cold, {clients} clients"] for clients in CLIENTS}
+    costs = {
+        "cpu at 64 clients / bare": round(unseen[64]["cpu"] / medians["bare"]["cpu"], 3),
+        "cpu at 64 clients / ONNX Runtime alone": round(unseen[64]["cpu"] / medians["bare"]["networks"], 3),
+        "p99 / median at 8 clients": round(unseen[8]["p99"] / unseen[8]["p50"], 2),
+    }
+    report = {"medians": medians, "best": best, "throughput over the peer": ratios, "cold": costs}
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

@@ -55,8 +55,12 @@ def test_the_contract_comes_from_a_name_or_a_file(tmp_path: Path) -> None:
             Recognizer.from_package(package).embed(_FACES), expected(_FACES, bgr=True), atol=1e-5
         )
     assert ModelPackage.open(tmp_path / "toml").contract.detector.which == "center"
+    wanted = ModelPackage.open(tmp_path / "json").contract.to_json()
     made = import_onnx(file, tmp_path / "named", contract="insightface-noflip", color="bgr")
-    assert ModelPackage.open(made.path).contract.to_json() == ModelPackage.open(tmp_path / "json").contract.to_json()
+    assert ModelPackage.open(made.path).contract.to_json() == wanted
+    made = import_onnx(file, tmp_path / "given", contract="insightface", color="bgr", flip="none")
+    assert ModelPackage.open(made.path).contract.to_json() == wanted
+    assert "The embedding of the image (flip: none)" in (made.path / "CARD.md").read_text()
 
 
 def test_a_wrong_contract_or_file_leaves_nothing(tmp_path: Path) -> None:
@@ -70,6 +74,7 @@ def test_a_wrong_contract_or_file_leaves_nothing(tmp_path: Path) -> None:
     attempt("neither a JSON contract", contract="buffalo")
     attempt("color 'gbr': expected rgb or bgr", color="gbr")
     attempt("which 'prettiest': expected one of largest", which="prettiest")
+    attempt("flip 'left': expected sum or none", flip="left")
     values = {
         "size": ({"size": 224}, r"size 224, expected 112"),
         "std": ({"std": 0}, "std not 0"),

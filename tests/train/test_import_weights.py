@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ def test_published_weights_become_a_package(
         save_file(state, tmp_path / "published.safetensors")
         other = import_weights(tmp_path / "published.safetensors", tmp_path / "other", layout=layout)
         assert (other.path / "model.onnx").read_bytes() == (made.path / "model.onnx").read_bytes()
+        faster = import_weights(tmp_path / "published.pth", tmp_path / "faster", layout=layout, flip="none")
+        assert ModelPackage.open(faster.path).contract == replace(package.contract, flip="none")
 
 
 def test_face_evolve_sees_rgb_and_each_says_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

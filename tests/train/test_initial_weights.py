@@ -171,7 +171,10 @@ def test_faces_are_seen_as_the_first_model_sees_them(few: Path, tmp_path: Path, 
     made, _ = fit(few, tmp_path / "model", "backbone=init", "freeze_epochs=1", "epochs=2", "patience=1", init=base)
     opened = ModelPackage.open(made.path)
     assert replace(opened.contract, detector=contract.detector) == contract
-    assert f"{color} faces" in (made.path / "CARD.md").read_text()
+    card = (made.path / "CARD.md").read_text()
+    assert f"{color} faces" in card and "The embedding of the image (flip: none)" in card
+    summed, _ = fit(few, tmp_path / "s" / "model", "backbone=init", "epochs=1", "embed_flip=sum", init=base)
+    assert ModelPackage.open(summed.path).contract == replace(opened.contract, flip="sum")
     first = facts_of(made)["curve"][0]["validation"]
     swapped = package(tmp_path / "swapped", replace(contract, color="RGB" if color == "BGR" else "BGR"))
     other, _ = fit(few, tmp_path / "o" / "model", "backbone=init", "freeze_epochs=1", "epochs=2", init=swapped)

@@ -46,6 +46,17 @@ def test_learns_and_packages(toy: Path, tmp_path: Path) -> None:
     assert similarity[same].mean() > similarity[~same].mean() + 0.2
 
 
+def test_the_mirror_image_is_left_out_where_the_recipe_says_so(toy: Path, tmp_path: Path) -> None:
+    faces = np.stack([decode(FaceDataset(toy).read(row))[0] for row in range(4)])
+    mirrored = np.ascontiguousarray(faces[:, :, ::-1])
+    for flip in ("sum", "none"):
+        made = train(toy, tmp_path / flip, recipe=tiny("epochs=1", f"embed_flip={flip}"))
+        assert made is not None
+        embedder = Recognizer.from_package(ModelPackage.open(made.path))
+        likeness = (embedder.embed(faces) * embedder.embed(mirrored)).sum(axis=1)
+        assert (likeness > 1 - 1e-5).all() == (flip == "sum")
+
+
 ADA = [
     "head=adaface",
     "margin=0.3",

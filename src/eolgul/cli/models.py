@@ -79,6 +79,13 @@ def import_(
             help="Which face of several counts: largest, center or single. Default: the contract's, which is largest."
         ),
     ] = None,
+    flip: Annotated[
+        str | None,
+        typer.Option(
+            help="Whether an embedding adds the mirror image's (sum) or not (none: half the time of the network, another "
+            "model to calibrate). Default: the project's or contract's."
+        ),
+    ] = None,
 ) -> None:
     """Make a ModelPackage of a published model: weights whose names and shapes fit a known network, or an ONNX file."""
     if (layout is None) == (contract is None):
@@ -86,7 +93,15 @@ def import_(
     if layout is not None:
         say(
             steps.import_weights(
-                model, out, layout=layout, backbone=backbone, color=color, prefix=prefix, licence=licence, which=which
+                model,
+                out,
+                layout=layout,
+                backbone=backbone,
+                color=color,
+                prefix=prefix,
+                licence=licence,
+                which=which,
+                flip=flip,
             )
         )
         return
@@ -94,7 +109,7 @@ def import_(
     for name, value in (("backbone", backbone), ("prefix", prefix)):
         if value is not None:
             raise InputError(f"{name} {value}: is only for weights with --layout; an ONNX file holds its own network")
-    say(steps.import_onnx(model, out, contract=contract, color=color, licence=licence, which=which))
+    say(steps.import_onnx(model, out, contract=contract, color=color, licence=licence, which=which, flip=flip))
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -50,6 +50,11 @@ class EmbeddingContract:
     flip: str = "sum"
     detector: DetectorSettings = DetectorSettings()
 
+    def output(self) -> str:
+        """What an embedding is, in a sentence for model cards."""
+        mirror = " plus that of its mirror image" if self.flip == "sum" else ""
+        return f"The embedding of the image{mirror} (flip: {self.flip}), L2-normalised. Compare by cosine."
+
     @classmethod
     def from_json(cls, value: dict[str, Any], where: str) -> Self:
         """Read a contract as `config.json` holds it.

@@ -113,6 +113,7 @@ def import_weights(
     prefix: str | None = None,
     licence: str | None = None,
     which: str | None = None,
+    flip: str | None = None,
 ) -> Facts:
     """Published weights as a ModelPackage; the options are those of `eolgul.train.import_weights.import_weights`."""
     from eolgul.train.import_weights import import_weights as step
@@ -128,6 +129,7 @@ def import_weights(
             prefix=prefix,
             licence=licence,
             which=which,
+            flip=flip,
         )
     shown = ("backbone", "layout", "color", "also_fits", "ignored")
     return facts_of(made, out, started) | {name: made.contents[name] for name in shown}
@@ -141,13 +143,14 @@ def import_onnx(
     color: str | None = None,
     licence: str | None = None,
     which: str | None = None,
+    flip: str | None = None,
 ) -> Facts:
     """An ONNX recognizer as a ModelPackage; the options are those of `eolgul.train.import_onnx.import_onnx`."""
     from eolgul.train.import_onnx import import_onnx as step
 
     started = time.monotonic()
     with storage.destination(out, [onnx]) as local:
-        made = step(storage.fetch(onnx), local, contract=contract, color=color, licence=licence, which=which)
+        made = step(storage.fetch(onnx), local, contract=contract, color=color, licence=licence, which=which, flip=flip)
     shown = ("backbone", "embedding_size", "color", "dropped_outputs", "batch")
     return facts_of(made, out, started) | {name: made.contents[name] for name in shown}
 

@@ -29,6 +29,7 @@ def import_onnx(
     color: str | None = None,
     licence: str | None = None,
     which: str | None = None,
+    flip: str | None = None,
 ) -> Artifact:
     """Make a ModelPackage of an ONNX recognizer, with this project's detector and no `model.safetensors`.
 
@@ -39,12 +40,13 @@ def import_onnx(
         color: The channel order that the network expects, "rgb" or "bgr"; None takes the contract's.
         licence: The model's licence, for the card; None if it is not known.
         which: Which face of several counts, one of `POLICIES`; None takes the contract's.
+        flip: Whether an embedding adds the mirror image's, one of `FLIPS`; None takes the contract's.
 
     Raises:
         InputError: ONNX Runtime cannot run the file, it is no embedding network of the contract, or all faces get one
             embedding.
     """
-    chosen = adjusted(find_contract(contract), color, which)
+    chosen = adjusted(find_contract(contract), color, which, flip)
     if chosen.size != SIZE:
         raise InputError(f"{contract}: size {chosen.size}, expected {SIZE}: aligned faces have that size")
     if chosen.template != TEMPLATE_NAME:

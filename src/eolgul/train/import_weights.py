@@ -15,7 +15,7 @@ from torch import nn
 from eolgul.artifact import Artifact, canonical_json, open_artifact, reuse, seal, writing
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
-from eolgul.model.package import POLICIES, EmbeddingContract
+from eolgul.model.package import FLIPS, POLICIES, EmbeddingContract
 from eolgul.train.backbones import LAYOUTS
 from eolgul.train.layouts import CONTRACTS, also_fits, difference, match
 from eolgul.train.package import write_network
@@ -37,6 +37,7 @@ def import_weights(
     prefix: str | None = None,
     licence: str | None = None,
     which: str | None = None,
+    flip: str | None = None,
 ) -> Artifact:
     """Make a ModelPackage of published weights. A warning says which other project's weights look the same.
 
@@ -49,6 +50,7 @@ def import_weights(
         prefix: What stands before the network's parameter names, where the file holds several; None finds it.
         licence: The weights' licence, for the card; None if it is not known.
         which: Which face of several counts, one of `POLICIES`; None for the largest.
+        flip: Whether an embedding adds the mirror image's, one of `FLIPS`; None takes the project's.
 
     Raises:
         InputError: The file is no weights file, or its names or shapes are not those of one network of `layout`.
@@ -57,7 +59,7 @@ def import_weights(
         raise InputError(f"layout {layout!r}: expected one of {', '.join(LAYOUTS)}")
     if backbone is not None and backbone not in LAYOUTS[layout]:
         raise InputError(f"backbone {backbone!r}: {layout} has {', '.join(LAYOUTS[layout])}")
-    contract = adjusted(CONTRACTS[layout], color, which)
+    contract = adjusted(CONTRACTS[layout], color, which, flip)
     read = read_weights(weights)
     reference = {"kind": "Weights", "digest": sha256_file(weights)}
     found = match(read.state, layout, backbone, str(weights), prefix=prefix)
@@ -69,7 +71,7 @@ def import_weights(
                 "%s's, import it with --layout %s",
                 weights.name, layout, other, difference(layout, other), other, other)  # fmt: skip
     recipe = {"layout": layout, "backbone": found.name}
-    given = {"color": color, "prefix": prefix, "licence": licence, "which": which}
+    given = {"color": color, "prefix": prefix, "licence": licence, "which": which, "flip": flip}
     recipe |= {name: value for name, value in given.items() if value is not None}
     done = reuse(out, "ModelPackage", step="import", version=VERSION, recipe=recipe, inputs=[reference])
     if done is not None:
@@ -99,8 +101,8 @@ def import_weights(
     return open_artifact(out)
 
 
-def adjusted(contract: EmbeddingContract, color: str | None, which: str | None) -> EmbeddingContract:
-    """The contract with the channel order `color` ("rgb" or "bgr") and the policy `which`, where they are given."""
+def adjusted(contract: EmbeddingContract, color: str | None, which: str | None, flip: str | None) -> EmbeddingContract:
+    """The contract with the channel order `color` ("rgb" or "bgr"), the policy `which` and `flip`, where they are given."""
     if color is not None:
         if color not in COLORS:
             raise InputError(f"color {color!r}: expected {' or '.join(COLORS)}")
@@ -109,17 +111,16 @@ def adjusted(contract: EmbeddingContract, color: str | None, which: str | None) 
         if which not in POLICIES:
             raise InputError(f"which {which!r}: expected one of {', '.join(POLICIES)}")
         contract = replace(contract, detector=replace(contract.detector, which=which))
+    if flip is not None:
+        if flip not in FLIPS:
+            raise InputError(f"flip {flip!r}: expected {' or '.join(FLIPS)}")
+        contract = replace(contract, flip=flip)
     return contract
 
 
 def card(contract: EmbeddingContract, contents: Mapping[str, Any], file: str, digest: str, licence: str | None) -> str:
     """CARD.md of an imported model as Markdown; `contents` are those of the package's manifest."""
     layout = f", in {contents['layout']}'s layout" if "layout" in contents else ""
-    output = (
-        "The embedding of the image plus that of its mirror image"
-        if contract.flip == "sum"
-        else "The embedding of the image"
-    )
     return f"""# {contents["backbone"]}, {contents["embedding_size"]}-d face embedding, imported
 
 Source: `{file}` (sha256 {digest}){layout}. What it was trained on, and on whom, is not known here: see where it was
@@ -130,7 +131,7 @@ published. It may have been trained on people of your test data.
 
 ## Input and output
 {contract.color} faces, {contract.size}x{contract.size}, aligned to `{contract.template}`, `(pixel - {contract.mean:g}) / {contract.std:g}`.
-{output} (flip: {contract.flip}), L2-normalised. Compare by cosine.
+{contract.output()}
 
 ```json
 {json.dumps(contract.to_json(), indent=1)}

@@ -163,16 +163,17 @@ def begin_with(initial: Initial | None, head: Head, names: list[str] | None) -> 
     return taken
 
 
-def contract_of(data: FaceDataset, initial: Initial | None) -> EmbeddingContract:
-    """How the trained model sees faces: as the model that it begins with does, in the alignment and detector's settings of the data."""
+def contract_of(data: FaceDataset, initial: Initial | None, embed_flip: str) -> EmbeddingContract:
+    """How the trained model sees faces: as the model that it begins with does, in the alignment and detector's settings of the data.
+
+    `embed_flip` is the recipe's; without a model to begin with, "auto" is "sum".
+    """
     aligned = data.artifact.contents["aligned"]
-    if initial is None:
-        return EmbeddingContract(template=aligned, detector=_detector_settings(data))
-    if initial.contract.template != aligned:
-        raise InputError(
-            f"--init: sees faces aligned to {initial.contract.template}, but {data.path} is aligned to {aligned}"
-        )
-    return replace(initial.contract, detector=_detector_settings(data))
+    before = EmbeddingContract(template=aligned) if initial is None else initial.contract
+    if before.template != aligned:
+        raise InputError(f"--init: sees faces aligned to {before.template}, but {data.path} is aligned to {aligned}")
+    flip = before.flip if embed_flip == "auto" else embed_flip
+    return replace(before, detector=_detector_settings(data), flip=flip)
 
 
 def _detector_settings(data: FaceDataset) -> DetectorSettings:

@@ -159,7 +159,7 @@ def _run(
     world: World,
 ) -> Artifact | None:
     recipe = run.recipe
-    contract = contract_of(data, initial)
+    contract = contract_of(data, initial, recipe.embed_flip)
     training = TrainingData(data, recipe, workers=workers, stall_seconds=stall_seconds, world=world,
                             pin=target.type == "cuda")  # fmt: skip
     validation = Validation(data, contract)

@@ -39,7 +39,7 @@ identities (AUC {best["validation"]["auc"]:.4f}); no benchmark took part in any 
 ## Input and output
 {contract.color} faces, {contract.size}x{contract.size}, aligned to `{contract.template}`, `(pixel - {contract.mean:g}) / {contract.std:g}`;
 ONNX opset {OPSET}, any batch size.
-The embedding of the image plus that of its mirror image (flip: {contract.flip}), L2-normalised. Compare by cosine.
+{contract.output()}
 {_variants(training)}
 ## Data
 Sources: {sources}. Dataset digest `{training["dataset"]["digest"]}`.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from eolgul.errors import InputError
+from eolgul.model.package import FLIPS
 from eolgul.train.heard import unheard
 
 _FOLDER = Path(__file__).parent / "recipes"
@@ -92,6 +93,7 @@ class Recipe:
     clip: str = "joint"  # gradients' norm: joint (network and head), backbone or none
     clip_norm: float = 5.0  # the largest norm, where gradients are clipped
     ema: float = 0.0  # share of the averaged weights that an update keeps; 0: no average
+    embed_flip: str = "auto"  # the mirror image's embedding is added (sum) or not (none, half the time); auto: as init
     last_layer_fp32: bool = False  # the layer that makes the embedding in float32, too
     precision: str = "auto"  # auto: bf16 where the hardware has it, else fp32; fp16 scales its loss
     channels_last: bool = True  # memory order of images, for speed
@@ -160,6 +162,7 @@ class Recipe:
             "optimizer": ("sgd", "adamw"),
             "decay": ("weights", "no_batch_norm", "all"),
             "clip": ("joint", "backbone", "none"),
+            "embed_flip": ("auto", *FLIPS),
             "schedule": ("step", "cosine", "poly"),
             "precision": ("auto", "fp32", "bf16", "fp16"),
             "choose_by": ("auc", "loss", "accuracy", "tar_at_fmr_1e-2", "tar_at_fmr_1e-3", "tar_at_fmr_1e-4"),
