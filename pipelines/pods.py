@@ -17,6 +17,7 @@ from kfp.dsl.pipeline_channel import PipelineChannel
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eolgul import TELEMETRY_OFF
 from eolgul.errors import InputError
 
 # Names that `k8s/kubeflow` creates in the namespace where pipelines run.
@@ -111,7 +112,8 @@ class Pods:
         # Copies of S3, work that is not finished and temporary files lie on a volume with a limit, not in the container.
         kubernetes.empty_dir_mount(task, "scratch", _SCRATCH, size_limit=settings.scratch)
         task.set_env_variable("EOLGUL_S3_CACHE", f"{_SCRATCH}/s3").set_env_variable("TMPDIR", _SCRATCH)
-        task.set_env_variable("ORT_DISABLE_TELEMETRY", "1")
+        for name, value in TELEMETRY_OFF.items():
+            task.set_env_variable(name, value)
         # No user id: the images name theirs, and OpenShift chooses another.
         kubernetes.set_security_context(task, run_as_non_root=True)
         kubernetes.add_node_selector_json(task, self.parameters["k8s_node_selector"])

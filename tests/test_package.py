@@ -4,41 +4,71 @@ from __future__ import annotations
 
 import ast
 import os
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from support.places import ROOT
 
 import eolgul
+from eolgul import TELEMETRY_OFF
 
-SWITCH = "ORT_DISABLE_TELEMETRY"
 
-
-def test_telemetry_is_off_before_onnx_runtime_can_be_imported() -> None:
-    """ONNX Runtime's wheels send telemetry from 1.29 on; only this variable, set before the import, stops it."""
-    assert os.environ[SWITCH] == "1"
+def test_telemetry_is_off_before_a_dependency_can_be_imported() -> None:
+    """Only the variables, set before the import, stop ONNX Runtime and BentoML."""
+    assert TELEMETRY_OFF.items() <= os.environ.items()
     statements = ast.parse(Path(eolgul.__file__).read_text()).body
     imported = {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in statements if isinstance(node, ast.ImportFrom)}
-    assert imported == {"os", "importlib"}  # nothing of ours, nor what could bring in ONNX Runtime, comes before it
+    assert imported == {"os", "importlib"}  # nothing of ours, nor what could bring in a dependency, comes before it
 
 
-def test_telemetry_is_off_in_every_image_manifest_and_task() -> None:
-    for file in (ROOT / "docker").glob("*.Dockerfile"):
-        assert f"{SWITCH}=1" in file.read_text(), file.name
-    deployments = [
-        item
-        for file in (ROOT / "k8s" / "base").glob("*.yaml")
-        for item in yaml.safe_load_all(file.read_text())
-        if item and item.get("kind") == "Deployment" and item["metadata"]["name"] == "serving"
-    ]
-    [container] = deployments[0]["spec"]["template"]["spec"]["containers"]
-    assert {"name": SWITCH, "value": "1"} in container["env"]
+def test_telemetry_is_off_in_every_image() -> None:
+    files = list((ROOT / "docker").glob("*.Dockerfile"))
+    assert len(files) >= 7
+    for file in files:
+        words = file.read_text().split()
+        for name, value in TELEMETRY_OFF.items():
+            assert f"{name}={value}" in words, (file.name, name)
 
 
-def test_every_task_of_the_pipeline_has_the_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def containers() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every container of the manifests, with its file."""
+    for file in sorted((ROOT / "k8s").rglob("*.yaml")):
+        for item in yaml.safe_load_all(file.read_text()):
+            template = ((item or {}).get("spec") or {}).get("template") or {}
+            for container in (template.get("spec") or {}).get("containers", []):
+                yield file.name, container
+
+
+def test_telemetry_is_off_in_every_manifest() -> None:
+    seen = set()
+    for file, container in containers():
+        env = {one["name"]: one.get("value") for one in container.get("env", [])}
+        image = str(container.get("image", "")).partition(":")[0]
+        if image == "eolgul/serving" and container.get("ports"):  # the Job beside it imports neither dependency
+            assert TELEMETRY_OFF.items() <= env.items(), file
+        elif image == "minio/minio":
+            assert (
+                env["MINIO_UPDATE"] == "off"
+            )  # the look for a new version; its call home is off until it is switched on
+        seen.add(image)
+    assert {"eolgul/serving", "minio/minio", "redis", "chrislusf/seaweedfs"} <= seen
+
+
+def test_every_seaweedfs_is_started_without_telemetry() -> None:
+    """Its master reports to its maker unless told not to."""
+    files = [ROOT / "src/eolgul/demo/embedded.py", *(ROOT / "k8s").rglob("*.sh"), *(ROOT / "k8s").rglob("*.yaml")]
+    starting = [file for file in files if "-master.volumeSizeLimitMB" in file.read_text()]
+    assert len(starting) == 2
+    for file in starting:
+        assert "-master.telemetry=false" in file.read_text(), file
+
+
+def test_every_task_of_the_pipeline_has_the_switches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from eolgul.pipelines.compiled import compile_to
 
     monkeypatch.setenv("EOLGUL_IMAGE_PREFIX", "registry.example/eolgul")
@@ -48,7 +78,8 @@ def test_every_task_of_the_pipeline_has_the_switch(tmp_path: Path, monkeypatch: 
     ours = {name: one["container"] for name, one in executors.items() if "importer" not in one}
     assert len(ours) > 6
     for name, container in ours.items():
-        assert {"name": SWITCH, "value": "1"} in container.get("env", []), name
+        for switch, value in TELEMETRY_OFF.items():
+            assert {"name": switch, "value": value} in container.get("env", []), name
 
 
 def test_the_version_is_the_installed_packages() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from eolgul import TELEMETRY_OFF
+
 logger = logging.getLogger("eolgul.service")
 # BentoML answers this path with a description that lacks the API's routes; the middleware answers it instead.
 DOCS_PATH = "/docs.json"
@@ -23,7 +25,7 @@ def set_environment(environment: MutableMapping[str, str]) -> None:
     BentoML opens a trace for every request even when nothing collects it, which costs a third of the throughput;
     `OTEL_SDK_DISABLED` stays as it is where it is set.
     """
-    environment["BENTOML_DO_NOT_TRACK"] = "True"
+    environment.update(TELEMETRY_OFF)
     environment.setdefault("OTEL_SDK_DISABLED", "true")
 
 

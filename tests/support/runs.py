@@ -64,9 +64,9 @@ class Raw:
         }
 
 
-def write_raw(folder: Path, place: str) -> Raw:
+def draw(folder: Path) -> None:
     """Draw a K-FACE tree, and write a `.rec` and a `.bin` of patterns that a tiny network tells apart in seconds."""
-    draw_kface(folder / "kface", people=2, selection=SELECTION, images_per_person=None)
+    draw_kface(folder / "kface", people=2, selection=SELECTION, images_per_person=None, workers=1)
     write_rec(
         folder / "faces", [(person, face(person, image, 45)) for person in range(REC_PEOPLE) for image in range(4)]
     )
@@ -78,6 +78,11 @@ def write_raw(folder: Path, place: str) -> Raw:
     write_bin(folder / "pairs.bin", images, same)
     for made in (folder / "faces", folder / "pairs.bin"):
         mark_of(made).write_text('{"synthetic": true}')
+
+
+def write_raw(folder: Path, place: str) -> Raw:
+    """Draw the data of a run, copy it to S3, and write two recipes."""
+    draw(folder)
     for made in sorted(folder.rglob("*")):
         if made.is_file():
             storage.write_bytes(f"{place}/{made.relative_to(folder)}", made.read_bytes())
