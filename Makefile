@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy diff undeploy render images push pipelines version clean
+.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy diff undeploy render check-manifests images push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -66,7 +66,7 @@ openapi: $(STAMP)  ## Write docs/openapi.json anew, after a change of the API th
 	$(BIN)/python docs/generate/openapi.py
 
 # Those that need a place or a data set, and the module of one of them, are called by hand.
-BENCHES := $(filter-out %/audit.py %/crops.py %/quality.py %/demo_model.py %/reference_training.py %/insightface_pytorch.py,$(wildcard benchmarks/*.py))
+BENCHES := $(filter-out %/audit.py %/crops.py %/quality.py %/demo_model.py %/reference_training.py %/insightface_pytorch.py %/rolling.py,$(wildcard benchmarks/*.py))
 
 bench: $(STAMP)  ## Measure speed against other implementations
 	@for file in $(BENCHES); do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
@@ -99,6 +99,14 @@ undeploy:  ## Remove what `make deploy` made, but not the volumes (DATA=1: the v
 
 render:  ## Print the manifests that `make deploy` would apply
 	@k8s/deploy.sh --render $(OVERLAY)
+
+# checkov brings many packages of its own, hence the environment.
+check-manifests:  ## Scan the rendered overlays and the Dockerfiles with checkov (k8s/checkov.yaml says what is left out and why)
+	@test -x .venv-checkov/bin/checkov || { "$(PYTHON)" -m venv .venv-checkov && .venv-checkov/bin/pip install --disable-pip-version-check -q checkov==3.3.30; }
+	@rm -rf build/manifests && mkdir -p build/manifests
+	@for path in k8s/overlays/*/kustomization.yaml; do name=$$(basename $$(dirname $$path)); \
+	  k8s/deploy.sh --render $$name >build/manifests/$$name.yaml 2>/dev/null || exit 1; done
+	.venv-checkov/bin/checkov --config-file k8s/checkov.yaml -d build/manifests -d docker
 
 images:  ## Build the container images (ENGINE=docker, podman or buildah, IMAGE_PREFIX=, IMAGE_TAG=, BUILD_ARGS=)
 	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \

@@ -45,6 +45,7 @@ BY_PLACE = {
     "serving/faults": "service redis",
     "serving/gallery/test_reseal.py": "service redis",
     "serving/inference/test_loader.py": "service",
+    "serving/test_as_user.py": "service redis s3",
     "serving/test_client.py": "service redis",
     "serving/test_memory.py": "service",
     "serving/test_waiting.py": "service redis s3",
