@@ -17,7 +17,6 @@ from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
 from eolgul.components import documented
 from eolgul.components.assemble.component import assemble
-from eolgul.components.extract.component import extract
 from eolgul.components.promote.check import check
 from eolgul.components.promote.component import promote
 from eolgul.evaluate.config import EvaluateConfig
@@ -47,8 +46,18 @@ def learn(given: Mapping[str, Any], checked: dsl.PipelineTask, train_init: Any) 
     """
     place = {"workspace": given["workspace"], "run": run_id()}
     sources = checked.outputs["sources"]
-    extracted = extract(sources=sources, benchmarks=given["benchmarks"], **place, **of_step("extract_", given))
-    equip(extracted, given, "Extract")
+    extracted = inner("extract")(
+        parts=checked.outputs["parts"],
+        sources=sources,
+        benchmarks=given["benchmarks"],
+        **place,
+        **{
+            name: value
+            for name, value in named(given, "extract_", *EVERY_POD, "k8s_data_").items()
+            if name != "extract_parts"
+        },
+    )
+    extracted.set_caching_options(False).set_display_name("Extract")
     aligned = inner("align")(
         datasets=extracted.outputs["datasets"],
         benchmarks=extracted.outputs["benchmarks"],
@@ -91,6 +100,7 @@ def _face_recognition(
     sources: List[str] = ["s3://eolgul/raw/faces_emore", "s3://eolgul/raw/kface"],  # noqa: B006, UP006
     benchmarks: List[str] = ["s3://eolgul/raw/faces_emore/lfw.bin"],  # noqa: B006, UP006
     registry: str = "s3://eolgul/registry",
+    extract_parts: int = 1,
     extract_kind: str = "auto",
     extract_name: str = "",
     extract_max_pairs_lost: float = 0.1,
@@ -182,6 +192,8 @@ def _face_recognition(
         sources: Places of what to learn from: a folder with train.rec, a K-FACE tree, or identity folders.
         benchmarks: Places of .bin verification sets, and of trees that extract_benchmark_pairs make benchmarks of.
         registry: The model registry (s3://), whose production model is the one to beat.
+        extract_parts: How many tasks share the extraction of what to learn from. Each writes some of the shards of every
+            source; the task behind them puts them together and extracts the benchmarks.
         extract_benchmark_pairs: Places of pair lists (LFW's pairs.txt, K-FACE's Q1 to Q4); each makes one benchmark of
             each tree among the benchmarks.
         extract_benchmark_selection: K-FACE conditions of the trees among the benchmarks.
@@ -216,7 +228,10 @@ def _face_recognition(
 
 
 DEFINITION = Definition(
-    "face-recognition", "Face recognition: from raw data to production", _face_recognition, ("align", "candidates")
+    "face-recognition",
+    "Face recognition: from raw data to production",
+    _face_recognition,
+    ("extract", "align", "candidates"),
 )
 face_recognition = build(DEFINITION)
 """The pipeline for KFP's local runner, and the declaration of its parameters."""

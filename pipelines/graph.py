@@ -1,6 +1,6 @@
 """What the pipelines share: how a task is equipped, the loops over parts and candidates, parameters declared once.
 
-The two loops are in pipelines of their own: KFP's local runner (2.17) gives the item of a loop to every input of it that
+The three loops are in pipelines of their own: KFP's local runner (2.17) gives the item of a loop to every input of it that
 comes from another task, but not to a pipeline's parameters.
 """
 # No `from __future__ import annotations` here: KFP reads the pipelines' annotations as types, not as strings.
@@ -19,6 +19,8 @@ from eolgul.components.align.component import align
 from eolgul.components.align.part import align_part, align_plan
 from eolgul.components.evaluate.choose import choose
 from eolgul.components.evaluate.component import evaluate
+from eolgul.components.extract.component import extract
+from eolgul.components.extract.part import extract_part as extract_part_task
 from eolgul.components.promote.notify import notify as notify_task
 from eolgul.components.train.component import train
 from eolgul.errors import InputError
@@ -91,8 +93,15 @@ def register(uri: Any, kind: type[dsl.Artifact], name: str) -> None:
 
 
 def inner(name: str) -> Any:
-    """One of the pipelines within the one that is being defined: align or candidates."""
+    """One of the pipelines within the one that is being defined: extract, align or candidates."""
     return _INNER.get()[name]
+
+
+class Extracted(NamedTuple):
+    """The references that extraction passes on."""
+
+    datasets: List[str]  # noqa: UP006
+    benchmarks: List[str]  # noqa: UP006
 
 
 class Aligned(NamedTuple):
@@ -109,6 +118,58 @@ class Chosen(NamedTuple):
     evaluation: str
     current_evaluation: str
     reference_evaluation: str
+
+
+def extraction(
+    parts: List[str],  # noqa: UP006
+    sources: List[str],  # noqa: UP006
+    benchmarks: List[str],  # noqa: UP006
+    workspace: str,
+    run: str,
+    extract_kind: str,
+    extract_name: str,
+    extract_max_pairs_lost: float,
+    extract_selection: str,
+    extract_identity_from: str,
+    extract_depth: int,
+    extract_identities: str,
+    extract_without_identities: str,
+    extract_min_images: int,
+    extract_max_identities: int,
+    extract_max_images_per_identity: int,
+    extract_part: str,
+    extract_reader: str,
+    extract_root: str,
+    extract_color: str,
+    extract_aligned: bool,
+    extract_any_size: bool,
+    extract_verify: bool,
+    extract_workers: int,
+    extract_benchmark_pairs: List[str],  # noqa: UP006
+    extract_benchmark_selection: str,
+    extract_benchmark_identities: str,
+    k8s_data_cpu: str,
+    k8s_data_memory: str,
+    k8s_tolerations: List[Dict[str, str]],  # noqa: UP006
+    k8s_node_selector: Dict[str, str],  # noqa: UP006
+) -> Extracted:
+    """Step 1: do the parts, whose names the first task of the run gives, beside one another, and put them together."""
+    given = dict(locals())
+    options = of_step("extract_", given)
+    of_sources = {name: value for name, value in options.items() if not name.startswith("benchmark_")}
+    with dsl.ParallelFor(parts) as share:
+        done = extract_part_task(share=share, sources=sources, workspace=workspace, run=run, **of_sources)
+        equip(done, given, "Extract a part")
+    merged = extract(
+        parts=dsl.Collected(done.output),
+        sources=sources,
+        benchmarks=benchmarks,
+        workspace=workspace,
+        run=run,
+        **options,
+    )
+    equip(merged, given, "Put the extracted parts together")
+    return Extracted(merged.outputs["datasets"], merged.outputs["benchmarks"])
 
 
 def alignment(
@@ -227,7 +288,7 @@ class Definition:
         name: What it is called, on the command line too.
         title: What the page calls it.
         function: Adds its tasks; its signature and docstring are the declaration of its parameters.
-        inner: The pipelines that it uses: align, candidates.
+        inner: The pipelines that it uses: extract, align, candidates.
     """
 
     name: str
@@ -253,7 +314,11 @@ def _reported(definition: Definition) -> Callable[..., None]:
     return whole
 
 
-_INNER_PIPELINES: dict[str, Callable[..., Any]] = {"align": alignment, "candidates": candidates}
+_INNER_PIPELINES: dict[str, Callable[..., Any]] = {
+    "extract": extraction,
+    "align": alignment,
+    "candidates": candidates,
+}
 
 
 def build(

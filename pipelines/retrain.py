@@ -59,4 +59,4 @@ def _retrain(
     learn(given, checked, checked.outputs["model"])
 
 
-DEFINITION = Definition("retrain", "Retrain with new people", _retrain, ("align", "candidates"))
+DEFINITION = Definition("retrain", "Retrain with new people", _retrain, ("extract", "align", "candidates"))

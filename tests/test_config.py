@@ -18,6 +18,7 @@ from eolgul.components.align.part import align_part
 from eolgul.components.assemble.component import assemble
 from eolgul.components.evaluate.component import evaluate
 from eolgul.components.extract.component import extract
+from eolgul.components.extract.part import extract_part
 from eolgul.components.promote.component import promote
 from eolgul.components.train.component import train
 from eolgul.config import Config, describe, offered
@@ -54,6 +55,7 @@ NOT_IN_PIPELINE = {
 # Options that components and pipeline do not have.
 NOT_IN_KUBEFLOW = {
     "extract.pairs": "a list of pairs makes a benchmark: benchmark_pairs, which takes several",
+    "extract.share": "the pipeline's loop gives it to extract_part; extract_parts says how many there are",
     "align.part": "the pipeline's loop gives it to align_part; align_parts says how many there are",
     "evaluate.cache": "a folder of one machine, which ends with the pod",
 }
@@ -64,7 +66,7 @@ OTHER_DEFAULTS = {
 }
 # Parameters of components and pipeline that are no option of a step.
 OWN = {
-    "extract": {"benchmark_pairs", "benchmark_selection", "benchmark_identities"},
+    "extract": {"benchmark_pairs", "benchmark_selection", "benchmark_identities", "parts"},
     "align": {"parts"},
     "evaluate": {"audit"},
 }
@@ -130,6 +132,14 @@ def test_a_part_takes_the_options_of_the_whole() -> None:
     part = inspect.signature(align_part.python_func).parameters
     assert {name: item.default for name, item in part.items() if name != "part"} == {
         name: item.default for name, item in whole.items() if name not in ("align_counts", "align_table", "parts")
+    }
+    whole = inspect.signature(extract.python_func).parameters
+    part = inspect.signature(extract_part.python_func).parameters
+    of_benchmarks = {name for name in whole if name.startswith("benchmark")}
+    assert {name: item.default for name, item in part.items() if name != "share"} == {
+        name: item.default
+        for name, item in whole.items()
+        if name not in ("extract_counts", "extract_table", "parts") and name not in of_benchmarks
     }
 
 

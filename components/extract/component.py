@@ -39,6 +39,7 @@ def extract(
     benchmark_pairs: List[str] = [],  # noqa: B006, UP006
     benchmark_selection: str = "",
     benchmark_identities: str = "",
+    parts: List[str] = [],  # noqa: B006, UP006
 ) -> NamedTuple("Outputs", [("datasets", List[str]), ("benchmarks", List[str])]):  # type: ignore[valid-type]  # noqa: UP006
     """Turn raw sources (RecordIO, K-FACE, identity folders) and benchmarks into FaceDatasets.
 
@@ -52,6 +53,7 @@ def extract(
         benchmark_pairs: Places of pair lists (LFW's pairs.txt, K-FACE's Q1 to Q4); each makes one benchmark of each tree.
         benchmark_selection: K-FACE conditions of the trees among the benchmarks.
         benchmark_identities: File with one identity per line; take only these of the trees among the benchmarks.
+        parts: What the `extract_part` tasks made (JSON lists of references), which is put together; empty to do it here.
         extract_counts: Images, identities and rejected inputs of all sources.
         extract_table: The same of each source and benchmark.
 
@@ -59,6 +61,7 @@ def extract(
         datasets: One FaceDataset per source, in order, as place#sha256:digest.
         benchmarks: The Benchmarks, in order.
     """
+    import json
     from pathlib import Path
 
     from eolgul.extract.config import ExtractConfig
@@ -73,6 +76,7 @@ def extract(
         benchmark_pairs=benchmark_pairs,
         benchmark_selection=benchmark_selection or None,
         benchmark_identities=benchmark_identities or None,
+        parts=[json.loads(part) for part in parts],
     )
     columns = ("images", "identities", "rejected")
     figures.log_metrics(extract_counts, figures.total(learned, *columns))

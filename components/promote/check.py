@@ -20,6 +20,7 @@ def check(
     dataset: str = "",
     evaluation: str = "",
     to: str = "",
+    extract_parts: int = 1,
     extract_kind: str = "auto",
     extract_name: str = "",
     extract_max_pairs_lost: float = 0.1,
@@ -92,7 +93,10 @@ def check(
     promote_model_registry: str = "",
     promote_registered_as: str = "eolgul",
     evaluate_contract: str = "",
-) -> NamedTuple("Outputs", [("sources", List[str]), ("model", str), ("uri", str), ("pod_gpus", str)]):  # type: ignore[valid-type]  # noqa: UP006
+) -> NamedTuple(  # type: ignore[valid-type]
+    "Outputs",
+    [("sources", List[str]), ("model", str), ("uri", str), ("pod_gpus", str), ("parts", List[str])],  # noqa: UP006
+):
     """Check options, recipes, places, rights in S3, registry, signing key and sizes; say what will run.
 
     The parameters that begin with a step's name are the pipeline's; those of steps that a pipeline does not have are not
@@ -116,6 +120,7 @@ def check(
         model: The reference of the model that the run is about; "" without one.
         uri: Its place alone.
         pod_gpus: The GPUs that a training pod asks for. Text: KFP's back end takes a number for none.
+        parts: The shares of the extraction, "1/n" to "n/n", that its loop goes over.
     """
     given = dict(locals())
     import sys
@@ -142,4 +147,5 @@ def check(
         print(found.markdown(), file=sys.stderr)
         if found.wrong:
             raise InputError("; ".join(found.wrong))
-    return (found.sources, found.model, place_of(found.model), str(checks.pod_gpus(by_step["train"])))
+    parts = [f"{number}/{extract_parts}" for number in range(1, extract_parts + 1)]
+    return (found.sources, found.model, place_of(found.model), str(checks.pod_gpus(by_step["train"])), parts)

@@ -109,6 +109,16 @@ def parse_part(part: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def share_of(total: int, part: str) -> range:
+    """The numbers below `total` that the i-th of n shares has; all shares together have each number once.
+
+    Raises:
+        InputError: The text is not i/n with i from 1 to n.
+    """
+    number, count = parse_part(part)
+    return range(total * (number - 1) // count, total * number // count)
+
+
 def count_up(progress: Progress | None, total: int | None = None) -> Callable[[int], None]:
     """Turn increments into calls of `progress` with the sum so far."""
     done = 0

@@ -17,7 +17,7 @@ from PIL import Image
 from support.datasets import make_dataset
 from support.places import ROOT
 
-from eolgul import steps
+from eolgul import steps, storage
 from eolgul.align.config import AlignConfig
 from eolgul.align.step import align
 from eolgul.artifact import open_artifact
@@ -124,6 +124,8 @@ def test_parts_and_their_merge_in_s3(pictures: Path, tmp_path: Path, s3: str) ->
         shutil.rmtree(Path(os.environ["EOLGUL_S3_CACHE"]) / "tests")
     merged = steps.align(str(pictures), f"{s3}/merged/in", config, merge=places)
     assert merged["digest"] == align(pictures, tmp_path / "whole", config).digest
+    assert "shards" not in storage.list_names(f"{s3}/merged/in")  # which are those of the parts
+    assert open_artifact(bring(f"{s3}/merged/in"), check="sha256").digest == merged["digest"]
 
 
 def test_no_part_at_all_is_refused_with_a_sentence(tmp_path: Path) -> None:

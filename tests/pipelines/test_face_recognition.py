@@ -46,6 +46,7 @@ def test_the_steps_in_order_and_a_check_before_them(compiled: tuple[dict[str, An
 def test_parts_and_candidates_are_loops(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
     components, root = compiled[0]["components"], compiled[0]["root"]["dag"]["tasks"]
     for pipeline, inside in (
+        ("extract", ["extract-part"]),
         ("align", ["align-part"]),
         ("candidates", ["evaluate", "importer", "importer-2", "train"]),
     ):
@@ -57,6 +58,7 @@ def test_parts_and_candidates_are_loops(compiled: tuple[dict[str, Any], dict[str
         assert made == (["pipelinechannel--align-plan-Output"] if pipeline == "align" else [])
     parameters = compiled[0]["root"]["inputDefinitions"]["parameters"]
     assert parameters["align_parts"]["defaultValue"] == 2
+    assert parameters["extract_parts"]["defaultValue"] == 1
     assert parameters["train_recipes"]["defaultValue"] == ["irse50-ms1m-kface", "mobilefacenet-ms1m-kface"]
 
 
@@ -137,9 +139,10 @@ def test_a_component_is_a_thin_shell_whose_docstring_names_everything(step: str)
         assert f"{name}:" in text, f"{step}: the docstring does not name {name}"
 
 
-@pytest.mark.parametrize("name", ["align_plan", "align_part"])
+@pytest.mark.parametrize("name", ["align_plan", "align_part", "extract_part"])
 def test_what_runs_in_the_loop_says_what_it_takes(name: str) -> None:
-    function = getattr(importlib.import_module("eolgul.components.align.part"), name).python_func
+    step = name.partition("_")[0]
+    function = getattr(importlib.import_module(f"eolgul.components.{step}.part"), name).python_func
     for parameter in inspect.signature(function).parameters:
         assert f"{parameter}:" in (inspect.getdoc(function) or "")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -201,3 +202,40 @@ def test_a_part_of_a_rec_fetches_its_bytes(tmp_path: Path, s3: str, fetched: lis
     storage.publish(tmp_path / "rec", f"{s3}/far/large")
     steps.extract(f"{s3}/far/large", str(tmp_path / "out"), ExtractConfig(part="2/8", any_size=True, workers=1))
     assert size / 8.5 < sum(count for name, count in fetched if name.endswith(".rec")) < size / 8 + 20_000
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_shares_of_a_rec_are_put_together_by_reference(seed: int, tmp_path: Path, s3: str) -> None:
+    write_odd_rec(tmp_path / "rec", seed)
+    if seed % 2:  # whose labels say nothing about how they are counted
+        (tmp_path / "rec" / "property").unlink()
+    place = f"{s3}/far/shares{seed}/rec"
+    storage.publish(tmp_path / "rec", place)
+    config = ExtractConfig(any_size=True, workers=1, shard_bytes=4000)
+    try:
+        whole = steps.extract(str(tmp_path / "rec"), str(tmp_path / "whole"), config)
+    except InputError:
+        with pytest.raises(InputError, match="looks cut off"):
+            steps.extract(place, f"{s3}/far/shares{seed}/1", replace(config, share="1/3"))
+        return
+    shares = [f"{s3}/far/shares{seed}/{number}" for number in (1, 2, 3)]
+    for number, share in enumerate(shares, 1):
+        steps.extract(place, share, replace(config, share=f"{number}/3"))
+        shutil.rmtree(settings().cache / "tests")  # as another machine
+    merged = steps.extract(place, f"{s3}/far/shares{seed}/merged", config, merge=shares)
+    assert merged["digest"] == whole["digest"]
+    own = storage.list_names(f"{s3}/far/shares{seed}/merged")
+    assert "shards" not in own and ".references.json" in own
+    shutil.rmtree(settings().cache / "tests")
+    assert open_artifact(steps.bring(f"{s3}/far/shares{seed}/merged"), check="sha256").digest == whole["digest"]
+
+
+def test_a_share_of_a_rec_fetches_its_bytes(tmp_path: Path, s3: str, fetched: list[tuple[str, int]]) -> None:
+    draw = random.Random(0)
+    write_rec(tmp_path / "rec", [(label, picture(draw.randrange(99))) for label in range(150) for _ in range(10)])
+    size = (tmp_path / "rec" / "train.rec").stat().st_size
+    storage.publish(tmp_path / "rec", f"{s3}/far/shared")
+    config = ExtractConfig(share="2/8", any_size=True, workers=1, shard_bytes=size // 40)
+    steps.extract(f"{s3}/far/shared", str(tmp_path / "out"), config)
+    read = sum(count for name, count in fetched if name.endswith(".rec"))
+    assert size / 9 < read < size / 7 + 20_000, (read, size)

@@ -12,7 +12,7 @@ from eolgul.pipelines.compiled import compiled
 PREFIX = "registry.example/eolgul"
 STEPS = ("extract", "align", "assemble", "train", "evaluate", "promote")
 # Whose image a task runs in, where it is not the one of its own name.
-IMAGES = {"align-plan": "align", "align-part": "align", "choose": "evaluate", "measure-others": "evaluate",
+IMAGES = {"extract-part": "extract", "align-plan": "align", "align-part": "align", "choose": "evaluate", "measure-others": "evaluate",
           "check": "promote", "roll-back": "promote", "notify": "promote"}  # fmt: skip
 
 

@@ -35,6 +35,7 @@ BY_PLACE = {
     "formats/test_mxnet.py": "process",
     "pipelines": "slow",
     "pipelines/test_alignment_parts.py": "s3",
+    "pipelines/test_extraction_parts.py": "s3",
     "serving/endpoints/test_body_memory.py": "service",
     "serving/endpoints/test_client_gone.py": "service",
     "serving/endpoints/test_gallery.py": "service redis",

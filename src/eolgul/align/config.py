@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eolgul.config import Config, option, parse_part
+from eolgul.config import Config, option, share_of
 from eolgul.errors import InputError
 from eolgul.model.package import POLICIES, TEMPLATE_NAME, DetectorSettings
 
@@ -73,8 +73,7 @@ class AlignConfig(Config):
         Raises:
             InputError: When the part is not i/n with 1 <= i <= n.
         """
-        number, count = parse_part(part or self.part)
-        return range(shards * (number - 1) // count, shards * number // count)
+        return share_of(shards, part or self.part)
 
     @property
     def template(self) -> str:

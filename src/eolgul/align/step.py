@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from eolgul.align.aligner import Aligner, Found, Result
 from eolgul.align.config import AlignConfig
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress
-from eolgul.dataset import FACTS, DatasetBuild, FaceDataset, ShardWriter, build_dataset
+from eolgul.dataset import FACTS, SHARDS, DatasetBuild, FaceDataset, ShardWriter, build_dataset
 from eolgul.dataset.far import FarShards
 from eolgul.errors import InputError
 from eolgul.faces.mtcnn import Detector
@@ -35,6 +35,7 @@ def align(
     *,
     shards: FarShards | None = None,
     merge: Sequence[Path] = (),
+    elsewhere: Collection[Path] = (),
     may_be_unused: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -48,6 +49,8 @@ def align(
     A run that was killed goes on from its last whole part when it is asked for again; the result is the same, byte for
     byte, whatever the number of `workers` and kills.
 
+    Memory: the rows of one shard, a few images per thread, and 8 bytes per row for where shards end.
+
     Args:
         dataset: A FaceDataset of pictures.
         out: Where the FaceDataset of faces goes.
@@ -56,6 +59,7 @@ def align(
             say in `landmark_source` whether their landmarks were `annotated` or `anchored`. With `part`, only these
             shards are done, into a FaceDataset for `merge`; it may have no image.
         merge: The FaceDatasets of all n parts, made with the same options: they become one, and nothing is detected.
+        elsewhere: Those of `merge` whose shards lie in another place, as in S3: the result lists them without having them.
         may_be_unused: Accept options that this dataset gives nothing for (`unused`), as one of several datasets.
         progress: Called with (images done, images in all).
 
@@ -80,7 +84,8 @@ def align(
         mine = config.share(len(stretches))
     if merge:
         places = _in_order(merge, recipe, inputs)
-    done = reuse(out, "FaceDataset", step="align", version=VERSION, recipe=recipe, inputs=inputs)
+    without = (SHARDS,) if elsewhere else ()
+    done = reuse(out, "FaceDataset", step="align", version=VERSION, recipe=recipe, inputs=inputs, without=without)
     if done is not None:
         return done
     job = {
@@ -93,7 +98,7 @@ def align(
     }
     with build_dataset(out, job) as build:
         for name, place in places.items():
-            build.take_in(place, config.share(len(stretches), name))
+            build.take_in(place, config.share(len(stretches), name), elsewhere=place in elsewhere)
         missing = [] if places else [number for number in mine if not build.is_finished(number)]
         if missing:
             with _detector(config) as detector:
@@ -123,7 +128,7 @@ def align(
             synthetic=source.artifact.synthetic,
             facts=facts,
         )
-    return open_artifact(out)
+    return open_artifact(out, without=without)
 
 
 def unused(source: FaceDataset, config: AlignConfig) -> str:
@@ -194,7 +199,7 @@ def _in_order(merge: Sequence[Path], recipe: dict[str, Any], inputs: list[dict[s
     """The places of all parts by their names, 1/n to n/n; InputError where one is missing, double, or of another run."""
     places: dict[str, Path] = {}
     for place in merge:
-        card = open_artifact(place, "FaceDataset").card
+        card = open_artifact(place, "FaceDataset", without=(SHARDS,)).card
         part = str(card["recipe"].get("part"))
         wanted = {"step": "align", "version": VERSION, "recipe": recipe | {"part": part}, "inputs": inputs}
         if {key: card[key] for key in wanted} != wanted:

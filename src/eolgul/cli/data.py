@@ -89,10 +89,16 @@ def extract(
     ],
     out: Annotated[str, typer.Argument(help="Where the FaceDataset goes; path or s3://.")],
     config: ExtractConfig,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Place of a share; put all shares together. Give the options they were made with. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Step 1: turn a raw source into a FaceDataset. Run it again after a kill and it goes on."""
     with bar("extract") as progress:
-        facts = steps.extract(source, out, config, progress=progress)
+        facts = steps.extract(source, out, config, merge=merge or (), progress=progress)
     say(facts)
 
 

@@ -5,13 +5,14 @@ dataset is a Benchmark. Images keep the very bytes they came with. The manifest 
 shard, so reading an image is one `pread`, from any worker, in any order. Only this package knows the layout on disk.
 """
 
-from eolgul.dataset.build import DatasetBuild, ShardWriter, build_dataset
+from eolgul.dataset.build import LINES, DatasetBuild, ShardWriter, build_dataset, evenly
 from eolgul.dataset.reader import FaceDataset
 from eolgul.dataset.schema import FACTS, SCHEMA, SHARD_BYTES, SHARDS, SPLITS, Pairs
 from eolgul.dataset.shard import member_size
 
 __all__ = [
     "FACTS",
+    "LINES",
     "SCHEMA",
     "SHARDS",
     "SHARD_BYTES",
@@ -21,5 +22,6 @@ __all__ = [
     "Pairs",
     "ShardWriter",
     "build_dataset",
+    "evenly",
     "member_size",
 ]

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from eolgul.artifact import check_replaceable, open_artifact, recipe_digest, seal
-from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA
+from eolgul.dataset.schema import FACTS, PAIRS, REJECTED, SCHEMA, SHARDS
 from eolgul.dataset.shard import Shard
 from eolgul.errors import ADVICE, InputError, Reason, Rejection, printable
 from eolgul.files import (
@@ -35,6 +35,8 @@ from eolgul.files import (
     write_atomic,
 )
 
+LINES = "read.list"
+"""A file of a dataset that is one share of a larger one: the lines that count in the digest of the source."""
 _COLUMNS = ("image_id", "identity", "source", "offset", "size", "sha256", "width", "height")
 
 
@@ -150,6 +152,7 @@ class DatasetBuild:
         self.sealed = False
         self._known: dict[str, dict[str, Any]] = {}
         self._elsewhere: dict[str, dict[str, Any]] = {}
+        self._far: set[str] = set()  # shards that lie elsewhere
         self._contents: dict[str, Any] = {"benchmark": False}
 
     def shard(self, number: int, source: str) -> ShardWriter:
@@ -183,15 +186,16 @@ class DatasetBuild:
         """Whether any shard is finished."""
         return any((self.folder / "parts").glob("*.json"))
 
-    def take_in(self, dataset: Path, numbers: range) -> None:
+    def take_in(self, dataset: Path, numbers: range, *, elsewhere: bool = False) -> None:
         """Use the shards of another build, a FaceDataset of just these `numbers`, as if they had been written here.
 
-        Shards are linked where the file system can do that, and copied elsewhere.
+        Shards are linked where the file system can do that, and copied on others; those that lie `elsewhere`, as in S3,
+        are only listed.
 
         Raises:
             InputError: when the dataset has other shards.
         """
-        card = open_artifact(dataset, "FaceDataset").card
+        card = open_artifact(dataset, "FaceDataset", without=(SHARDS,) if elsewhere else ()).card
         groups: dict[str, pa.Table] = {}
         with pq.ParquetFile(dataset / "manifest.parquet") as manifest:
             for number in range(manifest.num_row_groups):  # `finish` writes one per shard
@@ -208,12 +212,16 @@ class DatasetBuild:
             facts: dict[str, Any] = {"images": table.num_rows}
             if table.num_rows:
                 facts |= card["files"][f"shards/{shard}"]
-                _link(dataset / "shards" / shard, self.folder / "artifact" / "shards" / shard)
+                if elsewhere:
+                    self._far.add(shard)
+                else:
+                    _link(dataset / "shards" / shard, self.folder / "artifact" / "shards" / shard)
             pq.write_table(table, parts / f"{number:05}.parquet", compression="lz4")
             # Which shard's input was rejected is not recorded; only the order of the rejections counts.
             some = lost[place] if place < len(lost) else REJECTED.empty_table()
             pq.write_table(some, parts / f"{number:05}.rejected.parquet")
-            (parts / f"{number:05}.read").write_bytes(b"")
+            lines = dataset / LINES
+            (parts / f"{number:05}.read").write_bytes(lines.read_bytes() if not place and lines.is_file() else b"")
             write_atomic(parts / f"{number:05}.json", json.dumps(facts).encode())
 
     def finish(
@@ -250,7 +258,8 @@ class DatasetBuild:
                 table = pq.read_table(folder / f"{number:05}.parquet")
                 if table.num_rows:
                     facts = json.loads((folder / f"{number:05}.json").read_bytes())
-                    self._known[f"shards/{number:05}.tar"] = {"sha256": facts["sha256"], "size": facts["size"]}
+                    shard = f"{number:05}.tar"
+                    (self.list_elsewhere if shard in self._far else self.list_known)(f"shards/{shard}", facts)
                     column = [labels.setdefault(name, len(labels)) for name in table["identity"].to_pylist()]
                     place = SCHEMA.get_field_index("label")
                     manifest.write_table(table.set_column(place, SCHEMA.field("label"), pa.array(column, pa.int32())))
@@ -276,6 +285,12 @@ class DatasetBuild:
             raise InputError(message)
         read.update(also_read)
         return rows, read.hexdigest()
+
+    def keep_lines(self, numbers: range) -> None:
+        """Keep the lines of what was read for these shards in the dataset itself, as one share of a larger one."""
+        with (self.folder / "artifact" / LINES).open("wb") as file:
+            for number in numbers:
+                file.write((self.folder / "parts" / f"{number:05}.read").read_bytes())
 
     def _nothing_usable(self, reasons: Counter[str]) -> str:
         """Say why there is no image: the reasons with their counts, the first rejection, and what to do about most."""
@@ -308,15 +323,19 @@ class DatasetBuild:
     def sample(self, count: int) -> list[bytes]:
         """The encoded images of at most `count` rows of the finished build, evenly spaced over it."""
         columns = ("shard", "offset", "size")
-        table = pq.read_table(self.folder / "artifact" / "manifest.parquet", columns=list(columns))
-        chosen = min(count, table.num_rows)
-        rows = [table.num_rows * (2 * place + 1) // (2 * chosen) for place in range(chosen)]
-        images = []
-        for row in rows:
-            shard, offset, size = (table[name][row].as_py() for name in columns)
-            with (self.folder / "artifact" / "shards" / shard).open("rb") as file:
-                file.seek(offset)
-                images.append(file.read(size))
+        images, before = [], 0
+        wanted = evenly(self._contents["images"], count)
+        with pq.ParquetFile(self.folder / "artifact" / "manifest.parquet") as manifest:
+            for group in range(manifest.num_row_groups):
+                behind = before + manifest.metadata.row_group(group).num_rows
+                rows = [row - before for row in wanted if before <= row < behind]
+                before = behind
+                if not rows:
+                    continue
+                for one in manifest.read_row_group(group, columns=list(columns)).take(rows).to_pylist():
+                    with (self.folder / "artifact" / "shards" / one["shard"]).open("rb") as file:
+                        file.seek(one["offset"])
+                        images.append(file.read(one["size"]))
         return images
 
     @property
@@ -363,6 +382,12 @@ class DatasetBuild:
             elsewhere=self._elsewhere,
         )
         self.sealed = True
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most `count` rows of `total`, evenly spaced over them."""
+    chosen = min(count, total)
+    return [total * (2 * place + 1) // (2 * chosen) for place in range(chosen)]
 
 
 @contextmanager

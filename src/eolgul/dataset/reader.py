@@ -239,16 +239,15 @@ class FaceDataset:
         return bool(self.artifact.contents.get("identities_known", True))
 
     def check_whole(self) -> None:
-        """Check that this is not one part of an alignment that ran in parts: it has only some of the images.
+        """Check that this is not one part of an extraction or alignment that ran in parts: it has only some of the images.
 
         Raises:
             InputError: when it is one.
         """
-        part = self.artifact.contents.get("part")
+        part, step = self.artifact.contents.get("part"), self.artifact.card["step"]
         if part is not None:
-            raise InputError(
-                f"{self.path}: is part {part} of an alignment, expected all; join them: eolgul align --merge"
-            )
+            what = {"align": "an alignment", "extract": "an extraction"}.get(step, step)
+            raise InputError(f"{self.path}: is part {part} of {what}, expected all; join them: eolgul {step} --merge")
 
     def pairs(self) -> Pairs:
         """The pairs of a Benchmark.

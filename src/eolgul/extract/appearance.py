@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eolgul.dataset import DatasetBuild
 from eolgul.errors import InputError
 from eolgul.extract.config import ExtractConfig
 from eolgul.faces.template import SIZE, TEMPLATE
@@ -29,13 +28,13 @@ _COLOURED = 8  # the fewest images with colour that allow a word
 _EXCHANGED, _AGREE = -0.15, 0.8  # the median of (red - blue) / brightness, and the share of images below zero
 
 
-def look_at(build: DatasetBuild, source: Path, config: ExtractConfig, *, aligned: bool) -> dict[str, Any]:
-    """Look at a sample of the images of a finished build; return what the card says about it.
+def look_at(sample: Sequence[bytes], source: Path, config: ExtractConfig, *, aligned: bool) -> dict[str, Any]:
+    """Look at a sample of the images of a dataset; return what the card says about it.
 
     A warning is logged where the colours look exchanged, and where images of the size of aligned faces are not said to be.
 
     Args:
-        build: The dataset, its rows joined.
+        sample: `SAMPLE` encoded images, evenly spaced over the dataset.
         source: What was extracted, for the messages.
         config: The options.
         aligned: Whether the source itself says that its faces lie on the template.
@@ -43,7 +42,7 @@ def look_at(build: DatasetBuild, source: Path, config: ExtractConfig, *, aligned
     Raises:
         InputError: The faces are said to be aligned, and are not.
     """
-    images = _decoded(build.sample(SAMPLE))
+    images = _decoded(sample)
     seen = color_check(images)
     if seen["exchanged"]:
         cure = (

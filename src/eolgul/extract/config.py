@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from eolgul.config import Config, option, parse_part
+from eolgul.config import Config, option, parse_part, share_of
 from eolgul.errors import InputError
 from eolgul.files import sha256_file
 from eolgul.formats import kface
@@ -86,6 +86,12 @@ class ExtractConfig(Config):
     part: str | None = option(
         None, "Take only the records that begin in the i-th of n equal byte ranges, as i/n.", kinds=("rec",)
     )
+    share: str | None = option(
+        None,
+        "Write only the i-th of n shares of the shards, as i/n, for a later merge; another machine does the others.",
+        kinds=WITH_PEOPLE,
+        in_recipe=False,
+    )
     reader: str = option(
         "own",
         "Which code reads the records; mxnet needs `make mxnet-env`.",
@@ -128,6 +134,7 @@ class ExtractConfig(Config):
         if self.selection:
             kface.Selection.parse(self.selection)
         self.byte_range  # noqa: B018 - checks `part`
+        self.share_of(1)
         self.identity_pattern  # noqa: B018 - checks `identity_from`
         if self.depth is not None and self.identity_from is not None:
             raise InputError(
@@ -138,6 +145,15 @@ class ExtractConfig(Config):
     def byte_range(self) -> tuple[int, int] | None:
         """`part` as numbers (i, n). Raises InputError unless it is i/n with 1 <= i <= n."""
         return None if self.part is None else parse_part(self.part)
+
+    def share_of(self, shards: int, share: str | None = None) -> range:
+        """The numbers of the shards, of `shards` in all, that `share` stands for; all of them without one.
+
+        Raises:
+            InputError: When the share is not i/n with 1 <= i <= n.
+        """
+        share = share or self.share
+        return range(shards) if share is None else share_of(shards, share)
 
     @property
     def identity_pattern(self) -> re.Pattern[str] | None:
@@ -180,9 +196,9 @@ class ExtractConfig(Config):
         return [name for name in self.given() if _KINDS_OF[name] and not set(_KINDS_OF[name]) & set(kinds)]
 
     def to_recipe(self) -> dict[str, Any]:
-        """As `Config.to_recipe`, with the sha256 of each file instead of its place."""
+        """As `Config.to_recipe`, with the sha256 of each file instead of its place; the share only where there is one."""
         files = {name: sha256_file(Path(place)) for name in FILES if (place := getattr(self, name))}
-        return super().to_recipe() | files
+        return super().to_recipe() | files | ({"share": self.share} if self.share else {})
 
 
 _KINDS_OF: dict[str, tuple[str, ...]] = {item.name: item.metadata["kinds"] for item in fields(ExtractConfig)}

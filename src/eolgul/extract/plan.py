@@ -7,13 +7,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eolgul.dataset import member_size
 from eolgul.errors import Rejection
+from eolgul.extract.config import ExtractConfig
 from eolgul.extract.passed_over import PassedOver
 from eolgul.files import sha256_bytes
 from eolgul.formats.pair_lists import Pair
@@ -51,9 +52,33 @@ class Task(Protocol):
         """Yield the candidates in the order of the dataset."""
 
 
+class Division(NamedTuple):
+    """How a source is cut into shards, and which of them this machine writes.
+
+    Attributes:
+        cuts: The candidates of each shard that is written here.
+        first: The number of the first of these shards.
+        shards: How many shards there are in all.
+        digest: SHA-256 (hex) of the whole division: machines that share a source must agree on it.
+    """
+
+    cuts: Sequence[slice]
+    first: int
+    shards: int
+    digest: str
+
+    @classmethod
+    def of(cls, sizes: NDArray[np.int64], config: ExtractConfig) -> Self:
+        """Divide candidates of these sizes (bytes) by the options."""
+        cuts = list(shares(sizes, config.shard_bytes))
+        mine = config.share_of(len(cuts))
+        about = repr(([cut.stop for cut in cuts], int(sizes.sum())))
+        return cls(cuts[mine.start : mine.stop], mine.start, len(cuts), sha256_bytes(about.encode()))
+
+
 @dataclass
 class Plan:
-    """A source as tasks.
+    """A source as tasks: those of its shards that are written here, numbered as `division` says.
 
     `stamp` changes when the source does, and needs no file to be read. `aligned` names the template that the faces lie on.
     `pairs` are those of a benchmark: two image ids, whether they show one person, and the fold. `portable` says whether
@@ -63,6 +88,7 @@ class Plan:
     """
 
     tasks: Sequence[Task]
+    division: Division
     stamp: str
     aligned: str | None = None
     identities_known: bool = True
@@ -72,6 +98,11 @@ class Plan:
     passed_over: PassedOver = field(default_factory=PassedOver)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the shards that are written here, one per task."""
+        return range(self.division.first, self.division.first + len(self.tasks))
 
 
 def shares(sizes: NDArray[np.int64], shard_bytes: int) -> Iterator[slice]:

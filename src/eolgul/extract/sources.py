@@ -14,7 +14,7 @@ from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.passed_over import PassedOver, Why
 from eolgul.extract.people import Choice, choose, limits_given, lists_given, nobody_left, number_form
-from eolgul.extract.plan import Candidate, Plan, shares, stamp_files
+from eolgul.extract.plan import Candidate, Division, Plan, stamp_files
 from eolgul.extract.worker import Checks, is_usable
 from eolgul.formats import insightface, rec_index
 from eolgul.formats.mxnet_reader import mxnet_python, read_images_mxnet
@@ -84,12 +84,17 @@ def plan_rec(rec: Path, config: ExtractConfig, known: Ranges | None = None) -> P
 
     Lists of people and limits go by the whole file, whose labels are read then, so that the parts together are the whole.
 
+    Memory: some 60 bytes per record.
+
     Raises:
         InputError: when the file is not RecordIO, the part has no record, a list names nobody, or nobody is left.
+        PartialError: with `known`, when these bytes do not tell what the source is.
     """
     index = rec_index.index_rec(rec, known)
     about = rec.with_name("property")
     stated = insightface.read_property(about) if about.is_file() else None
+    if known is not None and config.share and stated is not None and not (index.labels == 0).any():
+        raise rec_index.PartialError  # whether the labels count from 1 takes all of them, and shares must agree on it
     keys, offsets, sizes, labels, repeated, begins = _with_missing(index)
     size = (stated.width, stated.height) if stated is not None and not config.any_size else None
     label_end = stated.identities if stated is not None else None
@@ -120,14 +125,14 @@ def plan_rec(rec: Path, config: ExtractConfig, known: Ranges | None = None) -> P
             raise InputError(f"{rec}: no image of the people that are taken begins in part {config.part}")
     keys, offsets, sizes, repeated = keys[chosen], offsets[chosen], sizes[chosen], repeated[chosen]
     python = mxnet_python() if config.reader == "mxnet" else None
-    tasks = [
-        RecTask(rec, keys[cut], offsets[cut], repeated[cut], label_end, size, python)
-        for cut in shares(sizes, config.shard_bytes)
-    ]
+    division = Division.of(sizes, config)
+    tasks = [RecTask(rec, keys[cut], offsets[cut], repeated[cut], label_end, size, python) for cut in division.cuts]
     aligned = stated is not None and (stated.height, stated.width) == (112, 112)
     files = [path for path in (rec, rec.with_suffix(".idx"), about) if path.is_file()]
     also = [about] if about.is_file() else []
-    plan = Plan(tasks, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also, passed_over=passed_over)
+    plan = Plan(
+        tasks, division, stamp_files(files), TEMPLATE_NAME if aligned else None, also=also, passed_over=passed_over
+    )
     plan.facts, plan.warnings = facts, warnings
     if choice is not None:
         plan.facts |= choice.facts
@@ -211,10 +216,11 @@ def plan_bin(file: Path, config: ExtractConfig) -> Plan:
     loaded = insightface.read_bin(file)
     sizes = np.array([len(image) for image in loaded.images], np.int64)
     size = None if config.any_size else _common_size(loaded.images)
-    tasks = [BinTask(file.name, loaded, cut, size) for cut in shares(sizes, config.shard_bytes)]
+    division = Division.of(sizes, config)
+    tasks = [BinTask(file.name, loaded, cut, size) for cut in division.cuts]
     pairs = _consecutive_pairs(loaded.same)
     aligned = TEMPLATE_NAME if size == (112, 112) else None
-    return Plan(tasks, stamp_files([file]), aligned, False, pairs, portable=False)
+    return Plan(tasks, division, stamp_files([file]), aligned, False, pairs, portable=False)
 
 
 def _consecutive_pairs(same: NDArray[np.bool_]) -> list[Pair]:
@@ -267,7 +273,8 @@ def plan_carrays(folder: Path, config: ExtractConfig) -> Plan:
 
     carray = read_carray(folder)
     guess = np.full(len(carray), 25_000, np.int64)  # bytes of a 112x112 PNG of a face, about
-    tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in shares(guess, config.shard_bytes)]
+    division = Division.of(guess, config)
+    tasks = [CarrayTask(folder, cut.start, cut.stop) for cut in division.cuts]
     pairs = _consecutive_pairs(carray.same)
     files = [*sorted((folder / "data").iterdir()), *sorted((folder / "meta").iterdir()), carray.list_file]
-    return Plan(tasks, stamp_files(files), TEMPLATE_NAME, False, pairs)
+    return Plan(tasks, division, stamp_files(files), TEMPLATE_NAME, False, pairs)

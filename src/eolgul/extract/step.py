@@ -6,26 +6,26 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from eolgul.artifact import Artifact, open_artifact, reuse
 from eolgul.config import Progress, count_up
 from eolgul.dataset import build_dataset
 from eolgul.errors import InputError, printable
 from eolgul.extract import kface_tree, sources, trees
-from eolgul.extract.appearance import look_at
+from eolgul.extract.about import VERSION, About
+from eolgul.extract.appearance import SAMPLE, look_at
 from eolgul.extract.benchmark import read_list, write_pairs
 from eolgul.extract.config import ExtractConfig, source_name
 from eolgul.extract.kinds import is_archive, kind_of
 from eolgul.extract.plan import Plan
-from eolgul.extract.worker import Checks, digest, write_shards
+from eolgul.extract.worker import Checks, also_read, digest, write_shards
 from eolgul.formats import archives
 from eolgul.formats.synthetic import mark_of
-from eolgul.model.package import TEMPLATE_NAME
 from eolgul.storage.far import FarFolder
 from eolgul.storage.ranges import Ranges
 
 _logger = logging.getLogger("eolgul.extract")
-VERSION = 2  # of the results: raise it when the same inputs and recipe give others
 _PLANS: dict[str, Callable[[Path, ExtractConfig], Plan]] = {
     "rec": sources.plan_rec,
     "bin": sources.plan_bin,
@@ -50,6 +50,10 @@ def extract(
 
     An extraction that was killed goes on from its last whole shards when it is asked for again; the result is the same,
     byte for byte, whatever the number of worker processes.
+
+    With `share`, only that share of the shards is written, into a FaceDataset for `eolgul.extract.merge`; it may have no image.
+
+    Memory: the plan of the share (`plan_rec`, `plan_folders`, `plan_kface`) and, per worker, the rows of one shard.
 
     Args:
         source: A file or folder on the local disk.
@@ -95,7 +99,7 @@ def _extract(
     mark = mark_of(source)
     if mark.is_file():
         plan.also.append(mark)
-    synthetic = mark.is_file() and _says_synthetic(mark)
+    about = About.of(plan, kind, synthetic=mark.is_file() and _says_synthetic(mark), stamp=stamp or plan.stamp)
     if (out / "dataset.json").is_file():
         done = reuse(
             out,
@@ -103,33 +107,32 @@ def _extract(
             step="extract",
             version=VERSION,
             recipe=recipe,
-            inputs=_inputs(kind, digest(plan, config.workers)),
+            inputs=about.inputs(digest(plan, config.workers)),
         )
         if done is not None:
             return done
-    job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": stamp or plan.stamp,
-           "version": VERSION}  # fmt: skip
+    job = {"step": "extract", "recipe": recipe, "reader": config.reader, "stamp": about.stamp, "version": VERSION}
     with build_dataset(out, job) as build:
-        read = write_shards(
-            build, plan, name, checks=Checks.of(config), workers=config.workers, progress=count_up(progress)
-        )
-        passed_over = plan.passed_over.to_json()
-        facts = {
-            "name": name,
-            "identities_known": plan.identities_known,
-            "aligned": TEMPLATE_NAME if config.aligned else plan.aligned,
-            "verified": config.verify,
-            "color": config.color,
-            "inputs": build.counted + passed_over["total"],
-            "passed_over": passed_over,
-            **plan.facts,
-        }
-        facts |= look_at(build, source, config, aligned=plan.aligned is not None)
-        pairs = plan.pairs if listed is None else listed
-        if pairs is not None:
-            facts |= write_pairs(build, pairs, config)
+        write_shards(build, plan, name, checks=Checks.of(config), workers=config.workers, progress=count_up(progress))
+        facts: dict[str, Any] = {"name": name, "identities_known": about.identities_known}
+        if config.share:  # what concerns the whole, the merged one gets
+            _, read = build.finish(plan.numbers, also_read=also_read(plan), may_be_empty=True)
+            build.keep_lines(plan.numbers)
+            facts |= {"part": config.share, "aligned": about.aligned, "plan": about.to_json()}
+        else:
+            _, read = build.finish(plan.numbers, also_read=also_read(plan))
+            facts |= about.facts_of(config, build.counted)
+            facts |= look_at(build.sample(SAMPLE), source, config, aligned=about.aligned is not None)
+            pairs = plan.pairs if listed is None else listed
+            if pairs is not None:
+                facts |= write_pairs(build, pairs, config)
         build.seal(
-            step="extract", version=VERSION, recipe=recipe, inputs=_inputs(kind, read), synthetic=synthetic, facts=facts
+            step="extract",
+            version=VERSION,
+            recipe=recipe,
+            inputs=about.inputs(read),
+            synthetic=about.synthetic,
+            facts=facts,
         )
     return open_artifact(out)
 
@@ -139,10 +142,6 @@ def plan_source(kind: str, source: Path, config: ExtractConfig, far: FarFolder |
     if isinstance(far, Ranges):
         return sources.plan_rec(source, config, far)
     return _TREES[kind](source, config, far) if kind in _TREES else _PLANS[kind](source, config)
-
-
-def _inputs(kind: str, digest: str) -> list[dict[str, str]]:
-    return [{"kind": f"raw:{kind}", "digest": digest}]
 
 
 def _says_synthetic(mark: Path) -> bool:

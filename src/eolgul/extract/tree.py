@@ -21,7 +21,7 @@ from eolgul.errors import InputError, Reason, Rejection, printable
 from eolgul.extract.config import ExtractConfig
 from eolgul.extract.file_names import SNAPSHOTS, begins_as_image, is_system_file, is_system_folder, says_image
 from eolgul.extract.passed_over import PassedOver, Why
-from eolgul.extract.plan import Candidate, Plan, Readable, shares, text
+from eolgul.extract.plan import Candidate, Division, Plan, Readable, text
 from eolgul.files import is_unfinished
 from eolgul.formats import kface
 from eolgul.formats.archives import (
@@ -156,8 +156,8 @@ def _why(error: OSError) -> str:
 def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_over: PassedOver | None = None) -> Plan:
     """Plan the files of a tree, whose ids are all different."""
     sizes = np.array([entry.size for entry in entries], np.int64)
-    cuts = shares(sizes, config.shard_bytes)
-    tasks = [FilesTask(root, entries[cut], config.any_size) for cut in cuts]
+    division = Division.of(sizes, config)
+    tasks = [FilesTask(root, entries[cut], config.any_size) for cut in division.cuts]
     stamp = hashlib.sha256()
     for entry in entries:
         for one in (entry, entry.note):
@@ -165,7 +165,7 @@ def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_o
                 stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
     # A compressed tar is decompressed once per process; others are read by offset, from any process.
     streams = any(isinstance(entry.member, Member) and isinstance(entry.member.archive, Unpacked) for entry in entries)
-    return Plan(tasks, stamp.hexdigest(), portable=not streams, passed_over=passed_over or PassedOver())
+    return Plan(tasks, division, stamp.hexdigest(), portable=not streams, passed_over=passed_over or PassedOver())
 
 
 class Tree:

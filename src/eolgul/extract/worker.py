@@ -74,8 +74,10 @@ def write_shards(
     checks: Checks,
     workers: int,
     progress: Progress | None,
-) -> str:
-    """Write the shards that are missing and join all.
+) -> None:
+    """Write the shards of a plan that are missing.
+
+    Memory: per worker some ten images, and the rows of the shard that it writes (about 1 kB per image).
 
     Args:
         build: the dataset.
@@ -84,32 +86,30 @@ def write_shards(
         checks: what is done with every image.
         workers: processes, or threads where the plan has one shard or is not portable.
         progress: called with the number of images just done.
-
-    Returns:
-        The digest of the source.
     """
-    missing = [number for number in range(len(plan.tasks)) if not build.is_finished(number)]
+    tasks = zip(plan.numbers, plan.tasks, strict=True)
+    missing = [(number, task) for number, task in tasks if not build.is_finished(number)]
     if plan.portable and workers > 1 and len(missing) > 1:
-        jobs = (_Job(build, number, plan.tasks[number], name, checks) for number in missing)
+        jobs = (_Job(build, number, task, name, checks) for number, task in missing)
         for _ in map_in_order(_write_in_worker, jobs, min(workers, len(missing)), progress):
             pass
     else:
-        for number in missing:
-            _write(build, number, plan.tasks[number], name, checks, workers, progress or (lambda _: None))
-    return build.finish(range(len(plan.tasks)), also_read=_also(plan))[1]
+        for number, task in missing:
+            _write(build, number, task, name, checks, workers, progress or (lambda _: None))
 
 
 def digest(plan: Plan, workers: int) -> str:
-    """The digest of a source as `write_shards` returns it, without an extraction: over what the tasks read, in order."""
+    """The digest of a source without an extraction: over what the tasks read, in order, and the files beside it."""
     total = hashlib.sha256()
     for task in plan.tasks:
         for checked in _checked(task.candidates(), _read, workers, slow=False):
             total.update(_lines(checked))
-    total.update(_also(plan))
+    total.update(also_read(plan))
     return total.hexdigest()
 
 
-def _also(plan: Plan) -> bytes:
+def also_read(plan: Plan) -> bytes:
+    """The lines in the digest of a source of the small files beside what the tasks read."""
     return b"".join(line(path.name.encode(), sha256_or_unreadable(path)) for path in plan.also)
 
 

@@ -13,12 +13,15 @@ from eolgul.formats.recordio import Heads, Index, RecordReader, read_index
 from eolgul.storage.ranges import Ranges
 
 EXACT = 1 << 24  # whole numbers up to here are exact in float32, the type of the counts in record 0
+_HEAD = 8  # bytes before the content of a record
 _IDENTITY_RECORD = 24 + 2 * 4  # bytes: the image header and two labels
 
 
 @dataclass(frozen=True, slots=True)
 class ImageIndex:
     """Where the image records of a `.rec` are: keys (ascending), byte offsets and sizes in bytes, all int64.
+
+    A size is the distance to the next record without the record's head, so that it takes no look at the record.
 
     `labels` (float32) are the first labels as written, NaN where the header is damaged. `repeated` is true where the
     `.idx` names a key again, for another record. `missing` (int64, ascending) are the keys of images that record 0
@@ -72,11 +75,13 @@ def index_rec(rec: Path, known: Ranges | None = None) -> ImageIndex:
 def _index_images(rec: Path, known: Ranges | None) -> ImageIndex:
     with RecordReader(rec) as reader:
         index, heads, scanned = _index(rec, reader, known)
-        keys, offsets, sizes, flags, labels = index.keys, index.offsets, heads.length, heads.flag, heads.label
+        keys, offsets, labels = index.keys, index.offsets, heads.label
+        sizes = np.append(offsets[1:], reader.size) - offsets - _HEAD
+        small = (heads.flag == 0) & (heads.length == _IDENTITY_RECORD)
         if (keys[1:] < keys[:-1]).any():
             order = np.argsort(keys, kind="stable")
-            keys, offsets, sizes, flags, labels = keys[order], offsets[order], sizes[order], flags[order], labels[order]
-        without = _without_image(reader, offsets, (flags == 0) & (sizes == _IDENTITY_RECORD))
+            keys, offsets, sizes, small, labels = keys[order], offsets[order], sizes[order], small[order], labels[order]
+        without = _without_image(reader, offsets, small)
         end, notes = _images_end(reader, keys, offsets, without)
         missing = np.empty(0, np.int64)
         if end is not None:

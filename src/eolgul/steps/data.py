@@ -27,33 +27,65 @@ def extract(
     config: ExtractConfig = ExtractConfig(),
     *,
     known_by: str | None = None,
+    merge: Sequence[str] = (),
+    refer: bool = False,
     progress: Progress | None = None,
 ) -> Facts:
     """Step 1: a raw source → FaceDataset. Files that `config` names are paths or `s3://` places, too.
 
-    `known_by` is what the source's content is known by, as the step's `stamp`.
+    Args:
+        source: The source's place.
+        out: Where the result goes.
+        config: The options.
+        known_by: What the source's content is known by, as the step's `stamp`.
+        merge: The places of all shares, which are put together; then the source is not read.
+        refer: The result goes to S3 from the local place `out`, without the shards of shares that lie in S3.
+        progress: As the step's.
     """
     from eolgul.extract.step import extract as step
 
     started = time.monotonic()
     config = with_local_files(replace(config, name=config.name or source_name(source)))
-    with storage.destination(out, [source]) as target:
-        made = _of_part(source, target, config, known_by, progress)
+    if (
+        config.share and known_by is None and storage.is_s3(source)
+    ):  # by which the merge knows that shares are of one source
+        known_by = stamp(source)
+    far = [item for item in merge if storage.is_s3(item)] if refer or storage.is_s3(out) else []
+    with storage.destination(out, places_of([source, *merge]), refer_to=places_of(far)) as target:
+        made = _merged(merge, far, source, target, config) if merge else None
+        made = made or _of_part(source, target, config, known_by, progress)
         if made is None:
-            local, far = open_raw(source, config.kind)
-            made = step(local, target, config, far=far, stamp=known_by, progress=progress)
+            local, tree = open_raw(source, config.kind)
+            made = step(local, target, config, far=tree, stamp=known_by, progress=progress)
     counted = ("inputs", "passed_over", *PEOPLE_FACTS)
     return facts_of(made, out, started) | {name: made.contents[name] for name in counted if name in made.contents}
+
+
+def _merged(merge: Sequence[str], far: Sequence[str], source: str, target: Path, config: ExtractConfig) -> Artifact:
+    from eolgul.dataset import FaceDataset
+    from eolgul.extract.merge import merge as step
+
+    shares, elsewhere = [], []
+    for item in merge:
+        local, shards = bring_tables(item) if item in far else (bring(item), None)
+        shares.append(FaceDataset(local, shards=shards))
+        if shards is not None:
+            elsewhere.append(local)
+    return step(shares, Path(source), target, config, elsewhere=elsewhere)
 
 
 def _of_part(
     source: str, target: Path, config: ExtractConfig, known_by: str | None, progress: Progress | None
 ) -> Artifact | None:
-    """Extract a part of a `.rec` in S3 from its byte ranges; None where that is not possible."""
+    """Extract a part or a share of a `.rec` in S3 from its byte ranges; None where that is not possible."""
     from eolgul.extract.step import extract as step
     from eolgul.formats.rec_index import PartialError
 
-    if config.part is None or not storage.is_s3(source):
+    if (
+        (config.part is None and config.share is None)
+        or not storage.is_s3(source)
+        or config.kind not in ("auto", "rec")
+    ):
         return None
     with part_of_rec(source, config) as found:
         if found is None:
@@ -80,6 +112,7 @@ def align(
     merge: Sequence[str] = (),
     keep_aligned: bool = False,
     sheet: Path | None = None,
+    refer: bool = False,
     progress: Progress | None = None,
 ) -> Facts:
     """Step 2: FaceDataset of pictures → FaceDataset of aligned faces.
@@ -92,11 +125,12 @@ def align(
         keep_aligned: The dataset is one of several with the same options: hand it on when it is aligned already, and
             accept options that are not for it, instead of refusing.
         sheet: A PNG to draw: a contact sheet of the faces, and one of the rejected images next to it.
+        refer: The result goes to S3 from the local place `out`, without the shards of parts that lie in S3.
         progress: Called with (images done, images in all).
     """
     from eolgul.align.step import align as step
     from eolgul.align.step import is_aligned
-    from eolgul.dataset import FaceDataset
+    from eolgul.dataset import SHARDS, FaceDataset
     from eolgul.inspection.alignment_sheet import sheets
     from eolgul.inspection.contact_sheet import check_name
 
@@ -109,9 +143,11 @@ def align(
     if keep_aligned and is_aligned(card):
         return facts_of(card, place_of(dataset), started)
     local, shards = bring_tables(dataset)
-    with storage.destination(out, places_of([dataset, *merge])) as target:
-        made = step(local, target, config, shards=shards, merge=[bring(place) for place in merge],
-                    may_be_unused=keep_aligned, progress=progress)  # fmt: skip
+    far = [item for item in merge if storage.is_s3(item)] if (refer or storage.is_s3(out)) and not sheet else []
+    with storage.destination(out, places_of([dataset, *merge]), refer_to=places_of(far)) as target:
+        parts = {item: bring(item, without=(SHARDS,) if item in far else ()) for item in merge}
+        made = step(local, target, config, shards=shards, merge=list(parts.values()),
+                    elsewhere=[parts[item] for item in far], may_be_unused=keep_aligned, progress=progress)  # fmt: skip
         drawn = sheets(FaceDataset(local, shards=shards), FaceDataset(target), sheet) if sheet else []
     extra: Facts = {"sheets": [str(path) for path in drawn]} if drawn else {}
     return facts_of(made, out, started) | {"rejected_by_reason": made.contents["rejected_by_reason"]} | extra

@@ -23,6 +23,7 @@ from eolgul.train.config import TrainConfig
 from eolgul.train.recipe import AS_INIT
 
 Options = Mapping[str, Mapping[str, Any]]
+_MOST_PARTS = 1000
 _WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt")
 _SPLIT = ("validation", "calibration", "test", "most_held_out", "held_out_sources", "seed")
 
@@ -84,8 +85,16 @@ def _whole(options: Options, given: Given) -> Checked:
         shared_memory=shared_memory,
         scratch=scratch,
     )
+    for step in ("extract", "align"):
+        checked.attempt(f"{step}_parts", lambda step=step: _parts(step, options[step]))  # type: ignore[misc]
     checked.sources = list(given.sources)
     return checked
+
+
+def _parts(step: str, given: Mapping[str, Any]) -> str:
+    if not 1 <= given["parts"] <= _MOST_PARTS:
+        raise InputError(f"{step}_parts {given['parts']}: expected 1 to {_MOST_PARTS}")
+    return f"{given['parts']} beside one another"
 
 
 def _retrain(options: Options, given: Given) -> Checked:

@@ -18,10 +18,11 @@ from eolgul.align.config import AlignConfig
 from eolgul.artifact import Artifact, canonical_json
 from eolgul.assemble.config import AssembleConfig
 from eolgul.audit.config import AuditConfig
+from eolgul.config import parse_part
 from eolgul.errors import InputError
 from eolgul.evaluate.config import EvaluateConfig
 from eolgul.evaluation.schema import Metrics
-from eolgul.extract.config import ExtractConfig
+from eolgul.extract.config import WITH_PEOPLE, ExtractConfig
 from eolgul.files import sha256_bytes
 from eolgul.model.contracts import find_contract
 from eolgul.steps import data, models
@@ -55,10 +56,12 @@ def extract_all(
     benchmark_pairs: Sequence[str] = (),
     benchmark_selection: str | None = None,
     benchmark_identities: str | None = None,
+    parts: Sequence[Sequence[str]] = (),
 ) -> tuple[list[Facts], list[Facts]]:
     """Step 1 for all sources and benchmarks of a run; the arguments are those of `plan_extraction`.
 
-    FaceDatasets among them are handed on as they are. The facts are in the order of what is given.
+    FaceDatasets among them are handed on as they are. The facts are in the order of what is given. `parts` has the
+    references of each part's task, as `extract_part_of` gives them: they are put together.
     """
     ready = {place: found_facts(place, card) for place in (*sources, *benchmarks) if (card := _ready(place))}
     learned, measured = plan_extraction(
@@ -70,10 +73,45 @@ def extract_all(
         benchmark_identities=benchmark_identities,
         kind=lambda source, options: _kind(store, source, options),
     )
-    first = [_extract(store, extraction) for extraction in learned]
+    shares = {
+        source: [part[at] for part in parts if part[at]]
+        for at, source in enumerate(source for source in sources if source not in ready)
+    }
+    first = [_extract(store, extraction, shares[extraction.source]) for extraction in learned]
     check_lists(learned, first)
     second = [_extract(store, extraction) for extraction in measured]
     return _in_order(sources, ready, learned, first), _in_order(benchmarks, ready, measured, second)
+
+
+def extract_part_of(store: Store, sources: Sequence[str], config: ExtractConfig) -> list[str]:
+    """One share (`config.share`) of the shards of every source that is raw.
+
+    Returns:
+        One reference per raw source; "" where nothing is to be done: there is one share, it is of a kind that has none, or
+        the whole is there already.
+    """
+    learned, _ = plan_extraction(
+        [source for source in sources if _ready(source) is None],
+        (),
+        replace(config, share=None),
+        kind=lambda source, options: _kind(store, source, options),
+    )
+    if config.share is None or parse_part(config.share)[1] == 1:
+        return ["" for _ in learned]
+    return [_extract_part(store, extraction, config.share) for extraction in learned]
+
+
+def _extract_part(store: Store, extraction: Extraction, share: str) -> str:
+    source, config = extraction
+    whole = _extraction(extraction)
+    if _kind(store, source, config) not in WITH_PEOPLE or store.find(whole) is not None:
+        return ""
+    config = replace(config, share=share)
+    job = _extraction(Extraction(source, config))
+    lines = MinuteLines(f"extracting {job.name}")
+    # The whole's key, not the share's: by it the merge knows that all shares are of one source.
+    made = store.obtain(job, lambda out: data.extract(source, out, config, known_by=whole.key, progress=lines))
+    return str(made["reference"])
 
 
 def _ready(place: str) -> Artifact | None:
@@ -105,15 +143,26 @@ def _kind(store: Store, source: str, config: ExtractConfig | None) -> str:
     return str(json.loads(known)["kind"])
 
 
-def _extract(store: Store, extraction: Extraction) -> Facts:
-    from eolgul.extract.step import VERSION
+def _extract(store: Store, extraction: Extraction, shares: Sequence[str] = ()) -> Facts:
+    source, config = extraction
+    refer = storage.is_s3(store.workspace)
+    job = _extraction(extraction, places_of(item for item in shares if refer and storage.is_s3(item)))
+    lines = MinuteLines(f"extracting {config.name}")
+    return store.obtain(
+        job,
+        lambda out: data.extract(source, out, config, known_by=job.key, merge=shares, refer=refer, progress=lines),
+    )
+
+
+def _extraction(extraction: Extraction, refer_to: Sequence[str] = ()) -> Job:
+    """What extracting a source makes; `refer_to` are shares in S3 that it is put together from."""
+    from eolgul.extract.about import VERSION
 
     source, config = extraction
     local = data.with_local_files(config)
     inputs = [stamp(source), *([stamp(config.root)] if config.root else [])]
-    job = Job("extract", VERSION, str(config.name), local.to_recipe(), inputs, parts=True)
-    lines = MinuteLines(f"extracting {config.name}")
-    return store.obtain(job, lambda out: data.extract(source, out, config, known_by=job.key, progress=lines))
+    name = str(config.name) + (f"-part-{config.share.replace('/', '-of-')}" if config.share else "")
+    return Job("extract", VERSION, name, local.to_recipe(), inputs, parts=True, refer_to=refer_to)
 
 
 def align_part_of(store: Store, datasets: Sequence[str], config: AlignConfig) -> list[str]:
@@ -153,11 +202,11 @@ def _align(store: Store, dataset: str, config: AlignConfig, parts: Sequence[str]
     if job is None:
         return found_facts(dataset, card)
     lines = MinuteLines(f"aligning {job.name}")
+    merge, refer = [part for part in parts if part], storage.is_s3(store.workspace)
+    job = replace(job, refer_to=places_of(item for item in merge if refer and storage.is_s3(item)))
     return store.obtain(
         job,
-        lambda out: data.align(
-            dataset, out, config, merge=[part for part in parts if part], keep_aligned=True, progress=lines
-        ),
+        lambda out: data.align(dataset, out, config, merge=merge, keep_aligned=True, refer=refer, progress=lines),
     )
 
 
