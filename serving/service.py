@@ -156,6 +156,7 @@ class FaceVerification:
         self._tasks = [
             asyncio.create_task(_freeze_start(self.state.loader)),
             asyncio.create_task(self._prepare()),
+            asyncio.create_task(metrics.note_process_repeatedly()),
         ]
 
     @bentoml.on_shutdown

@@ -80,8 +80,9 @@ def metrics() -> str:
         for name, kind, labels, text in metric_rows()
     ]
     intro = (
-        "`GET /metrics` answers in Prometheus' text format: the sum over all worker processes. Labels come from fixed lists; no"
-        " path, name or digest of a picture is one. A histogram has `_bucket`, `_sum` and `_count`."
+        "`GET /metrics` answers in OpenMetrics' or Prometheus' text format, as `Accept` asks for: the sum over all worker processes,"
+        " `process_…` included (written every five seconds by each). Labels come from fixed lists; no path, name or digest of a"
+        " picture is one. A histogram has `_bucket`, `_sum` and `_count`; one with buckets below 0 only `_bucket`, as OpenMetrics asks."
     )
     return "\n".join(["# Metrics", "", intro, "", *table(("metric", "type", "labels", "meaning"), rows)]) + "\n"
 

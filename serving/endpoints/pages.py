@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -117,7 +116,8 @@ async def _ticket(request: Request) -> Response:
 
 
 def _metrics(request: Request) -> Response:  # not async: it reads a file per worker, so it runs in a thread
-    return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text, media_type = metrics.exposition(request.headers.get("accept", ""))
+    return Response(text, headers={"Content-Type": media_type, "Vary": "Accept"})
 
 
 async def _card(request: Request) -> Response:

@@ -39,7 +39,7 @@ for value in vars(metrics).values():
     if hasattr(value, "describe") and hasattr(value, "_labelnames"):
         one = value.labels(*["x"] * len(value._labelnames)) if value._labelnames else value
         getattr(one, "inc", getattr(one, "observe", None))(1)
-print(metrics.exposition().decode())
+print(metrics.exposition()[0].decode())
 """
 
 

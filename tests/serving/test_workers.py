@@ -27,12 +27,24 @@ from eolgul.serving.settings import Settings
 
 Fresh = Callable[[bytes], bytes]
 WORKERS = 2
+PROCESS = (
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_open_fds",
+    "process_max_fds",
+    "process_start_time_seconds",
+)
 
 
 def children(supervisor: int) -> list[int]:
     """The supervisor's workers (its other child is multiprocessing's tracker)."""
     pids = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
     return [int(pid) for pid in pids if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 @contextlib.contextmanager
@@ -83,7 +95,14 @@ def test_they_share_cache_metrics_and_limit(
             assert (
                 'eolgul_cache_total{outcome="hit"} 59.0' in text and 'eolgul_cache_total{outcome="error"} 0.0' in text
             )
-        for pid in children(process.pid):  # both have answered: each has counted calls in a file of its own
+        pids = children(process.pid)
+        used = {name: service.metric(name) for name in PROCESS}
+        resident = sum(resident_bytes(pid) for pid in pids)
+        assert used["process_resident_memory_bytes"] == pytest.approx(resident, rel=0.1)
+        assert used["process_cpu_seconds_total"] > 1 and used["process_max_fds"] >= used["process_open_fds"] > 20
+        assert used["process_virtual_memory_bytes"] > resident
+        assert abs(used["process_start_time_seconds"] - time.time()) < 300
+        for pid in pids:  # both have answered: each has counted calls in a file of its own
             [counted] = (tmp_path / "home").rglob(f"counter_{pid}.db")
             assert b'"/v1/embed"' in counted.read_bytes()
     assert {tuple(one.json()["embedding"]) for one in answers} == {tuple(answers[0].json()["embedding"])}
@@ -96,6 +115,7 @@ def test_a_killed_worker_comes_back_and_no_one_meets_one_without_a_model(
         pairs = [(people.a1, people.a2), (people.a1, people.b1)]
         expected = [service.verify(*pair).json()["similarity"] for pair in pairs]
         first = children(process.pid)
+        cpu_s = service.metric("process_cpu_seconds_total")
         crowd = Crowd(str(service.client.base_url), pairs)
         with crowd.asking():
             crowd.more(40)
@@ -111,6 +131,7 @@ def test_a_killed_worker_comes_back_and_no_one_meets_one_without_a_model(
             assert set(strangers) == {200}
             assert len(children(process.pid)) == WORKERS and first[0] not in children(process.pid)
         assert service.metric("eolgul_requests_inside") == 0  # the killed one had some, and its file says so
+        assert service.metric("process_cpu_seconds_total") > cpu_s  # though that of the killed one is in no process now
         lost = [one for one in crowd.answers if one.status == 0]
         assert len(lost) <= 4  # what the killed one was answering, and no more
         check([one for one in crowd.answers if one.status], expected)

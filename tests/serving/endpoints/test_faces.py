@@ -74,7 +74,7 @@ def test_second_time_comes_from_the_cache_and_the_metrics_say_so(
 ) -> None:
     left, right = fresh(people.a1), fresh(people.a2)
     before = {outcome: service.metric("eolgul_cache_total", outcome=outcome) for outcome in ("hit", "miss")}
-    verdicts = service.metric("eolgul_similarity_count")
+    verdicts = service.metric("eolgul_similarity_bucket", le="+Inf")
     embeds = service.metric("eolgul_stage_seconds_count", stage="embed")
     first, second = service.verify(left, right).json(), service.verify(left, right).json()
     assert first["cached"] == [False, False] and second["cached"] == [True, True]
@@ -85,7 +85,7 @@ def test_second_time_comes_from_the_cache_and_the_metrics_say_so(
     assert service.metric("eolgul_cache_total", outcome="hit") == before["hit"] + 2
     assert service.metric("eolgul_cache_total", outcome="miss") == before["miss"] + 2
     assert service.metric("eolgul_stage_seconds_count", stage="embed") == embeds + 2
-    assert service.metric("eolgul_similarity_count") == verdicts + 2
+    assert service.metric("eolgul_similarity_bucket", le="+Inf") == verdicts + 2
     assert service.metric("eolgul_requests_total", route="/v1/verify", status="200") >= 2
     assert service.metric("eolgul_request_seconds_count", route="/v1/verify") >= 2
 
@@ -106,6 +106,26 @@ def test_unknown_paths_do_not_grow_the_metrics(service: Service) -> None:
         assert service.client.get(f"/nowhere/{number}").json()["code"] == "not_found"
     text = service.client.get("/metrics").text
     assert "nowhere" not in text and 'route="other"' in text
+
+
+def test_metrics_come_in_the_format_asked_for(service: Service) -> None:
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+
+    asked = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5"
+    for accept, media_type in {
+        "application/openmetrics-text": "application/openmetrics-text; version=1.0.0",
+        asked: "application/openmetrics-text; version=1.0.0",
+        "*/*": "text/plain; version=0.0.4",
+        "": "text/plain; version=0.0.4",
+        "nonsense;;q=x": "text/plain; version=0.0.4",
+    }.items():
+        answer = service.client.get("/metrics", headers={"accept": accept})
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith(media_type), accept
+        assert answer.headers["vary"] == "Accept" and answer.text.endswith("# EOF\n") == ("openmetrics" in media_type)
+    families = {
+        family.name for family in parse_openmetrics(service.client.get("/metrics", headers={"accept": asked}).text)
+    }
+    assert {"eolgul_requests", "eolgul_request_seconds", "process_cpu_seconds", "process_open_fds"} <= families
 
 
 def test_pages(service: Service) -> None:
