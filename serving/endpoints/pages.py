@@ -32,7 +32,7 @@ _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
 }
-_PAGES = {"/ui/": "compare", "/ui/gallery": "gallery", "/ui/model": "model"}
+_PAGES = {"/ui/": "compare", "/ui/gallery": "gallery", "/ui/model": "model", "/ui/api": "api"}
 _CARD, _REPORT, _TICKET, _COOKIE = "/ui/card.html", "/ui/report.html", "/ui/ticket", "eolgul_report"
 # The report is one self-contained file: styles, scripts and plots are inside it, and it may load nothing else.
 _REPORT_HEADERS = {
@@ -84,6 +84,7 @@ def add_to(app: FastAPI) -> None:
         Route(_CARD, _card),
         Route(_TICKET, _ticket),
         Route("/ui", lambda request: RedirectResponse("ui/")),
+        Route("/ui/api.html", lambda request: RedirectResponse("api")),
         *(Route(path, _page(name)) for path, name in _PAGES.items()),
         Mount("/ui", StaticFiles(directory=STATIC)),
     ]

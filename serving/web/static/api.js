@@ -1,7 +1,87 @@
-"use strict";
-// Swagger UI comes with BentoML. BentoML's own page for it loads a tracker, so this page replaces that one.
-(async () => {
-  const spec = await (await fetch("../openapi.json")).json();
-  spec.servers = [{ url: new URL("..", location.href).pathname }];
-  SwaggerUIBundle({ spec, dom_id: "#swagger", deepLinking: true, presets: [SwaggerUIBundle.presets.apis] });
-})();
+// The API for whoever writes a program: the last request of this tab as a command, and every operation of the OpenAPI document.
+import { curl, drawCommand } from "./curl.js";
+import { $, element, page, sentence, shell, words, write } from "./shell.js";
+
+let described = null, failed = false;
+
+function draw() {
+  $("#nothing-asked").hidden = drawCommand();
+  $("#undescribed").hidden = !failed;
+  write("#undescribed", sentence("offline"));
+  if (described && !$("#operations").children.length) $("#operations").append(...described.tags.map(group));
+  for (const place of document.querySelectorAll("#operations [data-said]")) {
+    write(place, words()[place.dataset.said]);
+    place.lang = shell.language; // the document is English
+  }
+}
+
+function group(tag) {
+  const section = element("section", { class: "card operations", "aria-labelledby": `tag-${tag.name}` });
+  section.append(element("h2", { id: `tag-${tag.name}` }, tag.name), element("p", { class: "soft" }, tag.description));
+  for (const [path, methods] of Object.entries(described.paths))
+    for (const [method, operation] of Object.entries(methods))
+      if (operation.tags?.includes(tag.name)) section.append(shown(path, method.toUpperCase(), operation));
+  return section;
+}
+
+function shown(path, method, operation) {
+  const details = element("details", { id: operation.operationId }), summary = element("summary");
+  const [first, ...rest] = (operation.description ?? "").split("\n\n");
+  const form = Object.entries(operation.requestBody?.content["multipart/form-data"]?.schema.properties ?? {});
+  const fields = form.map(([name, field]) => [name, (field.items ?? field).format === "binary"]);
+  summary.append(
+    element("strong", {}, operation.operationId),
+    element("code", {}, `${method} ${path}`),
+    prose("span", first, { class: "soft" }),
+  );
+  details.append(summary, ...rest.map((text) => prose("p", text)));
+  const command = element("pre", { tabindex: "0", "aria-label": `curl ${operation.operationId}` }, curl({ method, path, fields, keyed: true }));
+  details.append(title("apiExample"), command);
+  const asked = [...(operation.parameters ?? []).map((one) => [one.name, `${one.in}: ${one.description ?? kind(one.schema)}`]), ...form.map(([name, field]) => [name, field.description ?? kind(field)])];
+  if (asked.length) details.append(title("apiFields"), list(asked));
+  const answer = operation.responses[200].content, lines = Object.values(answer ?? {})[0]?.schema;
+  details.append(title("apiAnswer"), list(lines?.$ref ? properties(lines) : [["200", lines?.description ?? ""]]));
+  return details;
+}
+
+// The fields of a schema of the document, with what each means.
+function properties({ $ref }) {
+  const schema = described.components.schemas[$ref.split("/").at(-1)];
+  return Object.entries(schema.properties ?? {}).map(([name, field]) => [name, [kind(field), field.description].filter(Boolean).join(": ")]);
+}
+
+function kind(field) {
+  const named = field.$ref?.split("/").at(-1) ?? (field.enum ?? (field.const ? [field.const] : null))?.join(" | ");
+  if (named) return named;
+  if (field.anyOf) return field.anyOf.map(kind).join(" | ");
+  return field.type === "array" ? `array of ${kind(field.items ?? {})}` : field.type ?? "any";
+}
+
+function list(rows) {
+  const made = element("dl");
+  for (const [name, text] of rows) made.append(element("dt", {}, name), prose("dd", text));
+  return made;
+}
+
+function prose(name, text, attributes = {}) { // what the document has in backticks is code
+  const made = element(name, attributes);
+  made.append(...text.split("`").map((part, index) => (index % 2 ? element("code", {}, part) : part)));
+  return made;
+}
+
+function title(word) {
+  return element("h3", { "data-said": word, lang: shell.language }, words()[word]);
+}
+
+async function load() {
+  try {
+    const response = await fetch("../openapi.json");
+    described = response.ok ? await response.json() : null;
+  } catch { /* said below */ }
+  failed = !described;
+  draw();
+  if (location.hash) $(`#${CSS.escape(location.hash.slice(1))}`)?.setAttribute("open", "");
+}
+
+page(draw);
+load();

@@ -3,16 +3,18 @@ import { photograph } from "./camera.js";
 import { drawFaces } from "./overlay.js";
 import { $, call, sentence, speak, words, write } from "./shell.js";
 import { isLarge, smaller } from "./shrink.js";
+import { lay, partShown } from "./view.js";
 
+// Problems that are not the photo's; a comparison or a search says them itself.
 const SILENT = ["forbidden", "unauthorized", "rate_limited", "busy", "model_not_ready", "offline", "timeout"];
 const frames = new Set();
 let made = 0;
 
 export class Frame {
-  // `title()` returns the name of the frame; `changed` is called when its photo changes or is removed; `spill` gets the
-  // further files when several are dropped or chosen at once.
-  constructor(title, field, { changed, spill = () => {} }) {
-    Object.assign(this, { title, field, changed, spill, file: null, url: null, broken: false, detection: null, problem: null });
+  // `title()` returns the name of the frame; `changed` is called when its photo changes or is removed, `seen` when it is known
+  // what the service sees in it; `spill` gets the further files when several are dropped or chosen at once.
+  constructor(title, field, { changed, seen = () => {}, spill = () => {} }) {
+    Object.assign(this, { title, field, changed, seen, spill, file: null, url: null, broken: false, detection: null, problem: null });
     this.element = $("#frame").content.firstElementChild.cloneNode(true);
     this.element.dataset.field = field;
     this.input = $("input", this.element);
@@ -23,6 +25,21 @@ export class Frame {
 
   get name() {
     return this.title();
+  }
+
+  // What is wrong with the photo, as the code of a problem; null if nothing is, as far as it is known.
+  get fault() {
+    return this.file ? (this.refusal ?? this.problem)?.code ?? (this.faces ? codeOf(this.faces) : null) : null;
+  }
+
+  // Why the photo is of no use for a verdict, as far as the detector can tell.
+  get reasons() {
+    return this.faces?.find((face) => face.chosen)?.reasons ?? [];
+  }
+
+  // The photo's faces; null as long as they are not known.
+  get faces() {
+    return this.detection?.faces ?? (this.face ? [{ ...this.face, chosen: true }] : null);
   }
 
   take([file, ...others]) {
@@ -47,7 +64,7 @@ export class Frame {
     this.file = file;
     this.url = file ? URL.createObjectURL(file) : null;
     this.broken = false;
-    this.detection = this.problem = null;
+    this.detection = this.problem = this.face = this.refusal = null;
     if (!file) this.input.value = "";
     this.changed();
     if (file) this.look(file);
@@ -62,52 +79,63 @@ export class Frame {
     this.detection = answer ?? null;
     this.problem = problem && !SILENT.includes(problem.code) ? problem : null;
     this.draw();
+    this.seen();
   }
 
-  // `face` is the face that a comparison used, `problem` its problem with this photo.
-  draw(face = this.face, problem = this.refusal) {
-    Object.assign(this, { face, refusal: problem });
-    const said = words(), { element, file } = this;
+  // `face` is the face that a comparison used, `problem` its problem with this photo; `judged` is whether the page says elsewhere
+  // that the photo is too poor.
+  draw(face = this.face, problem = this.refusal, judged = this.judged) {
+    Object.assign(this, { face, refusal: problem, judged });
+    const said = words(), { element, file, faces, fault, reasons } = this;
     speak(element);
-    const found = this.detection?.faces ?? (face ? [{ ...face, chosen: true }] : null);
-    const code = (problem ?? this.problem)?.code ?? (file && found ? codeOf(found) : null);
     element.classList.toggle("full", Boolean(file));
-    element.classList.toggle("wrong", Boolean(code));
+    element.classList.toggle("wrong", Boolean(fault));
+    element.classList.toggle("poor", !fault && reasons.length > 0);
     write($(".name", element), this.name);
     $(".empty", element).hidden = Boolean(file);
-    $(".preview", element).hidden = !file || this.broken;
+    $(".sheet", element).hidden = !file || this.broken;
     $(".unshown", element).hidden = !file || !this.broken; // a HEIC, which most browsers cannot show but the service can read
-    write($(".unshown", element), this.broken && file ? file.name : "");
+    write($(".file", element), this.broken && file ? file.name : "");
     $(".remove", element).hidden = !file;
     this.input.setAttribute("aria-label", file ? said.chooseOther(this.name) : said.chooseFirst(this.name));
-    $(".take", element).setAttribute("aria-label", said.cameraFor(this.name));
-    $(".remove", element).setAttribute("aria-label", said.removeThis(this.name));
-    const image = $(".preview img", element);
-    image.alt = found ? said.previewFaces(this.name, found.length) : this.name;
+    for (const [name, label] of [[".take", said.cameraFor(this.name)], [".remove", said.removeThis(this.name)]])
+      Object.assign($(name, element), { ariaLabel: label, title: file ? label : "" });
+    const image = $(".preview", element), crop = $(".crop", element);
+    image.alt = faces ? said.previewFaces(this.name, faces.length) : this.name;
     if (this.url && image.src !== this.url) image.src = this.url;
-    write($(".note", element), code ? sentence(code) : found ? `${note(found, face?.count)} ${poor(found)}`.trim() : "");
-    drawFaces($(".overlay", element), found ?? [], this.detection?.size ?? face?.size);
-    const crop = found?.find((one) => one.chosen)?.crop;
-    $(".crop", element).hidden = !crop;
-    if (crop) {
-      $(".crop img", element).src = `data:image/png;base64,${crop}`;
-      $(".crop img", element).alt = said.crop(this.name);
-    }
+    element.classList.toggle("warned", !fault && !judged && reasons.length > 0);
+    write($(".note", element), fault ? sentence(fault) : faces ? note(faces, face?.count, judged ? [] : reasons) : "");
+    drawFaces($(".overlay", element), faces ?? [], this.detection?.size ?? face?.size);
+    this.place();
+    const chosen = faces?.find((one) => one.chosen);
+    crop.hidden = !chosen?.crop;
+    if (chosen?.crop) Object.assign(crop, { src: `data:image/png;base64,${chosen.crop}`, alt: said.crop(this.name), title: said.cropTitle });
+  }
+
+  // Let the photo fill the frame with its faces; before they are known it is shown as a whole.
+  place() {
+    const { element } = this, image = $(".preview", element), tile = $(".tile", element);
+    const size = this.detection?.size ?? this.face?.size ?? [image.naturalWidth, image.naturalHeight];
+    if (!this.file || this.broken || !size[0]) return tile.removeAttribute("style");
+    const room = Number(getComputedStyle(element).getPropertyValue("--room"));
+    lay(tile, $(".sheet", element), size, partShown(size, this.faces ?? [], room), room);
   }
 
   listen() {
-    const { element, input } = this;
+    const { element, input } = this, image = $(".preview", element);
     input.addEventListener("change", () => this.take([...input.files]));
     $(".take", element).addEventListener("click", () => photograph(this.name, (file) => this.choose(file)));
     $(".remove", element).addEventListener("click", () => {
       this.choose(null);
       (element.isConnected ? this : [...frames].at(-1)).input.focus(); // the frame itself may have been removed
     });
-    $(".preview img", element).addEventListener("error", (event) => {
-      if (event.target.src !== this.url) return; // an earlier photo
+    image.addEventListener("load", () => this.place());
+    image.addEventListener("error", () => {
+      if (image.src !== this.url) return; // an earlier photo
       this.broken = true;
       this.draw();
     });
+    new ResizeObserver(() => this.place()).observe(element); // its room has another shape on a phone
     for (const name of ["dragenter", "dragover"])
       element.addEventListener(name, (event) => { event.preventDefault(); element.classList.add("over"); });
     element.addEventListener("dragleave", () => element.classList.remove("over"));
@@ -121,14 +149,10 @@ export class Frame {
 
 const codeOf = (faces) => (faces.length === 0 ? "no_face" : faces.some((face) => face.chosen) ? null : "several_faces");
 
-function note(faces, count = faces.length) {
-  return count > 1 ? words().faces(count) : words().face;
-}
-
-// Why the face that counts is of no use for a verdict, as far as the detector can tell.
-function poor(faces) {
-  const reasons = faces.find((face) => face.chosen)?.reasons ?? [];
-  return reasons.length ? words().because(words().unfit, reasons.map((reason) => words().reasons[reason] ?? reason)) : "";
+// What is to be said of the faces: how many they are, and why the one that counts is of no use for a verdict.
+function note(faces, count = faces.length, reasons = []) {
+  const said = words(), found = count > 1 ? said.faces(count) : said.face;
+  return reasons.length ? said.because(said.unfit, reasons.map((reason) => said.reasons[reason] ?? reason)) : found;
 }
 
 // A pasted image goes to the frame that has the focus, otherwise to the first empty one, otherwise to the last.

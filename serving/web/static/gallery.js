@@ -1,14 +1,16 @@
-// The people enrolled by the key's tenant: find, enroll, list, export and erase. Names are inserted into the page as text
-// only, and are sent to the API only.
+// The people enrolled by the key's tenant: find, enroll, export. Names are inserted into the page as text only, and are sent to
+// the API only.
 import { Frame } from "./frame.js";
+import { People } from "./people.js";
 import { rate } from "./rates.js";
 import { ask } from "./session.js";
-import { $, call, element, follow, page, render, sentence, shell, words, write } from "./shell.js";
+import { $, call, element, follow, page, render, sentence, words, write } from "./shell.js";
 
-const MOST_PHOTOS = 10, PAGE = 25; // the API takes at most 10 photos per request
-const state = { people: [], total: null, next: null, unavailable: null, said: {}, found: null };
+const MOST_PHOTOS = 10; // the API takes at most so many per request
+const state = { unavailable: false, said: {}, found: null };
 const wanted = new Frame(() => words().wantedPhoto, "image", { changed: forget });
 const portraits = [];
+const people = new People({ say, refuse, changed: forget });
 
 // The message of each section, as a function of the words, since the language may change.
 function say(section, text, wrong = false) {
@@ -17,8 +19,10 @@ function say(section, text, wrong = false) {
 }
 
 function refuse(section, problem, scope) {
-  if (problem.code === "gallery_unavailable") state.unavailable = true;
+  state.unavailable = problem.code === "gallery_unavailable";
+  if (state.unavailable) setTimeout(() => people.list(), 15_000);
   const text = () => problem.code === "forbidden" ? words().scopeMissing(scope)
+    : problem.code === "unauthorized" ? "" // the form for the key says it
     : problem.field === "person" ? words().personRule
     : problem.reasons ? words().because(sentence(problem.code).replace(/\.$/, ""), problem.reasons.map((reason) => words().reasons[reason] ?? reason))
     : sentence(problem.code);
@@ -36,14 +40,19 @@ function forget() {
 async function identify() {
   const file = wanted.file, form = new FormData();
   form.append("image", file, "photo");
+  state.found = null;
   say("identify", () => words().searching);
   const { answer, problem } = await call(`/v1/identify?k=${$("#k").value}`, { method: "POST", body: form });
   if (wanted.file !== file) return;
+  if (problem?.field === "image") { // said at the photo
+    wanted.draw(null, problem);
+    return say("identify", () => "");
+  }
   if (problem) return refuse("identify", problem, "identify");
   await follow(answer);
   state.found = answer;
   say("identify", () => answer.people === 0 ? words().nobody
-    : answer.face.reasons?.length ? `${words().unfitFind} ${words().because(wanted.name, answer.face.reasons.map((reason) => words().reasons[reason] ?? reason))}`
+    : answer.face.reasons?.length ? `${words().because(wanted.name, answer.face.reasons.map((reason) => words().reasons[reason] ?? reason))} ${words().unfitFind}`
     : words().searched(answer.people, answer.templates_of_other_models));
 }
 
@@ -100,54 +109,14 @@ async function enroll() {
   const chosen = portraits.filter((frame) => frame.file), form = new FormData();
   form.append("person", $("#person").value.trim());
   for (const frame of chosen) form.append("images", frame.file, "photo"); // the real file name may contain a person's name
-  say("enroll", () => words().working);
+  say("enroll", () => words().enrolling);
   const { answer, problem } = await call("/v1/enroll", { method: "POST", body: form });
+  if (problem?.field === "images" && chosen.some((frame) => frame.fault ?? frame.reasons.length)) return say("enroll", () => words().notEnrolled, true); // said at the photo
   if (problem) return refuse("enroll", problem, "enroll");
   $("#person").value = "";
   for (const frame of chosen) if (portraits.includes(frame)) frame.choose(null);
   say("enroll", () => words().enrolled(answer.person, answer.added, answer.templates_total));
-  await list();
-}
-
-// --- people
-
-async function list(after = "") {
-  const { answer, problem } = await call(`/v1/people?limit=${PAGE}&after=${encodeURIComponent(after)}`);
-  state.unavailable = problem?.code === "gallery_unavailable";
-  if (state.unavailable) setTimeout(list, 15_000);
-  if (problem) return refuse("people", problem, "gallery");
-  Object.assign(state, { people: after ? [...state.people, ...answer.people] : answer.people, total: answer.total, next: answer.next });
-  say("people", () => words().peopleCount(state.total));
-}
-
-function personRow(one) {
-  const said = words(), row = element("li");
-  const erase = element("button", { type: "button", class: "quiet", "aria-label": said.eraseWhom(one.person) }, said.erase);
-  erase.addEventListener("click", () => askToErase(one));
-  row.append(
-    element("strong", { dir: "auto" }, one.person),
-    ...(one.comparable === 0 ? [element("span", { class: "chip stale" }, said.enrollAgain)] : []), // made by an earlier model
-    element("span", { class: "soft" }, `${said.templates(one.templates)} · ${new Date(one.created_at).toLocaleDateString(shell.language, { dateStyle: "medium" })}`),
-    erase,
-  );
-  return row;
-}
-
-function askToErase(one) {
-  const dialog = $("#confirm");
-  write("#confirm-title", words().eraseQuestion(one.person, one.templates));
-  dialog.returnValue = "no"; // Escape keeps the previous value
-  dialog.onclose = () => dialog.returnValue === "yes" && erase(one);
-  dialog.showModal();
-}
-
-async function erase(one) {
-  const { problem, answer } = await call(`/v1/people/${encodeURIComponent(one.person)}`, { method: "DELETE" });
-  if (problem) return refuse("people", problem, "enroll");
-  forget();
-  await list();
-  say("people", () => words().erased(one.person, state.total) + (answer.cache_cleared ? "" : ` ${words().cacheKept}`));
-  $("#people-said").focus(); // the button that had the focus is removed
+  await people.list();
 }
 
 async function download() {
@@ -166,19 +135,20 @@ async function download() {
 function draw() {
   $("#unavailable").hidden = !state.unavailable;
   write("#unavailable", sentence("gallery_unavailable"));
-  $("#gallery").hidden = Boolean(state.unavailable);
+  $("#gallery").hidden = state.unavailable;
   for (const section of ["identify", "enroll", "people"]) {
     const said = state.said[section], place = $(`#${section}-said`);
     write(place, said?.text() ?? "");
     place.classList.toggle("wrong", Boolean(said?.wrong));
   }
-  wanted.draw(state.found?.face ?? null);
+  const { found } = state;
+  wanted.draw(found?.face ?? null, undefined, Boolean(found));
   for (const frame of portraits) frame.draw();
   ready();
-  $("#candidates").replaceChildren(...(state.found?.candidates ?? []).map(candidateRow));
-  $("#people").replaceChildren(...state.people.map(personRow));
-  $("#next").hidden = !state.next;
-  $("#export").hidden = !state.people.length;
+  $("#identify-said").classList.toggle("warn", Boolean(found?.face.reasons?.length));
+  $("#found-synthetic").hidden = !found?.synthetic || !found.candidates.length;
+  $("#candidates").replaceChildren(...(found?.candidates ?? []).map(candidateRow));
+  people.draw();
 }
 
 function ready() {
@@ -191,6 +161,5 @@ portrait();
 $("#person").addEventListener("input", ready);
 $("#identify").addEventListener("submit", (event) => { event.preventDefault(); if (!$("#find").disabled) identify(); });
 $("#enroll").addEventListener("submit", (event) => { event.preventDefault(); if (!$("#keep").disabled) enroll(); });
-$("#next").addEventListener("click", () => list(state.next));
 $("#export").addEventListener("click", download);
-page(draw, list);
+page(draw, () => people.list());

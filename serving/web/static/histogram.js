@@ -1,7 +1,7 @@
 // Draw the scores of the calibration people over the similarity scale: strangers as a filled shape, pairs of one person as
-// a line. Each is scaled to its own peak, since there are thousands of times more pairs of strangers. A `threshold` is a
-// vertical line.
-export function drawHistogram(svg, calibration, [low, high], threshold = null) {
+// a line. Each is scaled to its own peak, since there are thousands of times more pairs of strangers. The threshold and the pair
+// that was compared are vertical lines.
+export function drawHistogram(svg, calibration, [low, high], { threshold, pair = null }) {
   svg.replaceChildren();
   const { histogram_genuine: genuine, histogram_impostor: impostor } = calibration ?? {};
   svg.parentElement.hidden = !genuine?.length || !impostor?.length;
@@ -16,10 +16,11 @@ export function drawHistogram(svg, calibration, [low, high], threshold = null) {
     });
     return `M${x(-1).toFixed(1)} ${height}${steps.join("")}L${width} ${height}`;
   };
-  const line = threshold === null ? [] : [[`M${x(threshold).toFixed(1)} 0V${height}`, "limit-line"]];
+  const lines = [[threshold, "limit-line"], [pair, "pair-line"]].filter(([value]) => value !== null)
+    .map(([value, name]) => [`M${x(Math.max(value, low)).toFixed(1)} 0V${height}`, name]);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("preserveAspectRatio", "none");
-  for (const [outlined, name] of [[outline(impostor), "strangers"], [outline(genuine), "one-person"], ...line]) {
+  for (const [outlined, name] of [[outline(impostor), "strangers"], [outline(genuine), "one-person"], ...lines]) {
     const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
     path.setAttribute("d", outlined);
     path.setAttribute("class", name);

@@ -52,7 +52,7 @@ function draw(said) {
   write("#threshold", model.threshold.toFixed(3));
   write("#threshold-interval", said.thresholdInterval(...model.threshold_interval.map((value) => value.toFixed(3))));
   write("#threshold-text", said.thresholdText);
-  drawHistogram($("#scores"), calibration, SCALE, model.threshold);
+  drawHistogram($("#scores"), calibration, SCALE, { threshold: model.threshold });
   $("#scores").setAttribute("aria-label", said.scores);
   const oneIn = (rate) => (rate > 0 ? said.oneIn(round(1 / rate)) : percent(0));
   list($("#calibration"), [

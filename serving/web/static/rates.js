@@ -10,11 +10,13 @@ export function rate(comparison, floor) {
   return odds > COMMON ? said.rateMany(Math.round(odds * 100)) : said.rate(round(1 / odds));
 }
 
-export function interval(comparison) { // a rate of 0 has no "1 in n": then only the upper end is stated
-  if (!comparison.false_match_rate_interval) return "";
+// How exact the rate is. A rate of 0 has no "1 in n": then only the upper end is stated.
+export function exactness(comparison, floor) {
+  const said = words(), odds = comparison.false_match_rate, finest = odds <= floor ? said.finestRate : "";
+  if (!comparison.false_match_rate_interval) return finest;
   const [low, high] = comparison.false_match_rate_interval;
-  if (comparison.false_match_rate > COMMON) return words().betweenMany(Math.round(low * 100), Math.round(high * 100));
-  return low > 0 ? words().between(round(1 / high), round(1 / low)) : words().atMost(round(1 / high));
+  if (odds > COMMON) return said.betweenMany(Math.round(low * 100), Math.round(high * 100));
+  return `${low > 0 ? said.between(round(1 / high), round(1 / low)) : said.atMost(round(1 / high))} ${finest}`.trim();
 }
 
 export function round(number) { // two significant digits: the data does not support more

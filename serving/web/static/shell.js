@@ -3,7 +3,8 @@ import { ask, unusable, use } from "./session.js";
 import { WORDS } from "./words.js";
 
 export const $ = (selector, root = document) => root.querySelector(selector);
-export const shell = { language: initialLanguage(), model: null };
+export const shell = { language: initialLanguage(), model: null, problem: null };
+const PASSING = ["busy", "model_not_ready", "rate_limited", "timeout", "offline", "proxy_timeout", "proxy_unavailable", "internal"];
 const renderers = [], starters = [];
 let again = 0;
 let keyProblem = unusable ? "keyCharacters" : "keyNeeded";
@@ -11,8 +12,13 @@ let keyProblem = unusable ? "keyCharacters" : "keyNeeded";
 export const words = () => WORDS[shell.language];
 export const sentence = (code) => words().problems[code] ?? words().problems.other;
 
+export const passing = (code) => PASSING.includes(code); // the same request may succeed a moment later
+
 // The reason why no model is shown; without a key that is unknown, and the key form says what to do.
-export const missing = () => ($("#key").hidden ? words().unloaded : "");
+export const missing = () => {
+  const { problem } = shell;
+  return !problem || !$("#key").hidden ? "" : problem.code === "model_not_ready" ? words().unloaded : sentence(problem.code);
+};
 
 // `draw` is called at every render; `start` at first and when a key is entered.
 export function page(draw, start = () => {}) {
@@ -32,7 +38,7 @@ export function render() {
     button.setAttribute("aria-pressed", String(button.dataset.language === shell.language));
   const { model } = shell;
   write("#key-said", said[keyProblem]);
-  write("#model-line", model ? said.served(model.backbone, model.digest.slice(0, 12)) : missing());
+  write("#model-line", model ? said.served(model.backbone, model.digest.slice(0, 12)) : $("#waiting") ? "" : missing()); // the page of the model has a place of its own
   $("#synthetic").hidden = !model?.synthetic;
   $("#report").hidden = !model?.report;
   for (const draw of renderers) draw(said);
@@ -99,7 +105,8 @@ async function loadModel() {
   clearTimeout(again);
   if (problem?.code === "unauthorized") return; // the key form is shown
   again = setTimeout(loadModel, answer ? 240_000 : 3_000);
-  if (!answer) return;
+  shell.problem = problem ?? null;
+  if (!answer) return render();
   if (answer.report) await ask("/ui/ticket").catch(() => null);
   shell.model = answer;
   render();

@@ -36,10 +36,11 @@ def test_every_page_works_under_a_prefix(browser, proxy: Proxy, people: People, 
     page.wait_for_selector("#report:not([hidden])")
     page.click("#report")
     assert "the report of the test" in page.content()
-    for path in ("/ui/gallery", "/ui/model", "/ui/api.html"):
+    for path in ("/ui/gallery", "/ui/model", "/ui/api.html", "/ui/api"):
         page.goto(proxy.url + path)
         page.wait_for_load_state("networkidle")
-    page.wait_for_selector(".opblock")
+    page.wait_for_selector("#operations details")
+    assert f"'{proxy.url}/v1/verify'" in page.inner_text("#curl")
     page.click("footer a[href='../metrics']") if page.query_selector("footer a[href='../metrics']") else None
     assert [path for path in proxy.outside if path != "/favicon.ico"] == []
 
@@ -67,7 +68,7 @@ def test_the_proxys_refusals_are_told_as_such(  # type: ignore[no-untyped-def]
 
 
 def test_redirects_stay_below_the_prefix(proxy: Proxy) -> None:
-    for path in ("/", "/ui", "/report"):
+    for path in ("/", "/ui", "/report", "/ui/api.html"):
         answer = httpx.get(proxy.url + path)
         assert answer.is_redirect
         assert httpx.URL(str(answer.url)).join(answer.headers["location"]).path.startswith(f"{PREFIX}/ui/")

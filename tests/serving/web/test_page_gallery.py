@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -99,7 +100,7 @@ def test_from_enrolment_to_erasure(world: World, photos: dict[str, str], tmp_pat
         said(page, "people", "Nobody yet.")
         assert page.is_hidden("#export") and page.is_disabled("#keep") and page.is_disabled("#find")
         enroll(page, "Hong Gil-dong", [photos["a1"], photos["a2"]])
-        said(page, "enroll", "Hong Gil-dong: 2 new, 2 in total.")
+        said(page, "enroll", "Hong Gil-dong is enrolled with 2 photos.")
         assert page.locator("#portraits .photo").count() == 1 and page.input_value("#person") == ""
         enroll(page, HOSTILE, [photos["b1"]])
         said(page, "people", "2 people.")
@@ -123,18 +124,19 @@ def test_from_enrolment_to_erasure(world: World, photos: dict[str, str], tmp_pat
         lines = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
         assert sorted(line["person"] for line in lines) == sorted([HOSTILE, "Hong Gil-dong", "Hong Gil-dong"])
 
-        row = page.locator("#people li", has_text="Hong Gil-dong")
-        row.locator("button").click()
-        assert page.inner_text("#confirm-title") == "Erase Hong Gil-dong and all 2 templates?"
+        page.locator(".open", has_text="Hong Gil-dong").click()
+        page.click(".saved > .erase")
+        assert page.inner_text("#confirm-title") == "Erase Hong Gil-dong and all 2 saved faces?"
         page.keyboard.press("Escape")
         assert len(world.people(key)) == 2
-        row.locator("button").click()
+        page.click(".saved > .erase")
         page.click("#confirm .danger")
         said(page, "people", "Hong Gil-dong was erased. People left: 1.")
         assert page.evaluate("document.activeElement.id") == "people-said"
         assert world.people(key) == [HOSTILE]
-        page.locator("#people button").click()
-        page.click("#confirm .danger")  # an id full of marks can be erased too
+        page.click(".open")
+        page.click(".saved > .erase")
+        page.click("#confirm .danger")  # a name full of marks can be erased too
         said(page, "people", "People left: 0.")
         assert world.people(key) == [] and page.evaluate("window.hacked") is None
 
@@ -142,35 +144,39 @@ def test_from_enrolment_to_erasure(world: World, photos: dict[str, str], tmp_pat
 def test_what_is_wrong_is_said_in_its_place(world: World, photos: dict[str, str]) -> None:
     with world.open(world.key("wrong")) as page:
         enroll(page, "a/b", [photos["a1"]])
-        said(page, "enroll", "An id has 1 to 128 characters, no slash")
+        said(page, "enroll", "A name or number has 1 to 128 characters, no slash")
         enroll(page, "Hong", [photos["blank"]])
-        said(page, "enroll", "No face was found in this photo.")
-        assert page.locator("#portraits .photo.wrong").count() == 1  # and it is clear in which
+        said(page, "enroll", "Nothing was saved: replace or remove the marked photo.")
+        page.wait_for_selector("#portraits .photo.wrong")
+        assert page.inner_text("main").count("No face was found") == 1  # at the photo, and nowhere else
         said(page, "people", "Nobody yet.")  # either every photo or none
         page.click("#portraits .photo.wrong .remove")
         page.click("#keep:enabled")
-        said(page, "enroll", "Hong: 1 new, 1 in total.")
+        said(page, "enroll", "Hong is enrolled with 1 photo.")
         page.set_input_files("#wanted input", photos["blank"])
         page.click("#find")
-        said(page, "identify", "No face was found")
+        page.wait_for_selector("#wanted .photo.wrong")
+        said(page, "identify", "")
+        assert page.inner_text("main").count("No face was found") == 1
 
 
 def test_a_key_without_the_scope_is_told_which(world: World, photos: dict[str, str]) -> None:
     full = world.key("scopes")
     world.enroll(full, "Hong", Path(photos["a1"]).read_bytes())
     with world.open(world.key("scopes", "verify")) as page:
-        said(page, "people", "This API key lacks the scope gallery.")
+        said(page, "people", "This API key may not do this: it lacks the scope gallery.")
         enroll(page, "Kim", [photos["a1"]])
-        said(page, "enroll", "This API key lacks the scope enroll.")
+        said(page, "enroll", "This API key may not do this: it lacks the scope enroll.")
         page.set_input_files("#wanted input", photos["a1"])
         page.click("#find")
-        said(page, "identify", "This API key lacks the scope identify.")
+        said(page, "identify", "This API key may not do this: it lacks the scope identify.")
     with world.open(world.key("scopes", "gallery")) as page:
-        page.locator("#people button").click()
+        page.click(".open")
+        page.click(".saved > .erase")
         page.click("#confirm .danger")
-        said(page, "people", "This API key lacks the scope enroll.")
+        said(page, "people", "This API key may not do this: it lacks the scope enroll.")
         page.click("#export")
-        said(page, "people", "This API key lacks the scope gallery, embed.")
+        said(page, "people", "This API key may not do this: it lacks the scope gallery, embed.")
     assert world.people(full) == ["Hong"]
 
 
@@ -184,7 +190,51 @@ def test_a_long_list_comes_in_pages(world: World, people: People) -> None:
         page.click("#next")
         page.wait_for_function("() => document.querySelectorAll('#people li').length === 27")
         assert page.is_hidden("#next")
-        assert len(set(page.locator("#people strong").all_inner_texts())) == 27
+        assert page.locator("#people strong").all_inner_texts() == [f"person {number:02}" for number in range(27)]
+        page.fill("#search", " PERSON 2")
+        said(page, "people", "7 of 27 people.")
+        assert page.locator("#people strong").all_inner_texts() == [f"person {number}" for number in range(20, 27)]
+        page.fill("#search", "nobody")
+        said(page, "people", "0 of 27 people.")
+        page.fill("#search", "")
+        said(page, "people", "27 people.")
+
+
+def test_a_person_can_be_opened_and_a_saved_face_erased(world: World, people: People) -> None:
+    key = world.key("opened")
+    for photo in (people.a1, people.a2):
+        world.enroll(key, "홍길동", photo)
+    with world.open(key) as page:
+        page.click(".open")
+        page.wait_for_selector(".saved li")
+        faces = page.locator(".saved li")
+        year = re.compile(r"20\d\d")
+        assert [bool(year.search(text)) for text in faces.all_inner_texts()] == [True, True]
+        assert page.evaluate("document.activeElement.className") == "open"  # the focus is where it was
+        page.locator(".saved li .erase").last.click()
+        assert page.inner_text("#confirm-title") == "Erase “Saved face 2” of 홍길동?"
+        page.click("#confirm .danger")
+        said(page, "people", "One saved face of 홍길동 was erased.")
+        page.click(".open")
+        page.wait_for_selector(".saved li")
+        assert faces.count() == 1 and page.locator(".saved li .erase").count() == 0  # the last one goes with the person
+        stored = page.evaluate("JSON.stringify(sessionStorage)")
+        assert "/v1/people/NAME" in stored and "홍길동" not in stored and "%ED" not in stored
+
+
+def test_a_search_reads_the_whole_list(world: World, people: People) -> None:
+    key = world.key("paged")
+    for number in range(5):
+        world.enroll(key, f"person {number}", people.a1)
+    with opened(world.browser, world.service, "/ui/model") as page:  # its address is of no matter
+        page.route(
+            "**/v1/people?limit=1000*", lambda route: route.continue_(url=route.request.url.replace("1000", "2"))
+        )
+        page.goto(str(world.service.client.base_url.join(f"/ui/gallery#key={key}")))
+        said(page, "people", "5 people.")
+        page.fill("#search", "4")
+        said(page, "people", "1 of 5 people.")
+        assert page.locator("#people strong").all_inner_texts() == ["person 4"]
 
 
 def test_people_whom_the_model_cannot_find_are_marked(
@@ -203,7 +253,7 @@ def test_people_whom_the_model_cannot_find_are_marked(
         assert "enroll again" in rows["Kim"].inner_text() and "enroll again" not in rows["Hong"].inner_text()
         page.set_input_files("#wanted input", files(tmp_path, b1=people.b1)["b1"])
         page.click("#find")
-        said(page, "identify", "1 template of an earlier model could not be compared")
+        said(page, "identify", "1 saved face of an earlier model could not be compared")
 
 
 def test_several_photos_at_once_and_no_more_than_ten(world: World, people: People, tmp_path: Path) -> None:
@@ -215,11 +265,11 @@ def test_several_photos_at_once_and_no_more_than_ten(world: World, people: Peopl
         assert page.locator("#portraits .photo.full").count() == 9 and page.locator("#portraits .photo").count() == 10
         page.fill("#person", "홍길동")
         page.click("#keep:enabled")
-        said(page, "enroll", "홍길동: 새로 1개를 등록해 모두 1개입니다.")  # they are one picture
+        said(page, "enroll", "홍길동: 사진 1장으로 등록했습니다.")  # they are one picture
 
 
 def test_a_service_without_a_gallery_says_so(browser: Any, service: Service) -> None:
     with opened(browser, service, "/ui/gallery") as page:
         page.wait_for_selector("#unavailable:not([hidden])")
-        assert page.inner_text("#unavailable") == "This service has no gallery, or it cannot be reached just now."
+        assert "this service has no gallery, or it cannot be reached just now" in page.inner_text("#unavailable")
         assert page.is_hidden("#gallery")

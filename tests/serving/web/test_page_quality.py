@@ -40,9 +40,10 @@ def test_the_card_says_why_and_no_rate(browser: Any, service: Service, photos: d
         assert page.is_hidden("#rate") and "two strangers can look like one person" in page.inner_text("#why")
         assert "undecided" in (page.get_attribute("#answer", "class") or "")
         assert "blurred or shaken" in page.inner_text("#announced")
-        page.wait_for_function(
-            "() => document.querySelector('[data-field=image1] .note').textContent.includes('blurred')"
-        )
+        page.wait_for_selector("[data-field=image1].poor")
+        said = page.inner_text("#answer") + page.inner_text("#photos")
+        assert said.count("blurred or shaken") == 2  # once per photo, and in the card only
+        assert page.is_hidden("#bar")  # no number is known to hold
         shot(page, f"quality-en-{width}")
         page.click("[data-language=ko]")
         assert page.inner_text("#verdict") == "이 사진들로는 판정할 수 없습니다"
