@@ -13,10 +13,10 @@ from starlette.routing import Match, Route
 
 from eolgul.errors import InputError
 from eolgul.serving import metrics, openapi, problems
-from eolgul.serving.endpoints import faces, gallery
+from eolgul.serving.endpoints import faces, gallery, keys, known
 from eolgul.serving.problems import RejectionError
 
-ROUTERS = (faces.router, gallery.router)
+ROUTERS = (faces.router, known.router, gallery.router, keys.router)
 
 
 def answer_refusal(request: Request, error: Exception) -> Response:

@@ -138,7 +138,7 @@ class _OwnProcess:
         with self._lock:
             own = {sample.name: sample.value for family in self._collector.collect() for sample in family.samples}
             for gauge in (RESIDENT_BYTES, VIRTUAL_BYTES, OPEN_FDS, MAX_FDS, START_SECONDS):
-                gauge.set(own.get(gauge.describe()[0].name, 0.0))
+                gauge.set(own.get(next(iter(gauge.describe())).name, 0.0))
             used_s = own.get("process_cpu_seconds_total", 0.0)
             CPU_SECONDS.inc(max(0.0, used_s - self._counted_s))  # a sum over processes would fall when one is replaced
             self._counted_s = used_s

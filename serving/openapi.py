@@ -12,13 +12,28 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from eolgul.client.answers import KnownEmbedding, NewKey, PersonChange
+from eolgul.serving import examples
 
 JSON_LINES = "application/x-ndjson"  # generators know it as bytes only
+_BODIES = (KnownEmbedding, PersonChange, NewKey)  # models of bodies, which FastAPI does not see
+_REF = "#/components/schemas/{model}"
 TAGS = (
     ("faces", "Compare, embed and find faces in photos."),
     ("gallery", "Enroll people, find out who a photo shows, list, export and erase."),
     ("model", "The model that answers."),
+    ("keys", "Make, list and revoke the API keys of one's own tenant; needs the scope `admin`."),
 )
+
+
+def json_body(shape: type[BaseModel] | dict[str, Any], description: str) -> dict[str, Any]:
+    """The OpenAPI description of a JSON body: a model of `_BODIES`, or a schema."""
+    schema = shape if isinstance(shape, dict) else {"$ref": _REF.format(model=shape.__name__)}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": True, "description": description, "content": content}}
 
 
 def operation_name(route: APIRoute) -> str:
@@ -48,9 +63,14 @@ def document(app: FastAPI) -> dict[str, Any]:
         # Relative to the document, so that it is right behind a proxy that takes a prefix off the path.
         servers=[{"url": "./", "description": "the service that gave this document"}],
     )
+    _, shapes = models_json_schema([(shape, "validation") for shape in _BODIES], ref_template=_REF)
+    described["components"]["schemas"] = shapes["$defs"] | described["components"]["schemas"]
     simple: dict[str, Any] = _plain_arrays(described)
     for operations in simple["paths"].values():
         for operation in operations.values():
+            unprocessable = operation["responses"]["422"]["content"] if "422" in operation["responses"] else {}
+            if any(content.get("examples", {}).keys() == {"not_an_image"} for content in unprocessable.values()):
+                del operation["responses"]["422"]  # given to every endpoint, so that FastAPI adds none of its own
             for answer in operation["responses"].values():
                 if lines := answer.get("content", {}).get(JSON_LINES):
                     shape = lines["schema"]["$ref"].rpartition("/")[2]
@@ -59,6 +79,7 @@ def document(app: FastAPI) -> dict[str, Any]:
                         "format": "binary",
                         "description": f"{shape} as JSON, one per line",
                     }
+    examples.add_to(simple)
     return simple
 
 

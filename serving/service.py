@@ -24,6 +24,7 @@ from eolgul.serving import READING, metrics
 from eolgul.serving.access.audit import Audit
 from eolgul.serving.access.keys import ApiKeys
 from eolgul.serving.access.limits import RateLimit
+from eolgul.serving.access.stored_keys import StoredKeys
 from eolgul.serving.app import application
 from eolgul.serving.endpoints import pages
 from eolgul.serving.endpoints.call import State
@@ -119,6 +120,9 @@ class FaceVerification:
                 max_people=settings.gallery_people,
                 memory_bytes=settings.gallery_memory_mb * 1_000_000,
             )
+            if not keys.open:
+                state.stored_keys = StoredKeys(gallery_link, keyring)
+                keys.stored = None
         state.keys = keys
         APP.state.missing = ""
 
@@ -137,6 +141,8 @@ class FaceVerification:
                 self._say_missing(error)
             else:
                 logger.info("the keys are there: calls are admitted")
+        if self.state.stored_keys:
+            self._following = asyncio.create_task(self.state.stored_keys.follow(self.state.keys))
         if self.state.gallery:
             await self.state.gallery.warm(self.state.keys.tenants)
 
@@ -213,7 +219,7 @@ def _outermost(app: ASGIApp, **options: Any) -> ASGIApp:
     return CORSMiddleware(
         edge,
         allow_origins=origins,
-        allow_methods=("GET", "POST", "DELETE"),
+        allow_methods=("GET", "POST", "PATCH", "DELETE"),
         allow_headers=("Authorization", "Content-Type"),
         expose_headers=("Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
         max_age=600,

@@ -111,7 +111,17 @@ class Settings(BaseSettings):
     )
 
     max_comparisons: int = Field(
-        default=32, ge=1, le=256, description="largest number of images in `others` of one request to verify/many"
+        default=32,
+        ge=1,
+        le=256,
+        description="largest number of images in `others` of one request to verify/many, and of `images` of one to embed/many",
+    )
+
+    max_faces: int = Field(
+        default=32,
+        ge=1,
+        le=256,
+        description="largest number of faces of one photo with `which=all`; more are refused with `too_many_faces`",
     )
 
     provider: Literal["cpu", "cuda"] = Field(default="cpu", description="ONNX Runtime provider of the recognizer")

@@ -14,7 +14,7 @@ case ${1:-} in
         storage="--dir /tmp --maxmemory 256mb --maxmemory-policy allkeys-lru --appendonly no"
         ;;
     gallery)
-        rights="~eolgul:gallery:* +get +set +hset +hdel +hgetall +del +zadd +zrem +zcard +zrange +zrangebylex +xadd +xrange +xrevrange +watch +unwatch"
+        rights="~eolgul:gallery:* +get +hget +set +hset +hdel +hgetall +del +zadd +zrem +zcard +zrange +zrangebylex +xadd +xrange +xrevrange +watch +unwatch"
         # noeviction: a full gallery refuses enrolments and loses nobody. Every change is on disk before it is answered, so that
         # a person who was reported as erased does not come back after a power cut.
         storage="--dir ${DATA_DIR:-/data} --maxmemory 512mb --maxmemory-policy noeviction --appendonly yes --appendfsync always"

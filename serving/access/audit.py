@@ -1,4 +1,4 @@
-"""The audit log of the galleries: one JSON line per change or export, without names, embeddings or images."""
+"""The audit log: one JSON line per change or export of a gallery and per change of the API keys, without names, embeddings or images."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ class Audit:
 
     def write(
         self, action: str, *, tenant: str, key_id: str, outcome: str, person: str | None = None, templates: int = 0,
-        model: str | None = None,
+        model: str | None = None, target: str | None = None,
     ) -> None:  # fmt: skip
         """Write one line.
 
         Args:
-            action: `enroll`, `delete`, `delete_template`, `export` when an export begins, `export_end` when it ends.
+            action: `enroll`, `delete`, `delete_template`, `rename`, `metadata`, `export` when an export begins, `export_end` when it
+                ends, `key_new`, `key_revoke`.
             tenant: The caller's tenant.
             key_id: The id of the caller's API key.
             outcome: `ok`, or the code of the error.
             person: The person's pseudonym.
             templates: Number of templates that were added, erased or exported.
             model: Digest of the served model.
+            target: The new pseudonym of a renamed person, or the id of the API key that was made or revoked.
 
         Raises:
             OSError: The disk is full, for example; the caller decides whether an action without a record is acceptable.
         """
-        record = {
+        record: dict[str, str | int | None] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "tenant": tenant,
             "key_id": key_id,
@@ -53,6 +55,8 @@ class Audit:
             "model": model,
             "outcome": outcome,
         }
+        if target is not None:
+            record["target"] = target
         line = json.dumps(record, ensure_ascii=False)
         if self._path is None:
             logger.info(line)

@@ -31,6 +31,7 @@ from eolgul.serving.problems import RejectionError
 logger = logging.getLogger("eolgul.keys")
 
 SCOPES = ("verify", "detect", "embed", "identify", "enroll", "gallery")
+ADMIN = "admin"  # makes and revokes keys of its tenant over HTTP; only a key of the file can have it
 TICKET_S = 300
 _SECRET_BYTES = 32
 _REREAD_S = 2.0
@@ -39,7 +40,7 @@ _TICKET = re.compile(r"([A-Za-z0-9-]{1,64})\.([0-9]{1,12})\.([0-9a-f]{64})")
 _NOBODY = bytes(32)  # compared if the key does not exist, so that both cases take the same time
 _REFUSAL = "a valid API key is needed: send `Authorization: Bearer eolgul_…`"
 
-Scope = Literal["verify", "detect", "embed", "identify", "enroll", "gallery"]
+Scope = Literal["verify", "detect", "embed", "identify", "enroll", "gallery", "admin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,8 @@ class ApiKeys:
 
     def __init__(self, path: Path | None, keys: Mapping[str, ApiKey]) -> None:
         self._path, self._keys = path, keys
+        # Those made over HTTP (`eolgul.serving.access.stored_keys`), by id; None while they are not read yet.
+        self.stored: Mapping[str, ApiKey] | None = {}
         self._read_signature = _signature(path) if path else None
         self._checked = time.monotonic()
 
@@ -138,20 +141,34 @@ class ApiKeys:
     @property
     def tenants(self) -> list[str]:
         """The tenants that have a key."""
-        return sorted({key.tenant for key in self._keys.values()}) if self._path else [EVERYONE.tenant]
+        if self._path is None:
+            return [EVERYONE.tenant]
+        return sorted({key.tenant for key in (*self._keys.values(), *(self.stored or {}).values())})
+
+    @property
+    def in_file(self) -> Mapping[str, ApiKey]:
+        """The keys of the file, by id."""
+        self._refresh()
+        return self._keys
+
+    def _find(self, key_id: str) -> ApiKey | None:
+        return self._keys.get(key_id) or (self.stored or {}).get(key_id)
 
     def authenticate(self, header: str | None) -> Caller:
         """The caller, from the value of the header `Authorization`.
 
         Raises:
-            RejectionError: `unauthorized`, with the same sentence for every reason: details would only help guessing.
+            RejectionError: `unauthorized`, with the same sentence for every reason: details would only help guessing;
+                `gallery_unavailable` for a key that may be one of those that are not read yet.
         """
         if self._path is None:
             return EVERYONE
         self._refresh()
         scheme, _, sent = (header or "").strip().partition(" ")
         match = _KEY.fullmatch(sent.strip()) if scheme.lower() == "bearer" else None
-        key = self._keys.get(match[1]) if match else None  # the id is not a secret
+        key = self._find(match[1]) if match else None  # the id is not a secret
+        if match and key is None and self.stored is None:
+            raise RejectionError("the API keys that were made over HTTP cannot be read yet", "gallery_unavailable")
         digest = hashlib.sha256(sent.strip().encode("utf-8", "replace")).digest()
         equal = hmac.compare_digest(digest, bytes.fromhex(key.sha256) if key else _NOBODY)
         if key is None or not equal or not key.valid(datetime.now(UTC)):
@@ -169,7 +186,7 @@ class ApiKeys:
         """
         if self._path is None:
             return ""
-        key = self._keys.get(key_id)
+        key = self._find(key_id)
         if key is None:
             raise RejectionError(_REFUSAL, "unauthorized")
         expires = int(time.time()) + TICKET_S
@@ -185,7 +202,7 @@ class ApiKeys:
             return EVERYONE
         self._refresh()
         match = _TICKET.fullmatch(ticket or "")
-        key = self._keys.get(match[1]) if match else None
+        key = self._find(match[1]) if match else None
         if match is None or key is None or not key.valid(datetime.now(UTC)):
             raise RejectionError(_REFUSAL, "unauthorized")
         expires = int(match[2])
@@ -253,16 +270,29 @@ def new_key(
     Raises:
         InputError: A scope is unknown, the tenant is malformed, or the file is not valid.
     """
+    text, key = make_key(
+        tenant=tenant, scopes=scopes, expires=expires, requests_per_minute=requests_per_minute, note=note
+    )
+    with _changing(path) as keys:
+        keys.append(key)
+    return text, key
+
+
+def make_key(
+    *, tenant: str, scopes: Collection[str], expires: datetime | None, requests_per_minute: int | None, note: str
+) -> tuple[str, ApiKey]:
+    """Create a key that is in no file yet, and its entry. InputError as `new_key`."""
+    known = (*SCOPES, ADMIN)
     for scope in scopes:
-        if scope not in SCOPES:
-            raise InputError(f"scope {scope!r}: expected one of {', '.join(SCOPES)}")
+        if scope not in known:
+            raise InputError(f"scope {scope!r}: expected one of {', '.join(known)}")
     key_id = secrets.token_hex(6)
     text = f"eolgul_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     entry = {
         "id": key_id,
         "tenant": tenant,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "scopes": sorted(set(scopes), key=SCOPES.index),
+        "scopes": sorted(set(scopes), key=known.index),
         "expires": expires,
         "requests_per_minute": requests_per_minute,
         "note": note,
@@ -272,8 +302,6 @@ def new_key(
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise InputError(f"{str(first['loc'][0]).replace('_', ' ')} of the new key: {first['msg']}") from None
-    with _changing(path) as keys:
-        keys.append(key)
     return text, key
 
 

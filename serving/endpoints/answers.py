@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eolgul.client.answers import FaceFound, FaceQuality, PhotoReason
+from eolgul.serving import metrics
 from eolgul.serving.inference.model import Analysis, Face, ServedModel, Verdict
 
 
@@ -36,6 +37,15 @@ def comparison_fields(verdict: Verdict) -> dict[str, Any]:
         "false_match_rate_interval": verdict.false_match_rate_interval,
         "log_likelihood_ratio": verdict.log_likelihood_ratio,
     }
+
+
+def counted(verdict: Verdict) -> Verdict:
+    """The verdict, counted in the metrics."""
+    metrics.VERDICTS.labels(verdict.word).inc()
+    if verdict.reasons:
+        metrics.LOW_QUALITY.labels(verdict.reasons[0][1]).inc()
+    metrics.SIMILARITY.observe(verdict.similarity)
+    return verdict
 
 
 def threshold_fields(model: ServedModel) -> dict[str, Any]:

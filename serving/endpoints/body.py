@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -25,9 +26,13 @@ from eolgul.serving.problems import RejectionError
 _OVERHEAD = 64 << 10  # bytes of boundaries and part headers around the files
 # JSON values in addition to the images: a few bytes make an object of fifty, and parsing blocks all other requests.
 _MAX_VALUES = 1000
+_OBJECT_BYTES, _OBJECT_VALUES = 256 << 10, 5000  # of one object: an embedding of 4,096 numbers, with the face
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _NO_BASE64 = re.compile(r"[^A-Za-z0-9+/_\-\s]|=(?=\s*[^\s=])", re.ASCII)  # padding is at the end
 _DRAIN = 4  # read up to this multiple of the limit before answering 413, so that ordinary clients see the answer
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _InMemoryParser(MultiPartParser):
@@ -79,11 +84,15 @@ class ExpectedBody:
 
     Attributes:
         images: For each image field, the largest number of images that it may hold (at least one is needed).
-        texts: Text fields, each of at most 1 kB.
+        texts: Text fields.
+        objects: Fields that hold a JSON object: in a form as text or as a file.
+        optional: The fields that may be absent.
     """
 
     images: Mapping[str, int]
     texts: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
 
     @property
     def max_images(self) -> int:
@@ -93,7 +102,7 @@ class ExpectedBody:
     @property
     def raw_field(self) -> str | None:
         """The field that a body without a form fills: the only image, if no other field is expected."""
-        return next(iter(self.images)) if self.max_images == 1 and not self.texts else None
+        return next(iter(self.images)) if self.max_images == 1 and not (self.texts or self.objects) else None
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI description of the body that `read_body` takes for this: a form, since generators take one kind each."""
@@ -104,7 +113,8 @@ class ExpectedBody:
             for name, most in self.images.items()
         }
         fields |= {name: {"type": "string", "minLength": 1, "maxLength": 128} for name in self.texts}
-        shape = {"type": "object", "properties": fields, "required": list(fields)}
+        needed = [name for name in fields if name not in self.optional]
+        shape = {"type": "object", "properties": fields, "required": needed}
         also = "The same fields are taken as JSON (`application/json`), images as base64"
         also += f"; or {self.raw_field} alone as the body (`image/*`)." if self.raw_field else "."
         content = {"multipart/form-data": {"schema": shape}}
@@ -113,10 +123,11 @@ class ExpectedBody:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A request's encoded images by field, at least one per field, and its texts by field."""
+    """A request's encoded images by field, at least one per field, its texts and its objects by field."""
 
     images: dict[str, list[bytes]]
     texts: dict[str, str]
+    objects: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def image(self, field: str) -> bytes:
         """The first image of a field."""
@@ -156,6 +167,8 @@ async def read_body(request: Request, expected: ExpectedBody, memory: MemoryShar
         )
     for name, most in expected.images.items():
         files = body.images.get(name, [])
+        if not files and name in expected.optional:
+            continue
         if not files or not all(files):
             raise RejectionError(f"the request needs an image in the field {name}", "missing_field", name)
         if len(files) > most:
@@ -166,15 +179,20 @@ async def read_body(request: Request, expected: ExpectedBody, memory: MemoryShar
                     f"{name} has {len(data)} bytes, expected at most {max_image_bytes}", "too_large", name
                 )
     for name in expected.texts:
-        if not body.texts.get(name):
+        if not body.texts.get(name) and name not in expected.optional:
             raise RejectionError(f"the request needs a text in the field {name}", "missing_field", name)
+    for name in expected.objects:
+        if name not in body.objects and name not in expected.optional:
+            raise RejectionError(f"the request needs a JSON object in the field {name}", "missing_field", name)
     return body
 
 
 async def _read_form(request: Request, expected: ExpectedBody, memory: MemoryShare, max_image_bytes: int) -> Body:
-    chunks = _limited(request, memory, expected.max_images * max_image_bytes + _OVERHEAD)
-    fields = expected.max_images + len(expected.texts)
-    parser = _InMemoryParser(request.headers, chunks, max_files=fields, max_fields=fields, max_part_size=_OVERHEAD)
+    size = expected.max_images * max_image_bytes + len(expected.objects) * _OBJECT_BYTES + _OVERHEAD
+    chunks = _limited(request, memory, size)
+    fields = expected.max_images + len(expected.texts) + len(expected.objects)
+    text = _OBJECT_BYTES if expected.objects else _OVERHEAD
+    parser = _InMemoryParser(request.headers, chunks, max_files=fields, max_fields=fields, max_part_size=text)
     try:
         form = await parser.parse()
     except (MultiPartException, FormParserError, UnicodeDecodeError, KeyError, ValueError) as error:
@@ -185,7 +203,11 @@ async def _read_form(request: Request, expected: ExpectedBody, memory: MemorySha
     try:
         body = Body({}, {})
         for name, value in form.multi_items():
-            if isinstance(value, UploadFile):
+            if name in expected.objects:
+                content = await value.read() if isinstance(value, UploadFile) else value
+                _check_values(content if isinstance(content, bytes) else content.encode(), _OBJECT_VALUES)
+                body.objects[name] = _object(_from_json(content, name), name)
+            elif isinstance(value, UploadFile):
                 if name in expected.images:
                     body.images.setdefault(name, []).append(await value.read())
             elif name in expected.texts:
@@ -198,17 +220,14 @@ async def _read_form(request: Request, expected: ExpectedBody, memory: MemorySha
 
 
 async def _read_json(request: Request, expected: ExpectedBody, memory: MemoryShare, max_image_bytes: int) -> Body:
-    data = await _read_whole(request, memory, expected.max_images * (max_image_bytes * 7 // 5 + 4) + _OVERHEAD)
-    if sum(data.count(mark) for mark in b",[{") > _MAX_VALUES + expected.max_images:  # base64 has none of these
-        raise RejectionError(f"the JSON holds more than {_MAX_VALUES} values that are not images", "bad_request")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RejectionError("the body is not JSON", "bad_request") from error
-    if not isinstance(value, dict):
-        raise RejectionError("the body must be a JSON object", "bad_request")
-    body = Body({}, {})
+    size = expected.max_images * (max_image_bytes * 7 // 5 + 4) + len(expected.objects) * _OBJECT_BYTES + _OVERHEAD
+    data = await _read_whole(request, memory, size)
+    _check_values(data, _MAX_VALUES + expected.max_images + len(expected.objects) * _OBJECT_VALUES)
+    value = _object(_from_json(data))
+    body = Body({}, {}, {name: _object(value[name], name) for name in expected.objects if name in value})
     for name, most in expected.images.items():
+        if name not in value and name in expected.optional:
+            continue
         texts = value.get(name)
         for text in texts if isinstance(texts, list) and most > 1 else [texts]:
             if not isinstance(text, str):
@@ -218,6 +237,51 @@ async def _read_json(request: Request, expected: ExpectedBody, memory: MemorySha
         if isinstance(text := value.get(name), str):
             body.texts[name] = text
     return body
+
+
+def _check_values(data: bytes, most: int) -> None:
+    """Raise RejectionError `bad_request` if JSON holds more values than `most`; base64 has none of their marks."""
+    if sum(data.count(mark) for mark in b",[{") > most:
+        raise RejectionError(f"the JSON holds more than {most} values that are not images", "bad_request")
+
+
+def _from_json(data: bytes | str, field: str | None = None) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RejectionError(f"{field or 'the body'} is not JSON", "bad_request", field) from error
+
+
+def _object(value: Any, field: str | None = None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RejectionError(f"{field or 'the body'} must be a JSON object", "bad_request", field)
+    return value
+
+
+async def read_object(request: Request, memory: MemoryShare, shape: type[M]) -> M:
+    """Read a small JSON body (64 kB) as a model.
+
+    Raises:
+        RejectionError: `bad_request` (with the field that is not valid), `too_large`, `unsupported_format` or `busy`.
+    """
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind not in ("application/json", ""):
+        raise RejectionError(f"content type {kind[:60]!r}: expected application/json", "unsupported_format")
+    data = await _read_whole(request, memory, _OVERHEAD)
+    _check_values(data, _MAX_VALUES)
+    return as_model(_object(_from_json(data)), shape)
+
+
+def as_model(value: Any, shape: type[M], field: str | None = None) -> M:
+    """Read a value of a body as a model. RejectionError `bad_request` with the place of what is not valid, quoting no value."""
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in ((field,) if field else ()) + first["loc"])
+        raise RejectionError(
+            f"{place or 'the body'}: {first['msg']}", "bad_request", field or place.partition(".")[0] or None
+        ) from None
 
 
 def _from_base64(text: str, field: str) -> bytes:

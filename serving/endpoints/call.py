@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import Request
+from fastapi import Query, Request
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -19,6 +19,7 @@ from eolgul.serving import metrics, problems
 from eolgul.serving.access.audit import Audit
 from eolgul.serving.access.keys import ApiKeys, Caller
 from eolgul.serving.access.limits import RateLimit, RateLimitedError
+from eolgul.serving.access.stored_keys import StoredKeys
 from eolgul.serving.endpoints.body import Body, BodyMemory, ExpectedBody, MemoryShare, read_body
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.inference.cache import CacheKey, EmbeddingCache
@@ -30,6 +31,19 @@ from eolgul.serving.settings import Settings
 
 T = TypeVar("T")
 ONE_IMAGE = ExpectedBody({"image": 1})
+OneFace = Literal["largest", "single"]
+_WHICH = (
+    "which face of a photo counts: the `largest`; `single`, and a photo with several is refused (`several_faces`); without it, as the "
+    "model's own policy says (`contract.detector.which` of the model)"
+)
+_MOST_FACES = Settings.model_fields["max_faces"].default
+OneFaceQuery = Annotated[OneFace | None, Query(description=_WHICH)]
+WhichQuery = Annotated[
+    Literal["largest", "single", "all"] | None,
+    Query(
+        description=f"{_WHICH}; `all` takes every face, up to {_MOST_FACES} (`too_many_faces`), and never uses the cache"
+    ),
+]
 
 
 @dataclass(slots=True)
@@ -44,6 +58,7 @@ class State:
     rate_limit: RateLimit
     gallery: Gallery | None
     audit: Audit
+    stored_keys: StoredKeys | None = None
     body_memory: BodyMemory = field(default_factory=BodyMemory)
 
 
@@ -64,13 +79,19 @@ class Call:
         limit = self.state.settings.max_image_bytes
         return await read_body(self.request, expected, self.memory, max_image_bytes=limit)
 
-    async def analyse_each(self, images: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool] | RejectionError]:
+    async def analyse_each(
+        self, images: Sequence[tuple[str, bytes]], which: OneFace | None = None
+    ) -> list[tuple[Analysis, bool] | RejectionError]:
         """Analyse images, given as (field, encoded image).
+
+        Args:
+            images: Field and encoded image.
+            which: Which face of several counts; None for the model's policy.
 
         Returns:
             For each image its analysis and whether that came from the cache, or the error that prevents it.
         """
-        jobs = asyncio.gather(*(self._analyse_cached(data) for _, data in images), return_exceptions=True)
+        jobs = asyncio.gather(*(self._analyse_one(data, which) for _, data in images), return_exceptions=True)
         outcomes = await self.run_while_connected(jobs)
         results: list[tuple[Analysis, bool] | RejectionError] = []
         for (name, _), outcome in zip(images, outcomes, strict=True):
@@ -82,29 +103,65 @@ class Call:
                 results.append(outcome)
         return results
 
-    async def analyse(self, images: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, bool]]:
+    async def analyse(
+        self, images: Sequence[tuple[str, bytes]], which: OneFace | None = None
+    ) -> list[tuple[Analysis, bool]]:
         """As `analyse_each`, where every image is needed: raises the error of the first image that has one."""
         results = []
-        for result in await self.analyse_each(images):
+        for result in await self.analyse_each(images, which):
             if isinstance(result, RejectionError):
                 raise result
             results.append(result)
         return results
 
-    async def analyse_uncached(self, images: Sequence[tuple[str, bytes]]) -> list[Analysis]:
+    async def analyse_uncached(
+        self, images: Sequence[tuple[str, bytes]], which: OneFace | None = None
+    ) -> list[Analysis]:
         """As `analyse`, without reading or filling the cache: enrolled images must leave nothing in it."""
-        jobs = (self.state.engine.analyse(self.model, data) for _, data in images)
+        return await self._uncached(images, lambda data: self._analyse_here(data, which))
+
+    async def analyse_faces(self, images: Sequence[tuple[str, bytes]]) -> list[tuple[Analysis, ...]]:
+        """Every face of images, given as (field, encoded image), the largest first; never from the cache.
+
+        Raises:
+            RejectionError: Of the first image that has none, too many, or cannot be read.
+        """
+        return await self._uncached(images, self._faces)
+
+    async def _uncached(self, images: Sequence[tuple[str, bytes]], work: Callable[[bytes], Awaitable[T]]) -> list[T]:
+        jobs = (work(data) for _, data in images)
         outcomes = await self.run_while_connected(asyncio.gather(*jobs, return_exceptions=True))
-        analyses = []
+        results: list[T] = []
         for (name, _), outcome in zip(images, outcomes, strict=True):
             if isinstance(outcome, InputError):
                 raise RejectionError(str(outcome), outcome.code, name)
             if isinstance(outcome, BaseException):
                 raise outcome
-            analysis, timings = outcome
+            results.append(outcome)
+        return results
+
+    async def _analyse_one(self, data: bytes, which: OneFace | None) -> tuple[Analysis, bool]:
+        """The analysis of the face that `which` asks for, and whether it came from the cache."""
+        if self._is_the_models(which):
+            analysis, cached = await self._analyse_cached(data)
+            return _checked(analysis, which), cached
+        return (await self._faces(data))[0], False
+
+    async def _analyse_here(self, data: bytes, which: OneFace | None) -> Analysis:
+        if self._is_the_models(which):
+            analysis, timings = await self.state.engine.analyse(self.model, data)
             self.add_timings(timings)
-            analyses.append(analysis)
-        return analyses
+            return _checked(analysis, which)
+        return (await self._faces(data))[0]
+
+    async def _faces(self, data: bytes) -> tuple[Analysis, ...]:
+        faces, timings = await self.state.engine.analyse_faces(self.model, data)
+        self.add_timings(timings)
+        return faces
+
+    def _is_the_models(self, which: OneFace | None) -> bool:
+        """Whether the model's policy chooses the face that `which` asks for; `annotated` is the largest here."""
+        return which != "largest" or self.model.policy in ("largest", "annotated")
 
     async def run_while_connected(self, work: Awaitable[T]) -> T:
         """Await `work`, and cancel it if the client disconnects.
@@ -168,6 +225,13 @@ class Call:
         return {"model": self.model.digest, "synthetic": self.model.synthetic, "timings_ms": rounded}
 
 
+def _checked(analysis: Analysis, which: OneFace | None) -> Analysis:
+    """The analysis. InputError `several_faces` if there is more than one face where only one may be."""
+    if which == "single" and analysis.faces > 1:
+        raise InputError(f"{analysis.faces} faces found, expected one", "several_faces")
+    return analysis
+
+
 @asynccontextmanager
 async def admitted_call(request: Request, *scopes: str) -> AsyncIterator[Call]:
     """Admit a request whose API key has all `scopes`, with the model that is served at this moment, and limit its time.
@@ -197,14 +261,20 @@ async def admitted_call(request: Request, *scopes: str) -> AsyncIterator[Call]:
 
 
 _CODES_OF_EVERY_CALL = ("bad_request", "unauthorized", "forbidden", "rate_limited", "internal", "busy", "timeout")
-_CODES_OF_IMAGES = ("too_large", "unsupported_format")
+_CODES_OF_IMAGES = ("too_large", "unsupported_format", "not_an_image", "too_small")
 
 
 def openapi_problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI responses that are problem documents: one per HTTP status of `codes`."""
-    shown = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    problem = {"content": {problems.MEDIA_TYPE: shown}, "description": "what is wrong; see `code`"}
-    return dict.fromkeys(sorted({problems.PROBLEMS[code][0] for code in codes}), problem)
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({problems.PROBLEMS[code][0] for code in codes}):
+        of_status = dict.fromkeys(code for code in codes if problems.PROBLEMS[code][0] == status)
+        content = {
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in of_status},
+        }
+        found[status] = {"content": {problems.MEDIA_TYPE: content}, "description": "what is wrong; see `code`"}
+    return found
 
 
 def openapi_answers(shape: type[BaseModel], *codes: str, images: bool = True) -> dict[int | str, dict[str, Any]]:

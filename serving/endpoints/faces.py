@@ -1,4 +1,4 @@
-"""The endpoints that take photos: verify, verify/many, embed and detect."""
+"""The endpoints that take photos: verify, verify/many, embed, embed/many and detect."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from eolgul.client.answers import (
     Comparison,
     DetectAnswer,
     EmbedAnswer,
+    EmbeddedFace,
+    EmbeddedImage,
+    EmbedManyAnswer,
+    FacePair,
     FoundFace,
     OneOfMany,
     Problem,
@@ -23,39 +27,53 @@ from eolgul.client.answers import (
 )
 from eolgul.errors import InputError
 from eolgul.images.decode import encode_png
-from eolgul.serving import metrics, problems
-from eolgul.serving.endpoints.answers import comparison_fields, face_fields, threshold_fields, used_face
+from eolgul.serving import problems
+from eolgul.serving.endpoints.answers import comparison_fields, counted, face_fields, threshold_fields, used_face
 from eolgul.serving.endpoints.body import ExpectedBody
-from eolgul.serving.endpoints.call import ONE_IMAGE, admitted_call, json_response, openapi_answers
-from eolgul.serving.inference.model import Verdict
+from eolgul.serving.endpoints.call import (
+    ONE_IMAGE,
+    Call,
+    OneFaceQuery,
+    WhichQuery,
+    admitted_call,
+    json_response,
+    openapi_answers,
+)
+from eolgul.serving.inference.model import Analysis
 from eolgul.serving.problems import RejectionError
 from eolgul.serving.settings import Settings
 
 TWO_IMAGES = ExpectedBody({"image1": 1, "image2": 1})
+_MANY = Settings.model_fields["max_comparisons"].default
 router = APIRouter(prefix="/v1", tags=["faces"])
 
 
-def _count(verdict: Verdict) -> Verdict:
-    metrics.VERDICTS.labels(verdict.word).inc()
-    if verdict.reasons:
-        metrics.LOW_QUALITY.labels(verdict.reasons[0][1]).inc()
-    metrics.SIMILARITY.observe(verdict.similarity)
-    return verdict
+def _image_and_others(most: int) -> ExpectedBody:
+    return ExpectedBody({"image": 1, "others": most})
 
 
-def _image_and_others(max_comparisons: int) -> ExpectedBody:
-    return ExpectedBody({"image": 1, "others": max_comparisons})
+def _images(most: int) -> ExpectedBody:
+    return ExpectedBody({"images": most})
 
 
-@router.post("/verify", responses=openapi_answers(VerifyAnswer), openapi_extra=TWO_IMAGES.openapi())
-async def verify(request: Request) -> Response:
+def _problem(error: RejectionError) -> Problem:
+    return Problem(**problems.document(error.code, str(error), field=error.field))
+
+
+@router.post(
+    "/verify",
+    responses=openapi_answers(VerifyAnswer, "no_face", "several_faces", "too_many_faces"),
+    openapi_extra=TWO_IMAGES.openapi(),
+)
+async def verify(request: Request, which: WhichQuery = None) -> Response:
     """Compare two photos: same person, different people, or undecided, and how often strangers score as high."""
     async with admitted_call(request, "verify") as call:
         body = await call.read_body(TWO_IMAGES)
-        (left, left_cached), (right, right_cached) = await call.analyse(
-            [(name, body.image(name)) for name in TWO_IMAGES.images]
-        )
-        verdict = _count(call.model.verify(left, right))
+        images = [(name, body.image(name)) for name in TWO_IMAGES.images]
+        if which == "all":
+            return json_response(_best_pair(call, *await call.analyse_faces(images)))
+        (left, left_cached), (right, right_cached) = await call.analyse(images, which)
+        verdict = counted(call.model.verify(left, right))
         return json_response(
             VerifyAnswer(
                 **comparison_fields(verdict),
@@ -67,26 +85,42 @@ async def verify(request: Request) -> Response:
         )
 
 
+def _best_pair(call: Call, left: Sequence[Analysis], right: Sequence[Analysis]) -> VerifyAnswer:
+    """The answer for every face of two photos."""
+    pairs = [(call.model.verify(one, two), i, j) for i, one in enumerate(left) for j, two in enumerate(right)]
+    pairs.sort(key=lambda pair: (bool(pair[0].reasons), -pair[0].similarity))
+    best, i, j = pairs[0]
+    return VerifyAnswer(
+        **comparison_fields(counted(best)),
+        **threshold_fields(call.model),
+        **call.answer_fields(),
+        faces=(used_face(left[i]), used_face(right[j])),
+        cached=(False, False),
+        faces1=tuple(map(used_face, left)),
+        faces2=tuple(map(used_face, right)),
+        pairs=tuple(FacePair(**comparison_fields(verdict), face1=i, face2=j) for verdict, i, j in pairs),
+    )
+
+
 @router.post(
     "/verify/many",
-    responses=openapi_answers(VerifyManyAnswer),
-    openapi_extra=_image_and_others(Settings.model_fields["max_comparisons"].default).openapi(),
+    responses=openapi_answers(VerifyManyAnswer, "no_face", "several_faces"),
+    openapi_extra=_image_and_others(_MANY).openapi(),
 )
-async def verify_many(request: Request) -> Response:
+async def verify_many(request: Request, which: OneFaceQuery = None) -> Response:
     """Compare one photo with several others. An unusable photo among `others` gets a problem as its result."""
     async with admitted_call(request, "verify") as call:
         body = await call.read_body(_image_and_others(call.state.settings.max_comparisons))
         images = [("image", body.image("image")), *(("others", data) for data in body.images["others"])]
-        first, *others = await call.analyse_each(images)
+        first, *others = await call.analyse_each(images, which)
         if isinstance(first, RejectionError):
             raise first
         results = []
         for index, other in enumerate(others):
             if isinstance(other, RejectionError):
-                problem = Problem(**problems.document(other.code, str(other), field=other.field))
-                results.append(OneOfMany(index=index, problem=problem))
+                results.append(OneOfMany(index=index, problem=_problem(other)))
                 continue
-            verdict = _count(call.model.verify(first[0], other[0], ("image", "others")))
+            verdict = counted(call.model.verify(first[0], other[0], ("image", "others")))
             comparison = Comparison(**comparison_fields(verdict))
             results.append(OneOfMany(index=index, comparison=comparison, face=used_face(other[0])))
         return json_response(
@@ -96,12 +130,22 @@ async def verify_many(request: Request) -> Response:
         )
 
 
-@router.post("/embed", responses=openapi_answers(EmbedAnswer), openapi_extra=ONE_IMAGE.openapi())
-async def embed(request: Request) -> Response:
+@router.post(
+    "/embed",
+    responses=openapi_answers(EmbedAnswer, "no_face", "several_faces", "too_many_faces"),
+    openapi_extra=ONE_IMAGE.openapi(),
+)
+async def embed(request: Request, which: WhichQuery = None) -> Response:
     """Embed the face of a photo (unit length). Compare only embeddings of the same model."""
     async with admitted_call(request, "embed") as call:
         body = await call.read_body(ONE_IMAGE)
-        [(analysis, cached)] = await call.analyse([("image", body.image("image"))])
+        image, cached = ("image", body.image("image")), False
+        every: tuple[Analysis, ...] = ()
+        if which == "all":
+            [every] = await call.analyse_faces([image])
+            analysis = every[0]
+        else:
+            [(analysis, cached)] = await call.analyse([image], which)
         face = used_face(analysis)
         return json_response(
             EmbedAnswer(
@@ -112,8 +156,26 @@ async def embed(request: Request) -> Response:
                 detection_score=face.detection_score,
                 landmarks=face.landmarks,
                 cached=cached,
+                faces=tuple(EmbeddedFace(embedding=one.embedding.tolist(), face=used_face(one)) for one in every),
             )
         )
+
+
+@router.post("/embed/many", responses=openapi_answers(EmbedManyAnswer), openapi_extra=_images(_MANY).openapi())
+async def embed_many(request: Request, which: OneFaceQuery = None) -> Response:
+    """Embed the faces of several photos. An unusable photo gets a problem as its result."""
+    async with admitted_call(request, "embed") as call:
+        body = await call.read_body(_images(call.state.settings.max_comparisons))
+        results = []
+        for index, one in enumerate(
+            await call.analyse_each([("images", data) for data in body.images["images"]], which)
+        ):
+            if isinstance(one, RejectionError):
+                results.append(EmbeddedImage(index=index, problem=_problem(one)))
+            else:
+                embedding, face = one[0].embedding.tolist(), used_face(one[0])
+                results.append(EmbeddedImage(index=index, embedding=embedding, face=face, cached=one[1]))
+        return json_response(EmbedManyAnswer(**call.answer_fields(), results=tuple(results)))
 
 
 @router.post("/detect", responses=openapi_answers(DetectAnswer), openapi_extra=ONE_IMAGE.openapi())

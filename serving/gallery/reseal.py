@@ -7,10 +7,13 @@ from collections.abc import Iterable
 
 from eolgul.errors import InputError
 from eolgul.serving.access.keys import read_keys
+from eolgul.serving.access.stored_keys import StoredKeys
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.keyring import Keyring
 from eolgul.serving.redis_link import RedisLink
 from eolgul.serving.settings import Settings
+
+_KEYS = "API keys"  # no tenant's name: those have no space
 
 
 def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[str, int]]:
@@ -23,8 +26,8 @@ def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[s
         tenants: The tenants; by default those of the file of API keys, since the gallery's Redis user may not list keys.
 
     Returns:
-        The id of the active key, and for each tenant the number of values sealed again. If a run returns 0 for every
-        tenant, the older keys may be removed.
+        The id of the active key, and for each tenant the number of values sealed again; below `API keys` that of keys made
+        over HTTP, if there were any. If a run returns 0 for every one, the older keys may be removed.
 
     Raises:
         InputError: The gallery, a file or a key is missing.
@@ -41,11 +44,11 @@ def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[s
         names = sorted({key.tenant for key in read_keys(settings.api_keys_file)})
 
     async def run() -> dict[str, int]:
-        gallery = Gallery(
-            RedisLink.from_settings(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s), keyring
-        )
+        link = RedisLink.from_settings(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)
+        gallery = Gallery(link, keyring)
         try:
-            return {tenant: await gallery.reseal(tenant) for tenant in names}
+            keys = await StoredKeys(link, keyring).reseal()
+            return {tenant: await gallery.reseal(tenant) for tenant in names} | ({_KEYS: keys} if keys else {})
         finally:
             await gallery.close()
 

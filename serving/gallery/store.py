@@ -7,7 +7,7 @@ eviction.
 Keys, all under `eolgul:gallery:1:`
   secret                    sealed; the key of the pseudonyms; rotation does not change it
   {tenant}:people           sorted set of pseudonyms, all at score 0, for paging by name
-  {tenant}:person:<pseud>   hash: `id` → the sealed id, <template id> → a sealed template
+  {tenant}:person:<pseud>   hash: `id` → the sealed id with metadata, <template id> → a sealed template
   {tenant}:changes          stream of pseudonyms whose person changed, written in the transaction of the change
   {tenant}:block:<3 digits> sealed; see `eolgul.serving.gallery.blocks`
 """
@@ -15,11 +15,10 @@ Keys, all under `eolgul:gallery:1:`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
@@ -31,16 +30,18 @@ from redis.exceptions import WatchError
 from eolgul.serving.gallery import blocks
 from eolgul.serving.gallery.index import MAX_TEMPLATES
 from eolgul.serving.gallery.indexes import Indexes
+from eolgul.serving.gallery.listing import Listing
 from eolgul.serving.gallery.templates import (
+    Changed,
     Enrolled,
     Erased,
     Identification,
+    Identity,
     Match,
     NewTemplate,
-    Page,
-    PersonEntry,
-    Record,
+    Person,
     Template,
+    check_metadata,
     normalize_person,
     pack,
 )  # fmt: skip
@@ -76,6 +77,8 @@ class Gallery:
         self._link, self._keyring, self._max_people = link, keyring, max_people
         self._values = Values(link, keyring)
         self._indexes = Indexes(self._values, memory_bytes)
+        listing = Listing(self._values)
+        self.people, self.export = listing.people, listing.export
         self._reading: dict[str, asyncio.Lock] = {}
         self.warmed = False
         self._writing = asyncio.Lock()  # so that only other replicas can write between a read and its write
@@ -130,8 +133,7 @@ class Gallery:
             if not stored:
                 if await pipe.zcard(key(tenant, "people")) >= self._max_people:
                     raise RejectionError(f"the gallery has at most {self._max_people} people", "gallery_full")
-                sealed = f"{_now()}\n{person}".encode()
-                fresh["id"] = self._keyring.seal(sealed, associated(tenant, pseudonym, "id"))
+                fresh["id"] = self._sealed_identity(tenant, pseudonym, Identity(_now(), person))
             pipe.multi()
             if fresh:
                 pipe.hset(key(tenant, "person", pseudonym), mapping=fresh)
@@ -191,22 +193,48 @@ class Gallery:
 
         return await self._write(tenant, pseudonym, change, once=True)
 
-    async def people(self, tenant: str, *, model: str = "", after: str = "", limit: int = 100) -> Page:
-        """List `limit` people in the order of their pseudonyms, starting after `after` (the `next` of a page).
+    async def update(self, tenant: str, person: str, name: str | None, metadata: Mapping[str, str] | None) -> Changed:
+        """Rename a person, replace the metadata, or both in one transaction; None leaves it as it is.
 
-        Each entry counts the templates that `model` made; a template that cannot be decrypted does not count.
+        A new name is a new pseudonym, to which every value is sealed again.
+
+        Raises:
+            RejectionError: `person_not_found`, `person_exists`, `bad_request`.
         """
-        page = await self._values.names(tenant, after, limit + 1)
-        more, page = len(page) > limit, page[:limit]
-        total = await self._values.run("count", lambda redis: redis.zcard(key(tenant, "people")))
-        entries: list[PersonEntry] = []
-        for start in range(0, len(page), CHUNK):
-            chunk = await self._values.read(tenant, page[start : start + CHUNK])
-            entries += await asyncio.to_thread(self._list_entries, tenant, chunk, model)
-        return Page(entries, page[-1] if more else None, total)
+        old = normalize_person(person)
+        new = old if name is None else normalize_person(name)
+        if metadata is not None:
+            check_metadata(metadata)
+        before, after = await self._pseudonym(tenant, old), await self._pseudonym(tenant, new)
 
-    async def templates(self, tenant: str, person: str) -> list[Template]:
-        """A person's templates, oldest first.
+        async def change(pipe: Any, stored: dict[bytes, bytes]) -> Changed:
+            if not stored:
+                raise RejectionError("the gallery has no such person", "person_not_found")
+            if after != before and await pipe.hgetall(key(tenant, "person", after)):
+                raise RejectionError("the gallery has a person of the new name", "person_exists", "person")
+            known = self._values.identity(tenant, before, stored)
+            identity = Identity(known.created_at, new, dict(known.metadata if metadata is None else metadata))
+            templates = _by_age(self._values.templates(tenant, before, stored))
+            fresh = {"id": self._sealed_identity(tenant, after, identity)}
+            if after != before:
+                fresh |= {
+                    item.id: self._keyring.seal(pack(item), associated(tenant, after, item.id)) for item in templates
+                }
+            pipe.multi()
+            pipe.hset(key(tenant, "person", after), mapping=fresh)
+            if after != before:
+                pipe.delete(key(tenant, "person", before))
+                pipe.zadd(key(tenant, "people"), {after: 0})
+                pipe.zrem(key(tenant, "people"), before)
+            return Changed(before, None if after == before else after, Person(identity, templates))
+
+        return await self._write(tenant, before, change, other=after, once=after != before)
+
+    def _sealed_identity(self, tenant: str, pseudonym: str, identity: Identity) -> bytes:
+        return self._keyring.seal(identity.pack(), associated(tenant, pseudonym, "id"))
+
+    async def person(self, tenant: str, person: str) -> Person:
+        """A person with the templates, oldest first.
 
         Raises:
             RejectionError: `person_not_found`.
@@ -215,20 +243,9 @@ class Gallery:
         stored = (await self._values.read(tenant, [pseudonym]))[pseudonym]
         if not stored:
             raise RejectionError("the gallery has no such person", "person_not_found")
-        return sorted(
-            self._values.templates(tenant, pseudonym, stored), key=lambda template: (template.created_at, template.id)
+        return Person(
+            self._values.identity(tenant, pseudonym, stored), _by_age(self._values.templates(tenant, pseudonym, stored))
         )
-
-    async def export(self, tenant: str) -> AsyncIterator[Record]:
-        """Every template with its person; people enrolled or erased meanwhile may be included or not."""
-        after = ""
-        while page := await self._values.names(tenant, after, CHUNK):
-            for pseudonym, stored in (await self._values.read(tenant, page)).items():
-                if stored:
-                    _, person = self._values.identity(tenant, pseudonym, stored)
-                    for template in self._values.templates(tenant, pseudonym, stored):
-                        yield Record(person, template)
-            after = page[-1]
 
     async def identify(self, tenant: str, model: str, embedding: NDArray[np.float32], k: int) -> Identification:
         """Find the k people most similar to a unit embedding (float32), each by their best template of this model.
@@ -261,7 +278,7 @@ class Gallery:
                 found.append((-float(np.clip(scores[first], -1.0, 1.0)), pseudonym, own[first]))
         found.sort(key=lambda one: one[:2])
         return [
-            Match(self._values.identity(tenant, pseudonym, people[pseudonym])[1], best.id, -score, best.quality)
+            Match(self._values.identity(tenant, pseudonym, people[pseudonym]).person, best.id, -score, best.quality)
             for score, pseudonym, best in found
         ]
 
@@ -298,20 +315,26 @@ class Gallery:
         *,
         watch_people: bool = False,
         once: bool = False,
+        other: str | None = None,
     ) -> T:
-        """Change a person and append to the change log in one transaction; repeated if another replica changed it meanwhile."""
-        person, people = key(tenant, "person", pseudonym), key(tenant, "people")
+        """Change a person and append to the change log in one transaction; repeated if another replica changed it meanwhile.
+
+        `other`: the pseudonym of another person who may change, too.
+        """
+        changing = {pseudonym: None} | ({other: None} if other else {})  # in this order, once each
+        watched = [key(tenant, "person", name) for name in changing] + ([key(tenant, "people")] if watch_people else [])
 
         async def attempt(redis: Redis) -> T | RejectionError:
             async with redis.pipeline(transaction=True) as pipe:
-                await pipe.watch(*([person, people] if watch_people else [person]))
+                await pipe.watch(*watched)
                 try:
-                    result = await change(pipe, cast(dict[bytes, bytes], await pipe.hgetall(person)))
+                    result = await change(pipe, cast(dict[bytes, bytes], await pipe.hgetall(watched[0])))
                 except RejectionError as error:
                     return error
                 if len(pipe):
-                    pipe.xadd(key(tenant, "changes"), {"p": pseudonym}, maxlen=_LOG_ENTRIES, approximate=True)
-                    pipe.set(key(tenant, "block", blocks.prefix_of(pseudonym)), blocks.EMPTY, ex=blocks.EMPTY_S)
+                    for name in changing:
+                        pipe.xadd(key(tenant, "changes"), {"p": name}, maxlen=_LOG_ENTRIES, approximate=True)
+                        pipe.set(key(tenant, "block", blocks.prefix_of(name)), blocks.EMPTY, ex=blocks.EMPTY_S)
                     await pipe.execute()
                 return result
 
@@ -326,21 +349,6 @@ class Gallery:
                     raise outcome
                 return cast(T, outcome)
         raise self._values.unavailable("other replicas kept changing the same person")
-
-    def _list_entries(self, tenant: str, chunk: Mapping[str, dict[bytes, bytes]], model: str) -> list[PersonEntry]:
-        entries = []
-        for pseudonym, stored in chunk.items():
-            if stored:  # otherwise erased since the names were read
-                created, person = self._values.identity(tenant, pseudonym, stored)
-                comparable = 0
-                for name, value in stored.items():
-                    with contextlib.suppress(RejectionError):
-                        comparable += sum(
-                            template.model == model
-                            for template in self._values.templates(tenant, pseudonym, {name: value})
-                        )
-                entries.append(PersonEntry(person, len(stored) - 1, comparable, created))
-        return entries
 
     async def _pseudonym(self, tenant: str, person: str) -> str:
         return hmac.digest(await self._index_secret(), f"{tenant}\0{person}".encode(), "sha256").hex()[:32]
@@ -362,6 +370,10 @@ class Gallery:
             resealed = self._keyring.seal(secret, bound)
             await self._values.run("rotation", lambda redis: redis.set(name, resealed, xx=True))
         return secret
+
+
+def _by_age(templates: Iterable[Template]) -> list[Template]:
+    return sorted(templates, key=lambda template: (template.created_at, template.id))
 
 
 def _now() -> str:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from eolgul.serving.problems import RejectionError
 
+MAX_METADATA = 4096  # bytes of JSON
+
 
 @dataclass(frozen=True, slots=True)
 class NewTemplate:
@@ -51,21 +53,67 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """What is sealed of a person beside the templates.
+
+    Attributes:
+        created_at: Time of the first enrolment, ISO 8601 in UTC.
+        person: The person's id.
+        metadata: What the tenant keeps beside it.
+    """
+
+    created_at: str
+    person: str
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """Serialize: time, metadata as JSON if there is any, line break, id. Versions without metadata read it as part of the time."""
+        kept = f" {json.dumps(self.metadata)}" if self.metadata else ""
+        return f"{self.created_at}{kept}\n{self.person}".encode()
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Identity:
+        """Read what `pack` wrote."""
+        head, _, person = body.decode().partition("\n")
+        created, _, kept = head.partition(" ")
+        return cls(created, person, json.loads(kept) if kept else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person with all templates, oldest first."""
+
+    identity: Identity
+    templates: list[Template]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A changed person, the pseudonym before the change, and the new one if the person was renamed."""
+
+    pseudonym: str
+    renamed_to: str | None
+    person: Person
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """A template and its person."""
 
     person: str
     template: Template
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class PersonEntry:
-    """An entry of a list of people: id, number of templates, number of those made by the model in question, first enrolment."""
+    """An entry of a list of people: id, number of templates, number of those made by the model in question, first enrolment, metadata."""
 
     person: str
     templates: int
     comparable: int
     created_at: str
+    metadata: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +196,14 @@ def normalize_person(person: str) -> str:
             "person",
         )
     return person
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise RejectionError `bad_request` if metadata is too long, or has characters that are none."""
+    if any(unicodedata.category(letter) == "Cs" for text in (*metadata, *metadata.values()) for letter in text):
+        raise RejectionError("the metadata has half of a surrogate pair", "bad_request", "metadata")
+    size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    if size > MAX_METADATA:
+        raise RejectionError(
+            f"the metadata has {size} bytes, expected at most {MAX_METADATA}", "bad_request", "metadata"
+        )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from redis.asyncio import Redis
 
-from eolgul.serving.gallery.templates import Template, unpack
+from eolgul.serving.gallery.templates import Identity, Template, unpack
 from eolgul.serving.keyring import Keyring
 from eolgul.serving.problems import RejectionError
 from eolgul.serving.redis_link import RedisLink, Unreachable
@@ -75,11 +75,21 @@ class Values:
             return {}
         return dict(zip(pseudonyms, await self.run("look-up", read), strict=True))
 
-    def identity(self, tenant: str, pseudonym: str, stored: Mapping[bytes, bytes]) -> tuple[str, str]:
-        """The time of the first enrolment, and the person's id."""
-        identity = self.open(stored.get(b"id", b""), associated(tenant, pseudonym, "id"))
-        created, _, person = identity.decode().partition("\n")
-        return created, person
+    async def read_identities(self, tenant: str, pseudonyms: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
+        """As `read`, without the templates."""
+
+        async def read(redis: Redis) -> list[Any]:
+            async with redis.pipeline(transaction=False) as pipe:
+                for pseudonym in pseudonyms:
+                    pipe.hget(key(tenant, "person", pseudonym), "id")
+                return await pipe.execute()
+
+        found = zip(pseudonyms, await self.run("look-up", read), strict=True) if pseudonyms else ()
+        return {pseudonym: {b"id": value} for pseudonym, value in found if value is not None}
+
+    def identity(self, tenant: str, pseudonym: str, stored: Mapping[bytes, bytes]) -> Identity:
+        """Who a person is."""
+        return Identity.unpack(self.open(stored.get(b"id", b""), associated(tenant, pseudonym, "id")))
 
     def templates(self, tenant: str, pseudonym: str, stored: Mapping[bytes, bytes]) -> Iterable[Template]:
         """A person's templates."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from eolgul.errors import InputError
 from eolgul.serving import metrics
@@ -21,16 +22,17 @@ from eolgul.serving.inference.model import Analysis, Detection, ServedModel
 from eolgul.serving.problems import RejectionError
 
 Timed = tuple[Analysis, dict[str, float]]
+Work = Callable[[ServedModel, bytes], tuple[Any, dict[str, float]]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One image for one model; the future gets the result of `ServedModel.analyse` or, with `every_face`, `detect`."""
+    """One image for one model; the future gets the result of `work`, or of `ServedModel.analyse` without it."""
 
     model: ServedModel
     data: bytes
-    every_face: bool
-    future: Future[tuple[Analysis | Detection, dict[str, float]]]
+    work: Work | None
+    future: Future[tuple[Any, dict[str, float]]]
 
 
 class Engine:
@@ -69,25 +71,23 @@ class Engine:
 
     async def analyse(self, model: ServedModel, data: bytes) -> Timed:
         """Run `ServedModel.analyse` in a thread; if cancelled before a thread takes the image, it never runs."""
-        analysis, timings = await self._submit(model, data, every_face=False)
-        assert isinstance(analysis, Analysis)
-        return analysis, timings
+        return await self._submit(model, data)
+
+    async def analyse_faces(self, model: ServedModel, data: bytes) -> tuple[tuple[Analysis, ...], dict[str, float]]:
+        """Run `ServedModel.analyse_faces` in a thread."""
+        return await self._submit(model, data, ServedModel.analyse_faces)
 
     async def detect(self, model: ServedModel, data: bytes) -> tuple[Detection, dict[str, float]]:
         """Run `ServedModel.detect` in a thread."""
-        detection, timings = await self._submit(model, data, every_face=True)
-        assert isinstance(detection, Detection)
-        return detection, timings
+        return await self._submit(model, data, ServedModel.detect)
 
     def close(self) -> None:
         """End the threads after the queued images."""
         for _ in self._threads:
             self._jobs.put(None)
 
-    async def _submit(
-        self, model: ServedModel, data: bytes, *, every_face: bool
-    ) -> tuple[Analysis | Detection, dict[str, float]]:
-        job = _Job(model, data, every_face, Future())
+    async def _submit(self, model: ServedModel, data: bytes, work: Work | None = None) -> tuple[Any, dict[str, float]]:
+        job = _Job(model, data, work, Future())
         self._jobs.put(job)
         metrics.QUEUE.set(self._jobs.qsize())
         return await asyncio.wrap_future(job.future)
@@ -112,14 +112,14 @@ class Engine:
                 return
 
     def _run(self, batch: list[_Job]) -> None:
-        groups: dict[tuple[int, bool], list[_Job]] = {}
+        groups: dict[tuple[int, Work | None], list[_Job]] = {}
         for job in batch:  # while models are swapped, a batch may hold jobs of both
-            groups.setdefault((id(job.model), job.every_face), []).append(job)
-        for jobs in groups.values():
+            groups.setdefault((id(job.model), job.work), []).append(job)
+        for (_, work), jobs in groups.items():
             try:
-                if jobs[0].every_face:
+                if work is not None:
                     for job in jobs:
-                        _finish(job, job.model.detect)
+                        _finish(job, work)
                 else:
                     metrics.BATCH.observe(len(jobs))
                     results = jobs[0].model.analyse_many([job.data for job in jobs])
@@ -132,13 +132,13 @@ class Engine:
                 if len(jobs) > 1:
                     for job in jobs:
                         if not job.future.done():
-                            _finish(job, job.model.analyse)
+                            _finish(job, ServedModel.analyse)
                 elif not jobs[0].future.done():
                     jobs[0].future.set_exception(error)
 
 
-def _finish(job: _Job, work: Callable[[bytes], tuple[Analysis | Detection, dict[str, float]]]) -> None:
+def _finish(job: _Job, work: Work) -> None:
     try:
-        job.future.set_result(work(job.data))
+        job.future.set_result(work(job.model, job.data))
     except BaseException as error:
         job.future.set_exception(error)

@@ -38,6 +38,7 @@ from eolgul.serving.metrics import stage
 from eolgul.serving.settings import Settings
 
 _EYES = "inter_eye_distance"
+_NO_FACE = "no face was found in the image"
 Points = tuple[tuple[float, float], ...]
 
 
@@ -132,7 +133,7 @@ class ServedModel:
         self.digest = package.digest
         self.contract_digest = recipe_digest(package.contract.to_json())
         self.calibration = calibration
-        self._max_pixels = settings.max_image_pixels
+        self._max_pixels, self._max_faces = settings.max_image_pixels, settings.max_faces
         self._undecided = settings.undecided
         self._region = calibration.region if settings.quality_rule else None
         self.quality_rule: Literal["on", "off", "unknown"] = (
@@ -146,6 +147,11 @@ class ServedModel:
         self._at_once = settings.embed_batch or faster_batch(
             self._recognizer.embed, package.contract.size, settings.max_batch
         )
+
+    @property
+    def policy(self) -> str:
+        """Which face of several the model takes, one of `eolgul.model.package.POLICIES`."""
+        return self._which
 
     @property
     def synthetic(self) -> bool:
@@ -200,14 +206,39 @@ class ServedModel:
                 embeddings, norms = self._embed(crops)
             for (index, (face, _)), embedding, norm in zip(aligned.items(), embeddings, norms, strict=True):
                 picture = pictures[index]
-                known = {"norm": float(norm)} if np.isfinite(norm) else {}
-                judged = self._judged(replace(face, quality=face.quality | known))
+                judged = self._judged(_with_norm(face, norm))
                 results[index] = Analysis(embedding, judged, len(detected[index]), picture.width, picture.height)
         for index in pictures:
             timings[index]["detect"] = shared["detect"] / len(pictures)
             if index in aligned:
                 timings[index]["embed"] = shared["embed"] / len(aligned)
         return [(result, timing) for result, timing in zip(results, timings, strict=True) if result is not None]
+
+    def analyse_faces(self, data: bytes) -> tuple[tuple[Analysis, ...], dict[str, float]]:
+        """Analyse every face of one encoded image, the largest first. It blocks, as `analyse` does.
+
+        Raises:
+            InputError: As `analyse`, but never `several_faces`; `too_many_faces` beyond `EOLGUL_MAX_FACES`.
+        """
+        timings: dict[str, float] = {}
+        with stage("decode", timings):
+            picture = self._decode(data)
+        with stage("detect", timings):
+            faces = self._detector.detect([picture.pixels])[0]
+        metrics.FACES.observe(len(faces))
+        if not len(faces):
+            raise InputError(_NO_FACE, "no_face")
+        if len(faces) > self._max_faces:
+            raise InputError(f"{len(faces)} faces found, expected at most {self._max_faces}", "too_many_faces")
+        order = np.argsort(-(faces.boxes[:, 2:] - faces.boxes[:, :2]).prod(axis=1), kind="stable").tolist()
+        with stage("embed", timings):
+            crops = np.stack([align_face(picture.pixels, faces.landmarks[row]) for row in order])
+            embeddings, norms = self._embed(crops)
+        found = []
+        for row, crop, embedding, norm in zip(order, crops, embeddings, norms, strict=True):
+            face = self._judged(_with_norm(_face(faces, row, crop, picture), norm))
+            found.append(Analysis(embedding, face, len(faces), picture.width, picture.height))
+        return tuple(found), timings
 
     def detect(self, data: bytes) -> tuple[Detection, dict[str, float]]:
         """Find every face of one encoded image; an image without faces is not an error. It blocks, as `analyse` does.
@@ -239,16 +270,21 @@ class ServedModel:
         """The verdict on two unit embeddings (float32), whose photos the caller knows to be good enough and of this model."""
         return self.judge(float(np.clip(left @ right, -1.0, 1.0)))
 
-    def judge(self, similarity: float, reasons: Mapping[str, Sequence[Reason]] | None = None) -> Verdict:
+    def judge(
+        self, similarity: float, reasons: Mapping[str, Sequence[Reason]] | None = None, *, known: bool = True
+    ) -> Verdict:
         """The verdict on a cosine similarity.
 
-        `reasons`: why photos, by name, lie outside the region in which the calibration holds (`Face.reasons`).
+        Args:
+            similarity: The cosine.
+            reasons: Why photos, by name, lie outside the region in which the calibration holds (`Face.reasons`).
+            known: Whether the quality of both photos is known. If not, nothing says that the calibration holds for them.
         """
         calibration = self.calibration
         low, high = calibration.threshold_interval
         same = calibration.same(similarity)
         found = [(image, reason) for image, of_image in (reasons or {}).items() for reason in of_image]
-        if found:
+        if found or not known:
             found.sort(key=lambda one: REASONS.index(one[1]))
             return Verdict("undecided", same, similarity, None, None, None, tuple(found))
         undecided = self._undecided and low <= similarity < high
@@ -275,7 +311,7 @@ class ServedModel:
         height, width = pixels.shape[:2]
         chosen = choose(faces, self._which, (width, height))
         if chosen is None:
-            raise InputError("no face was found in the image", "no_face")
+            raise InputError(_NO_FACE, "no_face")
         aligned = align_face(pixels, faces.landmarks[chosen])
         return _face(faces, chosen, aligned, picture), aligned
 
@@ -295,6 +331,11 @@ class ServedModel:
             {"eye_distance" if name == _EYES else name: value for name, value in quality.items()}
         )
 
+    def knows(self, quality: Mapping[str, float]) -> bool:
+        """Whether this quality says whether a face lies inside the region: it has every figure that the region limits."""
+        names = {"eye_distance" if name == _EYES else name for name, value in quality.items() if np.isfinite(value)}
+        return self._region is None or self._region.limits.keys() <= names
+
     def _embed(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         parts = [
             self._recognizer.embed_with_norms(crops[start : start + self._at_once])
@@ -313,6 +354,11 @@ class ServedModel:
                 f"{self.package.path}: embeddings have {embedding.shape[1]} numbers, "
                 f"expected {self.package.embedding_size} as in config.json"
             )
+
+
+def _with_norm(face: Face, norm: float) -> Face:
+    """The face with the length of its embedding, where the network gives one."""
+    return replace(face, quality=face.quality | ({"norm": float(norm)} if np.isfinite(norm) else {}))
 
 
 def _face(faces: Faces, row: int, aligned: NDArray[np.uint8], picture: Picture) -> Face:

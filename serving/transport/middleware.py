@@ -14,7 +14,8 @@ from eolgul.serving.transport import bentoml_off
 
 logger = logging.getLogger("eolgul.http")
 _ROUTES = (
-    *(f"/v1/{name}" for name in ("verify", "verify/many", "embed", "detect", "identify", "enroll", "people", "export")),
+    *(f"/v1/verify{name}" for name in ("", "/many", "/embedding", "/person")),
+    *(f"/v1/{name}" for name in ("embed", "embed/many", "detect", "identify", "enroll", "people", "export", "keys")),
     *("/v1/models/current", "/metrics", "/healthz", "/livez", "/readyz", "/docs.json", "/openapi.json"),
 )
 _QUIET = ("/metrics", "/healthz", "/livez", "/readyz")
@@ -27,6 +28,8 @@ def route_of(path: str) -> str:
         return path
     if path.startswith("/v1/people/"):
         return "/v1/people/{person}"
+    if path.startswith("/v1/keys/"):
+        return "/v1/keys/{key_id}"
     return "/ui" if path.startswith("/ui") or path in ("/", "/report") else "other"
 
 

@@ -15,6 +15,7 @@ from support.places import ROOT
 
 pytest.importorskip("fastapi", reason="the document is the service's (extra `serve`)")
 METHODS = {"get", "post", "put", "delete", "patch"}
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILE = ROOT / "docs" / "openapi.json"
 
 
@@ -44,15 +45,16 @@ def test_a_change_is_made_on_purpose_and_breaks_no_client(document: dict[str, An
 
 def test_operations_have_names_and_one_kind_of_body(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for _, operation in operations(document)]
-    assert len(set(names)) == len(names) == 12
+    assert len(set(names)) == len(names) == 19
     tags = {tag["name"] for tag in document["tags"]}
     for where, operation in operations(document):
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)?", operation["operationId"]), where
+        assert re.fullmatch(r"[a-z]+(_[a-z]+){0,2}", operation["operationId"]), where
         assert len(operation["tags"]) == 1 and set(operation["tags"]) <= tags, where
         assert operation["description"] and operation["responses"]["200"]["content"], where
         body = operation.get("requestBody")
         if body:
-            assert list(body["content"]) == ["multipart/form-data"] and "JSON" in body["description"], where
+            assert list(body["content"]) in (["multipart/form-data"], ["application/json"]), where
+            assert "JSON" in body["description"], where
     assert document["servers"][0]["url"] == "./"
 
 
@@ -71,6 +73,51 @@ def test_there_is_no_schema_that_generators_read_as_anything(document: dict[str,
     walk(document, "")
     box = document["components"]["schemas"]["FaceFound"]["properties"]["box"]
     assert (box["minItems"], box["maxItems"], box["items"]) == (4, 4, {"type": "number"})
+
+
+def test_every_operation_has_examples_that_are_true(document: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+    from referencing import Registry, Resource
+
+    registry: Any = Registry().with_resource("urn:api", Resource.from_contents({"$schema": DIALECT, **document}))
+
+    def check(where: str, schema: dict[str, Any], value: Any) -> None:
+        shape = json.loads(json.dumps(schema).replace('"#/', '"urn:api#/'))
+        errors = [error.message for error in Draft202012Validator(shape, registry=registry).iter_errors(value)]
+        assert not errors, (where, errors)
+        while "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        if isinstance(value, dict) and "properties" in schema:
+            assert value.keys() <= schema["properties"].keys(), where
+
+    def values(content: dict[str, Any]) -> list[Any]:
+        named = content.get("examples", {"": {"value": content["example"]}} if "example" in content else {})
+        return [
+            document["components"]["examples"][one["$ref"].rpartition("/")[2]]["value"]
+            if "$ref" in one
+            else one["value"]
+            for one in named.values()
+        ]
+
+    for where, operation in operations(document):
+        for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+            for content in part.get("content", {}).values():
+                found = values(content)
+                assert found, where
+                for value in found:
+                    check(where, content["schema"], value)
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] != "path" or parameter["example"], where
+    from eolgul.serving.problems import PROBLEMS
+
+    assert document["components"]["examples"].keys() == PROBLEMS.keys()
+
+
+def test_every_operation_is_known_to_the_metrics(document: dict[str, Any]) -> None:
+    from eolgul.serving.transport.middleware import route_of
+
+    for path in document["paths"]:
+        assert route_of(path) not in ("other", "/ui"), path
 
 
 def schema(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -106,8 +153,8 @@ BREAKING: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 HARMLESS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an operation": lambda new: new["paths"].update({"/v1/new": {}}),
-    "an optional parameter": lambda new: new["paths"]["/v1/verify"]["post"].update(
-        parameters=[{"name": "a", "required": False, "schema": {}}]
+    "an optional parameter": lambda new: new["paths"]["/v1/verify"]["post"]["parameters"].append(
+        {"name": "a", "required": False, "schema": {}}
     ),
     "a field of an answer": lambda new: schema(new, "VerifyAnswer")["properties"].update(more={"type": "string"}),
     "an optional field of a request": lambda new: form(new, "/v1/verify")["properties"].update(note={"type": "string"}),

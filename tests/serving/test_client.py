@@ -171,9 +171,9 @@ def test_gallery(client: Client, people: People) -> None:
 
 
 def test_pages_of_people(world: World, people: People, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eolgul.client import clients
+    from eolgul.client import blocking
 
-    monkeypatch.setattr(clients, "_PAGE", 2)
+    monkeypatch.setattr(blocking, "PAGE", 2)
     with world.client("other") as client:
         names = {f"p{number}" for number in range(5)}
         for name in names:

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -97,15 +97,27 @@ class Service:
         return 0.0
 
 
+# Sets of scopes for which `KeyedService` has a key: whether an endpoint asks for what it says is tried with them.
+SCOPED: tuple[tuple[str, ...], ...] = (
+    ("verify",), ("embed",), ("identify",), ("gallery",), ("enroll",), ("admin",),
+    ("verify", "embed"), ("verify", "gallery"), ("enroll", "gallery"),
+)  # fmt: skip
+
+
 @dataclass
 class KeyedService:
-    """A running service with an API key per name, its audit log, and its two Redis servers."""
+    """A running service with an API key per name and one per set of scopes, its audit log, and its two Redis servers."""
 
     service: Service
     keys: dict[str, str]
     audit: Path
     cache: RedisServer
     gallery: RedisServer
+    scoped: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def key(self, scopes: tuple[str, ...]) -> str:
+        """A key of the tenant `one` with these scopes, one of `SCOPED`."""
+        return self.scoped[scopes]
 
     def call(self, name: str | None, method: str, path: str, **options: object) -> httpx.Response:
         headers = {"authorization": f"Bearer {self.keys[name]}"} if name else {}

@@ -59,14 +59,46 @@ def reseal(
     say({"active": active, "resealed": sum(counts.values()), "tenants": counts})
 
 
-@app.command("outdated")
-def list_outdated(
-    url: Annotated[str, typer.Option(help="Address of the service, http://… or https://….")],
-    key_file: Annotated[
-        Path | None,
-        typer.Option(help="File with an API key that has the scope `gallery` (default: EOLGUL_API_KEY)."),
-    ] = None,
+Url = Annotated[str, typer.Option(help="Address of the service, http://… or https://….")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(help="File with an API key that has the scope `gallery` (default: EOLGUL_API_KEY)."),
+]
+
+
+@app.command("people")
+def list_people(
+    url: Url,
+    key_file: KeyFile = None,
+    search: Annotated[str, typer.Option(help="Only people whose id contains this, in any letter case.")] = "",
+    prefix: Annotated[str, typer.Option(help="Only people whose id begins with this, in any letter case.")] = "",
 ) -> None:
+    """List people: one line per person, with metadata."""
+    from eolgul.cli.verify import read_key
+    from eolgul.client import Client
+
+    with Client(url, api_key=read_key(key_file)) as client:
+        for person in client.people(search=search, prefix=prefix):
+            say(person.model_dump(mode="json"))
+
+
+@app.command("rename")
+def rename_person(
+    person: Annotated[str, typer.Argument(help="The person's id.")],
+    new: Annotated[str, typer.Argument(help="The new id.")],
+    url: Url,
+    key_file: KeyFile = None,
+) -> None:
+    """Rename a person, who keeps templates and metadata. The key needs the scope `enroll`, too."""
+    from eolgul.cli.verify import read_key
+    from eolgul.client import Client
+
+    with Client(url, api_key=read_key(key_file)) as client:
+        say(client.rename_person(person, new).model_dump(mode="json"))
+
+
+@app.command("outdated")
+def list_outdated(url: Url, key_file: KeyFile = None) -> None:
     """List the people without a template of the served model: one line per person, then one with the counts.
 
     The served model cannot find them until they are enrolled again: templates of another model cannot be compared, and no

@@ -7,8 +7,9 @@ Images are `bytes` or a path. Answers are typed (`eolgul.client.answers`). A ref
 its problem document; temporary refusals (busy, rate limited) and lost connections are retried.
 """
 
+from eolgul.client.asynchronous import AsyncClient
+from eolgul.client.blocking import Client
 from eolgul.client.calls import Image
-from eolgul.client.clients import AsyncClient, Client
 from eolgul.client.transport import EolgulError, Retries
 
 __all__ = ["AsyncClient", "Client", "EolgulError", "Image", "Retries"]

@@ -6,9 +6,9 @@ the origin at the top left. Unknown fields are ignored, so a client can read the
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from eolgul.model.region import Reason
 
@@ -69,7 +69,9 @@ class DetectedFace(Answer):
 class FaceFound(DetectedFace):
     """The face that was used."""
 
-    count: int = Field(description="number of faces in the image; the model's policy chose this one")
+    count: int = Field(
+        description="number of faces in the image; `which` chose this one, or the model's policy without it"
+    )
     size: tuple[int, int] = Field(description="width and height of the upright image")
 
 
@@ -142,11 +144,56 @@ class Threshold(Answer):
     quality_rule: QualityRule = Field(default="unknown", description=_QUALITY_RULE)
 
 
+class FacePair(Comparison):
+    """The comparison of one face of image1 with one of image2."""
+
+    face1: int = Field(description="index in `faces1`, from 0")
+    face2: int = Field(description="index in `faces2`, from 0")
+
+
 class VerifyAnswer(Comparison, Threshold, ModelAnswer):
-    """Whether two photos show the same person."""
+    """Whether two photos show the same person.
+
+    With `which=all`, the comparison is that of the best pair: the most similar of those that have no `reasons`, or of all if every
+    pair has. Among n pairs of strangers, the chance that one is as similar is up to n times the false match rate.
+    """
 
     faces: tuple[FaceFound, ...] = Field(description="the face used in image1 and the one used in image2")
     cached: tuple[bool, ...] = Field(description="for image1 and image2, whether the embedding came from the cache")
+    faces1: tuple[FaceFound, ...] = Field(
+        default=(), description="with `which=all`, every face of image1, largest first"
+    )
+    faces2: tuple[FaceFound, ...] = Field(
+        default=(), description="with `which=all`, every face of image2, largest first"
+    )
+    pairs: tuple[FacePair, ...] = Field(
+        default=(), description="with `which=all`, each face of image1 with each of image2, the best pair first"
+    )
+
+
+class VerifyEmbeddingAnswer(Comparison, Threshold, ModelAnswer):
+    """Whether an embedding that the caller kept is of the person in a photo, or of another embedding.
+
+    Nothing says how good a photo an embedding was made from, unless its `face` comes with it. With `unknown_quality` and the
+    `quality_rule` on, the verdict is `undecided` and the rates are null.
+    """
+
+    face: FaceFound | None = Field(description="the face used in image; null if two embeddings were compared")
+    cached: bool = Field(description="whether the embedding of image came from the cache")
+    unknown_quality: tuple[str, ...] = Field(
+        description="the fields of embeddings that came without the quality of their face"
+    )
+
+
+class VerifyPersonAnswer(Comparison, Threshold, ModelAnswer):
+    """Whether a photo shows a person of the gallery: the comparison with the person's most similar template."""
+
+    person: str
+    template: str = Field(description="the template that was most similar")
+    templates: int = Field(description="number of templates compared")
+    templates_of_other_models: int = Field(description="templates of the person that this model cannot compare")
+    face: FaceFound
+    cached: bool = Field(description="whether the embedding of image came from the cache")
 
 
 class Problem(Answer):
@@ -177,6 +224,13 @@ class VerifyManyAnswer(Threshold, ModelAnswer):
     results: tuple[OneOfMany, ...] = Field(description="one result per image of `others`, in the same order")
 
 
+class EmbeddedFace(Answer):
+    """One face of a photo with its embedding."""
+
+    embedding: tuple[float, ...] = Field(description="embedding of unit length")
+    face: FaceFound
+
+
 class EmbedAnswer(ModelAnswer):
     """The embedding of a photo's face."""
 
@@ -186,6 +240,46 @@ class EmbedAnswer(ModelAnswer):
     detection_score: float = Field(description="face.detection_score")
     landmarks: tuple[tuple[float, float], ...] = Field(description="face.landmarks")
     cached: bool = Field(description="whether the embedding came from the cache")
+    faces: tuple[EmbeddedFace, ...] = Field(
+        default=(), description="with `which=all`, every face, largest first; the first is the one above"
+    )
+
+
+class EmbeddedImage(Answer):
+    """The embedding of one of `images`, or the problem with that image."""
+
+    index: int = Field(description="index in `images`, from 0")
+    embedding: tuple[float, ...] | None = Field(default=None, description="embedding of unit length")
+    face: FaceFound | None = None
+    cached: bool = Field(default=False, description="whether the embedding came from the cache")
+    problem: Problem | None = None
+
+
+class EmbedManyAnswer(ModelAnswer):
+    """The embeddings of several photos."""
+
+    results: tuple[EmbeddedImage, ...] = Field(description="one result per image of `images`, in the same order")
+
+
+class KnownFace(Answer):
+    """What `embed` said about the face of an embedding."""
+
+    detection_score: float
+    quality: FaceQuality
+
+
+class KnownEmbedding(Answer):
+    """An embedding that the caller kept: what `embed` answered, other fields are ignored."""
+
+    embedding: tuple[Annotated[float, Field(strict=True)], ...] = Field(
+        max_length=4096, description="as `embed` answered it, of unit length"
+    )
+    model: str = Field(max_length=64, description="digest of the model that made it; only that model can compare it")
+    face: KnownFace | None = Field(
+        default=None,
+        description="the face that `embed` answered with it: without its quality nothing says which rate holds, and the verdict "
+        "is `undecided` (with the `quality_rule` on)",
+    )
 
 
 class FoundFace(DetectedFace):
@@ -221,6 +315,13 @@ class Candidate(Comparison):
     template: str = Field(description="the person's template with the highest similarity")
 
 
+class IdentifiedFace(Answer):
+    """One face of a photo, and the people who look most like it, best first."""
+
+    face: FaceFound
+    candidates: tuple[Candidate, ...]
+
+
 class IdentifyAnswer(Threshold, ModelAnswer):
     """The tenant's people who look most like the face, best first.
 
@@ -229,10 +330,16 @@ class IdentifyAnswer(Threshold, ModelAnswer):
 
     face: FaceFound
     candidates: tuple[Candidate, ...]
+    faces: tuple[IdentifiedFace, ...] = Field(
+        default=(), description="with `which=all`, every face, largest first; the first is the one above"
+    )
     people: int = Field(description="number of people searched")
     templates_of_other_models: int = Field(
         description="templates made by other models, which this one cannot compare; enroll those people again"
     )
+
+
+_METADATA = "what the tenant keeps beside the person, encrypted like the templates"
 
 
 class TemplateShown(Answer):
@@ -247,6 +354,8 @@ class PersonAnswer(Answer):
     """A person and their templates."""
 
     person: str
+    created_at: str = Field(default="", description="first enrolment")
+    metadata: dict[str, str] = Field(default_factory=dict, description=_METADATA)
     templates: tuple[TemplateShown, ...]
 
 
@@ -260,6 +369,7 @@ class PersonListed(Answer):
         "again"
     )
     created_at: str
+    metadata: dict[str, str] = Field(default_factory=dict, description=_METADATA)
 
 
 class PeopleAnswer(Answer):
@@ -267,7 +377,18 @@ class PeopleAnswer(Answer):
 
     people: tuple[PersonListed, ...]
     next: str | None = Field(description="the value of `after` for the next page; null on the last page")
-    total: int
+    total: int = Field(description="number of people in the gallery, whatever is searched for")
+
+
+class PersonChange(Answer):
+    """What to change of a person; what is absent stays as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    person: str | None = Field(default=None, max_length=128, description="the new id")
+    metadata: (
+        dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=1024)]] | None
+    ) = Field(default=None, max_length=16, description="the new metadata, all of it; at most 4 kB")
 
 
 class ErasedAnswer(Answer):
@@ -290,6 +411,60 @@ class ExportedTemplate(Answer):
     model: str
     embedding: tuple[float, ...]
     quality: dict[str, float]
+    metadata: dict[str, str] = Field(default_factory=dict, description="of the person")
+
+
+CallerScope = Literal["verify", "detect", "embed", "identify", "enroll", "gallery"]
+
+
+class NewKey(Answer):
+    """An API key to make, of the caller's own tenant."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scopes: tuple[CallerScope, ...] = Field(
+        min_length=1, max_length=6, description="what the key may do; never `admin`"
+    )
+    expires: AwareDatetime | None = Field(default=None, description="with a time zone; null: never")
+    requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="its rate limit, at most that of the caller's key; null: as that of the caller's key",
+    )
+    note: str = Field(default="", max_length=200, description="for those who list the keys")
+
+
+class KeyShown(Answer):
+    """An API key without its secret."""
+
+    id: str
+    tenant: str
+    scopes: tuple[str, ...]
+    expires: AwareDatetime | None
+    requests_per_minute: int | None = Field(description="null: the service's default")
+    note: str
+    source: Literal["file", "http"] = Field(description="where it was made: only keys made over HTTP are revoked there")
+
+
+class KeysAnswer(Answer):
+    """The API keys of the caller's tenant."""
+
+    keys: tuple[KeyShown, ...]
+
+
+class KeyMade(Answer):
+    """A new API key. This answer is the only place where it is shown."""
+
+    key: str = Field(description="send it as `Authorization: Bearer …`")
+    entry: KeyShown
+    valid_within_s: float = Field(description="seconds after which every worker and replica takes it")
+
+
+class KeyRevoked(Answer):
+    """The API key that was revoked."""
+
+    revoked: KeyShown
+    refused_within_s: float = Field(description="seconds after which every worker and replica refuses it")
 
 
 class CurrentModel(Answer):

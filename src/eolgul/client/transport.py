@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,9 +13,10 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from eolgul.errors import InputError
+from eolgul.errors import InputError, one_line
 
 A = TypeVar("A", bound=BaseModel)
+PAGE = 500  # people per page
 # Nothing was sent: there was no connection.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 # The request was sent, but the connection ended before an answer. A read timeout is not one of these: the service is slow.
@@ -97,11 +99,14 @@ class ApiRequest:
     params: Mapping[str, str | int] = field(default_factory=dict)
     data: Mapping[str, str] | None = None
     files: list[tuple[str, tuple[str, bytes]]] | None = None
+    json: Mapping[str, Any] | None = None
     idempotent: bool = True
 
     def build(self, client: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         """The request of httpx."""
-        return client.build_request(self.method, self.path, params=dict(self.params), data=self.data, files=self.files)
+        return client.build_request(
+            self.method, self.path, params=dict(self.params), data=self.data, files=self.files, json=self.json
+        )
 
     def connection_error(self, error: httpx.TransportError, url: httpx.URL) -> EolgulError:
         """The error for a connection failure before the first byte of the response."""
@@ -134,6 +139,22 @@ _IN_FRONT = {
 }
 
 
+def options(url: str, api_key: str | None, timeout_s: float) -> dict[str, Any]:
+    """The arguments of httpx's clients. InputError if the address or the key is not valid."""
+    try:
+        address = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL as error:
+        raise InputError(
+            f"{url}: not an address of a service ({one_line(error)}), expected http://… or https://…"
+        ) from error
+    if address.scheme not in ("http", "https") or not address.host:
+        raise InputError(f"{url}: expected the address of a service, http://… or https://…")
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
+        raise InputError("the API key has characters that no key has, expected eolgul_<key id>_<secret>")
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return {"base_url": address, "headers": headers, "timeout": httpx.Timeout(timeout_s, connect=min(5.0, timeout_s))}
+
+
 def broken_off(error: httpx.RequestError, url: httpx.URL) -> EolgulError:
     """The error for a failure in the middle of a response, which is not retried."""
     return EolgulError("no_answer", f"{url}: the answer broke off ({str(error) or type(error).__name__})")
@@ -162,3 +183,14 @@ def _seconds(value: str | None) -> float | None:
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def parse_line(line: str, response: httpx.Response) -> dict[str, Any]:
+    """Parse one line of an answer in JSON lines. EolgulError `unexpected_answer` if it is no object."""
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        raise EolgulError("unexpected_answer", f"{response.url}: a line is not JSON") from error
+    if not isinstance(value, dict):
+        raise EolgulError("unexpected_answer", f"{response.url}: a line is not a JSON object")
+    return value

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.serving import KeyedService, RedisServer, serve
+from support.serving import SCOPED, KeyedService, RedisServer, serve
 
 from eolgul.model.package import ModelPackage
 from eolgul.serving.access.keys import SCOPES, new_key
@@ -22,6 +22,7 @@ def keyed_service(package: ModelPackage, tmp_path_factory: pytest.TempPathFactor
     tenants = ("one", "two", "three", "four", "five", "six", "seven")
     keys = {name: new_key(file, tenant=name, scopes=SCOPES, requests_per_minute=10_000)[0] for name in tenants}
     keys["slow"] = new_key(file, tenant="slow", scopes=("detect",), requests_per_minute=2)[0]
+    scoped = {scopes: new_key(file, tenant="one", scopes=scopes, requests_per_minute=10_000)[0] for scopes in SCOPED}
     (folder / "encryption").write_text(new_line() + "\n")
     cache, gallery = RedisServer(executable), RedisServer(executable)
     cache.start()
@@ -38,7 +39,7 @@ def keyed_service(package: ModelPackage, tmp_path_factory: pytest.TempPathFactor
     }
     try:
         for service in serve(package, cache.url, folder / "home", **settings):
-            yield KeyedService(service, keys, folder / "audit.jsonl", cache, gallery)
+            yield KeyedService(service, keys, folder / "audit.jsonl", cache, gallery, scoped)
     finally:
         cache.kill()
         gallery.kill()

@@ -17,9 +17,9 @@ import pytest
 import redis
 from support.serving import People, RedisServer, Service, serve
 
-from eolgul.client import Client
+from eolgul.client import Client, EolgulError
 from eolgul.model.package import ModelPackage
-from eolgul.serving.access.keys import SCOPES, new_key
+from eolgul.serving.access.keys import ADMIN, SCOPES, new_key
 from eolgul.serving.keyring import key_id_of
 
 NAMES = ("Hong Gil-dong", "김유신", "nobody else")
@@ -62,6 +62,7 @@ class World:
         found = {key_id_of(store.get("eolgul:gallery:1:secret"))}
         for name in store.keys("eolgul:gallery:1:*:person:*"):
             found |= {key_id_of(value) for value in store.hvals(name)}
+        found |= {key_id_of(value) for value in store.hvals("eolgul:gallery:1:keys")}
         return found
 
 
@@ -74,6 +75,7 @@ def world(redis_server: RedisServer, tmp_path: Path) -> Iterator[World]:
     keys = {
         tenant: new_key(file, tenant=tenant, scopes=SCOPES, requests_per_minute=10**6)[0] for tenant in ("one", "two")
     }
+    keys["admin"] = new_key(file, tenant="two", scopes=(ADMIN,))[0]
     yield World(tmp_path, gallery_url, keys)
     store.flushdb()
 
@@ -89,6 +91,8 @@ def test_a_rotation_under_load(
             with world.client(service, tenant) as client:
                 for name in NAMES:
                     client.enroll(name, [people.a1, people.a2])
+        with world.client(service, "admin") as admin:
+            world.keys["made"] = admin.make_api_key(["gallery", "identify"]).key
     assert world.sealed_with() == {"first"}
     world.run("new-key", "--id", "second")
     assert [line.partition(":")[0] for line in encryption.read_text().splitlines()] == ["second", "first"]
@@ -116,7 +120,8 @@ def test_a_rotation_under_load(
             for thread in threads:
                 thread.join()
         values = len(NAMES) * 3  # two templates and the name
-        assert told == {"active": "second", "resealed": 2 * values, "tenants": {"one": values, "two": values}}
+        counts = {"one": values, "two": values, "API keys": 1}
+        assert told == {"active": "second", "resealed": 2 * values + 1, "tenants": counts}
         assert again["resealed"] == 0
         assert world.sealed_with() == {"second"}
         assert failures == [] and len(found) > 10
@@ -125,7 +130,7 @@ def test_a_rotation_under_load(
     encryption.write_text(encryption.read_text().splitlines()[0] + "\n")  # the old key goes
     with (
         started(package, redis_server.url, tmp_path / "home", **world.settings) as service,
-        world.client(service, "two") as client,
+        world.client(service, "made") as client,  # a key that was made over HTTP outlives restart and rotation
     ):
         assert {one.person for one in client.people()} == set(NAMES)
         assert client.identify(people.a2).candidates[0].similarity == pytest.approx(1, abs=1e-5)
@@ -156,6 +161,9 @@ def test_who_must_be_enrolled_again(
     ):
         found = client.identify(people.a1)
         assert (found.people, found.templates_of_other_models) == (0, 6) and not found.candidates
+        with pytest.raises(EolgulError) as caught:
+            client.verify_person(people.a1, NAMES[0])
+        assert (caught.value.code, caught.value.status) == ("model_mismatch", 409)
         client.enroll(NAMES[0], [people.a1])
         assert sorted((one.person, one.templates, one.comparable) for one in client.people()) == sorted(
             [(NAMES[0], 3, 1), (NAMES[1], 2, 0), (NAMES[2], 2, 0)]
@@ -164,6 +172,8 @@ def test_who_must_be_enrolled_again(
         *listed, counts = world.run(*asked)[0]
         assert {one["person"] for one in listed} == set(NAMES[1:]) and counts == {"people": 3, "outdated": 2}
         assert client.identify(people.a1).candidates[0].person == NAMES[0]
+        known = client.verify_person(people.a1, NAMES[0])
+        assert (known.templates, known.templates_of_other_models) == (1, 2)
 
 
 @pytest.mark.parametrize(

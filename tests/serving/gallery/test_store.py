@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from support.serving import RedisServer
 
 from eolgul.serving.access.audit import Audit
+from eolgul.serving.gallery import listing
 from eolgul.serving.gallery.store import Gallery
-from eolgul.serving.gallery.templates import NewTemplate
+from eolgul.serving.gallery.templates import Identity, NewTemplate
+from eolgul.serving.gallery.values import key
 from eolgul.serving.keyring import Keyring
 from eolgul.serving.problems import RejectionError
 from eolgul.serving.redis_link import RedisLink
@@ -269,6 +271,95 @@ def test_flushed_and_trimmed_logs_are_noticed(url: str) -> None:
     run(url, use)
 
 
+def test_a_renaming_loses_nothing_that_another_replica_does_at_once(url: str) -> None:
+    """One replica renames back and forth, another enrolls the same person by either name, a third reads."""
+    templates = [new() for _ in range(12)]
+
+    async def use(here: Gallery, there: Gallery, reader: Gallery) -> None:
+        await here.enroll("t", "a", [templates[0]])
+        await here.update("t", "a", None, {"k": "v"})
+
+        async def rename() -> int:
+            done = 0
+            for number in range(40):
+                try:
+                    await here.update("t", *(("a", "b") if number % 2 == 0 else ("b", "a")), None)
+                    done += 1
+                except RejectionError as error:
+                    assert error.code in ("person_not_found", "person_exists")
+            return done
+
+        async def enroll() -> None:
+            for template in templates[1:]:
+                await there.enroll("t", "a", [template])
+                assert (await reader.identify("t", "m", template.embedding, 1)).matches[0].similarity > 0.99
+
+        done, _ = await asyncio.gather(rename(), enroll())
+        assert done > 0
+        page = await here.people("t")
+        assert sum(one.templates for one in page.people) == len(templates) and page.total == len(page.people) <= 2
+        assert {"k": "v"} in [one.metadata for one in page.people]
+        for template in templates:
+            assert (await there.identify("t", "m", template.embedding, 1)).matches[0].similarity > 0.99
+        for one in page.people:
+            await here.delete_person("t", one.person)
+        assert (await there.identify("t", "m", unit(64), 1)).templates == 0
+
+    run(url, use, replicas=3)
+    assert not [name for name in dump(url) if b":person:" in name]
+
+
+def test_after_a_renaming_nothing_is_left_of_the_old_name(url: str) -> None:
+    template = new()
+
+    async def use(here: Gallery, there: Gallery) -> None:
+        await here.enroll("t", "a", [template])
+        before = await here.pseudonym("t", "a")
+        assert (await there.identify("t", "m", template.embedding, 1)).matches[0].person == "a"
+        changed = await here.update("t", "a", "b", {"k": "v"})
+        assert changed.pseudonym == before and changed.renamed_to == await here.pseudonym("t", "b")
+        held = dump(url)
+        gone = key("t", "person", before).encode()
+        assert gone not in held and before.encode() not in held[key("t", "people").encode()]
+        assert (await there.identify("t", "m", template.embedding, 1)).matches[0].person == "b"
+        assert [(one.person, one.metadata) for one in (await there.people("t")).people] == [("b", {"k": "v"})]
+        again = await here.update("t", "b", "b", None)
+        assert again.renamed_to is None and again.person.identity.metadata == {"k": "v"}
+
+    run(url, use, replicas=2)
+
+
+def test_a_search_looks_at_so_many_people_and_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_SEARCHED", 20)
+    monkeypatch.setattr(listing, "_SEARCH_CHUNK", 10)
+    names = [f"p{number:03}" for number in range(57)]
+
+    async def use(gallery: Gallery) -> None:
+        for name in names:
+            await gallery.enroll("t", name, [new()])
+        for limit in (1, 3, 100):
+            found, after, pages = [], "", 0
+            while True:
+                page = await gallery.people("t", after=after, limit=limit, matches=lambda name: name.endswith("7"))
+                assert len(page.people) <= limit and page.total == len(names)
+                found += [one.person for one in page.people]
+                pages += 1
+                if page.next is None:
+                    break
+                after = page.next
+            assert sorted(found) == [name for name in names if name.endswith("7")] and pages >= 3
+
+    run(url, use)
+
+
+@pytest.mark.parametrize("created", ["2026-01-01T00:00:00.000+00:00"])
+def test_what_older_versions_sealed_of_a_person_is_read(created: str) -> None:
+    assert Identity.unpack(f"{created}\nKim {{}} 5".encode()) == Identity(created, "Kim {} 5", {})
+    kept = Identity(created, "김 민준", {"a b": "line\nbreak", "é": '"{}'})
+    assert Identity.unpack(kept.pack()) == kept
+    assert kept.pack().decode().partition("\n")[2] == "김 민준"  # as 0.3.0 and before read it
+
+
 def test_a_restricted_user_is_enough(url: str) -> None:
     client = redis.Redis.from_url(url)
     rules = ["reset", "on", ">pw", "~eolgul:*", "+@read", "+@write", "+@transaction", "+@connection", "-@dangerous"]
@@ -279,8 +370,10 @@ def test_a_restricted_user_is_enough(url: str) -> None:
         await gallery.enroll("t", "a", [template])
         assert (await gallery.identify("t", "m", template.embedding, 1)).matches
         assert (await gallery.people("t")).total == 1
+        assert (await gallery.people("t", matches=lambda name: name == "a")).people
+        await gallery.update("t", "a", "b", {"k": "v"})
         await gallery.reseal("t")
-        await gallery.delete_person("t", "a")
+        await gallery.delete_person("t", "b")
 
     run(url.replace("://", "://limited:pw@"), use)
 

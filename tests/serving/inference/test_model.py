@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +17,14 @@ from support.serving import People, png
 
 from eolgul.errors import InputError
 from eolgul.model.package import DetectorSettings, EmbeddingContract, ModelPackage
+from eolgul.serving.access.keys import Caller
+from eolgul.serving.endpoints.body import BodyMemory
+from eolgul.serving.endpoints.call import Call
+from eolgul.serving.inference.cache import EmbeddingCache
+from eolgul.serving.inference.engine import Engine
 from eolgul.serving.inference.model import ServedModel
+from eolgul.serving.keyring import Keyring
+from eolgul.serving.problems import RejectionError
 from eolgul.serving.settings import Settings
 
 Build = Callable[..., ServedModel]
@@ -53,6 +62,48 @@ def test_policy_single_refuses_several(build: Build, people: People, crowd: byte
     with pytest.raises(InputError) as refusal:
         model.analyse(crowd)
     assert refusal.value.code == "several_faces"
+
+
+def test_every_face_is_what_it_is_alone_the_largest_first(build: Build, people: People, crowd: bytes) -> None:
+    model = build(contract=EmbeddingContract(detector=DetectorSettings(which="single")))  # the policy does not matter
+    large, small = model.analyse_faces(crowd)[0]
+    assert (large.faces, small.faces, large.width) == (2, 2, small.width)
+    assert model.compare(large.embedding, model.analyse(people.a1)[0].embedding).similarity > 0.97
+    assert large.face.quality["inter_eye_distance"] > 1.5 * small.face.quality["inter_eye_distance"]
+    [alone] = model.analyse_faces(people.a1)[0]
+    np.testing.assert_allclose(alone.embedding, model.analyse(people.a1)[0].embedding, atol=1e-6)
+    assert alone.face == model.analyse(people.a1)[0].face
+    with pytest.raises(InputError) as refusal:
+        model.analyse_faces(png(Image.new("RGB", (100, 100))))
+    assert refusal.value.code == "no_face"
+
+
+@pytest.mark.parametrize("policy", ["largest", "annotated", "center", "single"])
+def test_which_face_is_asked_for_goes_before_the_policy(
+    build: Build, people: People, crowd: bytes, policy: Literal["largest", "annotated", "center", "single"]
+) -> None:
+    """By the endpoints' own path, with an engine and a cache without Redis."""
+    model = build(contract=EmbeddingContract(detector=DetectorSettings(which=policy)))
+    largest = model.analyse_faces(crowd)[0][0].embedding
+
+    async def outcome(which: Literal["largest", "single"]) -> Any:
+        engine = Engine(concurrency=1, waiting=1, max_batch=1)
+        cache = EmbeddingCache(None, Keyring.ephemeral(), ttl_s=1)
+        state: Any = SimpleNamespace(engine=engine, cache=cache)
+        request: Any = SimpleNamespace(receive=asyncio.Event().wait)
+        call = Call(request, state, model, Caller("t", "k", frozenset()), BodyMemory().share().__enter__(), 0.0)
+        try:
+            [one] = await call.analyse_each([("image", crowd)], which)
+            uncached = await call.analyse_uncached([("image", crowd)], which) if which == "largest" else [None]
+            return one, uncached[0]
+        finally:
+            engine.close()
+
+    cached, uncached = asyncio.run(outcome("largest"))
+    np.testing.assert_allclose(cached[0].embedding, largest, atol=1e-6)
+    np.testing.assert_allclose(uncached.embedding, largest, atol=1e-6)
+    refused, _ = asyncio.run(outcome("single"))
+    assert isinstance(refused, RejectionError) and (refused.code, refused.field) == ("several_faces", "image")
 
 
 def test_the_threshold_of_the_calibration_decides(build: Build, people: People) -> None:
