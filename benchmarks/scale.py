@@ -1,16 +1,17 @@
-"""Measure how the cost of large data sets grows: assembly, opening for training, order, pairs, planning of an audit.
+"""Measure how the cost of large data sets grows: planning of K-FACE, assembly, opening for training, order, pairs, audit.
 
 It makes manifests like those of MS1M (68 images per person) and K-FACE (400 people, conditions and landmarks of every
 image) in seconds, without any image: shards are empty files of the right length. Every stage runs in a process of its own,
 whose CPU time and peak memory above its start are printed for each size, with the exponent of the growth between the
 smallest and the largest: 1 is linear. `--limits` ends with an error where a stage takes more than the bounds below.
 
-Usage: scale.py [--rows N …] [--limits] [--json]
+Usage: scale.py [--rows N …] [--kface N …] [--limits] [--json]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -18,8 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
@@ -35,6 +38,12 @@ from eolgul.audit.faces import Faces, held_out_parts, training_part
 from eolgul.dataset import SCHEMA, FaceDataset
 from eolgul.dataset.schema import REJECTED
 from eolgul.evaluate.pairs import MAX_COUNTED, calibration_rows, held_out_pairs
+from eolgul.extract import kface_tree
+from eolgul.extract.config import ExtractConfig
+from eolgul.extract.entries import Entry
+from eolgul.extract.plan import Plan
+from eolgul.extract.tree import Tree
+from eolgul.formats import kface
 from eolgul.train.data import TrainingData
 from eolgul.train.recipe import Recipe
 
@@ -43,7 +52,13 @@ KFACE = 0.1  # the share of K-FACE's rows
 PER_PERSON = 68
 SHARD_ROWS = {True: 2048, False: 50_000}  # an alignment's shards (K-FACE), and those of an extraction (MS1M)
 # Peak memory above the start: megabytes that do not depend on the size, and bytes per row; about twice what is measured.
-LIMITS = {"assemble": (160, 320), "open": (70, 90), "order": (70, 250), "pairs": (100, 90), "audit": (120, 450)}
+LIMITS = {
+    "assemble": (160, 320),
+    "open": (70, 90),
+    "order": (70, 250),
+    "pairs": (100, 90),
+    "audit": (120, 450),
+}
 GROWTH = 1.4  # the largest exponent of CPU time; the fixed parts make it smaller than 1, and other work on the machine larger
 _NOTICEABLE = 0.5  # CPU seconds; the growth of less is noise
 
@@ -129,8 +144,28 @@ def _digests(random: np.random.Generator, count: int, behind: int) -> pa.StringA
     return pa.StringArray.from_buffers(count, pa.py_buffer(np.arange(count + 1, dtype=np.int32) * 64), data)
 
 
+def kface_files(images: int) -> Iterator[Entry]:
+    """The walk of a K-FACE tree of so many images, each with its annotation; in the order of a real one."""
+    names = [sorted(some) for some in (kface.ACCESSORIES, kface.LIGHTS, kface.EXPRESSIONS, kface.CAMERAS)]
+    people = range(-(-images // math.prod(map(len, [kface.RESOLUTIONS, *names]))))
+    tops = (
+        f"{resolution}_Resolution/{19000000 + person}" for resolution in sorted(kface.RESOLUTIONS) for person in people
+    )
+    places = (f"{top}/{'/'.join(rest)}" for top in tops for rest in itertools.product(*names))
+    for number, path in enumerate(itertools.islice(places, images)):
+        time_ns = 1_600_000_000_000_000_000 + 1_000_003 * number
+        yield Entry(f"{path}.jpg", 9000 + number % 977, (time_ns, time_ns + 17))
+        yield Entry(f"{path}.txt", 150 + number % 13, (time_ns, time_ns + 19))
+
+
+def plan_kface(images: int, **options: Any) -> Plan:
+    """Plan the extraction of such a tree, of which no file exists."""
+    with mock.patch.object(Tree, "files", lambda _: kface_files(images)):
+        return kface_tree.plan_kface(Path("nowhere"), ExtractConfig(kind="kface", **options))
+
+
 def stages(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The stages by name, each a function to run in a process of its own; the first makes what the others read."""
+    """The stages by name, each a function to run in a process of its own; `assemble` makes what the later ones read."""
     out = folder / "assembled"
     yield "assemble", lambda: assemble([folder / "ms1m", folder / "kface"], out, AssembleConfig(seed=1))
     recipe = Recipe(batch_size=200)
@@ -234,10 +269,17 @@ def check(results: dict[int, dict[str, dict[str, float]]]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
+    parser.add_argument(
+        "--kface", type=int, nargs="+", help="only plan K-FACE trees of so many images, whole and a quarter"
+    )
     parser.add_argument("--limits", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    results = {rows: run(rows) for rows in sorted(options.rows)}
+    results = {}
+    for images in sorted(options.kface or ()):
+        whole, share = partial(plan_kface, images), partial(plan_kface, images, share="1/4")
+        results[images] = {"plan": measured(whole), "share": measured(share)}
+    results = results or {rows: run(rows) for rows in sorted(options.rows)}
     sizes = sorted(results)
     if options.json:
         print(json.dumps(results))

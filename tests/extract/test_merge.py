@@ -14,8 +14,8 @@ from PIL import Image
 from eolgul.artifact import Artifact, open_artifact
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError
-from eolgul.extract import tree
 from eolgul.extract.config import ExtractConfig
+from eolgul.extract.entries import OnDisk
 from eolgul.extract.merge import merge
 from eolgul.extract.step import extract
 from eolgul.formats.insightface import write_rec
@@ -98,13 +98,13 @@ def test_shares_together_are_the_whole(make: Callable[[Path, random.Random], Pat
 def test_a_share_reads_its_files_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = folders(tmp_path / "source", random.Random(7))
     seen: list[str] = []
-    read = tree._File.read_bytes
+    read = OnDisk.read_bytes
 
-    def counted(self: tree._File) -> bytes:
+    def counted(self: OnDisk) -> bytes:
         seen.append(self.path)
         return read(self)
 
-    monkeypatch.setattr(tree._File, "read_bytes", counted)
+    monkeypatch.setattr(OnDisk, "read_bytes", counted)
     shares = in_shares(source, tmp_path, SMALL, 3)
     assert len(seen) == len(set(seen)) == len(list(source.rglob("*.jpg")))
     seen.clear()
@@ -115,15 +115,15 @@ def test_a_share_reads_its_files_and_no_others(tmp_path: Path, monkeypatch: pyte
 def test_a_share_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = folders(tmp_path / "source", random.Random(7))
     config, written = replace(SMALL, share="2/2", shard_bytes=1), list[str]()
-    read = tree._File.read_bytes
+    read = OnDisk.read_bytes
 
-    def killed(self: tree._File) -> bytes:
+    def killed(self: OnDisk) -> bytes:
         written.append(self.path)
         if len(written) == 5:
             raise KeyboardInterrupt
         return read(self)
 
-    monkeypatch.setattr(tree._File, "read_bytes", killed)
+    monkeypatch.setattr(OnDisk, "read_bytes", killed)
     with pytest.raises(KeyboardInterrupt):
         extract(source, tmp_path / "2-of-2", config)
     extract(source, tmp_path / "2-of-2", config)

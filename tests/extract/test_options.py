@@ -194,6 +194,10 @@ TABLE: dict[str, Row_] = {
         lambda *_: "1/2",
         lambda _, before, after: 0 < after.contents["inputs"] < before.contents["inputs"],
     ),
+    "share": (
+        lambda *_: "2/2",  # there is one shard
+        lambda _, before, after: after.contents["part"] == "2/2" and after.people == before.people,
+    ),
     "reader": (lambda *_: "mxnet", lambda _, before, after: "mxnet" in after.sentence),
     "any_size": (
         lambda *_: True,

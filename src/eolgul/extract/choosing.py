@@ -6,15 +6,18 @@ import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.config import ExtractConfig
+from eolgul.extract.entries import Entries, Entry
+from eolgul.extract.files import FilesTask, plan_files
 from eolgul.extract.passed_over import PassedOver
 from eolgul.extract.people import choose, compare_names, limits_given, lists_given, nobody_left, unique_ids
 from eolgul.extract.plan import Plan, text
-from eolgul.extract.tree import Entry, FilesTask, plan_files
 from eolgul.extract.worker import Checks, is_usable
 from eolgul.formats.identities import fault, identity_fault, normal
 
@@ -41,7 +44,7 @@ class Naming:
 def plan_people(
     source: Path,
     root: Path,
-    entries: Sequence[Entry],
+    entries: Entries,
     config: ExtractConfig,
     passed_over: PassedOver,
     naming: Naming = Naming(),
@@ -51,7 +54,7 @@ def plan_people(
     Args:
         source: For messages.
         root: What the entries' names are below.
-        entries: The files, each with an identity and an id as its path spells them, or with a rejection.
+        entries: The files, each with an identity and an id as its path spells them, or with a rejection. They are changed.
         config: The options.
         passed_over: Counts the files that are not taken.
         naming: The kind's names.
@@ -60,40 +63,41 @@ def plan_people(
         InputError: A list of people names nobody, or nobody is left.
     """
     # There may be 13 million entries, so nothing is kept beside them for each.
-    chosen: list[Entry] = []
     spellings: dict[str, set[str]] = {}
-    for entry in entries:
+    for row, entry in enumerate(entries):
         named = _named(entry)
-        chosen.append(named)
+        if named is not entry:
+            entries.amend(row, named)
         if named.identity is not None:
             spellings.setdefault(named.identity, set()).add(entry.identity or "")
     facts, warnings = compare_names({name: len(written) for name, written in spellings.items()})
     if any(len(written) > 1 for written in spellings.values()):
-        _put_together(chosen)
+        entries = _put_together(entries)
     if naming.may_repeat:
-        _reject_repeated(chosen)
-    _give_ids(chosen)
+        _reject_repeated(entries)
+    _give_ids(entries)
     if lists_given(config) or limits_given(config):
         names = sorted(spellings, key=naming.order)
         code_of = {name: code for code, name in enumerate(names)}
-        codes = np.array([-1 if entry.identity is None else code_of[entry.identity] for entry in chosen], np.int32)
+        known, codes = entries.identities()
+        codes = np.array([*(code_of.get(name, -1) for name in known), -1], np.int32)[codes]
 
         def usable(row: int) -> bool:
-            if chosen[row].rejection is not None:
+            if entries.rejection(row) is not None:
                 return False
-            task = FilesTask(root, [chosen[row]], config.any_size)
+            task = FilesTask(root, entries, range(row, row + 1), config.any_size)
             return is_usable(next(task.candidates()), Checks.of(config))
 
         choice = choose(source, codes, names, config, usable, form=naming.form, also_known=naming.also_known)
         facts |= choice.facts
         warnings += choice.warnings
         for row in np.flatnonzero(~choice.kept).tolist():
-            passed_over.add(choice.why(row), chosen[row].name)
+            passed_over.add(choice.why(row), entries.name(row))
         taken = choice.kept & (codes >= 0)
         if not taken.any():
             raise InputError(nobody_left(source, len(names), int(choice.left_out.sum()), config))
-        chosen = [entry for entry, kept in zip(chosen, choice.kept.tolist(), strict=True) if kept]
-    plan = plan_files(root, chosen, config, passed_over)
+        entries = entries.take(np.flatnonzero(choice.kept))
+    plan = plan_files(root, entries, config, passed_over)
     plan.facts |= facts
     plan.warnings += warnings
     return plan
@@ -121,32 +125,46 @@ def _named(entry: Entry) -> Entry:
     return entry._replace(identity=identity, image_id=normal(entry.image_id))
 
 
-def _put_together(entries: list[Entry]) -> None:
+def _put_together(entries: Entries) -> Entries:
     """Put each person's images (of one resolution) together, which lie in several folders."""
     first: dict[tuple[str, str | None], int] = {}
-    keys = []
-    for place, entry in enumerate(entries):
+    keys = np.empty(len(entries), np.int64)
+    for row, entry in enumerate(entries):
         resolution = None if entry.condition is None else entry.condition.resolution
-        keys.append(first.setdefault((entry.identity, resolution), place) if entry.identity else place)
-    entries[:] = [entries[place] for place in sorted(range(len(entries)), key=keys.__getitem__)]
+        keys[row] = first.setdefault((entry.identity, resolution), row) if entry.identity else row
+    return entries.take(np.argsort(keys, kind="stable"))
 
 
-def _reject_repeated(entries: list[Entry]) -> None:
+def _reject_repeated(entries: Entries) -> None:
     """Reject a file that is named again for the same identity."""
     seen: set[tuple[str, str | None]] = set()
-    for place, entry in enumerate(entries):
+    for row, entry in enumerate(entries):
         if entry.rejection is None and (entry.name, entry.identity) in seen:
             detail = f"{entry.name} is there already, for the same identity"
-            entries[place] = entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail))
+            entries.amend(row, entry._replace(rejection=Rejection(Reason.DUPLICATE_KEY, detail)))
         seen.add((entry.name, entry.identity))
 
 
-def _give_ids(entries: list[Entry]) -> None:
+class _Ids(Sequence[str]):
+    """The ids of some rows, made one by one."""
+
+    def __init__(self, entries: Entries, rows: NDArray[np.int64]) -> None:
+        self._entries, self._rows = entries, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._entries.image_id(int(self._rows[place]))
+
+
+def _give_ids(entries: Entries) -> None:
     """Give every file that may become an image an id of its own."""
-    places = [place for place, entry in enumerate(entries) if entry.rejection is None]
+    rows = entries.accepted()
 
     def suffix(number: int) -> str:
-        return normal(os.path.splitext(entries[places[number]].name)[1])  # noqa: PTH122 - millions of them
+        return normal(os.path.splitext(entries.name(int(rows[number])))[1])  # noqa: PTH122 - millions of them
 
-    for number, image_id in unique_ids([entries[place].image_id for place in places], suffix).items():
-        entries[places[number]] = entries[places[number]]._replace(image_id=image_id)
+    for number, image_id in unique_ids(_Ids(entries, rows), suffix).items():
+        row = int(rows[number])
+        entries.amend(row, entries.entry(row)._replace(image_id=image_id))

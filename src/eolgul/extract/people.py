@@ -7,6 +7,7 @@ person up to the last one that decides, and of nobody after the last person that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,22 +189,33 @@ def unique_ids(stems: Sequence[str], suffix: Callable[[int], str]) -> dict[int, 
     Returns:
         The ids that are not their stems, by the image's number.
     """
-    taken: set[str] = set()
-    shared: set[str] = set()
-    for stem in stems:
-        (shared if stem in taken else taken).add(stem)
-    if not shared:
-        return {}
-    taken -= shared
+    # There may be millions: hashes are compared, and as text only those that agree.
+    hashes = np.fromiter(map(hash, stems), np.int64, len(stems))
+    order = np.argsort(hashes, kind="stable")
+    hashes = hashes[order]
+    alike = np.zeros(len(order), np.bool_)
+    alike[1:] = hashes[1:] == hashes[:-1]
+    alike[:-1] |= alike[1:]
+    numbers = np.sort(order[alike]).tolist()
+    shared = {stem for stem, count in Counter(stems[number] for number in numbers).items() if count > 1}
+    given: set[str] = set()
+
+    def is_taken(name: str) -> bool:
+        if name in given or name in shared:
+            return name in given
+        begin, end = (np.searchsorted(hashes, hash(name), side) for side in ("left", "right"))
+        return any(stems[number] == name for number in order[begin:end].tolist())
+
     ids = {}
-    for number, stem in enumerate(stems):
+    for number in numbers:
+        stem = stems[number]
         if stem in shared:
             name = wanted = stem + suffix(number)
             again = 1
-            while name in taken:
+            while is_taken(name):
                 again += 1
                 name = f"{wanted}~{again}"
-            taken.add(name)
+            given.add(name)
             if name != stem:
                 ids[number] = name
     return ids

@@ -1,36 +1,30 @@
-"""Walk a tree of files, and plan those of them that are images: one task per shard, which any worker can carry out."""
+"""Walk a tree of files, on the disk, in S3 or in archives."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
 import stat as modes
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from eolgul.artifact import CARDS
 from eolgul.errors import InputError, Reason, Rejection, printable
-from eolgul.extract.config import ExtractConfig
+from eolgul.extract.entries import Entry
 from eolgul.extract.file_names import SNAPSHOTS, begins_as_image, is_system_file, is_system_folder, says_image
 from eolgul.extract.passed_over import PassedOver, Why
-from eolgul.extract.plan import Candidate, Division, Plan, Readable, text
+from eolgul.extract.plan import text
 from eolgul.files import is_unfinished
-from eolgul.formats import kface
 from eolgul.formats.archives import (
     MAX_DEPTH,
     BrokenArchiveError,
     FilePlace,
     Member,
     Node,
-    Unpacked,
     archive_stem,
     how_to_unpack,
     is_foreign_archive,
@@ -38,134 +32,11 @@ from eolgul.formats.archives import (
     nesting,
 )
 from eolgul.formats.identities import normal
-from eolgul.storage.far import FarEntry, FarFile, FarFolder
+from eolgul.storage.far import FarEntry, FarFolder
 
 _CARDS = frozenset(CARDS.values())
 _Listed = os.DirEntry[str] | FarEntry
-_REQUESTS, _AHEAD = 8, 64  # of S3: requests at once, and files that are read before they are asked for
 _HEAD = 64  # bytes that tell whether a file is an image
-
-
-class _File(NamedTuple):
-    """A file of the disk. There are millions, and a Path takes longer to make than a small image to read."""
-
-    path: str
-
-    def read_bytes(self) -> bytes:
-        """Read it whole. Raises OSError."""
-        with open(self.path, "rb", buffering=0) as file:  # noqa: PTH123
-            return file.read()
-
-
-class Entry(NamedTuple):
-    """A file of a tree; `name` is its path below the source."""
-
-    name: str
-    size: int
-    stamp: tuple[int, int]  # times (ns) of modification and of change of the file itself
-    image_id: str = ""
-    identity: str | None = None
-    condition: kface.Condition | None = None
-    facts: Mapping[str, Any] | None = None
-    rejection: Rejection | None = None
-    note: Entry | None = None
-    member: Member | FarFile | None = None  # where it lies if that is in an archive or in S3
-    unread: bool = False  # it is rejected without a look at its bytes
-
-    def place(self, root: Path) -> bytes | _File | Member | FarFile:
-        """Where its bytes are; `root` is the folder of the source."""
-        return b"" if self.unread else self.member or _File(os.path.join(root, self.name))  # noqa: PTH118
-
-    def file(self, root: Path) -> Readable:
-        """Where the bytes of a file are that is read."""
-        return self.member or root / self.name
-
-
-@dataclass(frozen=True)
-class FilesTask:
-    """Image files of a tree."""
-
-    root: Path
-    entries: Sequence[Entry]
-    any_size: bool
-
-    def candidates(self) -> Iterator[Candidate]:
-        """Yield the files, with their conditions and annotations where they have them."""
-        for entry, place, note in self._places():
-            rejection, size = entry.rejection, None
-            where = printable(text(entry.name))  # it is shown on terminals and pages
-            facts = dict(entry.facts) if entry.facts else None
-            if entry.condition is not None:
-                facts = {name: getattr(entry.condition, name) for name in entry.condition.__slots__}
-                size = None if self.any_size else kface.SIZES[entry.condition.resolution]
-            beside = None
-            if entry.note is not None:
-                assert note is not None
-                beside = (os.fsencode(entry.note.name), note)
-                try:
-                    landmarks = kface.parse_annotation(note.read_bytes(), entry.note.name).landmarks
-                except (InputError, OSError) as error:
-                    detail = str(error) if isinstance(error, InputError) else f"{entry.note.name}: {_why(error)}"
-                    rejection = rejection or Rejection(Reason.BAD_ANNOTATION, detail)
-                else:
-                    assert facts is not None
-                    facts |= {"landmarks": landmarks.ravel().tolist(), "landmark_source": "annotated"}
-            name = os.fsencode(entry.name)
-            yield Candidate(where, entry.image_id, entry.identity, place, name, facts, rejection, beside, size)
-
-    def _places(self) -> Iterator[tuple[Entry, bytes | Readable, Readable | None]]:
-        """The files with where their bytes are and those of their annotations; what lies in S3 is read some files ahead."""
-        if not any(isinstance(entry.member, FarFile) for entry in self.entries):
-            for entry in self.entries:
-                yield entry, entry.place(self.root), entry.note.file(self.root) if entry.note else None
-            return
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            ahead: deque[tuple[Entry, bytes | Readable, Readable | None]] = deque()
-
-            def read(place: bytes | _File | Member | FarFile) -> bytes | Readable:
-                return place if isinstance(place, bytes) else _Ahead(pool.submit(place.read_bytes))
-
-            try:
-                for entry in self.entries:
-                    note = _Ahead(pool.submit(entry.note.file(self.root).read_bytes)) if entry.note else None
-                    ahead.append((entry, read(entry.place(self.root)), note))
-                    if len(ahead) > _AHEAD:
-                        yield ahead.popleft()
-                while ahead:
-                    yield ahead.popleft()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-
-@dataclass(frozen=True)
-class _Ahead:
-    """A file that is being read."""
-
-    data: Future[bytes]
-
-    def read_bytes(self) -> bytes:
-        """Wait for its bytes. Raises OSError."""
-        return self.data.result()
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def plan_files(root: Path, entries: list[Entry], config: ExtractConfig, passed_over: PassedOver | None = None) -> Plan:
-    """Plan the files of a tree, whose ids are all different."""
-    sizes = np.array([entry.size for entry in entries], np.int64)
-    division = Division.of(sizes, config)
-    tasks = [FilesTask(root, entries[cut], config.any_size) for cut in division.cuts]
-    stamp = hashlib.sha256()
-    for entry in entries:
-        for one in (entry, entry.note):
-            if one is not None:
-                stamp.update(os.fsencode(one.name) + f"\0{one.size} {one.stamp}\n".encode())
-    # A compressed tar is decompressed once per process; others are read by offset, from any process.
-    streams = any(isinstance(entry.member, Member) and isinstance(entry.member.archive, Unpacked) for entry in entries)
-    return Plan(tasks, division, stamp.hexdigest(), portable=not streams, passed_over=passed_over or PassedOver())
 
 
 class Tree:

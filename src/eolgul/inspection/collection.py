@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from eolgul.dataset import FaceDataset
 from eolgul.errors import InputError, Reason, Rejection
 from eolgul.extract.config import ExtractConfig
+from eolgul.extract.files import FilesTask
 from eolgul.extract.plan import text
 from eolgul.extract.step import plan_source
-from eolgul.extract.tree import FilesTask
 from eolgul.formats import carrays, insightface, kface, rec_index
 from eolgul.formats.recordio import RecordReader
 from eolgul.images.decode import decode
