@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy diff undeploy render check-manifests images push pipelines version clean
+.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy diff undeploy backup restore render check-manifests images push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -96,6 +96,12 @@ diff:  ## Print what `make deploy` would change in the cluster
 
 undeploy:  ## Remove what `make deploy` made, but not the volumes (DATA=1: the volumes, too)
 	@k8s/deploy.sh --undeploy $(OVERLAY)
+
+backup: $(STAMP)  ## Back the bucket and the gallery (sealed) up to BACKUP=<folder>; a second run copies what is new (OVERLAY=)
+	@k8s/backup.sh backup "$(or $(BACKUP),backup)" $(OVERLAY)
+
+restore: $(STAMP)  ## Restore BACKUP=<folder> into an empty cluster, and compare the counts (OVERLAY=)
+	@k8s/backup.sh restore "$(or $(BACKUP),backup)" $(OVERLAY)
 
 render:  ## Print the manifests that `make deploy` would apply
 	@k8s/deploy.sh --render $(OVERLAY)

@@ -1,17 +1,11 @@
 # Ask the deployed service once, with the key that `make secrets` made. Sourced by deploy.sh.
 # shellcheck shell=bash disable=SC2154  # kubectl, namespace, scratch: deploy.sh
 
-forward=
-end_forward() {
-    [ -z "$forward" ] || kill "$forward" 2>/dev/null || true
-    forward=
-}
-
 # A grey picture of 8×8 pixels as PNG: no face is found in it, and the answer says so.
 grey="iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAD0lEQVR42mNowAEYhpYEAILzYAEllbNjAAAAAElFTkSuQmCC"
 
 smoke_verify() { # FOLDER of the secrets; 3 if there is no model yet
-    local folder=$1 key=${EOLGUL_API_KEY:-} port='' code tries
+    local folder=$1 key=${EOLGUL_API_KEY:-} code tries
     [ -n "$key" ] || [ ! -f "$folder/api-key" ] || key=$(cat "$folder/api-key")
     if [ -z "$key" ]; then
         echo "The service was not asked: no key is known here (EOLGUL_API_KEY, or the api-key that make secrets makes)."
@@ -23,15 +17,7 @@ smoke_verify() { # FOLDER of the secrets; 3 if there is no model yet
     fi
     echo "asking the service, with the key's scope verify"
     printf 'Authorization: Bearer %s\n' "$key" >"$scratch/header"
-    "$kubectl" -n $namespace port-forward --address 127.0.0.1 service/serving :3000 >"$scratch/forward" 2>&1 &
-    forward=$!
-    for ((tries = 0; tries < 150; tries++)); do
-        port=$(sed -n 's/^Forwarding from 127\.0\.0\.1:\([0-9]*\) .*/\1/p' "$scratch/forward" | head -n 1)
-        [ -z "$port" ] || break
-        kill -0 "$forward" 2>/dev/null || break
-        sleep 0.1
-    done
-    [ -n "$port" ] || fail "the service cannot be reached through kubectl port-forward: $(tail -n 1 "$scratch/forward")" 1
+    forward_to serving 3000
     # A key that was just made reaches the pods within about a minute.
     for ((tries = 0; tries < ${SMOKE_TRIES:-24}; tries++)); do
         code=$(ask "http://127.0.0.1:$port/v1/models/current") || code=none

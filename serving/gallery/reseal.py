@@ -16,6 +16,25 @@ from eolgul.serving.settings import Settings
 _KEYS = "API keys"  # no tenant's name: those have no space
 
 
+def keyring_of(settings: Settings) -> Keyring:
+    """The keys of the gallery that the settings name; InputError if they name none."""
+    if not settings.gallery_url:
+        raise InputError("set EOLGUL_GALLERY_URL, the gallery's Redis")
+    if settings.encryption_keys_file is None:
+        raise InputError("set EOLGUL_ENCRYPTION_KEYS_FILE, the file of keys that encrypt the gallery")
+    return Keyring.read(settings.encryption_keys_file)
+
+
+def tenants_of(settings: Settings, tenants: Iterable[str]) -> list[str]:
+    """The tenants, or else those that have an API key; InputError if none is named."""
+    names = sorted(set(tenants))
+    if not names:
+        if settings.api_keys_file is None:
+            raise InputError("name the tenants, or set EOLGUL_API_KEYS_FILE for all tenants that have an API key")
+        names = sorted({key.tenant for key in read_keys(settings.api_keys_file)})
+    return names
+
+
 def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[str, int]]:
     """Seal again every value that an older key sealed.
 
@@ -32,16 +51,8 @@ def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[s
     Raises:
         InputError: The gallery, a file or a key is missing.
     """
-    if not settings.gallery_url:
-        raise InputError("set EOLGUL_GALLERY_URL, the gallery's Redis")
-    if settings.encryption_keys_file is None:
-        raise InputError("set EOLGUL_ENCRYPTION_KEYS_FILE, the file of keys that encrypt the gallery")
-    keyring = Keyring.read(settings.encryption_keys_file)
-    names = sorted(set(tenants))
-    if not names:
-        if settings.api_keys_file is None:
-            raise InputError("name the tenants, or set EOLGUL_API_KEYS_FILE for all tenants that have an API key")
-        names = sorted({key.tenant for key in read_keys(settings.api_keys_file)})
+    keyring = keyring_of(settings)
+    names = tenants_of(settings, tenants)
 
     async def run() -> dict[str, int]:
         link = RedisLink.from_settings(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)

@@ -145,7 +145,8 @@ KUBECTL = """#!{python}
 import os, re, socket, sys, threading
 if "port-forward" not in sys.argv:
     os.execv("{kubectl}", ["{kubectl}", *sys.argv[1:]])
-address = os.environ.get("FORWARD_TO", "")
+service = next(word.partition("/")[2] for word in sys.argv if word.startswith("service/"))
+address = os.environ.get("FORWARD_" + service.upper()) or os.environ.get("FORWARD_TO", "")
 if not address:
     sys.exit("error: unable to forward port because pod is not running. Current status=Pending")
 host, port = address.rsplit(":", 1)
@@ -172,14 +173,22 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run_deploy(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def tools(tmp_path: Path) -> Path:
+    """A folder with kubectl, whose port-forward leads to FORWARD_TO or FORWARD_<SERVICE>, and eolgul."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "kubectl").write_text(KUBECTL.format(python=sys.executable, kubectl=binary("kubectl")))
+    (tools / "eolgul").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT / "src"} exec {sys.executable} -m eolgul "$@"\n')
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
+    return tools
+
+
+@pytest.fixture
+def run_deploy(tmp_path: Path, tools: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`run_deploy(checkout, cluster, *arguments, **environment)`: deploy.sh of a copy, without a question."""
 
     def run(checkout: Path, cluster: Cluster, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        tools = tmp_path / "bin"
-        tools.mkdir(exist_ok=True)
-        (tools / "kubectl").write_text(KUBECTL.format(python=sys.executable, kubectl=binary("kubectl")))
-        (tools / "kubectl").chmod(0o755)
         config = cluster.kubeconfig(tmp_path / "kubeconfig")
         given = {
             "YES": "1",

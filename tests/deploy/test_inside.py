@@ -10,12 +10,9 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
-import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,53 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 import urllib3
+from support.deployed import BIN, PASSWORD, StartedRedis
 from support.late import Late
 from support.places import ROOT
 
-BIN = Path(sys.executable).parent
-PASSWORD = "correct-horse"
-
-
 # ---- Redis
-
-
-class StartedRedis:
-    """The Redis that redis-start.sh starts for a role, `cache` or `gallery`."""
-
-    def __init__(self, role: str, work: Path) -> None:
-        self._role, self._work = role, work
-        (work / "data").mkdir()
-        (work / "password").write_text(PASSWORD + "\n")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            ["sh", ROOT / "k8s" / "base" / "redis-start.sh", self._role, "--bind", "127.0.0.1"],
-            env={
-                "PATH": f"{BIN}:/usr/bin:/bin",
-                "PORT": str(self.port),
-                "PASSWORD_FILE": f"{self._work}/password",
-                "ACL_FILE": f"{self._work}/acl",
-                "DATA_DIR": f"{self._work}/data",
-            },
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.process.poll() is None, "redis-start.sh ended"
-            time.sleep(0.05)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
-
-    @property
-    def acl(self) -> Path:
-        return self._work / "acl"
 
 
 @contextlib.contextmanager

@@ -62,6 +62,7 @@ BY_PLACE = {
     "synth/test_population.py": "slow",
     "test_scale.py": "slow process",
     "test_storage.py": "s3",
+    "test_storage_mirror.py": "s3",
     "test_storage_references.py": "s3",
     "test_workers.py": "process",
     "train/test_backbones.py": "slow",

@@ -1,4 +1,4 @@
-"""The commands that make and show data: synth, extract, align, assemble, audit, export, inspect."""
+"""The commands that make, show and keep data: synth, extract, align, assemble, audit, export, mirror, inspect."""
 
 from __future__ import annotations
 
@@ -179,6 +179,18 @@ def export(
     """Write a FaceDataset in another format. Every image keeps its bytes."""
     with bar("export") as progress:
         say(steps.export(dataset, out, to=to, split=split, progress=progress))
+
+
+@app.command(rich_help_panel=_PANEL)
+def mirror(
+    source: Annotated[str, typer.Argument(help="s3://bucket or a place in it; to restore: the folder.")],
+    target: Annotated[str, typer.Argument(help="The folder of the backup; to restore: s3://bucket….")],
+) -> None:
+    """Back a bucket up to a folder, or restore it: copy what is not there yet, and count. Nothing is deleted."""
+    from eolgul import storage
+
+    with bar("copying", unit="obj") as progress:
+        say(storage.mirror(source, target, progress))
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -1,4 +1,4 @@
-"""The commands for the service's gallery: rotate its encryption key, list the people to enroll again."""
+"""The commands for the service's gallery: its encryption key, its backup, the people to enroll again."""
 
 from __future__ import annotations
 
@@ -43,20 +43,71 @@ def reseal(
     If `resealed` is 0, the older keys may be removed. User, password and certificate authorities of Redis, and the file of
     API keys, are the settings of the service (EOLGUL_REDIS_…, EOLGUL_API_KEYS_FILE). The embeddings do not change.
     """
+    with extra("serve"):
+        from eolgul.serving.gallery.reseal import reseal as step
+
+    settings = _settings(url, file)
+    active, counts = step(settings, tenant or ())
+    say({"active": active, "resealed": sum(counts.values()), "tenants": counts})
+
+
+@app.command()
+def backup(
+    out: Annotated[Path, typer.Argument(help="The file to write; its values stay sealed.")],
+    url: Annotated[
+        str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")
+    ] = None,
+    tenant: Annotated[
+        list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all tenants that have an API key).")
+    ] = None,
+) -> None:
+    """Write the gallery to a file while the service runs. It opens only with the encryption keys of its time: keep these elsewhere.
+
+    `unreadable` counts the values that the file of encryption keys does not open. Redis' user and password are the settings
+    of the service (EOLGUL_REDIS_…).
+    """
+    with extra("serve"):
+        from eolgul.serving.gallery.backup import backup as step
+
+    say({"backup": str(out), **step(_settings(url, file), out, tenant or ())})
+
+
+@app.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="A file that `backup` wrote.")],
+    url: Annotated[
+        str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")
+    ] = None,
+) -> None:
+    """Put the people of a backup into an empty gallery, and print how many are there afterwards.
+
+    A restore that was interrupted is started again. People erased since the backup come back: erase them again (audit log).
+    """
+    with extra("serve"):
+        from eolgul.serving.gallery.backup import restore as step
+
+    say(step(_settings(url, file), source))
+
+
+def _settings(url: str | None, file: Path | None) -> Any:
+    """The settings of the service; what is given here comes before its variables."""
     from pydantic import ValidationError
 
     with extra("serve"):
-        from eolgul.serving.gallery.reseal import reseal as step
         from eolgul.serving.settings import Settings
 
     options: dict[str, Any] = {"gallery_url": url, "encryption_keys_file": file}
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value})
+        return Settings(**{name: value for name, value in options.items() if value})
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"EOLGUL_{str(first['loc'][0]).upper()}: {first['input']!r}, {first['msg']}") from error
-    active, counts = step(settings, tenant or ())
-    say({"active": active, "resealed": sum(counts.values()), "tenants": counts})
 
 
 Url = Annotated[str, typer.Option(help="Address of the service, http://… or https://….")]

@@ -8,6 +8,7 @@ Steps are functions of local paths. `fetch` copies an `s3://bucket/key` folder t
 from eolgul.storage.conditional import add_artifact, put_if_absent, remove_below, remove_object
 from eolgul.storage.download import fetch
 from eolgul.storage.far import FarFile
+from eolgul.storage.mirror import mirror
 from eolgul.storage.s3 import (
     S3Settings,
     cache_place,
@@ -39,6 +40,7 @@ __all__ = [
     "join",
     "list_names",
     "make_bucket",
+    "mirror",
     "publish",
     "put_if_absent",
     "read_bytes",

@@ -74,7 +74,7 @@ def fetch(uri: str | Path, *, without: Collection[str] = ()) -> Path:
 
     def get(path: Path) -> None:
         item = wanted[path]
-        if path.is_file() and path.stat().st_size == item.size and path.stat().st_mtime_ns == _stamp(item):
+        if is_copy(path, item):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         with connect(f"s3://{item.bucket_name}/{item.object_name}") as client:
@@ -119,6 +119,11 @@ def _stamp(item: Any) -> int:
     S3 gives seconds, and two versions of one size can be equally old.
     """
     return int(item.last_modified.timestamp()) * 10**9 + zlib.crc32(str(item.etag).strip('"').encode()) % 10**6 * 1000
+
+
+def is_copy(path: Path, item: Any) -> bool:
+    """Whether a file is the copy of this version of an object, as `mark_copy` marked it."""
+    return path.is_file() and path.stat().st_size == item.size and path.stat().st_mtime_ns == _stamp(item)
 
 
 def mark_copy(path: Path, item: Any) -> None:
