@@ -17,7 +17,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy diff undeploy backup restore render check-manifests images push pipelines version clean
+.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy rotate diff undeploy backup restore render check-manifests images push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -87,6 +87,9 @@ $(MXNET)/.installed: requirements-mxnet.txt
 # These need kubectl and a shell (secrets: openssl), and no Python environment.
 secrets:  ## Make the passwords and keys of OVERLAY, once; what is there is kept
 	@k8s/deploy.sh --secrets $(OVERLAY)
+
+rotate:  ## Make new passwords or keys and deploy them: WHAT=api, redis, s3, root or encryption (OVERLAY=)
+	@k8s/deploy.sh --rotate "$(WHAT)" $(OVERLAY)
 
 deploy:  ## Deploy the service, Redis and an object store (OVERLAY=local, production, …; EOLGUL_IMAGES=docker/digests.json)
 	@k8s/deploy.sh $(OVERLAY)

@@ -6,6 +6,7 @@
 #                                         with KUBEFLOW_TRAINJOBS=1 also the rights to train on several machines, for
 #                                         KUBEFLOW_SERVICE_ACCOUNT (default: pipeline-runner in kubeflow, else default-editor)
 #   k8s/deploy.sh --secrets [OVERLAY]     make the passwords and keys that the overlay needs, once; nothing is overwritten
+#   k8s/deploy.sh --rotate WHAT [OVERLAY]  new values in place of the present ones, and a deploy: api, redis, s3, root, encryption
 #   k8s/deploy.sh --render [OVERLAY]      print the manifests; nothing is applied and no cluster is needed
 #   k8s/deploy.sh --diff [OVERLAY]        print what a deploy would change in the cluster
 #   k8s/deploy.sh --undeploy [OVERLAY]    remove it, but not the volumes; DATA=1 removes the volumes and the namespace, too
@@ -36,6 +37,8 @@ fail() {
 . "$here/lib/check.sh"
 # shellcheck source=k8s/lib/secrets.sh
 . "$here/lib/secrets.sh"
+# shellcheck source=k8s/lib/rotate.sh
+. "$here/lib/rotate.sh"
 # shellcheck source=k8s/lib/smoke.sh
 . "$here/lib/smoke.sh"
 
@@ -118,15 +121,20 @@ deploy_kubeflow() {
     apply -f "$scratch/trainjobs.yaml"
 }
 
-action=deploy
+action=deploy what=
 case ${1:-} in
     --render | --diff | --undeploy | --secrets)
         action=${1#--}
         shift
         ;;
-    -*) fail "$1: expected --render, --diff, --undeploy or --secrets" ;;
+    --rotate)
+        action=rotate what=${2:-}
+        case $what in api | redis | s3 | root | encryption) ;; *) fail "--rotate $what: expected api, redis, s3, root or encryption" ;; esac
+        shift 2
+        ;;
+    -*) fail "$1: expected --render, --diff, --undeploy, --secrets or --rotate" ;;
 esac
-[ $# -le 1 ] || fail "too many arguments: k8s/deploy.sh [--render|--diff|--undeploy|--secrets] [OVERLAY]"
+[ $# -le 1 ] || fail "too many arguments: k8s/deploy.sh [--render|--diff|--undeploy|--secrets|--rotate WHAT] [OVERLAY]"
 overlay=${1:-local}
 folder=$(folder_of "$overlay")
 secrets=$(secrets_folder "$folder")
@@ -168,7 +176,16 @@ if [ "$action" = diff ]; then
     esac
     exit
 fi
-confirm "deploys the service, two Redis instances and an object store (overlay $overlay, namespace $namespace)"
+if [ "$action" = rotate ]; then
+    confirm "makes new values ($what) in ${secrets#"$here/"} and deploys (overlay $overlay, namespace $namespace)"
+else
+    confirm "deploys the service, two Redis instances and an object store (overlay $overlay, namespace $namespace)"
+fi
 check_cluster "$scratch/manifests.yaml"
 check_volumes "$scratch/manifests.yaml"
+if [ "$action" = rotate ]; then
+    rotate "$what"
+    render "$folder" "$secrets" >"$scratch/manifests.yaml"
+fi
 deploy_service "$scratch/manifests.yaml" "$secrets"
+[ "$action$what" != rotateencryption ] || finish_encryption "$scratch/manifests.yaml"

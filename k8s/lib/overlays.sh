@@ -34,6 +34,7 @@ folder_of() {
 # Print the manifests of an overlay from a copy of this folder, so that examples can stand in for missing secrets.
 render() {
     local folder=$1 copy=$scratch/k8s secrets
+    rm -rf "$copy"
     mkdir "$copy"
     cp -R "$here/." "$copy/"
     secrets=$copy/${2#"$here"/}

@@ -140,9 +140,13 @@ def environment() -> Callable[..., dict[str, str]]:
     return clean_environment
 
 
-# `kubectl port-forward` speaks a protocol of its own with the API server; everything else goes to the real kubectl.
+# `kubectl port-forward` and `exec` speak protocols of their own with the API server; everything else goes to the real kubectl.
 KUBECTL = """#!{python}
 import os, re, socket, sys, threading
+if "exec" in sys.argv:  # what `eolgul gallery reseal` prints: at first it has something to do
+    first = not os.path.exists(os.environ["HOME"] + "/resealed")
+    open(os.environ["HOME"] + "/resealed", "a").write(" ".join(sys.argv[sys.argv.index("exec"):]) + chr(10))
+    sys.exit(os.environ.get("RESEAL_FAILS") or print('{{"active": "k", "resealed": %d, "tenants": {{}}}}' % (7 if first else 0)))
 if "port-forward" not in sys.argv:
     os.execv("{kubectl}", ["{kubectl}", *sys.argv[1:]])
 service = next(word.partition("/")[2] for word in sys.argv if word.startswith("service/"))

@@ -85,6 +85,7 @@ class Cluster:
     logs: dict[str, str] = field(default_factory=dict)  # by name of a pod; "NAME previous" for the run before
     service: tuple[str, Path] | None = None  # the address and the log of a real service, which `serving` is then
     conflict: str = ""  # the manager of a field, who is in the way of an apply without force
+    restarted: list[str] = field(default_factory=list)
     address: str = ""
 
     def names(self, plural: str) -> set[str]:
@@ -295,6 +296,10 @@ class _Handler(BaseHTTPRequestHandler):
     def patch(
         self, match: re.Match[str], kind: str, key: tuple[str, str, str], query: dict[str, str], body: bytes
     ) -> None:
+        if self.headers["Content-Type"] == "application/strategic-merge-patch+json":  # kubectl rollout restart
+            assert key in self.cluster.objects
+            self.cluster.restarted.append(key[2])
+            return self.answer(200, self.cluster.objects[key])
         assert self.headers["Content-Type"] == "application/apply-patch+yaml", "not a server-side apply"
         assert query["fieldManager"] and (query.get("fieldValidation") == "Strict" or "dryRun" in query)
         if self.cluster.conflict and query.get("force") != "true":
