@@ -210,6 +210,7 @@ def serve(*, port: int, host: str = "127.0.0.1", wait: bool | None = None, **opt
     """
     wait = not _at_terminal() if wait is None else wait
     with _started(port, host, None, options, wait=wait) as (service, process):
+        print(f"listening on {_url(host, port)}", file=sys.stderr, flush=True)
         wait_ready(service.url, process, math.inf if wait else READY_S, patient=wait)
         print(f"page: {service.page}", file=sys.stderr, flush=True)
         return process.wait()
@@ -230,12 +231,17 @@ def _started(
     env["EOLGUL_END_WITH_PARENT"] = "1"
     log = output or 2  # 2: the descriptor, since sys.stderr may not be a real file
     process = subprocess.Popen(argv, env=env, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    service = Running(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", key)
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # every address: the loopback interface among them
+    service = Running(_url(here, port), key)
     try:
         with _sigterm_exits():
             yield service, process
     finally:
         stop(process, stop_timeout)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _stop_timeout(env: Mapping[str, str]) -> float:

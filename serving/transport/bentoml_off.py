@@ -1,6 +1,7 @@
 """Everything that switches BentoML's own behaviour off around the FastAPI application; README.md says why, in one place.
 
-Environment variables for the process that BentoML is started in, options of its service, and two replaced classes.
+Environment variables for the process that BentoML is started in, options of its service, two replaced classes, and a line of
+its log.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def install() -> None:
     from eolgul.serving.transport.request_heads import BoundedHeads
 
     auto.AutoHTTPProtocol = BoundedHeads
+    # "listening on http://localhost:3000" also where it listens on every address. `launch` says the true one.
+    logging.getLogger("bentoml.serve").addFilter(lambda record: "listening on" not in record.msg)
     try:
         from bentoml._internal.server.http import traffic
     except ImportError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -146,3 +147,39 @@ def test_what_only_takes_time_is_waited_for_at_a_terminal_too(reason: str) -> No
     with http_server(Handler) as address:
         launch.wait_ready(address, running, 20)
     assert answers == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("host", "said", "asked"),
+    [
+        ("0.0.0.0", "http://0.0.0.0:{port}", "http://127.0.0.1:{port}/ui/"),
+        ("127.0.0.1", "http://127.0.0.1:{port}", "http://127.0.0.1:{port}/ui/"),
+        ("::", "http://[::]:{port}", "http://[::1]:{port}/ui/"),
+    ],
+)
+def test_the_address_is_the_true_one(
+    host: str, said: str, asked: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """BentoML's own line says localhost for every address; ours does not, and a URL of IPv6 has brackets."""
+    probed: list[str] = []
+    monkeypatch.setattr(launch, "wait_ready", lambda url, *_, **__: probed.append(url))
+    monkeypatch.setattr(
+        launch, "command", lambda **_: (["true"], {"BENTOML_HOME": str(tmp_path), "EOLGUL_AUTH": "off"})
+    )
+    port = free_port()
+    launch.serve(port=port, host=host)
+    lines = capfd.readouterr().err.splitlines()
+    assert f"listening on {said.format(port=port)}" in lines
+    assert f"page: {asked.format(port=port)}" in lines
+    assert probed == [asked.format(port=port).removesuffix("/ui/")]
+
+
+def test_bentoml_says_no_address(caplog: pytest.LogCaptureFixture) -> None:
+    import eolgul.serving.service  # noqa: F401 - installs the filter
+
+    logger = logging.getLogger("bentoml.serve")
+    with caplog.at_level(logging.INFO, "bentoml.serve"):
+        logger.handle(logger.makeRecord(logger.name, 20, "", 0, "listening on %s", ("localhost",), None))
+        logger.handle(logger.makeRecord(logger.name, 20, "", 0, "something else", (), None))
+    assert "localhost" not in caplog.text
