@@ -17,7 +17,8 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
   $(if $(MAX_IDENTITIES),--max-identities $(MAX_IDENTITIES)) $(if $(RECIPE),--recipe $(RECIPE)) $(DEMO_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy rotate diff undeploy backup restore render check-manifests images push pipelines version clean
+.PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy rotate diff undeploy \
+  backup restore render check-manifests images images-test sbom push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -118,9 +119,14 @@ check-manifests:  ## Scan the rendered overlays and the Dockerfiles with checkov
 	.venv-checkov/bin/checkov --config-file k8s/checkov.yaml -d build/manifests -d docker
 
 images:  ## Build the container images (ENGINE=docker, podman or buildah, IMAGE_PREFIX=, IMAGE_TAG=, BUILD_ARGS=)
-	@for file in docker/*.Dockerfile; do name=$$(basename $$file .Dockerfile); \
-	  $${ENGINE:-$${CONTAINER_TOOL:-docker}} build --build-arg VERSION=$(VERSION) \
-	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) $(BUILD_ARGS) -f $$file -t $(or $(IMAGE_PREFIX),$(EOLGUL_IMAGE_PREFIX),eolgul)/$$name:$(or $(IMAGE_TAG),$(EOLGUL_IMAGE_TAG),$(VERSION)) . || exit 1; done
+	@ENGINE="$(ENGINE)" IMAGE_PREFIX="$(IMAGE_PREFIX)" IMAGE_TAG="$(IMAGE_TAG)" BUILD_ARGS="$(BUILD_ARGS)" docker/build.sh
+
+# Minutes of building, then the whole pipeline twice: outside `make test`, which runs a part of it where images are there.
+images-test: $(STAMP)  ## Build the images and run all of them as a cluster does (ENGINE=buildah as root; NAMES=, SKIP_BUILD=1)
+	@ENGINE="$(ENGINE)" IMAGE_PREFIX="$(IMAGE_PREFIX)" IMAGE_TAG="$(IMAGE_TAG)" BUILD_ARGS="$(BUILD_ARGS)" PYTHON=$(BIN)/python docker/test.sh $(TEST_ARGS)
+
+sbom:  ## Copy the images' bills of materials (CycloneDX) to docker/sbom (ENGINE=, IMAGE_PREFIX=, IMAGE_TAG=)
+	@ENGINE="$(ENGINE)" IMAGE_PREFIX="$(IMAGE_PREFIX)" IMAGE_TAG="$(IMAGE_TAG)" docker/sbom.sh
 
 push:  ## Push the images and write their digests to docker/digests.json (ENGINE=, IMAGE_PREFIX=, IMAGE_TAG=)
 	@CONTAINER_TOOL="$${ENGINE:-$$CONTAINER_TOOL}" "$(PYTHON)" docker/push.py --out docker/digests.json \

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import reference_commands
+import reference_licences
 import reference_service
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -52,6 +53,7 @@ def pages() -> dict[str, str]:
         "reference/metrics.md": reference_service.metrics(),
         "reference/http.md": reference_service.http(),
         "reference/codes.md": reference_service.codes(),
+        "reference/licences.md": reference_licences.licences(),
         "changelog.md": _from_root("CHANGELOG.md"),
         "contributing.md": _from_root("CONTRIBUTING.md"),
         "security.md": _from_root("SECURITY.md"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -76,8 +78,17 @@ def of(name: str, instruction: str) -> list[str]:
 
 
 def extras(name: str) -> set[str]:
-    found = re.findall(r'"/tmp/empty\[([\w,]+)\]"', "\n".join(of(name, "RUN")))
-    return set(",".join(found).split(",")) - {""}
+    return set(",".join(re.findall(r"--extras ([\w,]+)", "\n".join(of(name, "RUN")))).split(","))
+
+
+# What the page of licences tells about the images is what the Dockerfiles install.
+LICENCES = runpy.run_path(str(ROOT / "docs/generate/reference_licences.py"))
+closure: Callable[[list[str]], set[str]] = LICENCES["closure"]
+
+
+def required(names: set[str]) -> list[str]:
+    """What the package and these extras require, as the images' own script reads it."""
+    return [str(text) for text in runpy.run_path(str(ROOT / "docker/install.py"))["requirements"](sorted(names))]
 
 
 def test_one_dockerfile_an_image(root):
@@ -111,7 +122,7 @@ def test_components_run_in_these_images(monkeypatch, tmp_path):
         text=True,
         check=True,
     )
-    arguments = r"--build-arg VERSION=[\w.]+ --build-arg REVISION=\w+ --build-arg A=b"
+    arguments = r"--build-arg VERSION=[\w.]+ --build-arg REVISION=\w+ --build-arg INPUTS=\w+ --build-arg SOURCE=\w+ --build-arg A=b"
     built = dict(re.findall(rf"^build {arguments} -f docker/(\w+)\.Dockerfile -t (\S+) \.$", done.stdout, re.M))
     assert built.keys() == set(IMAGES)
     assert {name: built[name] for name in COMPONENTS} == resolve_images(environment)
@@ -130,7 +141,9 @@ def test_hadolint(root, find_binary):
 @pytest.mark.parametrize("name", IMAGES)
 def test_base_is_pinned_and_user_is_a_number(name):
     assert stages(name)["before"] == [("ARG", "PYTHON_IMAGE=python:3.11-slim")]
-    assert stages(name)["base"][0] == ("FROM", "${PYTHON_IMAGE} AS base")
+    assert {arguments for stage in ("pip", "base") for word, arguments in stages(name)[stage] if word == "FROM"} == {
+        "${PYTHON_IMAGE} AS pip", "${PYTHON_IMAGE} AS base"
+    }  # fmt: skip
     assert of(name, "USER") == ["10001"]
     after = [found for found, _ in instructions(name)]
     assert not {"RUN", "COPY", "ADD"} & set(after[after.index("USER") :]), "something is still done after the last USER"
@@ -138,10 +151,24 @@ def test_base_is_pinned_and_user_is_a_number(name):
 
 def test_all_images_begin_with_the_same_layers():
     """The same instructions on the same base: one builder makes these layers once, and a node holds them once."""
-    assert {str(stages(name)["base"]) for name in IMAGES} == {str(stages("serving")["base"])}
+    for stage in ("pip", "tools", "build", "wheel", "base", "common"):
+        assert {str(stages(name)[stage]) for name in IMAGES} == {str(stages("serving")[stage])}, stage
     assert {str(stages(name)["steps"]) for name in COMPONENTS} == {str(stages("promote")["steps"])}
     assert stages("align")["detector"] == stages("extract")["detector"]
-    assert 'pip install --no-cache-dir -c /in/constraints.txt "/tmp/empty" ' in str(stages("serving")["base"])
+    assert extras("serving") == {"detect", "serve"} and extras("promote") == {"detect", "component"}
+
+
+def test_a_changed_input_makes_the_layer_anew():
+    """podman and buildah do not look at what is mounted: a hash of it is an argument of every stage that mounts it."""
+    for name in IMAGES:
+        for stage, steps in stages(name).items():
+            declared = {arguments.partition("=")[0] for word, arguments in steps if word == "ARG"}
+            if any(
+                "target=/in " in arguments or "from=wheel" in arguments for word, arguments in steps if word == "RUN"
+            ):
+                assert "SOURCE" in declared, f"{name}: {stage or 'this image'}"
+            if stage in ("pip", "common"):
+                assert "INPUTS" in declared, f"{name}: {stage}"
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -149,10 +176,9 @@ def test_what_is_taken_exists_and_is_let_through(name, root):
     ignore = [line for line in (root / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert ignore[0] == "*"
     every = [step for stage in stages(name).values() for step in stage]
-    sources = {
-        source for word, arguments in every if word == "RUN" for source in re.findall(r"source=([^, ]+)", arguments)
-    }
-    assert {"pyproject.toml", "constraints.txt"} <= sources
+    mounts = [mount for word, arguments in every if word == "RUN" for mount in re.findall(r"--mount=(\S+)", arguments)]
+    sources = {source for mount in mounts if "from=" not in mount for source in re.findall(r"source=([^, ]+)", mount)}
+    assert {"pyproject.toml", "constraints.txt", "docker/install.py"} <= sources
     for source in sources:
         assert (root / source).exists(), f"{name}: {source}"
         assert f"!{source}" in ignore, f"{name}: .dockerignore keeps {source} out"
@@ -162,26 +188,28 @@ def test_what_is_taken_exists_and_is_let_through(name, root):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_pip_is_constrained(name):
-    for stage in stages(name).values():
+def test_what_is_installed_is_pinned(name):
+    """Also what builds: pip, setuptools, and those of a dependency that comes as source."""
+    pins = {line.partition("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    assert {"pip", "setuptools", "wheel", "cyclonedx-bom"} <= pins
+    for steps in stages(name).values():
         for install in re.findall(
-            r"pip install ([^&\n]+)", "\n".join(arguments for word, arguments in stage if word == "RUN")
+            r"\bpip (?:install|wheel) ([^&]+)", "\n".join(text for word, text in steps if word == "RUN")
         ):
-            pinned = "-c /in/constraints.txt", "--no-deps", "-r /in/requirements-mxnet.txt"
-            assert "--no-cache-dir" in install and any(word in install for word in pinned), install
+            assert "--no-cache-dir" in install
+            assert "-c /in/constraints.txt" in install or "--no-index --no-build-isolation" in install, install
     assert extras(name) <= PYPROJECT["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_dependencies_come_before_source_and_nothing_is_left_over(name):
     runs = of(name, "RUN")
-    assert "--force-reinstall /tmp/source && rm -rf /tmp/source" in runs[-1] or name == "serving"
-    [ours] = [run for run in runs if "/tmp/source" in run]
-    assert runs.index(ours) == len(runs) - 1
+    assert runs[-1].endswith("/in/install.py /opt/venv --wheel /in/wheel") and "from=wheel" in runs[-1]
+    assert sum("/in/wheel" in run for run in runs) == 1
     for run in runs:
-        if "/tmp/empty" in run:
-            assert run.endswith("&& rm -rf /tmp/empty")
-        assert "venv" not in run or "--without-pip" in run, "pip is the base image's, and is not in ours"
+        assert "/tmp" not in run and ("from=tools" in run or "/opt/tools" not in run), run
+        assert "venv" not in run or "-m venv" not in run or "--without-pip" in run, "pip stays in the stage that builds"
+    assert "rm -rf /usr/local/lib/python3.11/site-packages" in runs[0], "the base image's pip"
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -202,6 +230,22 @@ def test_labels_say_what_it_is(name):
     assert 'image.version="$VERSION"' in labels and 'image.revision="$REVISION"' in labels
 
 
+def test_every_licence_was_accepted():
+    """A new dependency whose licence nobody has read is refused: docs/generate/reference_licences.py."""
+    packages = LICENCES["installed"]()
+    assert len(packages) > 100 and {"numpy", "bentoml", "kfp"} <= packages.keys()
+    for name in packages:
+        written, remark = LICENCES["licence"](name)
+        assert remark or not LICENCES["unknown"](written), f"{name}: {written!r}"
+    assert LICENCES["unknown"]("MIT AND GPL-3.0-only") == {"GPL-3.0-only"} and LICENCES["unknown"]("")
+    assert not LICENCES["unknown"]("GPL-3.0-only OR MIT")
+
+
+def test_licences_are_told_of_what_the_images_hold():
+    told = {image: set(names) for images, names in LICENCES["IMAGES"].items() for image in images.split(", ")}
+    assert told == {name: extras(name) for name in IMAGES}
+
+
 def test_torch_is_in_the_training_image_alone():
     for name in IMAGES:
         assert ("train" in extras(name)) == (name == "train"), name
@@ -219,7 +263,7 @@ def test_mxnet_is_where_records_are_read(root):
     variable, _, python = setting.partition("=")
     assert f'"{variable}"' in (root / "src/eolgul/formats/mxnet_reader.py").read_text()
     folder = Path(python).parents[1]
-    assert any(f"--without-pip {folder} " in run and f"PIP_PYTHON={python} " in run for run in of("extract", "RUN"))
+    assert any(f"--without-pip {folder} " in run and f"install.py {folder} " in run for run in of("extract", "RUN"))
     lines = (root / "requirements-mxnet.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w-]+==[\w.]+", line) for line in lines if not line.startswith("#"))
 
@@ -235,7 +279,7 @@ def test_mtcnn_is_exported_where_faces_are_looked_for(root):
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_components_carry_kfp(name):
-    assert "pipeline" in extras(name)
+    assert "component" in extras(name)
     assert not of(name, "ENTRYPOINT"), "KFP's docker runner passes its command behind an entry point"
     assert of(name, "CMD") == [f'["eolgul", "{name}", "--help"]']
 
@@ -254,29 +298,6 @@ def test_no_secret_and_no_unknown_setting(name):
 
 
 # ---- the packages of an image against the imports of its code
-
-
-def _closure(requirements: list[str]) -> set[str]:
-    """The distributions that these requirements install, with environment markers and extras."""
-    seen: dict[str, set[str]] = {}
-    todo = [Requirement(text) for text in requirements]
-    while todo:
-        requirement = todo.pop()
-        name = canonicalize_name(requirement.name)
-        wanted = {"", *requirement.extras}
-        new = wanted - seen.setdefault(name, set())
-        seen[name] |= wanted
-        if not new:
-            continue
-        try:
-            requires = metadata.requires(name) or []
-        except metadata.PackageNotFoundError:
-            continue  # a dependency that is not for this platform, or not installed here
-        for text in requires:
-            child = Requirement(text)
-            if child.marker is None or any(child.marker.evaluate({"extra": extra}) for extra in new):
-                todo.append(child)
-    return set(seen)
 
 
 @functools.cache
@@ -350,10 +371,7 @@ def _inside(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_image_has_what_its_code_imports(name):
-    allowed = _closure(
-        PYPROJECT["dependencies"]
-        + [text for extra in extras(name) for text in PYPROJECT["optional-dependencies"][extra]]
-    )
+    allowed = closure(required(extras(name)))
     allowed |= {"facenet-pytorch"} if name == "train" else set()
     reached = _foreign(tuple(ENTRIES[name]))
     assert reached, "the walk found nothing"
@@ -368,10 +386,7 @@ def test_image_has_what_its_code_imports(name):
 @pytest.mark.parametrize("name", IMAGES)
 def test_signing_does_not_rely_on_another_package_s_dependencies(name):
     """Signatures are made by `promote` and checked by `inspect` and the service; any image may run these commands."""
-    named = PYPROJECT["dependencies"] + [
-        text for extra in extras(name) for text in PYPROJECT["optional-dependencies"][extra]
-    ]
-    declared = {canonicalize_name(Requirement(text).name) for text in named}
+    declared = {canonicalize_name(Requirement(text).name) for text in required(extras(name))}
     for module in _foreign(("eolgul.registry.signing",)):
         assert _distributions()[module] & declared, f"{name}: {module} is not among its own requirements"
 
@@ -386,6 +401,53 @@ def test_the_walk_sees_through_functions():
     assert "torch" not in _foreign(("eolgul.assemble.step",))
 
 
-def test_serving_has_no_torch():
-    wanted = PYPROJECT["dependencies"] + PYPROJECT["optional-dependencies"]["serve"]
-    assert not _closure(wanted) & {"torch", "torchvision", "facenet-pytorch", "kfp"}
+def test_serving_holds_nothing_heavy_that_it_does_not_use():
+    heavy = {"torch", "torchvision", "facenet-pytorch", "kfp", "pyarrow", "scipy", "scikit-learn", "matplotlib", "pip"}
+    assert not closure(required(extras("serving"))) & (heavy | {"setuptools", "wheel"})
+
+
+_WITHOUT = """
+import importlib, json, sys
+allowed, distributions, modules = json.loads(sys.stdin.read())
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top in distributions and not set(distributions[top]) & set(allowed):
+            raise ModuleNotFoundError(f"No module named {top!r}", name=top)
+sys.meta_path.insert(0, Lacking())
+for module in modules:
+    importlib.import_module(module)
+"""
+
+
+@pytest.mark.process
+def test_the_service_starts_without_what_its_image_lacks():
+    """Every module of the service and of its commands, with only the packages of its image to import from."""
+    allowed = sorted({"eolgul", *closure(required(extras("serving")))})
+    files = [*ROOT.glob("serving/**/*.py"), *ROOT.glob("src/eolgul/cli/*.py")]
+    modules = [
+        ".".join(("eolgul", *path.relative_to(ROOT).with_suffix("").parts)).replace("eolgul.src.eolgul", "eolgul")
+        for path in files
+        if path.stem not in ("__init__", "__main__")
+    ]
+    given = allowed, {module: sorted(dists) for module, dists in _distributions().items()}, sorted(modules)
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT],
+        input=json.dumps(given), env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.process
+def test_a_command_of_another_image_says_what_is_missing(tmp_path):
+    """`eolgul inspect` needs pyarrow, which the service's image does not have."""
+    lacking = {"pyarrow": ["pyarrow"], "blosc": ["blosc"]}
+    script = _WITHOUT + "from eolgul.cli.main import main\nsys.argv = ['eolgul', 'inspect', '.']\nmain()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(([], lacking, [])), env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+        check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("eolgul: this command needs the package 'pyarrow'"), done.stderr[-500:]
+    assert len(done.stderr.splitlines()) == 1

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from eolgul import steps
 from eolgul.align.config import AlignConfig
 from eolgul.assemble.config import AssembleConfig
 from eolgul.audit.config import AuditConfig
@@ -97,6 +96,8 @@ def extract(
     ] = None,
 ) -> None:
     """Step 1: turn a raw source into a FaceDataset. Run it again after a kill and it goes on."""
+    from eolgul import steps
+
     with bar("extract") as progress:
         facts = steps.extract(source, out, config, merge=merge or (), progress=progress)
     say(facts)
@@ -120,6 +121,8 @@ def align(
 
     Run it again after a kill and it goes on.
     """
+    from eolgul import steps
+
     with bar("align") as progress:
         facts = steps.align(dataset, out, config, merge=merge or (), sheet=sheet, progress=progress)
     say(facts)
@@ -133,6 +136,7 @@ def assemble(
     config: AssembleConfig,
 ) -> None:
     """Step 3: merge aligned FaceDatasets and split them by identity."""
+    from eolgul import steps
     from eolgul.assemble.splits import lines
 
     with bar("assemble") as progress:
@@ -160,6 +164,8 @@ def audit(
     config: AuditConfig,
 ) -> None:
     """Look for people and images of benchmarks in training data, by name, bytes, perceptual hash and embedding."""
+    from eolgul import steps
+
     if model and onnx:
         raise InputError(f"--model {model} and --onnx {onnx}: expected one of them")
     config = replace(config, contract=contract_of(onnx, config.contract))
@@ -177,6 +183,8 @@ def export(
     ] = None,
 ) -> None:
     """Write a FaceDataset in another format. Every image keeps its bytes."""
+    from eolgul import steps
+
     with bar("export") as progress:
         say(steps.export(dataset, out, to=to, split=split, progress=progress))
 

@@ -16,7 +16,7 @@ import typer
 from eolgul import __version__
 from eolgul.cli import data, gallery, keys, models, pipeline, service
 from eolgul.cli.options import refuse_given
-from eolgul.cli.output import print_line
+from eolgul.cli.output import missing, print_line
 from eolgul.errors import InputError
 
 app = typer.Typer(
@@ -62,6 +62,11 @@ def main() -> None:
     except OSError as error:  # a disk that fails, a file that was removed: no step has a sentence for it
         place = f"{error.filename}: " if error.filename else ""
         print_line(f"eolgul: {place}{error.strerror or type(error).__name__}")
+        sys.exit(2)
+    except ModuleNotFoundError as error:  # of an extra that is not installed: each image has those of its step only
+        if (sentence := missing(error)) is None:
+            raise
+        print_line(f"eolgul: {sentence}")
         sys.exit(2)
 
 

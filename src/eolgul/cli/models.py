@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from eolgul import steps
 from eolgul.cli.options import contract_of, options_of
 from eolgul.cli.output import print_line, say
 from eolgul.errors import InputError
@@ -32,6 +31,8 @@ def train(
 
     --gpus N starts N processes with torchrun; under a torchrun of your own, leave it out.
     """
+    from eolgul import steps
+
     facts = steps.train(dataset, out, config, report=TrainingLines())
     if os.environ.get("RANK", "0") == "0":  # torchrun's other processes have nothing to add
         say(facts)
@@ -88,6 +89,8 @@ def import_(
     ] = None,
 ) -> None:
     """Make a ModelPackage of a published model: weights whose names and shapes fit a known network, or an ONNX file."""
+    from eolgul import steps
+
     if (layout is None) == (contract is None):
         raise InputError(f"{model}: expected --layout PROJECT for weights, or --contract CONTRACT for an ONNX file")
     if layout is not None:
@@ -125,6 +128,8 @@ def calibrate(
     config: EvaluateConfig,
 ) -> None:
     """Calibrate a model on your own people without training: extract, align, assemble and evaluate in one."""
+    from eolgul import steps
+
     if config.contract:
         raise InputError(
             f"contract {config.contract}: is only for evaluate --onnx; a ModelPackage holds its own contract"
@@ -157,6 +162,8 @@ def evaluate(
 
     Without DATASET only the benchmarks are measured, and no threshold is given.
     """
+    from eolgul import steps
+
     given = [*([onnx] if onnx else []), *(places or [])]
     if not 1 <= len(given) <= 2:
         raise InputError(f"{len(given)} places: expected MODEL DATASET, or --onnx FILE and optionally DATASET")
@@ -174,6 +181,8 @@ def compare(
     seed: Annotated[int, typer.Option(help="Decides the bootstrap.")] = 0,
 ) -> None:
     """Compare two evaluations: differences on every set with paired intervals, and whether CANDIDATE would be promoted."""
+    from eolgul import steps
+
     say(steps.compare(candidate, current, seed=seed))
 
 
@@ -211,6 +220,8 @@ def promote(
     config: PromoteConfig,
 ) -> None:
     """Step 6: publish a model, and make it production's model if it beats the current one. Or go back with --to."""
+    from eolgul import steps
+
     places = places or []
     if to or reference:
         chosen = "--to goes back to a published model" if to else "--reference chooses a published model"

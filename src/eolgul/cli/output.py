@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from typing import Any
 
 from tqdm import tqdm
@@ -47,6 +49,21 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is not None and error.name.partition(".")[0] == "eolgul":
+        if (sentence := missing(error, (name,))) is None:
             raise
-        raise InputError(f"this command needs the package {error.name!r}: pip install 'eolgul[{name}]'") from error
+        raise InputError(sentence) from error
+
+
+def missing(error: ModuleNotFoundError, extras: Collection[str] = ()) -> str | None:
+    """One sentence about a package that is not installed; None if it is not another project's.
+
+    Args:
+        error: What the import raised.
+        extras: The extras that have the package. Default: those that name it in this package's requirements.
+    """
+    if error.name is None or error.name.partition(".")[0] == "eolgul":
+        return None
+    lines = (line.partition(";") for line in metadata.requires("eolgul") or ())
+    named = {mark.rpartition("==")[2].strip(" '\"") for name, _, mark in lines if error.name in re.split(r"\W", name)}
+    some = " or ".join(f"pip install 'eolgul[{name}]'" for name in extras or sorted(named - {""}))
+    return f"this command needs the package {error.name!r}" + (f": {some}" if some else "")
