@@ -29,6 +29,7 @@ def _open_to_all(folder: Path) -> None:
 
 def main(given: dict[str, Any]) -> None:
     """Replace how a task runs, and run the pipeline."""
+    from eolgul.pipelines.images import resolve_images
     from eolgul.pipelines.local_run import run_local
 
     root, user = Path(given["root"]), int(given["user"])
@@ -36,8 +37,10 @@ def main(given: dict[str, Any]) -> None:
     assert engine is not None
 
     def run(task: Any) -> status.Status:
-        image = engine.image(task.image)
-        assert image is not None, f"{task.image} is not built here"
+        # A local run names no registry; EOLGUL_IMAGES and EOLGUL_IMAGE_PREFIX are of documents that are submitted.
+        name = resolve_images()[task.image.rpartition("/")[2].partition(":")[0]]
+        image = engine.image(name)
+        assert image is not None, f"{name} is not built here"
         assert "pip" not in " ".join(task.full_command[:3]), "a task must not install anything"
         _open_to_all(root)
         begun = time.monotonic()
@@ -50,9 +53,9 @@ def main(given: dict[str, Any]) -> None:
             for line in process.stdout:
                 print(line, end="")
             code = process.wait()
-        name = task.full_command[task.full_command.index("--function_to_execute") + 1]
+        component = task.full_command[task.full_command.index("--function_to_execute") + 1]
         with (root / "transcript.tsv").open("a") as transcript:
-            transcript.write(f"{name}\t{image.name}\t{user}\t{code}\t{time.monotonic() - begun:.1f}\n")
+            transcript.write(f"{component}\t{image.name}\t{user}\t{code}\t{time.monotonic() - begun:.1f}\n")
         return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
 
     subprocess_task_handler.SubprocessTaskHandler.run = run
