@@ -74,7 +74,7 @@ def tiny(*overrides: str) -> Recipe:
 
 def run(argv: Sequence[str], **environment: str) -> str:
     done = subprocess.run([sys.executable, *argv], check=False, capture_output=True, text=True, timeout=300, cwd=ROOT,
-                          env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
+                          env=os.environ | {"PYTHONPATH": f"{TESTS}:{ROOT / 'src'}", "OMP_NUM_THREADS": "1"} | environment)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -146,6 +146,111 @@ def test_two_processes_then_one_then_two(toy: Path, tmp_path: Path, options: lis
     for alone, together in zip(one, mixed, strict=True):
         assert together["train_loss"] == pytest.approx(alone["train_loss"], rel=noise)
         assert together["validation"]["loss"] == pytest.approx(alone["validation"]["loss"], rel=10 * noise)
+
+
+# Two processes, forked from a warm parent; the second argument says what they do.
+BESIDE = (
+    RANKS.partition("\nranks(1,")[0].replace("def ranks", "def of_training")
+    + """
+import random, signal, threading, time
+from torch.distributed.tensor import DTensor, Shard, init_device_mesh
+from eolgul.train import checkpoint
+from eolgul.train.checkpoint import Checkpoints
+from eolgul.train.distributed import joined
+
+def start(work):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    children = []
+    for rank in range(2):
+        pid = os.fork()
+        if pid == 0:
+            os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            try:
+                work(rank)
+                os._exit(0)
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(3)
+        children.append(pid)
+    return children
+
+def slow(rank):
+    write, go_on = checkpoint._write_tensors, threading.Event()
+    def slowly(*args):
+        assert go_on.wait(60)
+        write(*args)
+    checkpoint._write_tensors = slowly
+    with joined(torch.device("cpu")) as world:
+        mesh = init_device_mesh("cpu", (2,))
+        saved = Checkpoints(str(folder / "c"), recipe="r", world=world)
+        whole = torch.arange(20.0).reshape(10, 2)
+        own = DTensor.from_local(whole[5 * rank : 5 * rank + 5].clone(), mesh, [Shard(0)])
+        live = {"network.w": torch.ones(3), "head.weight": own}
+        saved.save(live, {"step": 1}, None)
+        for value in live.values():  # the training goes on: it changes the tensors, and its processes talk to one another
+            value.zero_()
+        assert world.collect(rank) == [0, 1] and not (folder / "c" / "checkpoints.json").exists()
+        go_on.set()
+        saved.wait()
+        world.wait()
+        again = Checkpoints(str(folder / "c"), recipe="r", world=world)
+        assert again.load(live) == {"step": 1}
+        assert torch.equal(live["head.weight"].full_tensor(), whole) and torch.equal(live["network.w"], torch.ones(3))
+        saved.close()
+
+def full(rank):
+    write = checkpoint._write_tensors
+    def no_room(*args):
+        if rank == 1:
+            raise OSError(28, "No space left on device")
+        write(*args)
+    checkpoint._write_tensors = no_room
+    with joined(torch.device("cpu")) as world:
+        saved = Checkpoints(str(folder / "c"), recipe="r", world=world)
+        saved.save({"network.w": torch.ones(3)}, {"step": 1}, None)
+        saved.wait()
+
+def learn(rank):
+    recipe = Recipe.load("demo-full", options[1:])
+    train(toy, folder / "model", recipe=recipe, checkpoint_seconds=0.0, workers=1)
+
+def killed():
+    lots = random.Random(5)
+    for kill in range(6):
+        children = start(learn)
+        time.sleep(lots.uniform(0.3, 2.5))
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        [os.waitpid(pid, 0) for pid in children]
+
+what = options[0]
+if what == "killed":
+    killed()
+print(*(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in start({"slow": slow, "full": full}.get(what, learn))))
+"""
+)
+
+
+@pytest.mark.process
+def test_two_processes_go_on_while_a_checkpoint_is_written(toy: Path, tmp_path: Path) -> None:
+    assert run(["-c", BESIDE, str(toy), str(tmp_path), "slow"]).split() == ["0", "0"]
+
+
+@pytest.mark.process
+def test_where_one_of_two_processes_cannot_write_both_end(toy: Path, tmp_path: Path) -> None:
+    assert run(["-c", BESIDE, str(toy), str(tmp_path), "full"]).split() == ["3", "3"]
+    assert not (tmp_path / "c" / "checkpoints.json").exists()
+
+
+@pytest.mark.process
+def test_two_processes_killed_at_six_moments_end_as_two_that_were_not(toy: Path, tmp_path: Path) -> None:
+    options = [*OPTIONS, "backbone=plain", "epochs=8"]
+    for name in ("killed", "whole"):
+        assert run(["-c", BESIDE, str(toy), str(tmp_path / name), name, *options]).split()[-2:] == ["0", "0"]
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def state(seed: int) -> dict[str, torch.Tensor]:

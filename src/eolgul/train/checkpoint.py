@@ -31,6 +31,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from eolgul import storage
 from eolgul.artifact import list_files
@@ -50,10 +52,11 @@ class Checkpoints:
     """The checkpoints of one run: `recipe` is the run's digest (`eolgul.train.runs`), which must not change during it.
 
     Writing runs in the background: `save` waits for the previous checkpoint, copies the tensors and returns, and a thread
-    writes the copy, hashes and lists it, and uploads it to S3. With several processes their files are written together before
-    `save` returns, and the rest in the background. The error of a thread is raised by the next `save` or `wait`.
+    writes the copy, hashes and lists it, and uploads it to S3. With several processes the threads agree over a connection of
+    their own, beside the training's. The error of a thread is raised by the next `save` or `wait`; where one process fails,
+    all do.
 
-    Memory: one copy of the tensors.
+    Memory: one copy of this process's tensors.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._behind: Future[None] | None = None
         self._staged: State = {}
+        self._apart: World | None = None  # made by the first `save`
+        self._mesh: DeviceMesh | None = None
         self._index: list[dict[str, Any]] = world.share(self._read_index() if world.first else [])
 
     @property
@@ -88,47 +93,68 @@ class Checkpoints:
             best: The best epoch's network, on rank 0, if it has changed since the last call.
         """
         self.wait()
-        slot = self.world.share(self._free("slot", "name"))
-        place = self._local(slot)
-        if self._writes_here:
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-        self.world.wait()
-        alone = self.world.size == 1
-        parts: dict[str, Files] = {}
-        if not alone:  # the processes agree on the files, which a thread must not do beside the training
-            _write_tensors(dict(state), place, alone=False)
-            parts = self._publish_part(slot, place)
-        if not self.world.first:
-            return
-        staged = self._stage(state) if alone else None
+        if self._apart is None:
+            self._apart = self.world.apart()
+            if self.world.size > 1:
+                self._mesh = init_device_mesh("cpu", (self.world.size,))
+        slot = self.world.share(self._free("slot", "name"))  # rank 0 has listed the previous one
+        staged = self._stage(state)
         chosen = None if best is None else {name: value.detach().to("cpu", copy=True) for name, value in best.items()}
-        self._behind = self._thread.submit(self._finish, place, staged, parts, copy.deepcopy(progress), chosen)
+        place, told = self._local(slot), copy.deepcopy(progress)
+        self._behind = self._thread.submit(self._write, self._apart, place, staged, told, chosen)
 
     def _stage(self, state: Mapping[str, Tensor]) -> State:
         """Copy the tensors to memory that the training does not change; it is used again for the next checkpoint."""
         with torch.no_grad():
             for name, value in state.items():
+                own = value.to_local() if isinstance(value, DTensor) else value.detach()
                 kept = self._staged.get(name)
-                if kept is None or kept.shape != value.shape or kept.dtype != value.dtype:
-                    kept = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+                if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
+                    kept = torch.empty_like(own, device="cpu", pin_memory=own.is_cuda)
                     self._staged[name] = kept
-                kept.copy_(value.detach(), non_blocking=True)
+                kept.copy_(own, non_blocking=True)
         if any(value.is_cuda for value in state.values()):
             torch.cuda.synchronize()
-        return {name: self._staged[name] for name in state}
+        return {name: self._as_share(self._staged[name], value) for name, value in state.items()}
+
+    def _as_share(self, kept: Tensor, value: Tensor) -> Tensor:
+        """A copy of this rank's share of a tensor as such a share."""
+        if not isinstance(value, DTensor):
+            return kept
+        assert self._mesh is not None
+        return DTensor.from_local(
+            kept, self._mesh, value.placements, run_check=False, shape=value.shape, stride=value.stride()
+        )
+
+    def _write(
+        self, apart: World, place: Path, staged: State, progress: dict[str, Any], best: Mapping[str, Tensor] | None
+    ) -> None:
+        """Write the tensors of all processes, then hash, list and upload on rank 0; in the thread."""
+        complaint = None
+        try:
+            if self._writes_here:
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir(parents=True)
+        except OSError as error:
+            if apart.size == 1:
+                raise
+            complaint = f"{place}: {error.strerror}"
+        for one in apart.collect(complaint):  # nobody writes before the folder is there, or waits for one that is not
+            if one is not None:
+                raise InputError(one)
+        _write_tensors(staged, place, apart)
+        parts = self._publish_part(apart, place)
+        if apart.first:
+            self._finish(place, parts, progress, best)
 
     def _finish(
         self,
         place: Path,
-        staged: State | None,
         parts: dict[str, Files],
         progress: dict[str, Any],
         best: Mapping[str, Tensor] | None,
     ) -> None:
-        """Write the tensors unless they are written already, then hash, list and upload; in the thread."""
-        if staged is not None:
-            _write_tensors(staged, place, alone=True)
+        """Hash, list and upload what is written; on rank 0."""
         entry: dict[str, Any] = {"name": place.name, "files": list_files(place), "progress": progress}
         if parts:
             entry["parts"] = parts
@@ -236,17 +262,24 @@ class Checkpoints:
         """Whether this process looks after the folder: one on each machine for S3, one in all for a shared disk."""
         return self.world.first_here if storage.is_s3(self.uri) else self.world.first
 
-    def _publish_part(self, slot: str, place: Path) -> dict[str, Files]:
+    def _publish_part(self, apart: World, place: Path) -> dict[str, Files]:
         """Upload what this machine's processes wrote, where rank 0 does not; returns all machines' parts: name → files."""
-        if self.world.size == 1 or not storage.is_s3(self.uri):
+        if apart.size == 1 or not storage.is_s3(self.uri):
             return {}
-        self.world.wait()  # every process of this machine has written
-        part: tuple[str, Files] | None = None
-        if self._writes_here and self.world.machine > 0:
-            name = f"{slot}.{self.world.machine}"
-            storage.publish(place, storage.join(self.uri, name), replace=True)
-            part = name, list_files(place)
-        return dict(one for one in self.world.collect(part) if one is not None)
+        apart.wait()  # every process of this machine has written
+        part: tuple[str, Files] | str | None = None
+        if self._writes_here and apart.machine > 0:
+            name = f"{place.name}.{apart.machine}"
+            try:
+                storage.publish(place, storage.join(self.uri, name), replace=True)
+                part = name, list_files(place)
+            except (InputError, OSError) as error:
+                part = str(error)
+        found = apart.collect(part)
+        failed = next((one for one in found if isinstance(one, str)), None)
+        if failed is not None:
+            raise InputError(failed)
+        return dict(one for one in found if one is not None and not isinstance(one, str))
 
     def _publish(self, folders: list[Path], listed: bytes) -> None:
         for folder in folders:
@@ -310,10 +343,10 @@ def read_index(uri: str) -> dict[str, Any] | None:
     return index
 
 
-def _write_tensors(state: State, place: Path, *, alone: bool) -> None:
+def _write_tensors(state: State, place: Path, world: World) -> None:
     # Never sync_files=False: the list must not name bytes that a power cut takes away.
     with _quiet():
-        save(state, storage_writer=FileSystemWriter(place), no_dist=alone)
+        save(state, storage_writer=FileSystemWriter(place), process_group=world.group, no_dist=world.size == 1)
 
 
 @contextlib.contextmanager

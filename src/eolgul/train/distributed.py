@@ -6,7 +6,7 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -28,12 +28,18 @@ class World:
         size: The number of processes.
         machine: The number of the machine that it runs on; rank 0 is on machine 0.
         first_here: Whether it is the first process of its machine.
+        group: The processes' connection; None for the one that training uses.
     """
 
     rank: int = 0
     size: int = 1
     machine: int = 0
     first_here: bool = True
+    group: Any = None
+
+    def apart(self) -> World:
+        """The same processes over a connection of its own, which a thread may use beside the training; all ranks call it."""
+        return self if self.size == 1 else replace(self, group=dist.new_group(backend="gloo", timeout=_WAIT))
 
     @property
     def first(self) -> bool:
@@ -77,7 +83,7 @@ class World:
         if self.size == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.group)
         shared: _Value = box[0]
         return shared
 
@@ -86,13 +92,13 @@ class World:
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
-        dist.all_gather_object(box, value)
+        dist.all_gather_object(box, value, group=self.group)
         return box
 
     def wait(self) -> None:
         """Wait until all ranks are here."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
 
 class _Gather(torch.autograd.Function):
