@@ -5,11 +5,13 @@ A dataset of 13 million images has thousands of shards, and a process may have 1
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import resource
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from pathlib import Path
 
 MOST = 256
@@ -115,6 +117,18 @@ class ShardFiles:
             OSError: when the shard cannot be opened or read.
         """
         return _files.read(self._owner, self._folder, name, size, offset)
+
+    def expect(self, name: str, ranges: Iterable[tuple[int, int]]) -> None:
+        """Have the kernel read byte ranges of a shard ahead, where it does that; what it has read, other processes find, too."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with contextlib.suppress(OSError):  # `read` says what is wrong with a shard
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                for begin, end in ranges:
+                    os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(descriptor)
 
 
 os.register_at_fork(after_in_child=_files.begin_anew)

@@ -36,6 +36,15 @@ def _parquet(file: Path) -> Iterator[None]:
         raise InputError(f"{file}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
+def joined_ranges(begins: NDArray[np.int64], ends: NDArray[np.int64], gap: int = 1 << 16) -> list[tuple[int, int]]:
+    """Join byte ranges of one file into few: (begin, end) of each, ascending; a gap of at most `gap` bytes is read, too."""
+    order = np.argsort(begins)
+    begins, ends = begins[order], np.maximum.accumulate(ends[order])
+    new = np.flatnonzero(begins[1:] - ends[:-1] > gap) + 1
+    first, last = np.append(0, new), np.append(new, len(begins)) - 1
+    return list(zip(begins[first].tolist(), ends[last].tolist(), strict=True))
+
+
 def _read_table(file: Path) -> pa.Table:
     with _parquet(file):
         return pq.read_table(file)
@@ -197,6 +206,16 @@ class FaceDataset:
             if len(self._ahead) > _MOST_AHEAD:  # of threads that stopped before they read what they asked for
                 self._ahead.clear()
             self._ahead.update(zip(wanted, self._files.ahead(places), strict=True))
+
+    def expect(self, rows: NDArray[np.integer]) -> None:
+        """Say which images will be read in the next minutes, in any order: neighbours on the disk are read ahead together."""
+        if isinstance(self._files, FarShards):
+            return
+        names, shard, offset, sizes = self._places or self.locate()
+        rows = np.unique(rows)
+        for number in np.unique(shard[rows]).tolist():
+            own = rows[shard[rows] == number]
+            self._files.expect(names[number], joined_ranges(offset[own], offset[own] + sizes[own]))
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row, with the very bytes of the source: one positioned read, or one request to S3.

@@ -21,6 +21,7 @@ from eolgul.train.augment import augment, only_mirrors
 from eolgul.train.distributed import World, processes_here
 from eolgul.train.draws import first_draws
 from eolgul.train.loader import STALL_SECONDS, Progress, check_shared_memory, share, watched
+from eolgul.train.order import windowed
 from eolgul.train.recipe import Recipe
 
 _FACE_BYTES = 112 * 112 * 3
@@ -100,8 +101,14 @@ class TrainingData:
         return len(self.rows) // self._recipe.batch_size
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's order: as many positions in `rows` as there are rows, each once or by the weight of its source."""
+        """The epoch's order: as many positions in `rows` as there are rows, each once or by the weight of its source.
+
+        It depends on the recipe and the epoch alone, so that a run goes on in the middle of it.
+        """
         rng = np.random.default_rng([self._recipe.seed, epoch])
+        if self._recipe.read_order == "windowed":
+            positions = np.arange(len(self.rows)) if self._weights is None else np.sort(_weighted(self._weights, rng))
+            return windowed(positions, self._recipe.read_window, rng)
         if self._weights is None:
             return rng.permutation(len(self.rows))
         return _weighted(self._weights, rng)
@@ -121,12 +128,27 @@ class TrainingData:
         """
         order = self.order(epoch)
         parts = [self.part(epoch, step, order) for step in range(start, self.steps)]
+        ahead = self._windows(order, start) if self._recipe.read_order == "windowed" else {}
         workers = min(self._workers, len(parts))
         progress = Progress(workers)
-        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts, progress)
+        source = _Faces(self._dataset, self._recipe, self.rows, self.labels, epoch, parts, progress, ahead)
         items = watched(source, progress, workers=workers, stall_seconds=self._stall_seconds, pin=self._pin)
         for faces, labels, rows, unreadable in items:
             yield Batch(faces, labels, rows, unreadable)
+
+    def _windows(self, order: NDArray[np.int64], start: int) -> dict[int, list[NDArray[np.int64]]]:
+        """What to read ahead with which batch: with the first its window, and with the first of every window the next one."""
+        size, window = self._recipe.batch_size, self._recipe.read_window
+        ahead: dict[int, list[NDArray[np.int64]]] = {}
+        last = -1
+        for step in range(start, self.steps):
+            wanted = step * size // window + 1
+            for number in range(max(last + 1, wanted - 1), wanted + 1):
+                positions = order[number * window : (number + 1) * window]
+                if len(positions):
+                    ahead.setdefault(step - start, []).append(positions)
+            last = max(last, wanted)
+        return ahead
 
 
 class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
@@ -141,7 +163,9 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         epoch: int,
         parts: list[NDArray[np.int64]],
         progress: Progress,
+        ahead: Mapping[int, list[NDArray[np.int64]]],
     ) -> None:
+        self._ahead = ahead
         self._dataset, self._recipe, self._rows, self._labels = dataset, recipe, rows, labels
         self._epoch, self._parts, self._progress = epoch, parts, progress
 
@@ -154,6 +178,8 @@ class _Faces(TorchDataset[tuple[Tensor, Tensor, Tensor, dict[int, str]]]):
         info.dataset._dataset = copy.copy(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, dict[int, str]]:
+        for window in self._ahead.get(index, ()):
+            self._dataset.expect(self._rows[window])
         positions = self._parts[index].copy()
         self._dataset.read_ahead(self._rows[positions])
         faces = np.empty((len(positions), 112, 112, 3), np.uint8)

@@ -26,6 +26,7 @@ NEEDS = {
     "momentum": _Need("optimizer", ("sgd",)),
     "milestones": _Need("schedule", ("step",)),
     "poly_power": _Need("schedule", ("poly",)),
+    "read_window": _Need("read_order", ("windowed",)),
     "low_resolution_side": _Need("low_resolution", _ABOVE_0),
 }
 

@@ -14,6 +14,7 @@ from eolgul.model.package import FLIPS
 from eolgul.train.heard import unheard
 
 _FOLDER = Path(__file__).parent / "recipes"
+_LATER_KEYS = ("read_order", "read_window")  # an earlier version's runs and packages do not name them
 AS_INIT = "init"  # the backbone of a recipe that takes the network of the model that the run begins with
 
 
@@ -112,6 +113,8 @@ class Recipe:
     choose_by: str = "auc"  # the validation figure that chooses the best epoch
     patience: int = 0  # epochs without a better one after which the run ends; 0: no limit
     variants: tuple[str, ...] = ()  # more ONNX files in the package: fp16, int8
+    read_order: str = "random"  # of an epoch's images: random, or windowed for a slow disk
+    read_window: int = 131072  # windowed: images that are mixed at a time
     seed: int = 0  # of the first weights, the order of images and their augmentation
 
     @classmethod
@@ -165,6 +168,7 @@ class Recipe:
             "embed_flip": ("auto", *FLIPS),
             "schedule": ("step", "cosine", "poly"),
             "precision": ("auto", "fp32", "bf16", "fp16"),
+            "read_order": ("random", "windowed"),
             "choose_by": ("auc", "loss", "accuracy", "tar_at_fmr_1e-2", "tar_at_fmr_1e-3", "tar_at_fmr_1e-4"),
         }
         for key, allowed in choices.items():
@@ -179,7 +183,7 @@ class Recipe:
                 if isinstance(number, int | float) and number < 0:
                     raise InputError(f"recipe {name}: {item.name} must not be below 0")
         for key in ("epochs", "batch_size", "learning_rate", "scale", "embedding_size", "clip_norm", "sample",
-                    "centers", "accumulation", "low_resolution_side"):  # fmt: skip
+                    "centers", "accumulation", "low_resolution_side", "read_window"):  # fmt: skip
             if getattr(self, key) <= 0:
                 raise InputError(f"recipe {name}: {key} must be above 0")
         shares = ("flip", "photometric", "saturation", "crop", "low_resolution", "max_unreadable", "sample")
@@ -206,9 +210,11 @@ class Recipe:
             raise InputError(f"recipe {name}: variants {', '.join(unknown)}, expected fp16, int8")
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON values, as the card of a package holds it."""
+        """The recipe as JSON values, as the card of a package holds it; the reading order only where it is another."""
         lists = {"milestones": list(self.milestones), "variants": list(self.variants)}
-        return asdict(self) | lists | {"source_weights": dict(self.source_weights)}
+        values = asdict(self) | lists | {"source_weights": dict(self.source_weights)}
+        later = _LATER_KEYS if self.read_order == "random" else ()
+        return {key: value for key, value in values.items() if key not in later}
 
 
 def recipe_names() -> list[str]:

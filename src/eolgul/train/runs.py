@@ -146,7 +146,8 @@ def _differing(run: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tu
     defaults = Recipe().to_json()
     there = {**defaults, **other.get("recipe", {})}
     pairs = {key: (run.get(key), other.get(key)) for key in ("dataset", "init", "precision")}
-    pairs |= {key: (value, there.get(key)) for key, value in run["recipe"].items()}
+    here = {**defaults, **run["recipe"]}
+    pairs |= {key: (here.get(key), there.get(key)) for key in (*here, *there)}
     return {key: values for key, values in pairs.items() if values[0] != values[1]}
 
 
