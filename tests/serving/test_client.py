@@ -7,6 +7,7 @@ import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import redis
 from support.serving import People, RedisServer, Service, free_port, serve
 
 from eolgul.client import AsyncClient, Client, EolgulError, Retries
+from eolgul.errors import InputError
 from eolgul.images.decode import decode
 from eolgul.model.package import ModelPackage
-from eolgul.serving.access.keys import SCOPES, new_key
+from eolgul.serving.access.keys import ADMIN, SCOPES, new_key
 from eolgul.serving.keyring import new_line
 
 Fresh = Callable[[bytes], bytes]
@@ -47,6 +49,7 @@ def world(
     keys = {
         "all": new_key(file, tenant="one", scopes=SCOPES)[0],
         "other": new_key(file, tenant="two", scopes=SCOPES)[0],
+        "admin": new_key(file, tenant="one", scopes=(ADMIN,))[0],
         "verifier": new_key(file, tenant="one", scopes=("verify",))[0],
         "slow": new_key(file, tenant="one", scopes=("detect",), requests_per_minute=10)[0],
     }
@@ -131,6 +134,17 @@ def test_photos(client: Client, world: World, people: People, package: ModelPack
     left, right = client.embed(people.a1), client.embed(people.b1)
     assert np.linalg.norm(left.embedding) == pytest.approx(1, abs=1e-5)
     assert np.dot(left.embedding, right.embedding) == pytest.approx(verified.similarity, abs=1e-5)
+    assert [one.embedding for one in client.embed_many([people.a1, people.b1], which="single").results] == [
+        pytest.approx(one.embedding, abs=1e-5) for one in (left, right)
+    ]
+    for known in (client.verify_embedding(left, people.b1), client.verify_embedding(left, right)):
+        assert known.similarity == pytest.approx(verified.similarity, abs=1e-5) and known.verdict == verified.verdict
+    assert client.verify_embedding(left.embedding, right, model=left.model).unknown_quality == ("embedding1",)
+    with pytest.raises(InputError, match="give `model`"):
+        client.verify_embedding(left.embedding, right)
+    assert len(client.verify(people.a1, people.b1, which="all").pairs) == len(
+        client.embed(people.a1, which="all").faces
+    )
     found = client.detect(people.a1)
     assert found.faces[0].crop is None
     crop = client.detect(people.a1, crops=True).faces[0].crop
@@ -156,6 +170,13 @@ def test_gallery(client: Client, people: People) -> None:
     assert found.candidates[0].person == "someone else"
     assert found.candidates[0].similarity == pytest.approx(1, abs=1e-5)
 
+    assert client.verify_person(people.b1, "someone else").similarity == pytest.approx(1, abs=1e-5)
+    assert client.identify(people.b1, which="all").faces[0].candidates[0].person == "someone else"
+    assert client.rename_person("someone else", "anyone").templates and client.person("anyone").metadata == {}
+    assert client.set_metadata("anyone", {"a": "b"}).metadata == {"a": "b"}
+    assert [one.metadata for one in client.people(search="YONE", prefix="any")] == [{"a": "b"}]
+    client.rename_person("anyone", "someone else")
+
     first, second = client.person(NAMES[1]).templates
     assert client.delete_template(NAMES[1], first.template).templates == 1
     assert [one.template for one in client.person(NAMES[1]).templates] == [second.template]
@@ -168,6 +189,16 @@ def test_gallery(client: Client, people: People) -> None:
         assert client.delete_person(name).person == name
     assert [one.person for one in client.people()] == ["someone else"]
     assert codes([lambda: client.person(NAMES[0])]) == [("person_not_found", 404, None)]
+
+
+def test_keys(client: Client, world: World, people: People) -> None:
+    assert codes([client.api_keys, lambda: client.revoke_api_key("x")]) == [("forbidden", 403, None)] * 2
+    with type(client)(world.url, api_key=world.keys["admin"]) as admin:
+        made = admin.make_api_key(["detect"], note="n", expires=datetime.now(UTC) + timedelta(days=1))
+        with Client(world.url, api_key=made.key) as new:
+            assert new.detect(people.a1).faces
+        assert made.entry in admin.api_keys().keys
+        assert admin.revoke_api_key(made.entry.id).revoked == made.entry
 
 
 def test_pages_of_people(world: World, people: People, monkeypatch: pytest.MonkeyPatch) -> None:

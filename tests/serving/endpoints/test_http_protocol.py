@@ -14,7 +14,7 @@ def test_a_method_that_is_not_taken_is_told_which_are(keyed_service: KeyedServic
     for method, path, allowed in (
         ("GET", "/v1/verify", {"POST"}),
         ("OPTIONS", "/v1/people", {"GET"}),
-        ("PUT", "/v1/people/x", {"GET", "DELETE"}),
+        ("PUT", "/v1/people/x", {"GET", "PATCH", "DELETE"}),
         ("POST", "/metrics", {"GET", "HEAD"}),
         ("POST", "/ui/style.css", {"GET", "HEAD"}),
     ):

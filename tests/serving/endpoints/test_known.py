@@ -134,6 +134,8 @@ def test_a_person_of_the_gallery(keyed_service: KeyedService, people: People) ->
         return caught.value.code, caught.value.status, caught.value.field
 
     with Client(str(keyed_service.service.client.base_url), api_key=keyed_service.keys["two"]) as client:
+        for person in client.people():  # those of other tests
+            client.delete_person(person.person)
         client.enroll("Kim", [people.a1, people.a2])
         first, second = client.person("Kim").templates
         answer = client.verify_person(people.a1, "Kim")

@@ -123,6 +123,8 @@ def test_several_photos_at_once(client: Client, people: People, fresh: Fresh) ->
 
 def test_everybody_in_a_group_photo(keyed_service: KeyedService, people: People, group: bytes) -> None:
     with Client(str(keyed_service.service.client.base_url), api_key=keyed_service.keys["three"]) as client:
+        for other in client.people():  # those of other tests
+            client.delete_person(other.person)
         client.enroll("Ann", [people.a1])
         client.enroll("Bob", [people.b1])
         answer = client.identify(group, k=1, which="all")
