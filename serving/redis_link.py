@@ -48,6 +48,7 @@ _ELSEWHERE = (
     ReadOnlyError,
     TryAgainError,
 )
+_OF_CLUSTER = (AskError, ClusterDownError, MovedError)
 # Answers that the client has no class for: no disk, and too few replicas.
 _ELSEWHERE_WORDS = re.compile(r"\W*(MISCONF|NOREPLICAS)\b")
 _SENTINEL = re.compile(r"(rediss?)\+sentinel://(?:([^@/]*)@)?([^/]+)/([^/?]+)(?:/(\d+))?")
@@ -165,6 +166,11 @@ class RedisLink:
             "retry": Retry(NoBackoff(), 0),  # the client's default retries take seconds
             "health_check_interval": 0,
         }
+        if "+cluster:" in url.partition("//")[0]:
+            raise InputError(
+                f"the {name}'s address names a Redis Cluster, which is not supported; expected redis:// of one server or "
+                "redis+sentinel://host:port,host:port/name/db"
+            )
         try:
             self._redis = _client(url, options)
         except ValueError as error:  # its text may hold the address, which may hold a password
@@ -283,7 +289,8 @@ def _client(url: str, options: dict[str, Any]) -> Redis:
 
 def _describe(error: Exception) -> str:
     """Describe an error for the log, without the arguments of the command that failed."""
-    return f"{type(error).__name__}: {_ARGUMENTS.sub('', str(error))}"
+    cluster = " (this Redis is part of a cluster, which is not supported)" if isinstance(error, _OF_CLUSTER) else ""
+    return f"{type(error).__name__}: {_ARGUMENTS.sub('', str(error))}{cluster}"
 
 
 def _check_readable(file: Path | None) -> None:

