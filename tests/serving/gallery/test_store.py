@@ -309,6 +309,28 @@ def test_a_renaming_loses_nothing_that_another_replica_does_at_once(url: str) ->
     assert not [name for name in dump(url) if b":person:" in name]
 
 
+def test_a_name_that_is_taken_meanwhile_is_not_written_over(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(here: Gallery, there: Gallery) -> None:
+        await here.enroll("t", "a", [new()])
+        await there.enroll("t", "b", [new()])
+        taken = key("t", "person", await there.pseudonym("t", "b"))
+        store: Any = redis.Redis.from_url(url)
+        held = store.hgetall(taken)
+        await there.delete_person("t", "b")
+        seal = here._sealed_identity
+
+        def late(*arguments: Any) -> bytes:
+            store.hset(taken, mapping=held)  # another replica, between our look and our write
+            return seal(*arguments)
+
+        monkeypatch.setattr(here, "_sealed_identity", late)
+        with refused("person_exists"):
+            await here.update("t", "a", "b", None)
+        assert store.hgetall(taken) == held
+
+    run(url, use, replicas=2)
+
+
 def test_after_a_renaming_nothing_is_left_of_the_old_name(url: str) -> None:
     template = new()
 
