@@ -39,7 +39,8 @@ function draw(said) {
     photo.draw(answer?.faces[index] ?? null, state.problem?.field === photo.field ? state.problem : null, Boolean(answer));
   });
   // One error is said once: that of a photo at the photo, and a missing key in the form for it.
-  const elsewhere = state.problem?.code === "unauthorized" || photos.some((photo) => photo.field === state.problem?.field);
+  const { code, field } = state.problem ?? {};
+  const elsewhere = code === "unauthorized" || photos.some((photo) => photo.field === field || (code && photo.fault === code));
   const problem = elsewhere ? null : state.problem;
   write("#lead", whatToDo(said));
   write("#announced", announced(said));

@@ -1,12 +1,12 @@
 // A frame that takes one photo (file, drop, paste, camera) and shows what the service sees in it.
 import { photograph } from "./camera.js";
 import { drawFaces } from "./overlay.js";
-import { $, call, sentence, speak, words, write } from "./shell.js";
+import { $, call, passing, sentence, speak, words, write } from "./shell.js";
 import { isLarge, smaller } from "./shrink.js";
 import { lay, partShown } from "./view.js";
 
-// Problems that are not the photo's; a comparison or a search says them itself.
-const SILENT = ["forbidden", "unauthorized", "rate_limited", "busy", "model_not_ready", "offline", "timeout"];
+// Problems that are not the photo's, besides those that pass; a comparison or a search says them itself.
+const OTHERS = ["forbidden", "unauthorized", "proxy"];
 const frames = new Set();
 let made = 0;
 
@@ -77,7 +77,7 @@ export class Frame {
     const { answer, problem } = await call("/v1/detect?crops=true", { method: "POST", body: form });
     if (this.file !== file) return; // another photo was chosen meanwhile
     this.detection = answer ?? null;
-    this.problem = problem && !SILENT.includes(problem.code) ? problem : null;
+    this.problem = problem && !passing(problem.code) && !OTHERS.includes(problem.code) ? problem : null;
     this.draw();
     this.seen();
   }

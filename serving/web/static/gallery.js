@@ -44,7 +44,7 @@ async function identify() {
   say("identify", () => words().searching);
   const { answer, problem } = await call(`/v1/identify?k=${$("#k").value}`, { method: "POST", body: form });
   if (wanted.file !== file) return;
-  if (problem?.field === "image") { // said at the photo
+  if (problem && (problem.field === "image" || problem.code === wanted.fault)) { // said at the photo
     wanted.draw(null, problem);
     return say("identify", () => "");
   }
@@ -111,7 +111,8 @@ async function enroll() {
   for (const frame of chosen) form.append("images", frame.file, "photo"); // the real file name may contain a person's name
   say("enroll", () => words().enrolling);
   const { answer, problem } = await call("/v1/enroll", { method: "POST", body: form });
-  if (problem?.field === "images" && chosen.some((frame) => frame.fault ?? frame.reasons.length)) return say("enroll", () => words().notEnrolled, true); // said at the photo
+  const atPhoto = (frame) => (problem.field === "images" ? frame.fault ?? frame.reasons.length : frame.fault === problem.code);
+  if (problem && chosen.some(atPhoto)) return say("enroll", () => words().notEnrolled, true); // said at the photo
   if (problem) return refuse("enroll", problem, "enroll");
   $("#person").value = "";
   for (const frame of chosen) if (portraits.includes(frame)) frame.choose(null);

@@ -62,6 +62,7 @@ export class People {
     const shown = this.matching.slice(0, this.most), drawn = JSON.stringify([shell.language, shown, [...this.opened]]);
     $("#searching").hidden = !this.people.length;
     $("#export").hidden = !this.people.length;
+    $("#people-lead").hidden = !this.people.length;
     $("#next").hidden = this.matching.length <= this.most && (!this.next || Boolean(this.wanted));
     $("#again").hidden = !this.failed;
     if (drawn === this.drawn) return; // rows that are drawn anew lose the focus

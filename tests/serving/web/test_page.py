@@ -54,6 +54,8 @@ def test_same_and_different(page, photos, service: Service, people: People) -> N
 def test_the_box_is_drawn_on_the_face(page, photos, service: Service, people: People) -> None:  # type: ignore[no-untyped-def]
     compare(page, photos["a1"], photos["b1"])
     face = service.verify(people.a1, people.b1).json()["faces"][0]
+    page.wait_for_selector("[data-field=image1] .crop:visible")  # every face is known, and nothing will be drawn anew
+    page.wait_for_selector("[data-field=image2] .crop:visible")
     whole = page.locator(".preview").first.bounding_box()  # of which the frame shows a part
     drawn = page.locator(".overlay rect.box").first.bounding_box()
     width, height = face["size"]
