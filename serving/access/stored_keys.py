@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -36,10 +37,8 @@ class StoredKeys:
 
     async def read(self) -> dict[str, ApiKey]:
         """Every key by its id. An entry that cannot be opened is left out, and the log says so."""
-        stored = await self._values.run("read of the API keys", lambda redis: redis.hgetall(_NAME))
         found = {}
-        for name, value in stored.items():
-            key_id = name.decode("ascii", "replace")
+        for key_id, value in (await self.sealed()).items():
             body = self._keyring.open(value, _bound(key_id))
             try:
                 key = ApiKey.model_validate_json(body or b"")
@@ -65,10 +64,21 @@ class StoredKeys:
         await self._values.run("removal of an API key", lambda redis: redis.hdel(_NAME, key_id))
         return key
 
+    async def sealed(self) -> dict[str, bytes]:
+        """Every entry as it is stored, by the key's id."""
+        stored = await self._values.run("read of the API keys", lambda redis: redis.hgetall(_NAME))
+        return {name.decode("ascii", "replace"): value for name, value in stored.items()}
+
+    async def put_back(self, entries: dict[str, bytes]) -> None:
+        """Store entries as `sealed` gave them; an entry that is there stays."""
+        there = await self.sealed()
+        missing: dict[Any, Any] = {key_id: value for key_id, value in entries.items() if key_id not in there}
+        if missing:
+            await self._values.run("store of the API keys", lambda redis: redis.hset(_NAME, mapping=missing))
+
     async def reseal(self) -> int:
         """Seal again, with the active key, every entry that an older key sealed, and return their number."""
-        stored = await self._values.run("read of the API keys", lambda redis: redis.hgetall(_NAME))
-        stale = {name.decode(): value for name, value in stored.items() if self._keyring.is_stale(value)}
+        stale = {name: value for name, value in (await self.sealed()).items() if self._keyring.is_stale(value)}
         for key_id, value in stale.items():
             sealed = self._keyring.seal(self._values.open(value, _bound(key_id)), _bound(key_id))
             await self._values.run("rotation", lambda redis, name=key_id, new=sealed: redis.hset(_NAME, name, new))  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Back a gallery up and restore it. Values stay sealed: a backup opens only with the file of encryption keys of its time.
 
-A backup is lines of JSON: what it is, with the sealed secret of the pseudonyms; one line per person; and the counts, so that a
-backup that was cut off is noticed.
+A backup is lines of JSON: what it is, with the sealed secret of the pseudonyms and the API keys made over HTTP; one line per person;
+and the counts, so that a backup that was cut off is noticed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from eolgul.errors import InputError
 from eolgul.files import atomic_file
+from eolgul.serving.access.stored_keys import StoredKeys
 from eolgul.serving.gallery import blocks
 from eolgul.serving.gallery.reseal import keyring_of, tenants_of
 from eolgul.serving.gallery.values import CHUNK, PREFIX, Values, associated, key
@@ -35,7 +36,7 @@ def backup(settings: Settings, out: Path, tenants: Iterable[str] = ()) -> dict[s
     Args:
         settings: Name the gallery and its file of keys.
         out: The file, readable by its owner alone; it exists only once it is whole.
-        tenants: By default those of the file of API keys.
+        tenants: By default those that have an API key.
 
     Returns:
         The number of people, of templates, and of values that the file of keys does not open.
@@ -43,17 +44,20 @@ def backup(settings: Settings, out: Path, tenants: Iterable[str] = ()) -> dict[s
     Raises:
         InputError: The gallery, a file or a key is missing.
     """
-    names = tenants_of(settings, tenants)
 
     async def run(values: Values) -> dict[str, int]:
+        keys = StoredKeys(values.link, values.keyring)
+        names = await tenants_of(settings, tenants, keys)
+        api_keys = {name: _text(value) for name, value in (await keys.sealed()).items()}
         secret = await values.run("look-up", lambda redis: redis.get(_SECRET))
-        if secret is None:
+        if secret is None and not api_keys:
             raise InputError("the gallery is empty: nobody was ever enrolled")
-        unreadable = int(values.keyring.open(secret, _BOUND) is None)
+        unreadable = int(secret is not None and values.keyring.open(secret, _BOUND) is None)
         people = templates = 0
         with atomic_file(out, mode=0o600, durable=True) as place, place.open("w", encoding="ascii") as file:
             made = datetime.now(UTC).isoformat(timespec="seconds")
-            _line(file, {"gallery": FORMAT, "made_at": made, "secret": _text(secret), "tenants": names})
+            head = {"gallery": FORMAT, "made_at": made, "secret": secret and _text(secret), "tenants": names}
+            _line(file, head | {"api_keys": api_keys})
             for tenant in names:
                 after = ""
                 while page := await values.names(tenant, after, CHUNK):
@@ -76,7 +80,7 @@ def backup(settings: Settings, out: Path, tenants: Iterable[str] = ()) -> dict[s
 
 
 def restore(settings: Settings, source: Path) -> dict[str, int]:
-    """Put the people of a backup into a gallery that has nobody else; a run that was interrupted is started again.
+    """Put the people of a backup into a gallery that has nobody else, and its API keys; a run that was interrupted is started again.
 
     Args:
         settings: Name the gallery and its file of keys.
@@ -91,20 +95,22 @@ def restore(settings: Settings, source: Path) -> dict[str, int]:
     head, people = _read(source)  # all of it, before anything is written
 
     async def run(values: Values) -> dict[str, int]:
-        sealed = base64.b64decode(head["secret"])
-        secret = values.keyring.open(sealed, _BOUND)
-        if secret is None:
-            raise InputError(f"{source}: sealed with a key that is not in {settings.encryption_keys_file}")
-        await values.run("restore", lambda redis: redis.set(_SECRET, sealed, nx=True))
-        there = await values.run("look-up", lambda redis: redis.get(_SECRET))
-        if values.keyring.open(there or b"", _BOUND) != secret:
-            raise InputError("the gallery has people of its own (another secret): restore into an empty Redis")
+        if head["secret"] is not None:  # there are only API keys where nobody was ever enrolled
+            sealed = base64.b64decode(head["secret"])
+            secret = values.keyring.open(sealed, _BOUND)
+            if secret is None:
+                raise InputError(f"{source}: sealed with a key that is not in {settings.encryption_keys_file}")
+            await values.run("restore", lambda redis: redis.set(_SECRET, sealed, nx=True))
+            there = await values.run("look-up", lambda redis: redis.get(_SECRET))
+            if values.keyring.open(there or b"", _BOUND) != secret:
+                raise InputError("the gallery has people of its own (another secret): restore into an empty Redis")
         for tenant in head["tenants"]:
             known = {pseudonym for owner, pseudonym, _ in people if owner == tenant}
             if others := [name for name in await _names(values, tenant) if name not in known]:
                 raise InputError(
                     f"{len(others)} people of tenant {tenant} are not in {source}: restore into an empty Redis"
                 )
+        await StoredKeys(values.link, values.keyring).put_back(dict(_values(head["api_keys"])))
         for tenant, pseudonym, fields in people:
             await values.run("restore", _put(tenant, pseudonym, fields))
         counts = {"people": 0, "templates": 0}
@@ -148,6 +154,7 @@ def _read(source: Path) -> tuple[dict[str, Any], list[tuple[str, str, dict[str, 
         if head["gallery"] != FORMAT:
             raise InputError(f"{source}: a backup of format {head['gallery']}, expected {FORMAT}")
         people = [(one["tenant"], one["pseudonym"], dict(_values(one["values"]))) for one in entries]
+        dict(_values(head["api_keys"]))
         templates = sum(len(fields.keys() - {"id"}) for _, _, fields in people)
         if (counts["people"], counts["templates"]) != (len(people), templates):
             raise InputError(

@@ -25,13 +25,14 @@ def keyring_of(settings: Settings) -> Keyring:
     return Keyring.read(settings.encryption_keys_file)
 
 
-def tenants_of(settings: Settings, tenants: Iterable[str]) -> list[str]:
-    """The tenants, or else those that have an API key; InputError if none is named."""
+async def tenants_of(settings: Settings, tenants: Iterable[str], stored: StoredKeys) -> list[str]:
+    """The tenants, or else those that have an API key, in the file or made over HTTP; InputError if none is named."""
     names = sorted(set(tenants))
     if not names:
         if settings.api_keys_file is None:
             raise InputError("name the tenants, or set EOLGUL_API_KEYS_FILE for all tenants that have an API key")
-        names = sorted({key.tenant for key in read_keys(settings.api_keys_file)})
+        keys = [*read_keys(settings.api_keys_file), *(await stored.read()).values()]
+        names = sorted({key.tenant for key in keys})
     return names
 
 
@@ -42,7 +43,7 @@ def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[s
 
     Args:
         settings: Name the gallery and its file of keys.
-        tenants: The tenants; by default those of the file of API keys, since the gallery's Redis user may not list keys.
+        tenants: The tenants; by default those that have an API key, since the gallery's Redis user may not list its keys.
 
     Returns:
         The id of the active key, and for each tenant the number of values sealed again; below `API keys` that of keys made
@@ -52,13 +53,13 @@ def reseal(settings: Settings, tenants: Iterable[str] = ()) -> tuple[str, dict[s
         InputError: The gallery, a file or a key is missing.
     """
     keyring = keyring_of(settings)
-    names = tenants_of(settings, tenants)
 
     async def run() -> dict[str, int]:
         link = RedisLink.from_settings(settings, settings.gallery_url, "gallery", settings.gallery_timeout_s)
-        gallery = Gallery(link, keyring)
+        gallery, stored = Gallery(link, keyring), StoredKeys(link, keyring)
         try:
-            keys = await StoredKeys(link, keyring).reseal()
+            names = await tenants_of(settings, tenants, stored)
+            keys = await stored.reseal()
             return {tenant: await gallery.reseal(tenant) for tenant in names} | ({_KEYS: keys} if keys else {})
         finally:
             await gallery.close()

@@ -14,8 +14,10 @@ import redis
 from support.serving import RedisServer
 
 from eolgul.errors import InputError
-from eolgul.serving.access.keys import new_key
+from eolgul.serving.access.keys import make_key, new_key
+from eolgul.serving.access.stored_keys import StoredKeys
 from eolgul.serving.gallery.backup import backup, restore
+from eolgul.serving.gallery.reseal import reseal
 from eolgul.serving.gallery.store import Gallery
 from eolgul.serving.gallery.templates import NewTemplate
 from eolgul.serving.keyring import Keyring, add_key
@@ -101,6 +103,31 @@ def test_destroyed_restored_and_counted(world: World, tmp_path: Path) -> None:
     other = tmp_path / "again"
     backup(world.settings, other)
     assert sorted(other.read_text().splitlines()[1:]) == sorted(text.splitlines()[1:])
+
+
+def test_keys_made_over_http_come_back_and_name_their_tenants(world: World, tmp_path: Path) -> None:
+    """A tenant whose key of the file is gone has people all the same."""
+    _, key = make_key(tenant="three", scopes=("verify",), expires=None, requests_per_minute=None, note="kiosk")
+
+    async def stored(call: Callable[[StoredKeys], Awaitable[T]]) -> T:
+        assert world.settings.encryption_keys_file is not None
+        link = RedisLink.from_settings(world.settings, world.settings.gallery_url, "gallery", 10)
+        try:
+            return await call(StoredKeys(link, Keyring.read(world.settings.encryption_keys_file)))
+        finally:
+            await link.close()
+
+    file = tmp_path / "backup"
+    asyncio.run(stored(lambda keys: keys.add(key)))
+    assert backup(world.settings, file) == {"people": 0, "templates": 0, "unreadable": 0}  # nobody was ever enrolled
+    world.store.flushdb()
+    assert restore(world.settings, file) == {"people": 0, "templates": 0}
+    world.ask(lambda gallery: gallery.enroll("three", "kim", [template(1)]))
+    assert backup(world.settings, file) == {"people": 1, "templates": 1, "unreadable": 0}
+    assert reseal(world.settings)[1] == {"one": 0, "two": 0, "three": 0}
+    world.store.flushdb()
+    assert restore(world.settings, file) == {"people": 1, "templates": 1}
+    assert asyncio.run(stored(lambda keys: keys.read())) == {key.id: key}
 
 
 def test_a_restore_seen_by_a_service_that_runs(world: World, tmp_path: Path) -> None:
