@@ -18,7 +18,7 @@ DEMO_OPTIONS = $(if $(SOURCE),--source "$(SOURCE)") $(if $(KEEP),--keep) $(if $(
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast digests lint format docs openapi bench browser mxnet-env secrets deploy rotate diff undeploy \
-  backup restore render check-manifests images images-test sbom push pipelines version clean
+  backup restore render cluster-test check-manifests images images-test sbom push pipelines version clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## ?/  make \1\t/' | expand -t 18
@@ -109,6 +109,9 @@ restore: $(STAMP)  ## Restore BACKUP=<folder> into an empty cluster, and compare
 
 render:  ## Print the manifests that `make deploy` would apply
 	@k8s/deploy.sh --render $(OVERLAY)
+
+cluster-test: $(STAMP)  ## Acceptance test on a cluster to throw away: REGISTRY=<folder> PHOTOS="a.jpg b.jpg" (OVERLAY=)
+	@REGISTRY="$(REGISTRY)" PHOTOS="$(PHOTOS)" k8s/cluster-test.sh $(OVERLAY)
 
 # checkov brings many packages of its own, hence the environment.
 check-manifests:  ## Scan the rendered overlays and the Dockerfiles with checkov (k8s/checkov.yaml says what is left out and why)

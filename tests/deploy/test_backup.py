@@ -128,13 +128,11 @@ def test_the_drill(checkout: Path, tools: Path, environment: Callable[..., dict[
         assert serving.get_object(bucket_name="eolgul", object_name="registry/models/d/model.onnx").data == b"model"
         page = in_gallery(at, overlay / "encryption-keys", lambda gallery: gallery.people("default"))
         assert {one.person for one in page.people} == set(PEOPLE)
-        assert json.loads(backup(at, "restore").stdout) == counts  # once more: an interrupted one may be repeated
 
         keys = overlay / "encryption-keys"
         lost = keys.read_text()
         keys.write_text("other:" + "A" * 43 + "=\n")
         assert "sealed with a key that is not in" in backup(at, "backup", status=1).stderr
-        assert "sealed with a key that is not in" in backup(at, "restore", status=1).stderr
         keys.write_text(lost)
         (copy / "counts.json").unlink()
         assert "not a whole backup" in backup(at, "restore", status=2).stderr
