@@ -7,9 +7,11 @@ buildah inspect --type image "$tag" >/dev/null 2>&1 && exit 0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/root"
-debootstrap --variant=minbase --include=python3,python3.11,python3.11-venv,ca-certificates \
+debootstrap --variant=minbase --include=python3.11,python3.11-venv,python3-pip,ca-certificates \
   bookworm "$work/root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/log" 2>&1 ||
   { tail -5 "$work/log" >&2; exit 1; }
+# debootstrap configures venv only beside pip, which is not needed: a virtual environment brings its own.
+chroot "$work/root" dpkg --purge python3-pip python3-wheel python3-setuptools python3-pkg-resources >/dev/null
 # As Debian's own slim image: no package lists, no documentation but the licences, no translations.
 cd "$work/root"
 rm -rf var/lib/apt/lists/* var/cache/apt/* var/cache/debconf/*-old var/log/* var/cache/ldconfig/aux-cache \

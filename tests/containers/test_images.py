@@ -201,11 +201,10 @@ def test_the_whole_pipeline_and_then_the_service(
     root.mkdir()
     raw = write_raw(tmp_path / "raw", f"{place}/raw")
     parameters = raw.parameters(f"{place}/w", f"{place}/registry")
-    recipes = []
-    for recipe in (raw.weak, raw.strong):
-        storage.write_bytes(f"{place}/raw/recipes/{recipe.name}", recipe.read_bytes())
-        recipes.append(f"{place}/raw/recipes/{recipe.name}")
-    parameters |= {"train_recipes": recipes, "align_parts": 2}
+    recipes = [root / recipe.name for recipe in (raw.weak, raw.strong)]  # as files of a volume
+    for recipe in recipes:
+        recipe.write_bytes((tmp_path / "raw" / recipe.name).read_bytes())
+    parameters |= {"train_recipes": list(map(str, recipes)), "align_parts": 2}
     prefix, _, tag = images["extract"].name.rpartition("/extract:")
     given = {"user": user, "root": str(root), "parameters": parameters}
     done = subprocess.run(
