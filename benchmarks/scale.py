@@ -185,7 +185,8 @@ def stages(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
         learned, compared = Faces([training_part("a", dataset)]), Faces(held_out_parts("a", dataset))
         return learned.people(), compared.people(), learned.sampled(3)
 
-    yield "open", lambda: TrainingData(FaceDataset(out), recipe, workers=0)
+    # With workers, which have to fit into /dev/shm.
+    yield "open", lambda: TrainingData(FaceDataset(out), recipe, workers=2)
     yield "order", order
     yield "pairs", pairs
     yield "audit", audit
