@@ -67,6 +67,9 @@ def audit(
     also of mirror images (another encoding, size or brightness); embeddings (another crop, another photo of a person);
     names, in one form for all spellings. Without a model embeddings are not compared, and that is said.
 
+    Memory: some 200 bytes per image for who is compared with whom (`benchmarks/scale.py`, "audit"), and what `eolgul.audit.nearest`
+    takes; 2 kB per sampled training image and embedding are in a file.
+
     Args:
         train: Datasets to learn from: of an assembled one its training split; its other splits are compared with it.
         against: Benchmarks, or other datasets of people who should not be in training.

@@ -1,6 +1,7 @@
 """Step 6: compare a candidate with the model in production, and publish it when it is better.
 
 Promotion is one atomic replacement of the registry's pointer, and so is the return to an earlier model.
+Memory: figures and the names of the people that models have learned from; no data set is opened.
 """
 
 from __future__ import annotations

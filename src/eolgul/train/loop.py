@@ -70,6 +70,10 @@ def train(
     Without checkpoints of its own it goes on from those of the same recipe for fewer epochs, where the schedule allows it
     (`eolgul.train.runs`). Under `torchrun` every process calls this; the first one writes the package.
 
+    Memory: what `TrainingData` and `Checkpoints` hold, and in shared memory the batches that workers have ready
+    (`eolgul.train.loader`); on the device network, head and momentum (8 bytes per parameter, 4 kB per identity with 512 numbers) and
+    the activations of a batch.
+
     Args:
         dataset: An assembled FaceDataset.
         out: Where the ModelPackage goes.
