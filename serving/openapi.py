@@ -15,7 +15,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from eolgul.client.answers import KnownEmbedding, NewKey, PersonChange
+from eolgul.client.answers import KnownEmbedding
+from eolgul.client.gallery_answers import NewKey, PersonChange
 from eolgul.serving import examples
 
 JSON_LINES = "application/x-ndjson"  # generators know it as bytes only

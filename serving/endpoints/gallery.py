@@ -9,7 +9,7 @@ from dataclasses import asdict
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from eolgul.client.answers import (
+from eolgul.client.gallery_answers import (
     Candidate,
     EnrollAnswer,
     ErasedAnswer,

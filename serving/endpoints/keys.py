@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from eolgul.client.answers import KeyMade, KeyRevoked, KeysAnswer, KeyShown, NewKey
+from eolgul.client.gallery_answers import KeyMade, KeyRevoked, KeysAnswer, KeyShown, NewKey
 from eolgul.serving.access.keys import ADMIN, ApiKey, make_key
 from eolgul.serving.access.stored_keys import WITHIN_S, StoredKeys
 from eolgul.serving.endpoints.audited import audited

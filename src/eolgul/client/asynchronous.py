@@ -12,7 +12,7 @@ import httpx
 from pydantic import BaseModel
 from tenacity import AsyncRetrying
 
-from eolgul.client import answers, calls
+from eolgul.client import answers, calls, gallery_answers
 from eolgul.client.calls import Image, Known, OneFace, Which
 from eolgul.client.transport import PAGE, ApiRequest, Retries, broken_off, options, parse, parse_line
 
@@ -76,45 +76,47 @@ class AsyncClient:
         """As `Client.detect`."""
         return await self._request(partial(calls.detect, image, crops), answers.DetectAnswer)
 
-    async def identify(self, image: Image, k: int = 5, *, which: Which | None = None) -> answers.IdentifyAnswer:
+    async def identify(self, image: Image, k: int = 5, *, which: Which | None = None) -> gallery_answers.IdentifyAnswer:
         """As `Client.identify`."""
-        return await self._request(partial(calls.identify, image, k, which), answers.IdentifyAnswer)
+        return await self._request(partial(calls.identify, image, k, which), gallery_answers.IdentifyAnswer)
 
     async def enroll(
         self, person: str, images: Sequence[Image], *, any_quality: bool = False, which: OneFace | None = None
-    ) -> answers.EnrollAnswer:
+    ) -> gallery_answers.EnrollAnswer:
         """As `Client.enroll`."""
-        return await self._request(partial(calls.enroll, person, images, any_quality, which), answers.EnrollAnswer)
+        return await self._request(
+            partial(calls.enroll, person, images, any_quality, which), gallery_answers.EnrollAnswer
+        )
 
-    async def people(self, *, search: str = "", prefix: str = "") -> AsyncIterator[answers.PersonListed]:
+    async def people(self, *, search: str = "", prefix: str = "") -> AsyncIterator[gallery_answers.PersonListed]:
         """As `Client.people`."""
         after: str | None = None
         while True:
-            page = await self._request(partial(calls.people, after, PAGE, search, prefix), answers.PeopleAnswer)
+            page = await self._request(partial(calls.people, after, PAGE, search, prefix), gallery_answers.PeopleAnswer)
             for person in page.people:
                 yield person
             if (after := page.next) is None:
                 return
 
-    async def person(self, person: str) -> answers.PersonAnswer:
+    async def person(self, person: str) -> gallery_answers.PersonAnswer:
         """As `Client.person`."""
-        return await self._request(partial(calls.person, person), answers.PersonAnswer)
+        return await self._request(partial(calls.person, person), gallery_answers.PersonAnswer)
 
-    async def rename_person(self, person: str, new: str) -> answers.PersonAnswer:
+    async def rename_person(self, person: str, new: str) -> gallery_answers.PersonAnswer:
         """As `Client.rename_person`."""
-        return await self._request(partial(calls.update_person, person, new, None), answers.PersonAnswer)
+        return await self._request(partial(calls.update_person, person, new, None), gallery_answers.PersonAnswer)
 
-    async def set_metadata(self, person: str, metadata: Mapping[str, str]) -> answers.PersonAnswer:
+    async def set_metadata(self, person: str, metadata: Mapping[str, str]) -> gallery_answers.PersonAnswer:
         """As `Client.set_metadata`."""
-        return await self._request(partial(calls.update_person, person, None, metadata), answers.PersonAnswer)
+        return await self._request(partial(calls.update_person, person, None, metadata), gallery_answers.PersonAnswer)
 
-    async def delete_person(self, person: str) -> answers.ErasedAnswer:
+    async def delete_person(self, person: str) -> gallery_answers.ErasedAnswer:
         """As `Client.delete_person`."""
-        return await self._request(partial(calls.delete_person, person), answers.ErasedAnswer)
+        return await self._request(partial(calls.delete_person, person), gallery_answers.ErasedAnswer)
 
-    async def delete_template(self, person: str, template: str) -> answers.ErasedAnswer:
+    async def delete_template(self, person: str, template: str) -> gallery_answers.ErasedAnswer:
         """As `Client.delete_template`."""
-        return await self._request(partial(calls.delete_template, person, template), answers.ErasedAnswer)
+        return await self._request(partial(calls.delete_template, person, template), gallery_answers.ErasedAnswer)
 
     async def export(self) -> AsyncIterator[dict[str, Any]]:
         """As `Client.export`."""
@@ -128,9 +130,9 @@ class AsyncClient:
         finally:
             await response.aclose()
 
-    async def api_keys(self) -> answers.KeysAnswer:
+    async def api_keys(self) -> gallery_answers.KeysAnswer:
         """As `Client.api_keys`."""
-        return await self._request(calls.api_keys, answers.KeysAnswer)
+        return await self._request(calls.api_keys, gallery_answers.KeysAnswer)
 
     async def make_api_key(
         self,
@@ -139,15 +141,15 @@ class AsyncClient:
         expires: datetime | None = None,
         requests_per_minute: int | None = None,
         note: str = "",
-    ) -> answers.KeyMade:
+    ) -> gallery_answers.KeyMade:
         """As `Client.make_api_key`."""
         return await self._request(
-            partial(calls.make_api_key, scopes, expires, requests_per_minute, note), answers.KeyMade
+            partial(calls.make_api_key, scopes, expires, requests_per_minute, note), gallery_answers.KeyMade
         )
 
-    async def revoke_api_key(self, key_id: str) -> answers.KeyRevoked:
+    async def revoke_api_key(self, key_id: str) -> gallery_answers.KeyRevoked:
         """As `Client.revoke_api_key`."""
-        return await self._request(partial(calls.revoke_api_key, key_id), answers.KeyRevoked)
+        return await self._request(partial(calls.revoke_api_key, key_id), gallery_answers.KeyRevoked)
 
     async def current_model(self) -> answers.CurrentModel:
         """As `Client.current_model`."""

@@ -15,7 +15,7 @@ import httpx
 from pydantic import BaseModel
 from tenacity import Retrying
 
-from eolgul.client import answers, calls
+from eolgul.client import answers, calls, gallery_answers
 from eolgul.client.calls import Image, Known, OneFace, Which
 from eolgul.client.transport import PAGE, ApiRequest, Retries, broken_off, options, parse, parse_line
 
@@ -94,49 +94,49 @@ class Client:
         """Every face in the image; with `crops`, each as the network sees it (112 x 112 PNG, base64)."""
         return self._request(calls.detect(image, crops), answers.DetectAnswer)
 
-    def identify(self, image: Image, k: int = 5, *, which: Which | None = None) -> answers.IdentifyAnswer:
+    def identify(self, image: Image, k: int = 5, *, which: Which | None = None) -> gallery_answers.IdentifyAnswer:
         """The `k` people of the gallery who are most similar; with `which="all"`, `faces` has those of every face."""
-        return self._request(calls.identify(image, k, which), answers.IdentifyAnswer)
+        return self._request(calls.identify(image, k, which), gallery_answers.IdentifyAnswer)
 
     def enroll(
         self, person: str, images: Sequence[Image], *, any_quality: bool = False, which: OneFace | None = None
-    ) -> answers.EnrollAnswer:
+    ) -> gallery_answers.EnrollAnswer:
         """Add up to 10 images of a person to the gallery.
 
         A photo that is too poor for a verdict is refused (`low_quality`, with `reasons`) unless `any_quality` is true.
 
         It is retried only if the service did not admit it. After a lost connection, call `person` to see what is stored.
         """
-        return self._request(calls.enroll(person, images, any_quality, which), answers.EnrollAnswer)
+        return self._request(calls.enroll(person, images, any_quality, which), gallery_answers.EnrollAnswer)
 
-    def people(self, *, search: str = "", prefix: str = "") -> Iterator[answers.PersonListed]:
+    def people(self, *, search: str = "", prefix: str = "") -> Iterator[gallery_answers.PersonListed]:
         """All people in the gallery, or those whose id contains `search` and begins with `prefix`, requested page by page."""
         after: str | None = None
         while True:
-            page = self._request(calls.people(after, PAGE, search, prefix), answers.PeopleAnswer)
+            page = self._request(calls.people(after, PAGE, search, prefix), gallery_answers.PeopleAnswer)
             yield from page.people
             if (after := page.next) is None:
                 return
 
-    def person(self, person: str) -> answers.PersonAnswer:
+    def person(self, person: str) -> gallery_answers.PersonAnswer:
         """A person's metadata and templates. EolgulError `person_not_found` if there is no such person."""
-        return self._request(calls.person(person), answers.PersonAnswer)
+        return self._request(calls.person(person), gallery_answers.PersonAnswer)
 
-    def rename_person(self, person: str, new: str) -> answers.PersonAnswer:
+    def rename_person(self, person: str, new: str) -> gallery_answers.PersonAnswer:
         """Rename a person, who keeps templates and metadata. EolgulError `person_exists` if there is one of the new name."""
-        return self._request(calls.update_person(person, new, None), answers.PersonAnswer)
+        return self._request(calls.update_person(person, new, None), gallery_answers.PersonAnswer)
 
-    def set_metadata(self, person: str, metadata: Mapping[str, str]) -> answers.PersonAnswer:
+    def set_metadata(self, person: str, metadata: Mapping[str, str]) -> gallery_answers.PersonAnswer:
         """Replace a person's metadata: at most 16 texts, 4 kB together."""
-        return self._request(calls.update_person(person, None, metadata), answers.PersonAnswer)
+        return self._request(calls.update_person(person, None, metadata), gallery_answers.PersonAnswer)
 
-    def delete_person(self, person: str) -> answers.ErasedAnswer:
+    def delete_person(self, person: str) -> gallery_answers.ErasedAnswer:
         """Erase a person and the cached embeddings of their images. EolgulError `person_not_found`."""
-        return self._request(calls.delete_person(person), answers.ErasedAnswer)
+        return self._request(calls.delete_person(person), gallery_answers.ErasedAnswer)
 
-    def delete_template(self, person: str, template: str) -> answers.ErasedAnswer:
+    def delete_template(self, person: str, template: str) -> gallery_answers.ErasedAnswer:
         """Erase one template of a person."""
-        return self._request(calls.delete_template(person, template), answers.ErasedAnswer)
+        return self._request(calls.delete_template(person, template), gallery_answers.ErasedAnswer)
 
     def export(self) -> Iterator[dict[str, Any]]:
         """Every template of the gallery with its embedding, as it arrives; not retried once it has begun."""
@@ -150,9 +150,9 @@ class Client:
         finally:
             response.close()
 
-    def api_keys(self) -> answers.KeysAnswer:
+    def api_keys(self) -> gallery_answers.KeysAnswer:
         """The API keys of this tenant. Needs the scope `admin`, as the next two do."""
-        return self._request(calls.api_keys(), answers.KeysAnswer)
+        return self._request(calls.api_keys(), gallery_answers.KeysAnswer)
 
     def make_api_key(
         self,
@@ -161,13 +161,13 @@ class Client:
         expires: datetime | None = None,
         requests_per_minute: int | None = None,
         note: str = "",
-    ) -> answers.KeyMade:
+    ) -> gallery_answers.KeyMade:
         """Make an API key of this tenant. It is shown this once."""
-        return self._request(calls.make_api_key(scopes, expires, requests_per_minute, note), answers.KeyMade)
+        return self._request(calls.make_api_key(scopes, expires, requests_per_minute, note), gallery_answers.KeyMade)
 
-    def revoke_api_key(self, key_id: str) -> answers.KeyRevoked:
+    def revoke_api_key(self, key_id: str) -> gallery_answers.KeyRevoked:
         """Revoke an API key that was made over HTTP."""
-        return self._request(calls.revoke_api_key(key_id), answers.KeyRevoked)
+        return self._request(calls.revoke_api_key(key_id), gallery_answers.KeyRevoked)
 
     def current_model(self) -> answers.CurrentModel:
         """The model that is served now."""
