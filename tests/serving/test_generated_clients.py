@@ -25,7 +25,11 @@ address, one, two, nothing = sys.argv[1:]
 with made.ApiClient(made.Configuration(host=address)) as api:
     faces = FacesApi(api)
     answer = faces.verify(one, open(two, "rb").read())
-    many = faces.verify_many(one, [two, one])
+    many = faces.verify_many(one, [two, one], which="largest")
+    kept = made.KnownEmbedding.from_dict(faces.embed(one).to_dict())
+    again = faces.verify_embedding(made.VerifyEmbeddingRequest(embedding1=kept, embedding2=kept))
+    assert again.verdict == "same" and again.unknown_quality == [] and abs(again.similarity - 1) < 1e-5
+    assert len(faces.embed_many([one, two]).results) == 2 and len(faces.verify(one, two, which="all").pairs) == 1
     try:
         faces.embed(nothing)
     except made.ApiException as error:
