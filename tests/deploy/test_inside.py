@@ -107,6 +107,8 @@ def test_cache_works_as_its_user(cache_redis):
 
 def test_gallery_works_as_its_user_and_outlives_a_kill(gallery_redis):
     """The service's own gallery runs with the rights of the ACL; after SIGKILL, answered changes are kept and erased people are gone."""
+    from eolgul.serving.access.keys import make_key
+    from eolgul.serving.access.stored_keys import StoredKeys
     from eolgul.serving.gallery.store import Gallery
     from eolgul.serving.gallery.templates import NewTemplate
     from eolgul.serving.keyring import Keyring
@@ -122,16 +124,25 @@ def test_gallery_works_as_its_user_and_outlives_a_kill(gallery_redis):
     def with_gallery(keyring, use):
         async def run():
             url = f"redis://eolgul:{PASSWORD}@127.0.0.1:{gallery_redis.port}/0"
-            gallery = Gallery(RedisLink(url, name="gallery", timeout_s=5.0, pause_s=0.0), keyring)
+            link = RedisLink(url, name="gallery", timeout_s=5.0, pause_s=0.0)
+            gallery = Gallery(link, keyring)
             try:
-                return await use(gallery)
+                return await use(gallery, StoredKeys(link, keyring))
             finally:
                 await gallery.close()
 
         return asyncio.run(run())
 
-    async def fill(gallery):
-        await gallery.enroll("t", "stays", templates[:2])
+    made = [
+        make_key(tenant="t", scopes=["embed"], expires=None, requests_per_minute=None, note="")[1] for _ in range(2)
+    ]
+
+    async def fill(gallery, keys):
+        await gallery.enroll("t", "was", templates[:2])
+        await gallery.update("t", "was", "stays", {"badge": "7"})
+        for key in made:
+            await keys.add(key)
+        await keys.remove("t", made[1].id)
         await gallery.enroll("t", "goes", templates[2:])
         await gallery.enroll("t", "goes again", templates[2:])
         first = (await gallery.identify("t", "m" * 64, templates[0].embedding, 1)).matches[0]
@@ -141,15 +152,18 @@ def test_gallery_works_as_its_user_and_outlives_a_kill(gallery_redis):
         with pytest.raises(RejectionError, match="no such person"):
             await gallery.delete_person("t", "goes")
 
-    async def read(gallery):
-        resealed = await gallery.reseal("t")
+    async def read(gallery, keys):
+        resealed = await gallery.reseal("t") + await keys.reseal()
+        assert await keys.read() == {made[0].id: made[0]}
+        [listed] = (await gallery.people("t", matches=lambda name: name.startswith("st"))).people
+        assert (listed.person, listed.metadata) == ("stays", {"badge": "7"})
         found = await gallery.identify("t", "m" * 64, templates[1].embedding, 5)
         return resealed, [one.person for one in found.matches], [one.person async for one in gallery.export("t")]
 
     with_gallery(old, fill)
     gallery_redis.end()
     gallery_redis.start()
-    assert with_gallery(new, read) == (2, ["stays"], ["stays"])
+    assert with_gallery(new, read) == (3, ["stays"], ["stays"])
 
 
 @pytest.mark.parametrize(
