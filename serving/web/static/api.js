@@ -27,7 +27,8 @@ function group(tag) {
 function shown(path, method, operation) {
   const details = element("details", { id: operation.operationId }), summary = element("summary");
   const [first, ...rest] = (operation.description ?? "").split("\n\n");
-  const form = Object.entries(operation.requestBody?.content["multipart/form-data"]?.schema.properties ?? {});
+  const body = operation.requestBody?.content ?? {}, json = body["application/json"];
+  const form = Object.entries(body["multipart/form-data"]?.schema.properties ?? {});
   const fields = form.map(([name, field]) => [name, (field.items ?? field).format === "binary"]);
   summary.append(
     element("strong", {}, operation.operationId),
@@ -35,18 +36,18 @@ function shown(path, method, operation) {
     prose("span", first, { class: "soft" }),
   );
   details.append(summary, ...rest.map((text) => prose("p", text)));
-  const command = element("pre", { tabindex: "0", "aria-label": `curl ${operation.operationId}` }, curl({ method, path, fields, keyed: true }));
+  const command = element("pre", { tabindex: "0", "aria-label": `curl ${operation.operationId}` }, curl({ method, path, fields, keyed: true, json: json?.example }));
   details.append(title("apiExample"), command);
-  const asked = [...(operation.parameters ?? []).map((one) => [one.name, `${one.in}: ${one.description ?? kind(one.schema)}`]), ...form.map(([name, field]) => [name, field.description ?? kind(field)])];
+  const asked = [...(operation.parameters ?? []).map((one) => [one.name, `${one.in}: ${one.description ?? kind(one.schema)}`]), ...form.map(([name, field]) => [name, field.description ?? kind(field)]), ...(json ? properties(json.schema) : [])];
   if (asked.length) details.append(title("apiFields"), list(asked));
-  const answer = operation.responses[200].content, lines = Object.values(answer ?? {})[0]?.schema;
-  details.append(title("apiAnswer"), list(lines?.$ref ? properties(lines) : [["200", lines?.description ?? ""]]));
+  const [status, answer] = Object.entries(operation.responses)[0], schema = Object.values(answer.content ?? {})[0]?.schema;
+  details.append(title("apiAnswer"), list(schema?.$ref ? properties(schema) : [[status, schema?.description ?? answer.description]]));
   return details;
 }
 
-// The fields of a schema of the document, with what each means.
-function properties({ $ref }) {
-  const schema = described.components.schemas[$ref.split("/").at(-1)];
+// The fields of a schema, here or of the document, with what each means.
+function properties(schema) {
+  if (schema.$ref) return properties(described.components.schemas[schema.$ref.split("/").at(-1)]);
   return Object.entries(schema.properties ?? {}).map(([name, field]) => [name, [kind(field), field.description].filter(Boolean).join(": ")]);
 }
 

@@ -10,6 +10,7 @@ const state = { answer: null, problem: null, working: false, run: 0 };
 const photos = [1, 2].map((number) => new Frame(() => words()[`photo${number}`], `image${number}`, {
   changed,
   seen: render,
+  picked: () => (photos.every((photo) => photo.file) ? compare() : render()),
   spill: ([file]) => { const other = photos[2 - number]; if (!other.file) other.choose(file); },
 }));
 
@@ -25,12 +26,24 @@ async function compare() {
   render();
   const form = new FormData();
   for (const photo of photos) form.append(photo.field, photo.file, "photo"); // the real file name may contain a person's name
-  const { answer = null, problem = null } = await call("/v1/verify", { method: "POST", body: form });
+  const picked = photos.some((photo) => photo.pick !== null);
+  const { answer = null, problem = null } = await call(`/v1/verify${picked ? "?which=all" : ""}`, { method: "POST", body: form });
   if (answer) await follow(answer);
   if (run !== state.run) return; // another photo was chosen meanwhile
-  Object.assign(state, { working: false, answer, problem });
+  Object.assign(state, { working: false, answer: answer && picked ? ofPicked(answer) : answer, problem });
   render();
   for (const name of ["#answer", "#problem"]) $(name).scrollIntoView({ block: "nearest" }); // where the window is very low
+}
+
+// Of an answer about all faces, the comparison of those that are chosen; where no face is known, of the most similar one.
+function ofPicked(answer) {
+  const wanted = photos.map((photo, index) => {
+    const box = photo.faces?.find((face) => face.chosen)?.box, apart = (face) => Math.hypot(...box.map((edge, at) => edge - face.box[at]));
+    const faces = answer[`faces${index + 1}`];
+    return box ? faces.indexOf(faces.reduce((one, other) => (apart(other) < apart(one) ? other : one))) : null;
+  });
+  const pair = answer.pairs.find(({ face1, face2 }) => [face1, face2].every((face, index) => wanted[index] === null || wanted[index] === face));
+  return { ...answer, ...pair, faces: [answer.faces1[pair.face1], answer.faces2[pair.face2]] };
 }
 
 function draw(said) {
@@ -54,7 +67,7 @@ function draw(said) {
 }
 
 function whatToDo(said) {
-  const wrong = photos.filter((photo) => photo.fault), missing = photos.find((photo) => !photo.file);
+  const wrong = photos.filter((photo) => photo.fault && photo.fault !== "several_faces"), missing = photos.find((photo) => !photo.file);
   if (wrong.length) return wrong.length > 1 ? said.chooseOthers : said.chooseAnother(wrong[0].name);
   return missing && photos.some((photo) => photo.file) ? said.nowChoose(missing.name) : said.compareLead;
 }

@@ -3,8 +3,9 @@
 import { lastRequest } from "./session.js";
 import { $, words, write } from "./shell.js";
 
-// `fields` are those of the form: a name and whether it is a file. The address is the service's as this browser knows it.
-export function curl({ method, path, fields, keyed }) {
+// `fields` are those of the form: a name and whether it is a file; `json` is a body of JSON. The address is the service's as this
+// browser knows it.
+export function curl({ method, path, fields, keyed, json = null }) {
   const number = {};
   const forms = fields.map(([name, file]) => {
     number[name] = (number[name] ?? 0) + 1;
@@ -12,9 +13,10 @@ export function curl({ method, path, fields, keyed }) {
     return `-F ${name}=${file ? `@${name}${alone ? "" : number[name]}.jpg` : name.toUpperCase()}`;
   });
   return [
-    method === "GET" || fields.length ? "curl" : `curl -X ${method}`,
+    method === "GET" || fields.length || (json && method === "POST") ? "curl" : `curl -X ${method}`,
     ...(keyed ? ['-H "Authorization: Bearer $EOLGUL_API_KEY"'] : []),
     ...forms,
+    ...(json ? ["-H 'Content-Type: application/json'", `-d '${JSON.stringify(json)}'`] : []),
     `'${new URL("..", location.href).href.replace(/\/$/, "")}${path}'`,
   ].join(" \\\n  ");
 }

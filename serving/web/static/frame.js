@@ -1,7 +1,7 @@
 // A frame that takes one photo (file, drop, paste, camera) and shows what the service sees in it.
 import { photograph } from "./camera.js";
 import { drawFaces } from "./overlay.js";
-import { $, call, passing, sentence, speak, words, write } from "./shell.js";
+import { $, call, element, passing, sentence, speak, words, write } from "./shell.js";
 import { isLarge, smaller } from "./shrink.js";
 import { lay, partShown } from "./view.js";
 
@@ -12,9 +12,9 @@ let made = 0;
 
 export class Frame {
   // `title()` returns the name of the frame; `changed` is called when its photo changes or is removed, `seen` when it is known
-  // what the service sees in it; `spill` gets the further files when several are dropped or chosen at once.
-  constructor(title, field, { changed, seen = () => {}, spill = () => {} }) {
-    Object.assign(this, { title, field, changed, seen, spill, file: null, url: null, broken: false, detection: null, problem: null });
+  // what the service sees in it; `picked`, if given, when another of its faces is chosen; `spill` gets the further files when several are dropped or chosen at once.
+  constructor(title, field, { changed, seen = () => {}, picked = null, spill = () => {} }) {
+    Object.assign(this, { title, field, changed, seen, picked, spill, pick: null, file: null, url: null, broken: false, detection: null, problem: null });
     this.element = $("#frame").content.firstElementChild.cloneNode(true);
     this.element.dataset.field = field;
     this.input = $("input", this.element);
@@ -39,7 +39,9 @@ export class Frame {
 
   // The photo's faces; null as long as they are not known.
   get faces() {
-    return this.detection?.faces ?? (this.face ? [{ ...this.face, chosen: true }] : null);
+    const faces = this.detection?.faces;
+    if (faces && this.pick !== null) return faces.map((face, index) => ({ ...face, chosen: index === this.pick }));
+    return faces ?? (this.face ? [{ ...this.face, chosen: true }] : null);
   }
 
   take([file, ...others]) {
@@ -64,7 +66,7 @@ export class Frame {
     this.file = file;
     this.url = file ? URL.createObjectURL(file) : null;
     this.broken = false;
-    this.detection = this.problem = this.face = this.refusal = null;
+    this.detection = this.problem = this.face = this.refusal = this.pick = null;
     if (!file) this.input.value = "";
     this.changed();
     if (file) this.look(file);
@@ -104,12 +106,40 @@ export class Frame {
     image.alt = faces ? said.previewFaces(this.name, faces.length) : this.name;
     if (this.url && image.src !== this.url) image.src = this.url;
     element.classList.toggle("warned", !fault && !judged && reasons.length > 0);
-    write($(".note", element), fault ? sentence(fault) : faces ? note(faces, face?.count, judged ? [] : reasons) : "");
+    write($(".note", element), fault === "several_faces" && this.picked ? said.severalPick : fault ? sentence(fault) : faces ? this.note(faces, judged ? [] : reasons) : "");
+    this.drawPicks(said);
     drawFaces($(".overlay", element), faces ?? [], this.detection?.size ?? face?.size);
     this.place();
     const chosen = faces?.find((one) => one.chosen);
     crop.hidden = !chosen?.crop;
     if (chosen?.crop) Object.assign(crop, { src: `data:image/png;base64,${chosen.crop}`, alt: said.crop(this.name), title: said.cropTitle });
+  }
+
+  // What is to be said of the faces: how many they are, and why the one that counts is of no use for a verdict.
+  note(faces, reasons) {
+    const said = words(), count = this.detection ? faces.length : this.face.count;
+    if (reasons.length) return said.because(said.unfit, reasons.map((reason) => said.reasons[reason] ?? reason));
+    return count === 1 ? said.face : this.picked && this.detection ? said.facesPick(count) : said.faces(count);
+  }
+
+  // A button over each face that could be compared instead.
+  drawPicks(said) {
+    const place = $(".picks", this.element), faces = (this.picked && this.detection?.faces) || [];
+    const drawn = JSON.stringify([this.url, said.skip, this.pick, faces.map((face) => [face.box, face.chosen])]);
+    if (drawn === this.drawnPicks) return;
+    this.drawnPicks = drawn;
+    const others = this.faces?.map((face, index) => ({ face, index })).filter(({ face }) => faces.length > 1 && !face.chosen) ?? [];
+    place.replaceChildren(...others.map(({ face, index }) => {
+      const label = said.pickFace(this.name, index + 1, faces.length), button = element("button", { type: "button", "aria-label": label, title: label });
+      const [x1, y1, x2, y2] = face.box, [width, height] = this.detection.size, percent = (share) => `${100 * share}%`;
+      Object.assign(button.style, { left: percent(x1 / width), top: percent(y1 / height), width: percent((x2 - x1) / width), height: percent((y2 - y1) / height) });
+      button.addEventListener("click", () => {
+        this.pick = index;
+        this.picked();
+        $("button", place)?.focus(); // the one that had the focus is gone
+      });
+      return button;
+    }));
   }
 
   // Let the photo fill the frame with its faces; before they are known it is shown as a whole.
@@ -118,7 +148,9 @@ export class Frame {
     const size = this.detection?.size ?? this.face?.size ?? [image.naturalWidth, image.naturalHeight];
     if (!this.file || this.broken || !size[0]) return tile.removeAttribute("style");
     const room = Number(getComputedStyle(element).getPropertyValue("--room"));
-    lay(tile, $(".sheet", element), size, partShown(size, this.faces ?? [], room), room);
+    const shown = !this.detection && this.face?.count > 1 ? [] : this.faces ?? []; // where the others are is not known yet
+    const part = partShown(size, shown, room);
+    for (const sheet of element.querySelectorAll(".sheet, .picks")) lay(tile, sheet, size, part, room);
   }
 
   listen() {
@@ -148,12 +180,6 @@ export class Frame {
 }
 
 const codeOf = (faces) => (faces.length === 0 ? "no_face" : faces.some((face) => face.chosen) ? null : "several_faces");
-
-// What is to be said of the faces: how many they are, and why the one that counts is of no use for a verdict.
-function note(faces, count = faces.length, reasons = []) {
-  const said = words(), found = count > 1 ? said.faces(count) : said.face;
-  return reasons.length ? said.because(said.unfit, reasons.map((reason) => said.reasons[reason] ?? reason)) : found;
-}
 
 // A pasted image goes to the frame that has the focus, otherwise to the first empty one, otherwise to the last.
 document.addEventListener("paste", (event) => {

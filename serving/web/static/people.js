@@ -1,14 +1,15 @@
 // The list of the enrolled people: search, open a person with their saved faces, erase.
 import { $, call, element, passing, shell, words, write } from "./shell.js";
 
-const SHOWN = 25, PAGE = 1000, MOST = 20_000; // names are sealed: to search and sort them, the page reads up to so many people
+const SHOWN = 25, PAGE = 1000; // people: shown at first and further ones, asked for at once
+const sorted = (people) => people.sort((one, other) => one.person.localeCompare(other.person, undefined, { numeric: true }));
 const plain = (text) => text.normalize("NFC").toLowerCase();
 const where = (person, face) => `/v1/people/${encodeURIComponent(person)}${face ? `/templates/${encodeURIComponent(face)}` : ""}`;
 
 export class People {
   // `say` and `refuse` write the section's message; `changed` is called when somebody was erased.
   constructor({ say, refuse, changed }) {
-    Object.assign(this, { say, refuse, changed, people: [], total: 0, next: null, most: SHOWN, opened: new Map(), failed: false, drawn: "" });
+    Object.assign(this, { say, refuse, changed, people: [], total: 0, next: null, found: null, turn: 0, most: SHOWN, opened: new Map(), failed: false, drawn: "" });
     $("#next").addEventListener("click", () => this.more());
     $("#again").addEventListener("click", () => this.list());
     $("#search").addEventListener("input", () => this.search());
@@ -19,7 +20,7 @@ export class People {
   }
 
   get matching() {
-    return this.people.filter((one) => plain(one.person).includes(this.wanted));
+    return this.found ?? this.people.filter((one) => plain(one.person).includes(this.wanted));
   }
 
   // Read a page of the list, the first or the one after a place in it; returns whether it could be read.
@@ -29,8 +30,9 @@ export class People {
     if (problem) return this.refuse("people", problem, "gallery");
     Object.assign(this, { people: after ? [...this.people, ...answer.people] : answer.people, total: answer.total, next: answer.next });
     if (!after) this.opened.clear();
+    if (!after && this.wanted) this.search(); // what was found may be no more
     // The service lists people in an order that says nothing of their names.
-    if (!this.next) this.people.sort((one, other) => one.person.localeCompare(other.person, undefined, { numeric: true }));
+    if (!this.next) sorted(this.people);
     this.count();
     return true;
   }
@@ -42,18 +44,24 @@ export class People {
   }
 
   count() {
-    this.say("people", () => {
-      const said = words();
-      if (!this.wanted) return said.peopleCount(this.total);
-      return said.matching(this.matching.length, this.next ? this.people.length : this.total) + (this.next ? ` ${said.notAll(this.total)}` : "");
-    });
+    this.say("people", () => (this.wanted ? words().matching(this.matching.length, this.total) : words().peopleCount(this.total)));
   }
 
+  // Where only a part of the list is here, the service is asked; it opens the sealed names one by one, so a page may be empty.
   async search() {
-    if (this.wanted && this.next && !this.reading) {
-      this.reading = true;
-      while (this.next && this.people.length < MOST && (await this.list(this.next)));
-      this.reading = false;
+    const turn = ++this.turn, found = [];
+    let after = this.wanted && this.next ? "" : null;
+    if (after === null) this.found = null;
+    while (after !== null) {
+      if (!found.length && !after) await new Promise((resolve) => setTimeout(resolve, 250)); // more letters may follow
+      if (turn !== this.turn) return;
+      const { answer, problem } = await call(`/v1/people?limit=${PAGE}&search=${encodeURIComponent(this.wanted)}&after=${encodeURIComponent(after)}`);
+      if (turn !== this.turn) return;
+      if (problem) return this.refuse("people", problem, "gallery");
+      found.push(...answer.people);
+      this.found = sorted([...found]);
+      this.count();
+      after = answer.next;
     }
     this.count();
   }
@@ -84,10 +92,12 @@ export class People {
     return row;
   }
 
-  details(one, { faces, problem }) {
+  details(one, { faces, metadata, problem }) {
     const said = words(), part = element("div", { class: "saved" });
     if (problem) part.append(element("p", { class: "wrong said" }, said.problems[problem.code] ?? said.problems.other));
-    const rows = element("ol", { class: "rows" });
+    const known = element("dl"), rows = element("ol", { class: "rows" });
+    for (const [name, text] of Object.entries(metadata ?? {})) known.append(element("dt", {}, name), element("dd", { dir: "auto" }, text));
+    if (known.children.length) part.append(known);
     for (const [index, face] of (faces ?? []).entries()) {
       const line = element("li"), name = said.savedFace(index + 1);
       line.append(element("span", {}, name), element("span", { class: "soft" }, date(face.created_at, "short")));
@@ -116,7 +126,7 @@ export class People {
     const open = !this.opened.delete(person);
     if (open) {
       const { answer, problem } = await call(where(person));
-      this.opened.set(person, { faces: answer?.templates, problem });
+      this.opened.set(person, { faces: answer?.templates, metadata: answer?.metadata, problem });
     }
     this.draw();
     const index = this.matching.findIndex((one) => one.person === person);

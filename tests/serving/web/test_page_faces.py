@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from PIL import Image, ImageOps
 from support import tiny_package
-from support.page import CHROMIUM, beside, files, lying, opened
+from support.page import CHROMIUM, beside, compare, files, lying, opened
 from support.serving import People, RedisServer, Service, png, serve
 
 from eolgul.faces.template import align_face
@@ -100,9 +100,7 @@ def test_boxes_lie_on_the_faces_of_a_photo_stored_on_its_side(
         check_overlay(page, answer)
         page.set_viewport_size({"width": width - 60, "height": 700})
         check_overlay(page, answer)
-        assert (
-            page.inner_text("[data-field=image1] .note") == "2 faces found; the one with the solid frame is compared."
-        )
+        assert page.inner_text("[data-field=image1] .note").startswith("2 faces found; the one with the solid frame")
         crop = page.locator("[data-field=image1] .crop")
         chosen = next(face for face in answer["faces"] if face["chosen"])
         assert crop.get_attribute("src") == f"data:image/png;base64,{chosen['crop']}"
@@ -122,10 +120,39 @@ def test_several_faces_where_the_model_takes_one(
         with opened(browser, service) as page:
             page.set_input_files("#file1", photos["crowd"])
             page.wait_for_selector("[data-field=image1].wrong")
-            assert "this model takes only photos with one" in page.inner_text("[data-field=image1] .note")
+            assert "Click the one that is meant" in page.inner_text("[data-field=image1] .note")
             assert page.locator(".face").count() == 2 and page.locator(".face.chosen").count() == 0
             assert page.locator("[data-field=image1] .crop").is_hidden()
             page.set_input_files("#file2", photos["b1"])
             page.wait_for_load_state("networkidle")
-            assert page.inner_text("#lead") == "The first photo cannot be used: choose another one."
+            assert page.is_hidden("#answer") and page.locator("[data-field=image1].wrong").count() == 1
             assert page.locator("[data-field=image1] .face").count() == 2  # still shown beside the refusal
+            page.locator(".picks button").first.click()
+            page.wait_for_selector("#answer:not([hidden])")
+            assert page.locator(".wrong").count() == 0 and page.locator("[data-field=image1] .face.chosen").count() == 1
+
+
+@in_a_browser
+def test_another_face_of_a_photo_can_be_chosen(browser: Any, service: Service, people: People, tmp_path: Path) -> None:
+    crowd = png(beside(people.a1, people.b1))
+    photos = files(tmp_path, crowd=crowd, b1=people.b1)
+    pairs = service.client.post("/v1/verify?which=all", files={"image1": ("x", crowd), "image2": ("y", people.b1)})
+    largest, other = sorted(pairs.json()["pairs"], key=lambda pair: int(pair["face1"]))  # the largest face is the first
+    with opened(browser, service) as page:
+        compare(page, photos["crowd"], photos["b1"])
+        assert page.inner_text("#similarity") == f"{largest['similarity']:.3f}"
+        page.wait_for_selector(".picks button")
+        page.focus(".picks button")
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            f"() => document.querySelector('#similarity').textContent === '{other['similarity']:.3f}'"
+        )
+        page.wait_for_selector("#working", state="hidden")
+        assert page.evaluate("document.activeElement.parentElement.className") == "picks"  # and back by the same key
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            f"() => document.querySelector('#similarity').textContent === '{largest['similarity']:.3f}'"
+        )
+        page.set_input_files("#file1", photos["b1"])  # a new photo begins with the face that the model chooses
+        page.wait_for_function("() => document.querySelector('#similarity').textContent === '1.000'")
+        assert page.locator(".picks button").count() == 0

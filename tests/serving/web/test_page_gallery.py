@@ -204,12 +204,15 @@ def test_a_person_can_be_opened_and_a_saved_face_erased(world: World, people: Pe
     key = world.key("opened")
     for photo in (people.a1, people.a2):
         world.enroll(key, "홍길동", photo)
+    told = {"metadata": {"badge": "0042", "note": HOSTILE}}
+    assert world.service.client.patch("/v1/people/홍길동", headers=bearer(key), json=told).status_code == 200
     with world.open(key) as page:
         page.click(".open")
         page.wait_for_selector(".saved li")
         faces = page.locator(".saved li")
         year = re.compile(r"20\d\d")
         assert [bool(year.search(text)) for text in faces.all_inner_texts()] == [True, True]
+        assert page.locator(".saved dd").all_inner_texts() == ["0042", HOSTILE]
         assert page.evaluate("document.activeElement.className") == "open"  # the focus is where it was
         page.locator(".saved li .erase").last.click()
         assert page.inner_text("#confirm-title") == "Erase “Saved face 2” of 홍길동?"
