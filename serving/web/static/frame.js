@@ -3,7 +3,7 @@ import { photograph } from "./camera.js";
 import { drawFaces } from "./overlay.js";
 import { $, call, element, passing, sentence, speak, words, write } from "./shell.js";
 import { isLarge, smaller } from "./shrink.js";
-import { lay, partShown } from "./view.js";
+import { lay, layBox, partShown } from "./view.js";
 
 // Problems that are not the photo's, besides those that pass; a comparison or a search says them itself.
 const OTHERS = ["forbidden", "unauthorized", "proxy"];
@@ -131,8 +131,7 @@ export class Frame {
     const others = this.faces?.map((face, index) => ({ face, index })).filter(({ face }) => faces.length > 1 && !face.chosen) ?? [];
     place.replaceChildren(...others.map(({ face, index }) => {
       const label = said.pickFace(this.name, index + 1, faces.length), button = element("button", { type: "button", "aria-label": label, title: label });
-      const [x1, y1, x2, y2] = face.box, [width, height] = this.detection.size, percent = (share) => `${100 * share}%`;
-      Object.assign(button.style, { left: percent(x1 / width), top: percent(y1 / height), width: percent((x2 - x1) / width), height: percent((y2 - y1) / height) });
+      button.box = face.box;
       button.addEventListener("click", () => {
         this.pick = index;
         this.picked();
@@ -150,7 +149,8 @@ export class Frame {
     const room = Number(getComputedStyle(element).getPropertyValue("--room"));
     const shown = !this.detection && this.face?.count > 1 ? [] : this.faces ?? []; // where the others are is not known yet
     const part = partShown(size, shown, room);
-    for (const sheet of element.querySelectorAll(".sheet, .picks")) lay(tile, sheet, size, part, room);
+    lay(tile, $(".sheet", element), size, part, room);
+    for (const button of element.querySelectorAll(".picks button")) layBox(button, button.box, part ?? [0, 0, ...size]);
   }
 
   listen() {

@@ -20,12 +20,21 @@ function around(faces) {
   return [side(0, Math.min), side(1, Math.min), side(2, Math.max), side(3, Math.max)];
 }
 
+const percent = (share) => `${(100 * share).toFixed(3)}%`;
+
 // Shape the frame (of a place of the shape `room`), and lay the sheet that holds the photo over it so that the part fills it.
 export function lay(tile, sheet, [width, height], part, room) {
-  const percent = (share) => `${(100 * share).toFixed(3)}%`, [x, y, wide, high] = part ?? [0, 0, width, height];
+  const [x, y, wide, high] = part ?? [0, 0, width, height];
   tile.style.setProperty("--shape", wide / high);
   tile.style.width = percent(Math.min(1, wide / high / room));
   Object.assign(sheet.style, {
     left: percent(-x / wide), top: percent(-y / high), width: percent(width / wide), height: percent(height / high),
+  });
+}
+
+// Lay an element of the frame over a box of the photo, of which the frame shows a part.
+export function layBox(element, [x1, y1, x2, y2], [x, y, wide, high]) {
+  Object.assign(element.style, {
+    left: percent((x1 - x) / wide), top: percent((y1 - y) / high), width: percent((x2 - x1) / wide), height: percent((y2 - y1) / high),
   });
 }

@@ -142,6 +142,8 @@ def test_another_face_of_a_photo_can_be_chosen(browser: Any, service: Service, p
         compare(page, photos["crowd"], photos["b1"])
         assert page.inner_text("#similarity") == f"{largest['similarity']:.3f}"
         page.wait_for_selector(".picks button")
+        pick, drawn = (page.locator(one).bounding_box() for one in (".picks button", ".face:not(.chosen) rect.box"))
+        assert pick["x"] == pytest.approx(drawn["x"], abs=3) and pick["width"] == pytest.approx(drawn["width"], abs=6)
         page.focus(".picks button")
         page.keyboard.press("Enter")
         page.wait_for_function(
