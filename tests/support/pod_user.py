@@ -12,12 +12,13 @@ from pathlib import Path
 from support.places import ROOT
 
 USER = 10001
-# $1: the only folder that may be written; the small disk in it is for the test that fills one. Then pairs of what is shown where,
+# /tmp may be written, as in the pods (SeaweedFS has its sockets there). $1: another folder that may be; the small disk in it is for the test that fills one. Then pairs of what is shown where,
 # up to "--": the interpreter may lie below a folder of root's, which only root may enter.
 _POD = f"""
 set -e
 place=$1
 shift
+mount --bind /tmp /tmp
 mount --bind "$place" "$place"
 mount -t tmpfs -o size=8m,mode=0777 none "$place/small"
 while [ "$1" != -- ]; do
@@ -36,7 +37,7 @@ def closed_to_others(path: Path) -> Path | None:
 
 
 def command(folder: Path, argv: Sequence[str]) -> list[str]:
-    """The command that runs `argv` as that user, which may write `folder` only.
+    """The command that runs `argv` as that user, which may write `folder` and /tmp only.
 
     Folders `tmp` and `home` in it are the user's; `small` is a file system of 8 MiB.
     """
