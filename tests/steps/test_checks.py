@@ -33,7 +33,13 @@ def given(tmp_path: Path, **other: Any) -> dict[str, Any]:
 
 def test_a_run_with_nothing_wrong_is_told_what_it_will_do(tmp_path: Path) -> None:
     ran = run_component(check, tmp_path / "out", **given(tmp_path))
-    assert ran.outputs == {"sources": [str(tmp_path / "raw")], "model": "", "uri": "", "pod_gpus": "1"}
+    assert ran.outputs == {
+        "sources": [str(tmp_path / "raw")],
+        "model": "",
+        "uri": "",
+        "pod_gpus": "1",
+        "parts": ["1/1"],
+    }
     plan = ran.files["plan"].read_text()
     for said in ("## What will run", "irse50-ms1m-kface (irse50", "mobilefacenet-ms1m-kface (mobilefacenet", "1 files",
                  "read, write and write-if-absent work", "no model in production yet", "a promoted model is not signed",
