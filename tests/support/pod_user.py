@@ -12,8 +12,8 @@ from pathlib import Path
 from support.places import ROOT
 
 USER = 10001
-# /tmp may be written, as in the pods (SeaweedFS has its sockets there). $1: another folder that may be; the small disk in it is for the test that fills one. Then pairs of what is shown where,
-# up to "--": the interpreter may lie below a folder of root's, which only root may enter.
+# /tmp may be written, as in the pods (SeaweedFS has its sockets there). $1: another folder that may be; the small disk in it is for
+# the test that fills one. Then pairs of what is shown where, up to "--": the interpreter may lie below a folder that only root may enter.
 _POD = f"""
 set -e
 place=$1
