@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/root"
 debootstrap --variant=minbase --include=python3.11,python3.11-venv,python3-pip,ca-certificates \
-  bookworm "$work/root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$work/log" 2>&1 ||
+  bookworm "$work/root" ${DEBIAN_MIRROR:+"$DEBIAN_MIRROR"} >"$work/log" 2>&1 ||
   { tail -5 "$work/log" >&2; exit 1; }
 # debootstrap configures venv only beside pip, which is not needed: a virtual environment brings its own.
 chroot "$work/root" dpkg --purge python3-pip python3-wheel python3-setuptools python3-pkg-resources >/dev/null

@@ -313,7 +313,7 @@ def test_no_secret_is_in_the_repository(root):
             )
     for path in root.glob("k8s/**/*.yaml"):
         for document in yaml.safe_load_all(path.read_text()):
-            assert document["kind"] != "Secret", path
+            assert document.get("kind") != "Secret", path  # a tool's configuration has none
             _no_plain_secret(document, str(path))
 
 

@@ -264,7 +264,7 @@ def test_an_onnx_file_is_measured_with_its_contract(world: World, tmp_path: Path
         check, tmp_path / "out", **world.places, pipeline="evaluate-only", run="r", model=str(copy),
         benchmarks=world.benchmarks[:1],
     )  # fmt: skip
-    assert ran.outputs == {"sources": [], "model": str(copy), "uri": str(copy), "pod_gpus": "1"}
+    assert ran.outputs == {"sources": [], "model": str(copy), "uri": str(copy), "pod_gpus": "1", "parts": ["1/1"]}
     store, quiet = Store(world.places["workspace"], "r"), lambda _: None
     figures = []
     for contract in ("insightface", "insightface-noflip"):

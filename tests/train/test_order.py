@@ -96,7 +96,8 @@ def test_what_is_expected_is_asked_of_the_kernel_in_few_ranges(tmp_path: Path, m
 
 def test_the_option_is_a_key_only_where_it_is_used() -> None:
     random, other = Recipe.load("demo-full"), Recipe.load("demo-full", list(WINDOWED))
-    assert not {"read_order", "read_window"} & random.to_json().keys()
+    assert not {"read_order", "read_window", "embed_flip"} & random.to_json().keys()
+    assert Recipe.load("demo-full", ["embed_flip=none"]).to_json()["embed_flip"] == "none"
     assert Recipe.from_json(other.to_json(), "again") == other
     assert Run(random, "d", "fp32").digest != Run(other, "d", "fp32").digest
     for wrong in ("read_order=sorted", "read_window=0"):

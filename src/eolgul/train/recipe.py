@@ -14,7 +14,8 @@ from eolgul.model.package import FLIPS
 from eolgul.train.heard import unheard
 
 _FOLDER = Path(__file__).parent / "recipes"
-_LATER_KEYS = ("read_order", "read_window")  # an earlier version's runs and packages do not name them
+# By the key and the value with which earlier versions' runs and packages do not name them.
+_LATER_KEYS = {"read_order": ("random", ("read_order", "read_window")), "embed_flip": ("auto", ("embed_flip",))}
 AS_INIT = "init"  # the backbone of a recipe that takes the network of the model that the run begins with
 
 
@@ -210,10 +211,10 @@ class Recipe:
             raise InputError(f"recipe {name}: variants {', '.join(unknown)}, expected fp16, int8")
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON values, as the card of a package holds it; the reading order only where it is another."""
+        """The recipe as JSON values, as the card of a package holds it; keys of later versions only where they do something."""
         lists = {"milestones": list(self.milestones), "variants": list(self.variants)}
         values = asdict(self) | lists | {"source_weights": dict(self.source_weights)}
-        later = _LATER_KEYS if self.read_order == "random" else ()
+        later = {name for key, (value, names) in _LATER_KEYS.items() if values[key] == value for name in names}
         return {key: value for key, value in values.items() if key not in later}
 
 
