@@ -180,3 +180,54 @@ def test_a_disk_error_of_a_worker_names_the_image(toy: Path, monkeypatch: pytest
     monkeypatch.setattr(FaceDataset, "read", broken)
     with pytest.raises(InputError, match=r"toy row \d+: Input/output error$"):
         list(TrainingData(FaceDataset(toy), tiny(), workers=1).batches(0))
+
+
+KILLED_EARLY = """
+import os, sys, time
+from eolgul.train import loader
+
+class Slow:
+    def __len__(self):
+        return 1
+    def __getitem__(self, item):
+        return item
+    def start_worker(self, worker):
+        with open(sys.argv[1] + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(sys.argv[1] + ".new", sys.argv[1])
+        time.sleep(1)
+
+list(loader.watched(Slow(), loader.Progress(1), workers=1, stall_seconds=30, pin=False))
+"""
+
+
+def ends(pid: int, within: float) -> bool:
+    """Whether a process has ended, reaped or not, some seconds from now."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.process
+def test_a_run_that_is_killed_while_a_worker_starts_leaves_none_behind(tmp_path: Path) -> None:
+    """Left behind, it would hold the run's lock and pipes for ever."""
+    told = tmp_path / "worker"
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent / 'src'}"}
+    with subprocess.Popen([sys.executable, "-c", KILLED_EARLY, str(told)], env=environment) as running:
+        while not told.exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+    worker = int(told.read_text())
+    try:
+        assert ends(worker, 12)  # a worker looks after its parent every five seconds
+    finally:
+        if not ends(worker, 0.1):
+            os.kill(worker, signal.SIGKILL)

@@ -9,10 +9,11 @@ reaches the training process, and `watched` gives up when no worker makes progre
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def watched(
         shuffle=False,
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
-        worker_init_fn=getattr(source, "start_worker", None),
+        worker_init_fn=functools.partial(_start, os.getpid(), getattr(source, "start_worker", None)),
         pin_memory=pin,
         timeout=poll if workers else 0,
     )
@@ -126,6 +127,18 @@ def watched(
     finally:
         if workers:
             _end(batches, kill=failed)
+
+
+def _start(training: int, prepare: Callable[[int], None] | None, worker: int) -> None:
+    """Prepare a worker, which ends where its training process was killed meanwhile.
+
+    PyTorch's worker ends with its parent, too, but takes for it whatever process that is once it is prepared: one that was
+    killed before would leave a worker behind for ever, with the run's files and pipes open.
+    """
+    if prepare is not None:
+        prepare(worker)
+    if os.getppid() != training:
+        os._exit(1)
 
 
 def _next(batches: Any, progress: Progress, workers: int, poll: float, stall_seconds: float) -> Any:
