@@ -66,7 +66,12 @@ def key_new(
         from eolgul.serving.access.keys import new_key
 
     text, entry = new_key(
-        _file(file), tenant=tenant, scopes=scope, expires=expires, requests_per_minute=requests_per_minute, note=note
+        _file(file, key_file),
+        tenant=tenant,
+        scopes=scope,
+        expires=expires,
+        requests_per_minute=requests_per_minute,
+        note=note,
     )
     say({"key": text, **entry.model_dump(mode="json", exclude={"sha256"})})
 
@@ -81,7 +86,7 @@ def key_list(file: KeysFile = None, url: Url = None, key_file: KeyFile = None) -
     with extra("serve"):
         from eolgul.serving.access.keys import read_keys
 
-    say({"keys": [key.model_dump(mode="json", exclude={"sha256"}) for key in read_keys(_file(file))]})
+    say({"keys": [key.model_dump(mode="json", exclude={"sha256"}) for key in read_keys(_file(file, key_file))]})
 
 
 @app.command("revoke")
@@ -100,11 +105,14 @@ def key_revoke(
     with extra("serve"):
         from eolgul.serving.access.keys import revoke_key
 
-    revoked = revoke_key(_file(file), key_id)
+    revoked = revoke_key(_file(file, key_file), key_id)
     say({"revoked": revoked.id, "tenant": revoked.tenant})
 
 
-def _file(file: Path | None) -> Path:
+def _file(file: Path | None, key_file: Path | None) -> Path:
+    """The file of API keys, where no service was named."""
+    if key_file is not None:
+        raise InputError(f"--key-file {key_file}: is only for --url")
     if file is None:
         raise InputError("--file or --url is missing: the file of API keys, or a running service")
     return file

@@ -194,6 +194,16 @@ def test_open_to_all_lets_everyone_do_everything() -> None:
     assert ring.open and ring.check_ticket(ring.report_ticket(caller.key_id)) == caller
 
 
+@pytest.mark.parametrize(
+    "words", [("new", "--tenant", "acme", "--scope", "verify"), ("list",), ("revoke", "0123456789ab")]
+)
+def test_the_key_of_a_caller_is_only_for_a_service(file: Path, words: tuple[str, ...]) -> None:
+    before = file.read_bytes() if file.exists() else None
+    with pytest.raises(InputError, match="--key-file me: is only for --url"):
+        CliRunner().invoke(app, ["key", *words, "--file", str(file), "--key-file", "me"], catch_exceptions=False)
+    assert (file.read_bytes() if file.exists() else None) == before
+
+
 def test_the_command_makes_lists_and_revokes(file: Path) -> None:
     runner = CliRunner()
 
