@@ -11,6 +11,15 @@ from eolgul.cli.output import extra, say
 from eolgul.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, help="The people enrolled in the service.")
+GalleryUrl = Annotated[
+    str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
+]
+EncryptionKeys = Annotated[
+    Path | None, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")
+]
+Tenants = Annotated[
+    list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all tenants that have an API key).")
+]
 
 
 @app.command("new-key")
@@ -27,16 +36,12 @@ def new_key(
 
 @app.command()
 def reseal(
-    url: Annotated[
-        str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
-    ] = None,
+    url: GalleryUrl = None,
     file: Annotated[
         Path | None,
         typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys, the new one first."),
     ] = None,
-    tenant: Annotated[
-        list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all tenants that have an API key).")
-    ] = None,
+    tenant: Tenants = None,
 ) -> None:
     """Seal again, with the first encryption key, every value that an older key sealed.
 
@@ -54,15 +59,9 @@ def reseal(
 @app.command()
 def backup(
     out: Annotated[Path, typer.Argument(help="The file to write; its values stay sealed.")],
-    url: Annotated[
-        str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")
-    ] = None,
-    tenant: Annotated[
-        list[str] | None, typer.Option(help="Only this tenant (repeatable; default: all tenants that have an API key).")
-    ] = None,
+    url: GalleryUrl = None,
+    file: EncryptionKeys = None,
+    tenant: Tenants = None,
 ) -> None:
     """Write the gallery to a file while the service runs. It opens only with the encryption keys of its time: keep these elsewhere.
 
@@ -78,12 +77,8 @@ def backup(
 @app.command()
 def restore(
     source: Annotated[Path, typer.Argument(help="A file that `backup` wrote.")],
-    url: Annotated[
-        str | None, typer.Option(envvar="EOLGUL_GALLERY_URL", help="Redis of the gallery, redis://host:port/db.")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option(envvar="EOLGUL_ENCRYPTION_KEYS_FILE", help="The file of encryption keys.")
-    ] = None,
+    url: GalleryUrl = None,
+    file: EncryptionKeys = None,
 ) -> None:
     """Put the people of a backup into an empty gallery, and print how many are there afterwards.
 
