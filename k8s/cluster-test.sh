@@ -31,9 +31,13 @@ say() {
 
 # shellcheck source=k8s/lib/overlays.sh
 . "$here/lib/overlays.sh"
+# shellcheck source=k8s/lib/check.sh
+. "$here/lib/check.sh"
 # shellcheck source=k8s/lib/forward.sh
 . "$here/lib/forward.sh"
 
+folder=$(folder_of "$overlay") || exit 2
+[ "$overlay" != kubeflow ] || fail "kubeflow: only overlays of the service can be tested: $(overlays | sed 's/ or .*//')" 2
 kubectl=$(find_kubectl)
 context=$("$kubectl" config current-context 2>/dev/null) || skip "kubectl has no current context"
 "$kubectl" get --raw /version --request-timeout=10s >/dev/null 2>&1 || skip "the cluster of the context '$context' does not answer"
@@ -58,8 +62,8 @@ find "$scratch/checkout/k8s" \( -name secrets.env -o -name api-key -o -name api-
 ln -s "$here/../.venv" "$scratch/checkout/.venv"
 deploy=$scratch/checkout/k8s/deploy.sh
 backup=$scratch/checkout/k8s/backup.sh
-secrets=$scratch/checkout/k8s/overlays/$overlay
-[ -f "$secrets/secrets.env.example" ] || secrets=$scratch/checkout/k8s/overlays/production
+secrets=$scratch/checkout/k8s/${folder#"$here"/}
+secrets=$(here=$scratch/checkout/k8s secrets_folder "$secrets")
 export YES=1 PHOTOS
 
 load_image() {

@@ -159,7 +159,10 @@ if [ "$action" = undeploy ]; then
 fi
 check_secrets "$secrets"
 if [ "$overlay" = kubeflow ]; then
-    [ "$action" = deploy ] || fail "kubeflow: kubectl diff -n <where pipelines run> -k k8s/kubeflow"
+    case $action in
+        diff) fail "kubeflow: kubectl diff -n <where pipelines run> -k k8s/kubeflow" ;;
+        rotate) fail "kubeflow: its keys are those of the store's account for the pipeline: make rotate WHAT=s3 OVERLAY=<the service's>, which renews k8s/kubeflow/secrets.env, too; then make deploy OVERLAY=kubeflow" ;;
+    esac
     deploy_kubeflow "$folder"
     exit
 fi

