@@ -89,7 +89,7 @@ $(MXNET)/.installed: requirements-mxnet.txt
 secrets:  ## Make the passwords and keys of OVERLAY, once; what is there is kept
 	@k8s/deploy.sh --secrets $(OVERLAY)
 
-rotate:  ## Make new passwords or keys and deploy them: WHAT=api, redis, s3, root or encryption (OVERLAY=)
+rotate:  ## Make new passwords or keys and deploy them: WHAT=api, redis, s3, root, encryption or signing (OVERLAY=)
 	@k8s/deploy.sh --rotate "$(WHAT)" $(OVERLAY)
 
 deploy:  ## Deploy the service, Redis and an object store (OVERLAY=local, production, …; EOLGUL_IMAGES=docker/digests.json)

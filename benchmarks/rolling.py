@@ -7,6 +7,10 @@ maxUnavailable 0); a deletion ends a replica and starts another one at once. Hal
 they are let, the others open one per request; none repeats a request.
 
     python benchmarks/rolling.py [--updates 20] [--deletions 20] [--clients 16] [--drain 5] [--least 5000]
+    python benchmarks/rolling.py --address URL --key-file FILE --photos A B …      a deployed service, with kubectl's current context
+
+Deployed, an update is `kubectl rollout restart`, a deletion that of a random pod; Kubernetes itself does the rest. FILE has an API key
+whose limit of requests does not get in the way.
 
 Prints one JSON line; exit status 1 if a request was lost.
 """
@@ -73,19 +77,50 @@ class Replica:
         self.ready = self._failed < FAILURES
 
 
-class Service:
+class Local:
     """The balancer and its replicas."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path, package: Path, redis_url: str, drain: float) -> None:
         self.replicas: list[Replica] = []
-        self.port = self.refused = 0
+        self.refused = 0
+        self.address, self.key = "", ""
+        self._make = (folder, package, redis_url, drain)
+        self._spare = [Replica(*self._make) for _ in range(2 + SPARE)]
         self._connections: set[asyncio.Task[None] | None] = set()  # the event loop itself holds tasks weakly
 
     async def start(self) -> None:
         server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
+        self.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._server = server
         self._poll = asyncio.create_task(self._follow())
+        await asyncio.gather(*(until_ready(self._new()) for _ in range(2)))
+
+    def _new(self) -> Replica:
+        self._spare.append(Replica(*self._make))
+        self.replicas.append(self._spare.pop(0))
+        return self.replicas[-1]
+
+    async def update(self) -> None:
+        for old in list(self.replicas):
+            await until_ready(self._new())
+            await self._end(old)
+
+    async def delete(self) -> None:
+        old = random.choice(self.replicas)
+        replacement = self._new()
+        await self._end(old)
+        await until_ready(replacement)
+
+    async def _end(self, replica: Replica) -> None:
+        """SIGTERM, and out of the list when its process has ended; the balancer learns of it from /readyz alone."""
+        replica.process.send_signal(signal.SIGTERM)
+        while replica.process.poll() is None:
+            await asyncio.sleep(0.1)
+        self.replicas.remove(replica)
+
+    def close(self) -> None:
+        for replica in self.replicas + self._spare:
+            replica.process.kill()
 
     async def _follow(self) -> None:
         async with httpx.AsyncClient(timeout=3) as client:
@@ -125,6 +160,42 @@ class Service:
         self._connections.discard(task)
 
 
+class Deployed:
+    """A service in a cluster: what its address leads to, and kubectl."""
+
+    refused = 0
+
+    def __init__(self, address: str, key: str, namespace: str) -> None:
+        self.address, self.key, self._namespace = address.rstrip("/"), key, namespace
+
+    async def start(self) -> None:
+        await self._until_whole()
+
+    async def _kubectl(self, *words: str) -> str:
+        command = ("kubectl", "-n", self._namespace, *words)
+        process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, error = await process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)}: {error.decode()[-500:]}")
+        return out.decode()
+
+    async def _until_whole(self) -> None:
+        await self._kubectl("rollout", "status", "deployment/serving", "--timeout=300s")
+
+    async def update(self) -> None:
+        await self._kubectl("rollout", "restart", "deployment/serving")
+        await self._until_whole()
+
+    async def delete(self) -> None:
+        chosen = ("-l", "app.kubernetes.io/name=serving", "--field-selector=status.phase=Running", "-o", "name")
+        pods = (await self._kubectl("get", "pods", *chosen)).split()
+        await self._kubectl("delete", random.choice(pods))
+        await self._until_whole()
+
+    def close(self) -> None:
+        """Nothing of it is ours."""
+
+
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
@@ -135,12 +206,13 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def client(
-    number: int, service: Service, pictures: list[bytes], seen: Counter[str], ended: asyncio.Event
+    number: int, service: Local | Deployed, pictures: list[bytes], seen: Counter[str], ended: asyncio.Event
 ) -> None:
     """Verify until `ended`; count every answer by its status, and everything else by its name."""
     keeps = number % 2 == 0
     limits = httpx.Limits(max_keepalive_connections=1 if keeps else 0)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=60, limits=limits) as asking:
+    headers = {"authorization": f"Bearer {service.key}"} if service.key else {}
+    async with httpx.AsyncClient(base_url=service.address, timeout=60, limits=limits, headers=headers) as asking:
         while not ended.is_set():
             files = {"image1": ("x", random.choice(pictures)), "image2": ("y", random.choice(pictures))}
             try:
@@ -160,59 +232,29 @@ async def until_ready(replica: Replica) -> None:
         await asyncio.sleep(0.1)
 
 
-async def end(service: Service, replica: Replica) -> None:
-    """SIGTERM, and out of the list when its process has ended; the balancer learns of it from /readyz alone."""
-    replica.process.send_signal(signal.SIGTERM)
-    while replica.process.poll() is None:
-        await asyncio.sleep(0.1)
-    service.replicas.remove(replica)
-
-
-async def run(
-    options: argparse.Namespace, folder: Path, package: Path, pictures: list[bytes], redis_url: str
-) -> Counter[str]:
-    service, seen, ended = Service(), Counter[str](), asyncio.Event()
-
-    spare = [Replica(folder, package, redis_url, options.drain) for _ in range(2 + SPARE)]
-
-    def new() -> Replica:
-        spare.append(Replica(folder, package, redis_url, options.drain))
-        service.replicas.append(spare.pop(0))
-        return service.replicas[-1]
-
-    await service.start()
+async def run(options: argparse.Namespace, service: Local | Deployed, pictures: list[bytes]) -> Counter[str]:
+    seen, ended = Counter[str](), asyncio.Event()
     try:
-        await asyncio.gather(*(until_ready(new()) for _ in range(2)))
+        await service.start()
         clients = [asyncio.create_task(client(n, service, pictures, seen, ended)) for n in range(options.clients)]
         for number in range(max(options.updates, options.deletions)):
             if number < options.updates:
-                for old in list(service.replicas):
-                    await until_ready(new())
-                    await end(service, old)
+                await service.update()
             if number < options.deletions:
-                old = random.choice(service.replicas)
-                replacement = new()
-                await end(service, old)
-                await until_ready(replacement)
+                await service.delete()
             print(f"{number + 1}: {dict(seen)}, {service.refused} not connected", file=sys.stderr, flush=True)
         while sum(count for name, count in seen.items() if name.isdigit()) < options.least:
             await asyncio.sleep(1)
         ended.set()
         await asyncio.gather(*clients)
     finally:
-        for replica in service.replicas + spare:
-            replica.process.kill()
+        service.close()
     return seen
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("updates", 20), ("deletions", 20), ("clients", 16), ("least", 5000)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--drain", type=float, default=5.0, help="EOLGUL_DRAIN_S; the manifests have 10")
-    options = parser.parse_args()
-
-    from support import pod_user, tiny_package
+def local(options: argparse.Namespace) -> Counter[str]:
+    """Two replicas of this machine, with a tiny model."""
+    from support import tiny_package
 
     from eolgul.demo import embedded
     from eolgul.faces.networks import export_onnx
@@ -227,9 +269,30 @@ def main() -> int:
         selection = "resolutions=Middle accessories=S001 lights=L1,L3 expressions=E01 cameras=C7"
         draw_kface(folder / "kface", people=2, selection=selection, images_per_person=None, workers=1)
         pictures = [path.read_bytes() for path in sorted((folder / "kface").rglob("*.jpg"))]
-        began = time.monotonic()
         with embedded.redis(folder / "redis") as redis_url:
-            seen = asyncio.run(run(options, folder, package.path, pictures, redis_url))
+            return asyncio.run(run(options, Local(folder, package.path, redis_url, options.drain), pictures))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("updates", 20), ("deletions", 20), ("clients", 16), ("least", 5000)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--drain", type=float, default=5.0, help="EOLGUL_DRAIN_S; the manifests have 10")
+    parser.add_argument("--address", help="of a deployed service, such as http://10.96.3.4:3000")
+    parser.add_argument("--key-file", type=Path)
+    parser.add_argument("--photos", type=Path, nargs="+")
+    parser.add_argument("--namespace", default="eolgul")
+    options = parser.parse_args()
+
+    if bool(options.address) != bool(options.key_file and options.photos):
+        parser.error("a deployed service needs --address, --key-file and --photos")
+
+    began = time.monotonic()
+    if options.address:
+        service = Deployed(options.address, options.key_file.read_text().strip(), options.namespace)
+        seen = asyncio.run(run(options, service, [photo.read_bytes() for photo in options.photos]))
+    else:
+        seen = local(options)
     statuses = {name: count for name, count in seen.items() if name.isdigit()}
     lost = {name: count for name, count in seen.items() if name not in ("200", "kept", "closed")}
     facts = {"requests": sum(statuses.values()) + sum(seen[name] for name in lost if not name.isdigit()), "lost": lost}
@@ -237,9 +300,12 @@ def main() -> int:
         "updates": options.updates,
         "deletions": options.deletions,
         "clients": options.clients,
-        "drain_s": options.drain,
+        "connections_closed_by_a_drain": seen["closed"],
     }
-    facts |= {"connections_closed_by_a_drain": seen["closed"], "uid": os.geteuid() or pod_user.USER}
+    if not options.address:
+        from support import pod_user
+
+        facts |= {"drain_s": options.drain, "uid": os.geteuid() or pod_user.USER}
     facts |= {"seconds": round(time.monotonic() - began)}
     print(json.dumps(facts))
     return bool(lost)

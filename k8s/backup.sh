@@ -23,42 +23,16 @@ fail() {
 . "$here/lib/check.sh"
 # shellcheck source=k8s/lib/forward.sh
 . "$here/lib/forward.sh"
-
-find_eolgul() {
-    if [ -x "$here/../.venv/bin/eolgul" ]; then
-        echo "$here/../.venv/bin/eolgul"
-    else
-        command -v eolgul || fail "the command eolgul is missing: make install, or pip install 'eolgul[serve]'"
-    fi
-}
-
-value_of() { # KEY: of the overlay's secrets.env
-    sed -n "s/^$1=//p" "$secrets/secrets.env"
-}
+# shellcheck source=k8s/lib/store.sh
+. "$here/lib/store.sh"
 
 connect() {
-    local place endpoint service
     render "$folder" "$secrets" >"$scratch/manifests.yaml"
-    place=$(sed -n 's/^  EOLGUL_REGISTRY: *//p' "$scratch/manifests.yaml" | head -n 1)
+    connect_store "$scratch/manifests.yaml"
     place=${place#s3://}
     bucket=s3://${place%%/*}${PREFIX:+/$PREFIX}
-    endpoint=$(sed -n 's/^  EOLGUL_S3_ENDPOINT: *//p' "$scratch/manifests.yaml" | head -n 1)
-    EOLGUL_S3_SECURE=$(sed -n 's/^  EOLGUL_S3_SECURE: *"\{0,1\}\([a-z]*\).*/\1/p' "$scratch/manifests.yaml" | head -n 1)
-    EOLGUL_S3_REGION=$(sed -n 's/^  EOLGUL_S3_REGION: *//p' "$scratch/manifests.yaml" | head -n 1)
-    case $endpoint in
-        *.*.svc:* | minio:* | seaweedfs:*)
-            service=${endpoint%%[.:]*}
-            forward_to "$service" "${endpoint##*:}"
-            endpoint=127.0.0.1:$port
-            ;;
-    esac
-    EOLGUL_S3_ENDPOINT=$endpoint
-    EOLGUL_S3_ACCESS_KEY=$(value_of PIPELINE_S3_ACCESS_KEY)
-    EOLGUL_S3_SECRET_KEY=$(value_of PIPELINE_S3_SECRET_KEY)
-    [ -n "$EOLGUL_S3_ACCESS_KEY" ] || fail "the overlay's secrets name no account that may read the whole bucket (PIPELINE_S3_ACCESS_KEY)"
     forward_to gallery 6379
     value_of REDIS_PASSWORD >"$scratch/password"
-    export EOLGUL_S3_ENDPOINT EOLGUL_S3_SECURE EOLGUL_S3_REGION EOLGUL_S3_ACCESS_KEY EOLGUL_S3_SECRET_KEY
     export EOLGUL_GALLERY_URL=redis://127.0.0.1:$port/0 EOLGUL_REDIS_USERNAME=eolgul EOLGUL_REDIS_PASSWORD_FILE=$scratch/password
     export EOLGUL_GALLERY_TIMEOUT_S=30 EOLGUL_ENCRYPTION_KEYS_FILE=$secrets/encryption-keys EOLGUL_API_KEYS_FILE=$secrets/api-keys.json
     export EOLGUL_MODEL=$scratch
@@ -115,11 +89,13 @@ target=$(cd "$(dirname "$2")" && pwd)/$(basename "$2")
 folder=$(folder_of "${3:-local}")
 [ "${3:-}" != kubeflow ] || fail "kubeflow: its data is in the bucket of another overlay"
 secrets=$(secrets_folder "$folder")
+signing=$(signing_folder "$folder")
 umask 077
 scratch=$(mktemp -d)
 trap 'end_forward; rm -rf "$scratch"' EXIT
 kubectl=$(find_kubectl)
 eolgul=$(find_eolgul)
 check_secrets "$secrets"
+check_signing "$signing"
 connect
 "$action"

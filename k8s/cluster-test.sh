@@ -35,6 +35,8 @@ say() {
 . "$here/lib/check.sh"
 # shellcheck source=k8s/lib/forward.sh
 . "$here/lib/forward.sh"
+# shellcheck source=k8s/lib/store.sh
+. "$here/lib/store.sh"
 
 folder=$(folder_of "$overlay") || exit 2
 [ "$overlay" != kubeflow ] || fail "kubeflow: only overlays of the service can be tested: $(overlays | sed 's/ or .*//')" 2
@@ -58,12 +60,14 @@ trap 'end_forward; rm -rf "$scratch"' EXIT
 # A copy, so that nobody's secrets are touched or used.
 mkdir -p "$scratch/checkout"
 cp -R "$here" "$scratch/checkout/k8s"
-find "$scratch/checkout/k8s" \( -name secrets.env -o -name api-key -o -name api-keys.json -o -name 'encryption-keys*' \) -delete
+find "$scratch/checkout/k8s" \( -name secrets.env -o -name api-key -o -name api-keys.json -o -name 'encryption-keys*' \
+    -o -name signing-key -o -name trusted-keys -o -name '*.new' \) -delete
 ln -s "$here/../.venv" "$scratch/checkout/.venv"
 deploy=$scratch/checkout/k8s/deploy.sh
 backup=$scratch/checkout/k8s/backup.sh
-secrets=$scratch/checkout/k8s/${folder#"$here"/}
-secrets=$(here=$scratch/checkout/k8s secrets_folder "$secrets")
+folder=$scratch/checkout/k8s/${folder#"$here"/}
+secrets=$(here=$scratch/checkout/k8s secrets_folder "$folder")
+signing=$(here=$scratch/checkout/k8s signing_folder "$folder")
 export YES=1 PHOTOS
 
 load_image() {
@@ -103,6 +107,7 @@ works() { # the person is found, and the two photos are of one person
 promote() { # as the pipeline would: the registry into the bucket, with the pipeline's account
     mkdir -p "$scratch/first/bucket"
     cp -R "$REGISTRY" "$scratch/first/bucket/registry"
+    [ -z "$signing" ] || "$(find_eolgul)" promote --to production --registry "$scratch/first/bucket/registry" --signing-key "$signing/signing-key"
     echo '{"people": 0, "templates": 0, "objects": 0, "bytes": 0}' >"$scratch/first/counts.json"
     "$backup" restore "$scratch/first" "$overlay"
 }
@@ -138,8 +143,9 @@ done
 "$kubectl" -n $namespace rollout status deployment/serving --timeout=300s
 works
 say "every secret is rotated"
-for what in redis s3 root encryption; do
+for what in redis s3 root encryption signing; do
     case $overlay$what in external-s3s3 | external-s3root) continue ;; esac
+    [ "$what" != signing ] || [ -n "$signing" ] || continue
     "$deploy" --rotate $what "$overlay"
     works
 done

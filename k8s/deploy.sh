@@ -6,7 +6,8 @@
 #                                         with KUBEFLOW_TRAINJOBS=1 also the rights to train on several machines, for
 #                                         KUBEFLOW_SERVICE_ACCOUNT (default: pipeline-runner in kubeflow, else default-editor)
 #   k8s/deploy.sh --secrets [OVERLAY]     make the passwords and keys that the overlay needs, once; nothing is overwritten
-#   k8s/deploy.sh --rotate WHAT [OVERLAY]  new values in place of the present ones, and a deploy: api, redis, s3, root, encryption
+#   k8s/deploy.sh --rotate WHAT [OVERLAY]  new values in place of the present ones, and a deploy: api, redis, s3, root, encryption,
+#                                         signing (where the service takes only signed models)
 #   k8s/deploy.sh --render [OVERLAY]      print the manifests; nothing is applied and no cluster is needed
 #   k8s/deploy.sh --diff [OVERLAY]        print what a deploy would change in the cluster
 #   k8s/deploy.sh --undeploy [OVERLAY]    remove it, but not the volumes; DATA=1 removes the volumes and the namespace, too
@@ -39,6 +40,8 @@ fail() {
 . "$here/lib/secrets.sh"
 # shellcheck source=k8s/lib/rotate.sh
 . "$here/lib/rotate.sh"
+# shellcheck source=k8s/lib/store.sh
+. "$here/lib/store.sh"
 # shellcheck source=k8s/lib/smoke.sh
 . "$here/lib/smoke.sh"
 
@@ -129,7 +132,7 @@ case ${1:-} in
         ;;
     --rotate)
         action=rotate what=${2:-}
-        case $what in api | redis | s3 | root | encryption) ;; *) fail "--rotate $what: expected api, redis, s3, root or encryption" ;; esac
+        case $what in api | redis | s3 | root | encryption | signing) ;; *) fail "--rotate $what: expected api, redis, s3, root, encryption or signing" ;; esac
         shift 2
         ;;
     -*) fail "$1: expected --render, --diff, --undeploy, --secrets or --rotate" ;;
@@ -138,12 +141,14 @@ esac
 overlay=${1:-local}
 folder=$(folder_of "$overlay")
 secrets=$(secrets_folder "$folder")
+signing=$(signing_folder "$folder")
 umask 077
 scratch=$(mktemp -d)
 trap 'end_forward; rm -rf "$scratch"' EXIT
 
 if [ "$action" = secrets ]; then
     make_secrets "$secrets"
+    [ -z "$signing" ] || make_signing_key "$signing"
     exit
 fi
 kubectl=$(find_kubectl)
@@ -158,6 +163,7 @@ if [ "$action" = undeploy ]; then
     exit
 fi
 check_secrets "$secrets"
+check_signing "$signing"
 if [ "$overlay" = kubeflow ]; then
     case $action in
         diff) fail "kubeflow: kubectl diff -n <where pipelines run> -k k8s/kubeflow" ;;
@@ -191,4 +197,7 @@ if [ "$action" = rotate ]; then
     render "$folder" "$secrets" >"$scratch/manifests.yaml"
 fi
 deploy_service "$scratch/manifests.yaml" "$secrets"
-[ "$action$what" != rotateencryption ] || finish_encryption "$scratch/manifests.yaml"
+case $action$what in
+    rotateencryption) finish_encryption "$scratch/manifests.yaml" ;;
+    rotatesigning) finish_signing "$scratch/manifests.yaml" ;;
+esac

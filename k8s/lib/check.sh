@@ -1,17 +1,45 @@
 # What can be wrong before anything is changed. Sourced by deploy.sh.
 # shellcheck shell=bash disable=SC2154  # here, kubectl, namespace, oldest: deploy.sh
 
+# The overlay on which the overlay of a folder is built; nothing for one that is built on the base.
+base_of() {
+    local name
+    name=$(sed -n 's|^ *- *"\{0,1\}\.\./\([A-Za-z0-9._-]*\)/\{0,1\}"\{0,1\} *\(#.*\)\{0,1\}$|\1|p' "$1/kustomization.yaml" | head -n 1)
+    [ -z "$name" ] || [ ! -f "$here/overlays/$name/kustomization.yaml" ] || echo "$here/overlays/$name"
+}
+
+# The first of a folder and those it is built on for which a command succeeds; nothing if there is none.
+first_folder() { # FOLDER COMMAND…
+    local folder=$1 depth
+    shift
+    for ((depth = 0; depth < 10; depth++)); do
+        if "$@" "$folder"; then
+            echo "$folder"
+            return
+        fi
+        folder=$(base_of "$folder")
+        [ -n "$folder" ] || return 0
+    done
+}
+
+has_secrets() { [ -f "$1/secrets.env.example" ]; }
+names_trusted_keys() { grep -v '^ *#' "$1/kustomization.yaml" | grep -q '\btrusted-keys\b'; }
+
 # The folder of an overlay's secrets: its own, or that of the overlay on which it is built, directly or through others.
 secrets_folder() {
-    local folder=$1 base depth=0
-    while [ ! -f "$folder/secrets.env.example" ]; do
-        base=$(sed -n 's|^ *- *"\{0,1\}\.\./\([A-Za-z0-9._-]*\)/\{0,1\}"\{0,1\} *\(#.*\)\{0,1\}$|\1|p' "$folder/kustomization.yaml" | head -n 1)
-        depth=$((depth + 1))
-        [ -n "$base" ] && [ -f "$here/overlays/$base/kustomization.yaml" ] && [ $depth -lt 10 ] ||
-            fail "k8s/${folder#"$here"/} has no secrets.env.example and is built on no overlay (- ../production) that has one"
-        folder=$here/overlays/$base
-    done
-    echo "$folder"
+    local found
+    found=$(first_folder "$1" has_secrets)
+    [ -n "$found" ] || fail "k8s/${1#"$here"/} has no secrets.env.example and is built on no overlay (- ../production) that has one"
+    echo "$found"
+}
+
+# The folder of an overlay's signing-key and trusted-keys; nothing where the service takes unsigned models.
+signing_folder() {
+    first_folder "$1" names_trusted_keys
+}
+
+check_signing() { # FOLDER or nothing
+    [ -z "$1" ] || [ -s "$1/trusted-keys" ] || fail "k8s/${1#"$here"/}/trusted-keys is missing: make secrets OVERLAY=${1##*/} makes it, or put the public keys (PEM) there that sign your models"
 }
 
 # Kustomize takes values literally, including quotes, and would deploy the example's values.

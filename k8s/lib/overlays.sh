@@ -46,6 +46,9 @@ render() {
         [ -f "$secrets/api-keys.json" ] || echo '{"format": 1, "keys": []}' >"$secrets/api-keys.json"
         [ -f "$secrets/encryption-keys" ] || echo "example:$(printf %043d 0)=" >"$secrets/encryption-keys"
     fi
+    if [ -n "${signing:-}" ] && [ ! -f "$signing/trusted-keys" ]; then
+        echo "none is made yet" >"$copy/${signing#"$here"/}/trusted-keys"
+    fi
     set_image "$copy/base/kustomization.yaml"
     "$kubectl" kustomize "$copy/${folder#"$here"/}"
 }

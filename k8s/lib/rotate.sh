@@ -26,7 +26,15 @@ rotate() { # WHAT: the values are new; the caller deploys
             { new_encryption_key && cat "$secrets/encryption-keys"; } >"$secrets/encryption-keys.new"
             mv "$secrets/encryption-keys.new" "$secrets/encryption-keys"
             ;;
-        *) fail "$1: expected api, redis, s3, root or encryption" ;;
+        signing)
+            [ -n "$signing" ] || fail "this overlay's service takes unsigned models: k8s/components/signed-models says how to change that"
+            [ -f "$signing/signing-key" ] || fail "k8s/${signing#"$here"/}/signing-key is missing: whoever holds the present key must sign, so new ones are made there"
+            # The same one again after a failure: what it signed stays signed.
+            [ -f "$signing/signing-key.new" ] || (umask 077 && new_signing_key >"$signing/signing-key.new")
+            { public_key "$signing/signing-key.new" && public_key "$signing/signing-key"; } >"$signing/trusted-keys.new"
+            mv "$signing/trusted-keys.new" "$signing/trusted-keys"
+            ;;
+        *) fail "$1: expected api, redis, s3, root, encryption or signing" ;;
     esac
 }
 
@@ -60,6 +68,28 @@ finish_encryption() { # MANIFESTS
     apply -f "$1"
     restart_serving
     echo "The old keys are in encryption-keys.old: only backups made until now need them. Delete them with these backups."
+}
+
+# Both keys are trusted; what is served is signed with the new one, then the old one goes. Earlier models are signed when they come back
+# (`eolgul promote --to DIGEST --signing-key FILE`).
+finish_signing() { # MANIFESTS
+    local eolgul place
+    restart_serving
+    eolgul=$(find_eolgul)
+    connect_store "$1"
+    if ! "$eolgul" promote --to production --registry "$place" --signing-key "$signing/signing-key.new" >"$scratch/signed" 2>"$scratch/error"; then
+        grep -q 'no model has been promoted yet' "$scratch/error" ||
+            fail "the served model could not be signed: $(tail -n 1 "$scratch/error"); both keys are trusted, so run this again" 1
+        echo "There is no model to sign yet."
+    fi
+    end_forward
+    public_key "$signing/signing-key.new" >"$signing/trusted-keys.new"
+    mv "$signing/trusted-keys.new" "$signing/trusted-keys"
+    mv "$signing/signing-key.new" "$signing/signing-key"
+    render "$folder" "$secrets" >"$1"
+    apply -f "$1"
+    restart_serving
+    echo "The service trusts only the new key. $(signing_words "$signing")"
 }
 
 restart_serving() { # pods read encryption keys when they start

@@ -23,6 +23,25 @@ make_secrets() {
     echo "Git ignores these files. Keep a copy where you keep passwords: without $short/encryption-keys the gallery is lost."
 }
 
+make_signing_key() { # FOLDER: a pair of keys, unless somebody else's public keys are there
+    local folder=$1
+    if [ -e "$folder/trusted-keys" ]; then
+        echo "k8s/${folder#"$here"/}/trusted-keys is kept"
+        return
+    fi
+    write_once "$folder/signing-key" new_signing_key
+    write_once "$folder/trusted-keys" public_key "$folder/signing-key"
+    echo "Models are served only when this key signed them. $(signing_words "$folder")"
+}
+
+new_signing_key() { openssl genpkey -algorithm ed25519; } # as eolgul signing-key new
+public_key() { openssl pkey -pubout -in "$1"; }
+
+signing_words() { # FOLDER: how others get the key
+    local key=k8s/${1#"$here"/}/signing-key
+    echo "For the pipeline: kubectl -n <where pipelines run> create secret generic eolgul-signing --from-file=key=$key --dry-run=client -o yaml | kubectl apply -f -; by hand: eolgul promote … --signing-key $key"
+}
+
 write_once() { # FILE COMMAND…: what the command prints, unless the file is there
     local file=$1 short=k8s/${1#"$here"/}
     shift

@@ -4,7 +4,7 @@
 #   REGISTRY=<folder of a registry> PHOTOS="a.jpg b.jpg" tests/cluster/run.sh FOLDER
 #
 # FOLDER keeps what build.sh made, so a second run starts at once. The image localhost/eolgul/serving:test must be there
-# (NAMES=serving docker/test.sh makes it). The manifests are those of overlay `production` with SeaweedFS, with less to ask of the node;
+# (NAMES=serving docker/test.sh makes it). The manifests are those of overlay `production` with SeaweedFS and signed models, with less to ask of the node;
 # Kubernetes 1.20 gets the older names of two kinds (policy/v1, autoscaling/v2), and deploy.sh is told that 1.20 is not too old.
 # KEEP=1 leaves the cluster running.
 set -euo pipefail
@@ -35,6 +35,12 @@ kind: Kustomization
 namespace: eolgul
 resources:
   - ../seaweedfs
+components:
+  - ../../components/signed-models
+secretGenerator:
+  - name: eolgul-serving-keys
+    behavior: merge
+    files: [trusted-keys]
 patches:
   - target: {kind: Deployment, name: serving}
     patch: |

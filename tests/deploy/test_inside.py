@@ -53,7 +53,7 @@ def gallery_redis(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(params=redis_servers() or [None])
+@pytest.fixture(params=redis_servers() or ["none"])
 def each_gallery_redis(request, tmp_path_factory):
     """The gallery's Redis by every program here: versions differ in what they do with what they wrote."""
     with _started("gallery", tmp_path_factory, request.param) as server:

@@ -123,7 +123,7 @@ def test_encryption_keys_go_only_when_nothing_needs_them(rotate: Rotate, cluster
 @pytest.mark.parametrize(
     ("change", "what", "words"),
     [
-        (lambda overlay: None, "everything", "expected api, redis, s3, root or encryption"),
+        (lambda overlay: None, "everything", "expected api, redis, s3, root, encryption or signing"),
         (
             lambda overlay: (overlay / "api-keys.json").write_text('{"keys": [{"id": "a"}, {"id": "b"}]}'),
             "api",

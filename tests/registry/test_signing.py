@@ -164,6 +164,28 @@ def test_going_back(place: str, tmp_path: Path, key: SigningKey, trusted: Truste
     assert len(history(place)) == before
 
 
+def test_a_new_key_signs_what_is_in_production(
+    place: str, tmp_path: Path, key: SigningKey, trusted: TrustedKeys
+) -> None:
+    with pytest.raises(InputError, match="no model has been promoted yet"):
+        roll_back(place, "production", signing_key=key)
+    digest = publish(tmp_path, place, 1, 0.5)
+    roll_back(place, digest, signing_key=key)
+    new = SigningKey.new(tmp_path / "new.key")
+    only_new = TrustedKeys.read(tmp_path / "new.key.pub")
+    pointer, before = read_production(place), history(place)
+    with pytest.raises(InputError, match="not a trusted key"):
+        download(place, digest, only_new)
+    signed = roll_back(place, "production", signing_key=new)
+    assert signed.digest == digest and signed.reasons == (
+        f"this model is in production already; signed with the key {new.key_id}",
+    )
+    assert download(place, digest, only_new).digest == digest
+    with pytest.raises(InputError, match="not a trusted key"):
+        download(place, digest, trusted)
+    assert (read_production(place), history(place)) == (pointer, before)
+
+
 def test_going_back_to_what_was_never_there(tmp_path: Path) -> None:
     place = str(tmp_path / "registry")
     first, _ = publish(tmp_path, place, 1, 0.5), publish(tmp_path, place, 2, 0.1)

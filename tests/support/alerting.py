@@ -74,7 +74,7 @@ class Watch:
 
     def series(self, expression: str, begin: float, end: float, step: float) -> list[tuple[float, float]]:
         """Time and value of the first series of a range query."""
-        asked = {"query": expression, "start": begin, "end": end, "step": step}
+        asked: dict[str, str | float] = {"query": expression, "start": begin, "end": end, "step": step}
         result = self.prometheus.get("/api/v1/query_range", params=asked).raise_for_status().json()["data"]["result"]
         return [(float(at), float(value)) for at, value in result[0]["values"]] if result else []
 

@@ -198,8 +198,8 @@ def promote(
     to: Annotated[
         str,
         typer.Option(
-            help="Instead of MODEL: digest, or its beginning, of an earlier model to go back to; or previous, for the one "
-            "that was in production before."
+            help="Instead of MODEL: digest, or its beginning, of an earlier model to go back to; previous, for the one that "
+            "was in production before; or production, for the one that is, to sign it with --signing-key."
         ),
     ] = "",
     reason: Annotated[str, typer.Option(help="With --to: why, for the registry's history.")] = "",

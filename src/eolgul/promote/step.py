@@ -41,6 +41,7 @@ from eolgul.registry.store import (
 )
 
 PREVIOUS = "previous"  # stands for the digest of the model that was in production before
+PRESENT = "production"  # stands for the digest of the model that is in production
 VERSION = 1  # of the results: raise it when the same inputs and recipe give others
 _EVALUATION_FILES = ("metrics.json", "report.html", "scores.parquet", PEOPLE_FILE, CARDS["Evaluation"])
 
@@ -149,19 +150,24 @@ def roll_back(registry: str, digest: str, *, reason: str = "", signing_key: Sign
 
     Args:
         registry: A folder or an S3 prefix.
-        digest: The model's digest or the beginning of it, or `previous`: the model that was in production before.
+        digest: The model's digest or the beginning of it; `previous`: the model that was in production before; `production`: the
+            one that is, which a new key can sign.
         reason: Why, in a person's words.
-        signing_key: Signs the model; needed for an unsigned model where serving trusts only signed ones.
+        signing_key: Signs the model, also one that is in production already; needed for an unsigned model where serving
+            trusts only signed ones.
 
     Raises:
         InputError: No model of that digest was ever promoted here, several match, or its files are damaged.
     """
     production = read_production(registry)
     earlier = earlier_digest(registry, digest)
-    if production is not None and production.digest == earlier:
-        return Promotion(True, earlier, ("this model is in production already",))
-    download(registry, earlier)
-    _sign(registry, earlier, signing_key)
+    there = production is not None and production.digest == earlier
+    if not there or signing_key is not None:
+        download(registry, earlier)
+        _sign(registry, earlier, signing_key)
+    if there:
+        signed = f"; signed with the key {signing_key.key_id}" if signing_key else ""
+        return Promotion(True, earlier, (f"this model is in production already{signed}",))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     against = production.digest if production else None
     reasons = (f"rolled back from {against[:12]}" if against else "rolled back", *([reason] if reason else []))
@@ -183,9 +189,13 @@ def earlier_digest(registry: str, digest: str) -> str:
     Raises:
         InputError: No model of that digest was ever promoted here, several match, or none was there before.
     """
-    if digest != PREVIOUS:
+    if digest not in (PREVIOUS, PRESENT):
         return promoted_digest(registry, digest)
     production = read_production(registry)
+    if production is not None and digest == PRESENT:
+        return production.digest
+    if digest == PRESENT:
+        raise InputError(f"{registry}: no model has been promoted yet")
     if production is None or production.previous is None:
         found = "no model is in production" if production is None else "its first model is in production"
         raise InputError(f"{registry}: {found}, so there is none before it")

