@@ -8,6 +8,9 @@ MXNET := .venv-mxnet
 EXTRAS := train,evaluate,synth,pipeline,serve,embedded,dev,docs
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
+# What builds a package from source is pinned, too: for pip before 25.3 and since.
+PIP_INSTALL = PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/pip install --disable-pip-version-check -q
+
 # Tests at once, of those that start no process.
 JOBS ?= 2
 
@@ -26,8 +29,8 @@ help:  ## List the targets
 $(STAMP): pyproject.toml constraints.txt requirements-nodeps.txt
 	@./.ci/check-machine "$(PYTHON)"
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[$(EXTRAS)]'
-	$(BIN)/pip install --disable-pip-version-check -q --no-deps -r requirements-nodeps.txt
+	$(PIP_INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
+	$(PIP_INSTALL) --no-deps -r requirements-nodeps.txt
 	@touch $@
 
 install: $(STAMP)  ## Make .venv and install the pinned versions (a second call does nothing)

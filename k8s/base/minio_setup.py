@@ -45,7 +45,7 @@ def policy(registry: str, *, write: bool) -> dict[str, Any]:
         objects = {
             "Effect": "Allow",
             "Action": ["s3:GetObject"],
-            "Resource": [f"{below}models/*", f"{below}production.json"],
+            "Resource": [f"{below}models/*", f"{below}signatures/*", f"{below}production.json"],
         }
     return {"Version": "2012-10-17", "Statement": [listing, objects]}
 

@@ -27,8 +27,11 @@ connect_store() { # MANIFESTS: sets `place`, the registry's s3:// address, and t
             ;;
     esac
     EOLGUL_S3_ENDPOINT=$endpoint
-    EOLGUL_S3_ACCESS_KEY=$(value_of PIPELINE_S3_ACCESS_KEY)
-    EOLGUL_S3_SECRET_KEY=$(value_of PIPELINE_S3_SECRET_KEY)
-    [ -n "$EOLGUL_S3_ACCESS_KEY" ] || fail "the overlay's secrets name no account that may read the whole bucket (PIPELINE_S3_ACCESS_KEY)"
+    if [ -n "$(value_of PIPELINE_S3_ACCESS_KEY)" ]; then
+        EOLGUL_S3_ACCESS_KEY=$(value_of PIPELINE_S3_ACCESS_KEY)
+        EOLGUL_S3_SECRET_KEY=$(value_of PIPELINE_S3_SECRET_KEY)
+    fi
+    # A store of one's own: the overlay knows only the service's account, which may read models.
+    [ -n "${EOLGUL_S3_ACCESS_KEY:-}" ] || fail "the overlay's secrets name no account that may read and write the whole bucket: set EOLGUL_S3_ACCESS_KEY and EOLGUL_S3_SECRET_KEY to one of your store"
     export EOLGUL_S3_ENDPOINT EOLGUL_S3_SECURE EOLGUL_S3_REGION EOLGUL_S3_ACCESS_KEY EOLGUL_S3_SECRET_KEY
 }

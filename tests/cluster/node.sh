@@ -118,7 +118,11 @@ YAML
 
 inside() {
     mount --make-rshared /
-    mount -t tmpfs tmpfs /run/containerd 2>/dev/null || { mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd; }
+    local place
+    for place in /run/containerd /var/log/pods /var/log/containers; do
+        mkdir -p "$place"
+        mount -t tmpfs tmpfs "$place"
+    done
     network
     configure
     local controller
@@ -156,6 +160,8 @@ inside() {
 process() { cat "$state/process" 2>/dev/null || { echo "node: no cluster runs in $folder" >&2; exit 1; }; }
 
 up() {
+    [ ! -f "$state/process" ] || ! kill -0 "$(cat "$state/process")" 2>/dev/null ||
+        { echo "node: a cluster runs in $folder already: tests/cluster/node.sh down $folder" >&2; exit 1; }
     rm -rf "$state"
     mkdir -p "$state"
     PATH="$(dirname "$python"):$PATH" setsid unshare --net --mount --pid --fork --kill-child --mount-proc "$0" inside "$folder" >"$state/up.log" 2>&1 &

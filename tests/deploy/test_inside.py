@@ -390,9 +390,12 @@ def _may(policy: dict[str, Any], action: str, resource: str) -> bool:
     ("registry", "below"), [("s3://eolgul", "eolgul"), ("s3://eolgul/registry/", "eolgul/registry")]
 )
 def test_service_may_only_read_models(setup, registry, below):
+    from eolgul.registry.store import model_uri, signature_uri
+
     policy = setup.policy(registry, write=False)
     assert _may(policy, "s3:GetObject", f"{below}/production.json")
-    assert _may(policy, "s3:GetObject", f"{below}/models/abc/model.onnx")
+    for uri in (f"{model_uri(registry, 'ab' * 32)}/model.onnx", signature_uri(registry, "ab" * 32)):
+        assert _may(policy, "s3:GetObject", uri.removeprefix("s3://")), uri
     assert _may(policy, "s3:ListBucket", "eolgul")
     for key in ("datasets/kface/shards/00000.tar", "runs/1/x", "history.jsonl"):
         assert not _may(policy, "s3:GetObject", f"{below}/{key}"), key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,20 @@ class Deployed:
     cluster: Cluster
     run: Run
     s3: int
+    service: dict[str, str]
+    """The environment of the service's account."""
+
+    def loads(self, digest: str, keys: Path) -> bool:
+        """Whether a service that trusts these keys takes the model, with the rights of its account."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.service.items():
+                patch.setenv(name, value)
+            shutil.rmtree(self.service["EOLGUL_S3_CACHE"], ignore_errors=True)
+            try:
+                return download(REGISTRY, digest, TrustedKeys.read(keys)).digest == digest
+            except InputError as error:
+                assert "not a trusted key" in str(error)
+                return False
 
     def trusted(self) -> str:
         """The public keys that the pods have."""
@@ -74,16 +89,8 @@ def deployed(
                 monkeypatch.setenv(f"EOLGUL_S3_{name}", value)
             done = run()
             assert done.returncode == 0, done.stderr
-            yield Deployed(cluster, run, port)
-
-
-def loads(digest: str, keys: Path) -> bool:
-    """Whether a service that trusts these keys takes the model."""
-    try:
-        return download(REGISTRY, digest, TrustedKeys.read(keys)).digest == digest
-    except InputError as error:
-        assert "not a trusted key" in str(error) or "not signed" in str(error)
-        return False
+            service = {f"EOLGUL_S3_{part}_KEY": secrets[f"SERVING_S3_{part}_KEY"] for part in ("ACCESS", "SECRET")}
+            yield Deployed(cluster, run, port, service | {"EOLGUL_S3_CACHE": str(tmp_path / "of-the-service")})
 
 
 def test_keys_are_made_once(overlay: Path, checkout: Path, run_deploy: Run) -> None:
@@ -109,11 +116,11 @@ def test_after_a_rotation_the_old_key_opens_nothing(deployed: Deployed, overlay:
     old = SigningKey.read(overlay / "signing-key")
     package = model(tmp_path / "m", 1)
     digest = promote(package, evaluation(tmp_path / "e", package, fnmr=0.2), REGISTRY, signing_key=old).digest
-    assert loads(digest, trusted)
+    assert deployed.loads(digest, trusted)
 
     failed = deployed.run("--rotate", "signing")  # nothing leads to the store
     assert failed.returncode == 1 and "cannot be reached" in failed.stderr, failed.stderr
-    assert loads(digest, trusted) and deployed.trusted() == trusted.read_text() != old_file.read_text()
+    assert deployed.loads(digest, trusted) and deployed.trusted() == trusted.read_text() != old_file.read_text()
 
     def rotate() -> subprocess.CompletedProcess[str]:
         return deployed.run("--rotate", "signing", FORWARD_MINIO=f"127.0.0.1:{deployed.s3}")
@@ -121,7 +128,7 @@ def test_after_a_rotation_the_old_key_opens_nothing(deployed: Deployed, overlay:
     for _ in range(2):
         done = rotate()
         assert done.returncode == 0, done.stdout + done.stderr
-        assert loads(digest, trusted) and not loads(digest, old_file)
+        assert deployed.loads(digest, trusted) and not deployed.loads(digest, old_file)
         assert (
             deployed.trusted() == trusted.read_text() == SigningKey.read(overlay / "signing-key").public_pem().decode()
         )

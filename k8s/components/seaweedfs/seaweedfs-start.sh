@@ -22,7 +22,7 @@ cat >"$accounts" <<JSON
 {"identities": [
   {"name": "root", "credentials": [{"accessKey": "$MINIO_ROOT_USER", "secretKey": "$MINIO_ROOT_PASSWORD"}], "actions": ["Admin"]},
   {"name": "serving", "credentials": [{"accessKey": "$SERVING_S3_ACCESS_KEY", "secretKey": "$SERVING_S3_SECRET_KEY"}],
-   "actions": ["List:$bucket", "Read:$below/models/*", "Read:$below/production.json*"]},
+   "actions": ["List:$bucket", "Read:$below/models/*", "Read:$below/signatures/*", "Read:$below/production.json*"]},
   {"name": "pipeline", "credentials": [{"accessKey": "$PIPELINE_S3_ACCESS_KEY", "secretKey": "$PIPELINE_S3_SECRET_KEY"}],
    "actions": ["Read:$bucket", "Write:$bucket", "List:$bucket", "Tagging:$bucket"]}
 ]}
