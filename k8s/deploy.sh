@@ -141,17 +141,18 @@ esac
 overlay=${1:-local}
 folder=$(folder_of "$overlay")
 secrets=$(secrets_folder "$folder")
-signing=$(signing_folder "$folder")
 umask 077
 scratch=$(mktemp -d)
 trap 'end_forward; rm -rf "$scratch"' EXIT
 
 if [ "$action" = secrets ]; then
     make_secrets "$secrets"
+    signing=$(signing_folder "$folder")
     [ -z "$signing" ] || make_signing_key "$signing"
     exit
 fi
 kubectl=$(find_kubectl)
+signing=$(signing_folder "$folder")
 if [ "$action" = render ]; then
     render "$folder" "$secrets"
     exit

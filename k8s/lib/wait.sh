@@ -85,28 +85,29 @@ give_up() { # WHAT NAME REASON
     exit 1
 }
 
-# One line for every container that does not run, and for every pod that has no node or is not ready.
-pods_template='{{range .items}}{{$pod := .metadata.name}}{{$ready := "False"}}{{range .status.conditions}}{{if eq .type "Ready"}}{{$ready = .status}}{{end}}{{if and (eq .type "PodScheduled") (eq .status "False")}}{{$pod}}|unscheduled|{{.message}}
+# One line for every container that does not run, and for every pod that has no node, is not ready or was deleted.
+pods_template='{{range .items}}{{$pod := .metadata.name}}{{if .metadata.deletionTimestamp}}{{$pod}}|ending|
+{{else}}{{$ready := "False"}}{{range .status.conditions}}{{if eq .type "Ready"}}{{$ready = .status}}{{end}}{{if and (eq .type "PodScheduled") (eq .status "False")}}{{$pod}}|unscheduled|{{.message}}
 {{end}}{{end}}{{if ne $ready "True"}}{{range .status.initContainerStatuses}}{{with .state.waiting}}{{$pod}}|waiting|{{.reason}}|{{.message}}
 {{end}}{{end}}{{range .status.containerStatuses}}{{with .state.waiting}}{{$pod}}|waiting|{{.reason}}|{{.message}}
 {{end}}{{with .state.terminated}}{{$pod}}|ended|{{.reason}}|exit status {{.exitCode}}
 {{end}}{{with .state.running}}{{$pod}}|running|
-{{end}}{{end}}{{end}}{{end}}'
+{{end}}{{end}}{{end}}{{end}}{{end}}'
 
 # Why the pods of a workload do not run, in one line: image, policy, quota, volume, a crash with its last words; else nothing.
 reason_of() {
     local name=$1 pod kind reason message
     "$kubectl" -n $namespace get pods -l "app.kubernetes.io/name=$name" -o "go-template=$pods_template" >"$scratch/pods" 2>/dev/null || return 0
-    # The pod that says most: one that cannot start before one that runs and is not ready.
-    if ! IFS='|' read -r pod kind reason message < <(sed 's/<no value>//g' "$scratch/pods" | sort -t '|' -k 2,2r | awk -F '|' '$2 != "running"' | grep . ||
-        grep . "$scratch/pods"); then
+    # The pod that says most: one that cannot start before one that runs and is not ready, and one that was deleted last.
+    if ! IFS='|' read -r pod kind reason message < <(sed 's/<no value>//g' "$scratch/pods" | grep . |
+        awk -F '|' '{ print ($2 == "ending" ? 9 : $2 == "running" ? 5 : 1) "|" $0 }' | sort -t '|' -k 1,1n -k 3,3r | cut -d '|' -f 2-); then
         refused_pods "$name"
         return
     fi
     case $kind in
         unscheduled)
             case $reason in
-                *PersistentVolumeClaim* | *persistentvolumeclaim*) echo "$pod waits for its volume: $reason$(last_event "data-$pod" '; ')" ;;
+                *PersistentVolumeClaim* | *persistentvolumeclaim*) echo "$pod waits for its volume: $reason$(last_event "involvedObject.name=data-$pod" '; ')" ;;
                 *) echo "$pod has no node: $reason" ;;
             esac
             ;;
@@ -115,12 +116,16 @@ reason_of() {
                 ErrImageNeverPull) echo "$pod: the node does not have the image, and it is not pulled: $message (kind load docker-image, minikube image load, k3s ctr images import)" ;;
                 *Image*) echo "$pod: the image cannot be had: ${message:-$reason}" ;;
                 CrashLoopBackOff) echo "$pod ends again and again; its last words: $(last_words "$pod" --previous)" ;;
-                ContainerCreating | PodInitializing) echo "$pod is being made$(last_event "$pod" ': ')" ;;
+                ContainerCreating | PodInitializing) echo "$pod is being made$(last_event_of "$pod" ': ')" ;;
                 *) echo "$pod: $reason: $message" ;;
             esac
             ;;
         ended)
             [ "$reason" = Completed ] || echo "$pod ended ($reason, $message); its last words: $(last_words "$pod")"
+            ;;
+        ending)
+            message=$(refused_pods "$name") # in its place
+            echo "${message:-$pod is ending}"
             ;;
         running)
             message=$("$kubectl" -n $namespace logs "$pod" --tail=500 2>/dev/null | sed -n 's/^not ready: //p' | tail -n 1) || message=
@@ -136,10 +141,17 @@ refused_pods() {
         sed -n "s/^$1[a-z0-9-]* /no pod is allowed: /p" | tail -n 1
 }
 
-last_event() { # OBJECT PREFIX: the last warning about it
-    "$kubectl" -n $namespace get events --field-selector "involvedObject.name=$1" \
+last_event() { # FIELDS PREFIX: the last warning about the objects with these fields
+    "$kubectl" -n $namespace get events --field-selector "$1" \
         -o 'go-template={{range .items}}{{if or (eq .type "Warning") (eq .reason "FailedBinding")}}{{.message}}{{"\n"}}{{end}}{{end}}' 2>/dev/null |
         tail -n 1 | sed "s/^/$2/"
+}
+
+# Of a pod that has a node: not what was said before it had one, nor about an earlier pod of this name.
+last_event_of() { # POD PREFIX
+    local uid
+    uid=$("$kubectl" -n $namespace get pod "$1" -o 'jsonpath={.metadata.uid}' 2>/dev/null) || return 0
+    last_event "involvedObject.uid=$uid,reason!=FailedScheduling" "$2"
 }
 
 last_words() { # POD [--previous]

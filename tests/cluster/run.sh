@@ -6,7 +6,8 @@
 # FOLDER keeps what build.sh made, so a second run starts at once. The image localhost/eolgul/serving:test must be there
 # (NAMES=serving docker/test.sh makes it). The manifests are those of overlay `production` with SeaweedFS and signed models, with less to ask of the node;
 # Kubernetes 1.20 gets the older names of two kinds (policy/v1, autoscaling/v2), and deploy.sh is told that 1.20 is not too old.
-# KEEP=1 leaves the cluster running.
+# KEEP=1 leaves the cluster running. ROLLING=1 then deploys once more, with two replicas, and counts what 16 clients lose during 20 updates
+# and 20 deleted pods (benchmarks/rolling.py).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -45,5 +46,27 @@ patches:
   - target: {kind: Deployment, name: serving}
     patch: |
       - {op: replace, path: /spec/template/spec/containers/0/resources/requests/cpu, value: 100m}
+  - target: {kind: HorizontalPodAutoscaler, name: serving}
+    patch: |
+      - {op: replace, path: /spec/minReplicas, value: 2}
 YAML
-EOLGUL_IMAGES=$folder/digests.json "$here/node.sh" run "$folder" "$k8s/cluster-test.sh" throw-away
+export EOLGUL_IMAGES=$folder/digests.json
+inside() { "$here/node.sh" run "$folder" "$@"; }
+inside "$k8s/cluster-test.sh" throw-away
+[ -n "${ROLLING:-}" ] || exit 0
+
+export YES=1
+overlays=$k8s/overlays first=$folder/first
+"$k8s/deploy.sh" --secrets throw-away
+# The limit of one key is not what is counted here.
+sed -i 's/"scopes"/"requests_per_minute": 1000000, "scopes"/' "$overlays/production/api-keys.json"
+inside "$k8s/deploy.sh" throw-away
+rm -rf "$first"
+mkdir -p "$first/bucket"
+cp -R "$REGISTRY" "$first/bucket/registry"
+"$root/.venv/bin/eolgul" promote --to production --registry "$first/bucket/registry" --signing-key "$overlays/throw-away/signing-key"
+echo '{"people": 0, "templates": 0, "objects": 0, "bytes": 0}' >"$first/counts.json"
+inside "$k8s/backup.sh" restore "$first" throw-away
+address=$(inside kubectl -n eolgul get service serving -o 'jsonpath={.spec.clusterIP}')
+# shellcheck disable=SC2086  # PHOTOS are words
+inside "$root/.venv/bin/python" "$root/benchmarks/rolling.py" --address "http://$address:3000" --key-file "$overlays/production/api-key" --photos $PHOTOS

@@ -299,6 +299,14 @@ def test_undeploy_keeps_the_volumes(deploy, deployed, cluster):
 
 # ---- what does not come up is named, with its reason
 
+
+def gone(name: str, state: dict[str, Any], app: str = "serving") -> dict[str, Any]:
+    """A pod that was deleted and has not ended yet."""
+    one = pod(app, name, state=state)
+    one["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    return one
+
+
 NEVER = 'Container image "eolgul/serving:1" is not present with pull policy of Never'
 QUOTA = 'Error creating: pods "gallery-0" is forbidden: exceeded quota: team, requested: limits.memory=1152Mi, used: 0, limited: 1Gi'
 POLICY = (
@@ -328,6 +336,12 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]], dict[str
         [event("redis-1", "FailedMount", 'MountVolume.SetUp failed: secret "eolgul-secrets-x" not found')], {},
         ["redis-1 is being made", 'secret "eolgul-secrets-x" not found'],
     ),
+    "secret, after other words": (
+        "redis", [pod("redis", "redis-1", state={"waiting": {"reason": "ContainerCreating"}})],
+        [event("redis-1", "FailedMount", 'MountVolume.SetUp failed: secret "eolgul-secrets-x" not found'),
+         event("redis-1", "FailedScheduling", UNBOUND), event("redis-1", "Unhealthy", "Readiness probe failed", uid="earlier")],
+        {}, ["redis-1 is being made: MountVolume.SetUp failed"],
+    ),
     "crash": (
         "minio-setup",
         [pod("minio-setup", "minio-setup-1", state={"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}})], [],
@@ -339,6 +353,15 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], list[dict[str, Any]], dict[str
         {"serving-1": "not ready: /etc/eolgul/api-keys.json: broken\nother\nnot ready: s3://eolgul/registry: Access Denied\n"},
         ["serving-1 runs and is not ready: s3://eolgul/registry: Access Denied"],
     ),
+    "an old pod ends": (
+        "serving", [gone("serving-0", {"terminated": {"reason": "Error", "exitCode": 143}}),
+                    pod("serving", "serving-1", state={"running": {"startedAt": "2026-01-01T00:00:00Z"}})], [],
+        {"serving-1": "not ready: the model is loading\n"}, ["serving-1 runs and is not ready: the model is loading"],
+    ),
+    "only an old pod": ("serving", [gone("serving-0", {"waiting": {"reason": "CrashLoopBackOff"}})], [], {},
+                        ["serving-0 is ending"]),
+    "none may follow": ("gallery", [gone("gallery-0", {}, "gallery")], [event("gallery", "FailedCreate", QUOTA)], {},
+                        ["no pod is allowed", "exceeded quota: team"]),
 }  # fmt: skip
 
 

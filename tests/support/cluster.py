@@ -49,7 +49,12 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "namespace": "eolgul", "labels": {"app.kubernetes.io/name": app}},
+        "metadata": {
+            "name": name,
+            "namespace": "eolgul",
+            "uid": f"uid-{name}",
+            "labels": {"app.kubernetes.io/name": app},
+        },
         "spec": {"containers": [{"name": app, "image": app}]},
         "status": {
             "phase": "Pending" if unscheduled else "Running",
@@ -59,12 +64,13 @@ def pod(
     }
 
 
-def event(about: str, reason: str, message: str, kind: str = "Warning") -> Object:
+def event(about: str, reason: str, message: str, kind: str = "Warning", uid: str = "") -> Object:
+    """An event about an object; `uid` is that of an earlier one of the same name."""
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": f"{about}.1", "namespace": "eolgul"},
-        "involvedObject": {"name": about, "namespace": "eolgul"},
+        "involvedObject": {"name": about, "namespace": "eolgul", "uid": uid or f"uid-{about}"},
         "reason": reason,
         "message": message,
         "type": kind,
@@ -219,9 +225,9 @@ def _matches(thing: Object, query: dict[str, str]) -> bool:
     for part in filter(None, query.get("fieldSelector", "").split(",")):
         key, _, value = part.partition("=")
         found: Any = thing
-        for step in key.split("."):
+        for step in key.removesuffix("!").split("."):
             found = found.get(step, {})
-        if found != value:
+        if (found == value) == key.endswith("!"):
             return False
     return True
 
