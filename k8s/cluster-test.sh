@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Acceptance test on the cluster of kubectl's current context, which must be one to throw away (kind, minikube, k3s): deploy, promote,
-# enroll, verify, kill pods, roll, rotate every secret, back up, destroy, restore, count, undeploy.
+# enroll, verify, who reaches what, kill pods, roll, rotate every secret, back up, destroy, restore, count, undeploy.
 #
 #   REGISTRY=<folder of a registry> PHOTOS="a.jpg b.jpg" k8s/cluster-test.sh [OVERLAY]        (default: local)
 #
 # PHOTOS are two photos of one person that the registry's production model tells to be the same. Needs what deploy.sh and backup.sh
 # need, and the image of the service: on kind, minikube and k3s it is loaded (IMAGE, default: eolgul/serving of this version); elsewhere
-# EOLGUL_IMAGES names it. Secrets are made for the test and thrown away. Exit codes: 0 passed, or skipped with a reason; 1 failed; 2 usage.
+# EOLGUL_IMAGES names it. POLICIES=1: NetworkPolicies must be enforced; without it, a note says when they are not. Secrets are made for
+# the test and thrown away. Exit codes: 0 passed, or skipped with a reason; 1 failed; 2 usage.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -56,7 +57,7 @@ fi
 
 umask 077
 scratch=$(mktemp -d)
-trap 'end_forward; rm -rf "$scratch"' EXIT
+trap 'end_forward; "$kubectl" -n default delete pod eolgul-stranger --ignore-not-found --wait=false >/dev/null 2>&1; rm -rf "$scratch"' EXIT
 # A copy, so that nobody's secrets are touched or used.
 mkdir -p "$scratch/checkout"
 cp -R "$here" "$scratch/checkout/k8s"
@@ -112,6 +113,51 @@ promote() { # as the pipeline would: the registry into the bucket, with the pipe
     "$backup" restore "$scratch/first" "$overlay"
 }
 
+# A pod of another namespace may call the API, and reach neither Redis nor the store. Not every network plugin enforces that.
+policies_hold() {
+    local image store reached
+    image=$("$kubectl" -n $namespace get deployment serving -o 'jsonpath={.spec.template.spec.containers[0].image}')
+    store=$("$kubectl" -n $namespace get service -o 'jsonpath={range .items[*]}{.metadata.name}:{.spec.ports[0].port}{"\n"}{end}' | tr '\n' ' ')
+    "$kubectl" -n default delete pod eolgul-stranger --ignore-not-found >/dev/null
+    "$kubectl" -n default apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: eolgul-stranger}
+spec:
+  restartPolicy: Never
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 10001, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: stranger
+      image: $image
+      securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+      command: [python, -c]
+      args:
+        - |
+          import socket, sys
+          for place in sys.argv[1:]:
+              name, port = place.split(":")
+              try:
+                  socket.create_connection((name + ".$namespace.svc", int(port)), 3).close()
+              except OSError:
+                  continue
+              print(name)
+$(printf '        - %s\n' $store)
+YAML
+    "$kubectl" -n default wait --for=jsonpath='{.status.phase}'=Succeeded pod/eolgul-stranger --timeout=120s >/dev/null ||
+        fail "a pod of another namespace does not run: $("$kubectl" -n default get pod eolgul-stranger -o 'jsonpath={.status}')"
+    reached=$("$kubectl" -n default logs eolgul-stranger | tr '\n' ' ')
+    "$kubectl" -n default delete pod eolgul-stranger >/dev/null
+    case $reached in
+        'serving ') echo "a pod of another namespace reaches the API alone" ;;
+        *serving*)
+            [ -z "${POLICIES:-}" ] || fail "a pod of another namespace reaches $reached"
+            echo "note: the cluster's network plugin does not enforce NetworkPolicies: every pod reaches $reached"
+            ;;
+        *) fail "a pod of another namespace does not reach the API, only: ${reached:-nothing}" ;;
+    esac
+}
+
 say "images"
 load_image
 say "an empty cluster: deploy without a model"
@@ -127,6 +173,8 @@ promote
 say "enroll and verify"
 call 200 POST /v1/enroll -F person=acceptance -F "images=@$photo1"
 works
+say "who reaches what"
+policies_hold
 say "a second deploy changes nothing"
 "$deploy" "$overlay"
 "$deploy" --diff "$overlay" | tee "$scratch/diff.log"

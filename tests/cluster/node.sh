@@ -8,7 +8,7 @@
 #
 # Needs root, cgroups of version 1, and Debian's containerd, runc, containernetworking-plugins, etcd-server, iptables, conntrack,
 # dnsmasq-base and docker-registry. A registry of images is at 127.0.0.1:5000 inside; it also stands in for docker.io.
-# The bridge enforces no NetworkPolicy; Kubernetes 1.20 has no Pod Security admission.
+# The bridge enforces no NetworkPolicy, so policies.py does. Kubernetes 1.20 has no Pod Security admission.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -149,6 +149,7 @@ inside() {
     started proxy "$folder/kube-proxy" --kubeconfig="$KUBECONFIG" --hostname-override=node --proxy-mode=iptables --cluster-cidr=10.88.0.0/24 \
         --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
     started addons "$python" "$here/addons.py" "$state" $node $dns
+    started policies "$python" "$here/policies.py" $node
     until_ok 120 "the node" kubectl wait --for=condition=Ready node/node --timeout=1s
     touch "$state/ready"
     # Process 1 of this namespace: with its end, all others end.
