@@ -179,7 +179,7 @@ up() {
 
 down() {
     kill -9 "$(process)"
-    local controller path tries
+    local controller tries
     for controller in /sys/fs/cgroup/*/eolgul-cluster; do
         for ((tries = 0; tries < 20; tries++)); do
             find "$controller" -depth -type d -exec rmdir {} + 2>/dev/null && break
