@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from eolgul.errors import InputError
-from eolgul.serving import LOADING, READING
+from eolgul.serving import LOADING, READING, REPEAT_S
 from eolgul.serving.access.keys import SCOPES, new_key, read_keys
 from eolgul.serving.keyring import Keyring, new_line
 from eolgul.serving.settings import Settings
@@ -280,13 +280,14 @@ def _sigterm_exits() -> Iterator[None]:
 def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READY_S, *, patient: bool = False) -> None:
     """Wait until `url`/readyz answers 200. The caller ends the process.
 
-    With `patient`, a service that has nothing to serve is waited for, and each new reason is a line on standard error.
+    With `patient`, a service that has nothing to serve is waited for; each new reason is a line on standard error, and one that
+    lasts is repeated every `REPEAT_S` seconds.
 
     Raises:
         InputError: The process ended, `timeout` seconds passed, or, without `patient`, the service cannot load a model.
     """
     deadline = time.monotonic() + timeout
-    reason = "it does not answer"
+    reason, said_at = "it does not answer", -math.inf
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise InputError(f"the service ended with status {process.returncode} before it was ready")
@@ -298,8 +299,9 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], timeout: float = READ
             starting = reason == LOADING or reason.startswith(READING)
             if not starting and not patient:
                 raise InputError(f"the service has no model to serve: {reason}") from error
-            if not starting and reason != before:
+            if not starting and (reason != before or time.monotonic() - said_at >= REPEAT_S):
                 print(f"not ready: {reason}", file=sys.stderr, flush=True)
+                said_at = time.monotonic()
         except OSError:
             pass  # not listening yet
         time.sleep(1.0 if patient else 0.1)

@@ -187,6 +187,8 @@ async def _freeze_start(loader: Loader) -> None:
 
 def _configure_logging() -> None:
     """Log the lines of `eolgul` (requests, model, audit); BentoML configures only its own logger."""
+    # Every attempt that is repeated, in a store's outage twenty lines in a minute; what failed in the end is one sentence of ours.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     logger = logging.getLogger("eolgul")
     for name, made in logging.root.manager.loggerDict.items():
         if name.startswith("eolgul") and isinstance(made, logging.Logger):

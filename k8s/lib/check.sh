@@ -23,7 +23,7 @@ first_folder() { # FOLDER COMMAND…
 }
 
 has_secrets() { [ -f "$1/secrets.env.example" ]; }
-names_trusted_keys() { grep -v '^ *#' "$1/kustomization.yaml" | grep -q '\btrusted-keys\b'; }
+names_trusted_keys() { grep -v '^ *#' "$1/kustomization.yaml" | grep -q 'trusted-keys'; }
 
 # The folder of an overlay's secrets: its own, or that of the overlay on which it is built, directly or through others.
 secrets_folder() {

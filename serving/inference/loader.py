@@ -21,7 +21,7 @@ from eolgul.artifact import canonical_json
 from eolgul.errors import InputError, one_line
 from eolgul.model.package import ModelPackage
 from eolgul.registry import store as registry
-from eolgul.serving import LOADING, metrics
+from eolgul.serving import LOADING, REPEAT_S, metrics
 from eolgul.serving.inference.model import ServedModel, trusted_keys
 from eolgul.serving.problems import RejectionError
 from eolgul.serving.settings import Settings
@@ -43,6 +43,7 @@ class Loader:
         self._settings = settings
         self._model: ServedModel | None = None
         self.failure = LOADING
+        self._said_at = 0.0
         self._refused = ""  # the digest refused last; it is tried again at `_retry_at`
         self._pause_s, self._retry_at = settings.retry_s, 0.0
         self._pending: Future[registry.Production | None] | None = None  # a read of the pointer under way
@@ -162,7 +163,9 @@ class Loader:
             sentence = f"the model could not be loaded ({type(error).__name__}: {error})"
         if outcome:
             metrics.SWAPS.labels(outcome).inc()
-        if sentence != self.failure:
+        now = time.monotonic()
+        if sentence != self.failure or now - self._said_at >= REPEAT_S:
+            self._said_at = now
             state = f"model {self._model.digest[:12]} stays" if self._model else "no model from the registry"
             logger.error("%s: %s", state, sentence, exc_info=None if isinstance(error, InputError | OSError) else error)
         if outcome and self._model is None and self._settings.registry:

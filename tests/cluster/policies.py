@@ -74,7 +74,7 @@ def matches_of(ports: Any, target: Pod | None) -> Iterator[str]:
         yield ""
     for port in ports or []:
         number: Any = port.port
-        if port.end_port is not None if hasattr(port, "end_port") else False:
+        if getattr(port, "end_port", None) is not None:
             raise SystemExit("ranges of ports are not supported here")
         if isinstance(number, str) and not number.isdigit():
             number = dict(target.ports).get(number) if target else None

@@ -149,6 +149,30 @@ def test_what_only_takes_time_is_waited_for_at_a_terminal_too(reason: str) -> No
     assert answers == []
 
 
+def test_a_reason_that_lasts_is_said_again(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(1)
+            body = b'{"detail": "the store is away"}'
+            self.send_response(503 if len(asked) < 9 else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    slept: list[float] = []
+    clock = SimpleNamespace(monotonic=lambda: 100.0 * len(slept), sleep=slept.append)
+    monkeypatch.setattr(launch, "time", clock)
+    with http_server(Handler) as address:
+        launch.wait_ready(address, SimpleNamespace(poll=lambda: None), 1e6, patient=True)  # type: ignore[arg-type]
+    # Eight refusals, 100 s apart by this clock: at its 0th, 300th and 600th second.
+    assert capsys.readouterr().err.splitlines() == ["not ready: the store is away"] * 3
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("host", "said", "asked"),

@@ -145,6 +145,7 @@ def test_everything_comes_after_the_start(
         assert first.status_code == 200 and first.json()["model"] == package.digest, first.text
         redis.open()
         until(lambda: verify(key).json()["cached"] == [True, True], 20)
+        assert "Retrying (" not in waiting.log.read_text()  # a client's attempts would drown the reasons
     store.close()
     redis.close()
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from eolgul.artifact import canonical_json
 from eolgul.errors import InputError
 from eolgul.model.package import ModelPackage
 from eolgul.serving import launch
+from eolgul.serving.inference import loader
 from eolgul.serving.inference.model import open_package
 from eolgul.serving.settings import Settings
 
@@ -40,6 +42,16 @@ def test_the_production_model_is_opened(package: ModelPackage, tmp_path: Path) -
 def test_an_empty_registry_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model has been promoted"):
         open_package(Settings(registry=str(tmp_path)))
+
+
+def test_an_outage_is_said_again_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [0], []
+    monkeypatch.setattr(loader, "time", SimpleNamespace(monotonic=lambda: float(now[0])))
+    monkeypatch.setattr(loader.logger, "error", lambda form, *words, **_: said.append(form % words))
+    loading = loader.Loader(Settings(registry=str(tmp_path)))
+    for now[0] in range(0, 1000, 100):
+        loading.update()
+    assert len(said) == 4 and all("no model has been promoted yet" in line for line in said)  # 0, 300, 600, 900 s
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "detector/onet.onnx", "calibration.json"])
