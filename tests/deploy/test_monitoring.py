@@ -28,9 +28,11 @@ FOREIGN = {
     "up": set(),
     "container_memory_working_set_bytes": {"container"},
     "container_spec_memory_limit_bytes": {"container"},
+    "kubelet_volume_stats_available_bytes": {"persistentvolumeclaim"},
+    "kubelet_volume_stats_capacity_bytes": {"persistentvolumeclaim"},
 }
 TARGET = {"namespace", "pod", "job", "le"}  # labels that Prometheus adds, and that of a histogram's buckets
-_NAMES = re.compile(r"\b(eolgul(?::\w+)+|eolgul_\w+|up|container_\w+)\b(?:\{([^}]*)\})?")
+_NAMES = re.compile(r"\b(eolgul(?::\w+)+|eolgul_\w+|up|(?:container|kubelet)_\w+)\b(?:\{([^}]*)\})?")
 
 
 TOUCH = """
@@ -184,6 +186,8 @@ WELL = [
     series("eolgul_verdicts_total", "0+5x700", verdict="undecided"),
     series("container_memory_working_set_bytes", "1e9x700", container="serving"),
     series("container_spec_memory_limit_bytes", "3e9x700", container="serving"),
+    series("kubelet_volume_stats_available_bytes", "3e9x700", persistentvolumeclaim="data-gallery-0"),
+    series("kubelet_volume_stats_capacity_bytes", "4e9x700", persistentvolumeclaim="data-gallery-0"),
 ]
 # When it must fire, and what differs from WELL.
 FAULTS: dict[str, tuple[str, list[dict[str, str]]]] = {
@@ -200,6 +204,10 @@ FAULTS: dict[str, tuple[str, list[dict[str, str]]]] = {
     "EolgulQualityRefusals": ("100m", [series("eolgul_rejections_total", "0+90x700", code="too_small")]),
     "EolgulUndecided": ("100m", [series("eolgul_verdicts_total", "0+60x700", verdict="undecided")]),
     "EolgulUndecidedForQuality": ("100m", [series("eolgul_undecided_for_quality_total", "0+20x700", reason="blur")]),
+    "EolgulVolume": (
+        "15m",
+        [series("kubelet_volume_stats_available_bytes", "5e8x700", persistentvolumeclaim="data-gallery-0")],
+    ),
     "EolgulMemory": ("15m", [series("container_memory_working_set_bytes", "2.9e9x700", container="serving")]),
 }
 # Two days at a quarter of an hour, then eight hours of another kind.
@@ -243,7 +251,8 @@ def labels_of(alert: str) -> dict[str, str]:
         return {}
     if alert == "EolgulNoModel":
         return {"namespace": "eolgul", "pod": "serving-2", "job": "eolgul/serving"}
-    return {"namespace": "eolgul"} | ({"pod": "serving-1"} if alert == "EolgulMemory" else {})
+    own = {"EolgulMemory": {"pod": "serving-1"}, "EolgulVolume": {"persistentvolumeclaim": "data-gallery-0"}}
+    return {"namespace": "eolgul"} | own.get(alert, {})
 
 
 def run(rules_file: Path, tests: list[dict[str, Any]], every: str = "1m") -> subprocess.CompletedProcess[str]:
