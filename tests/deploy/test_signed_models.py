@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from support.cluster import Cluster
 from support.deployed import client, started
 from support.registry import evaluation, model
 
+from eolgul import storage
 from eolgul.errors import InputError
 from eolgul.promote.step import promote
 from eolgul.registry.signing import SigningKey, TrustedKeys
@@ -35,6 +37,19 @@ def overlay(checkout: Path) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def account(settings: dict[str, str]) -> Iterator[None]:
+    """Reach a store as somebody; the client is made once for a process, so it is made anew before and after."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        storage.forget_settings()
+        try:
+            yield
+        finally:
+            storage.forget_settings()
+
+
 @dataclass
 class Deployed:
     """What a deploy left: its stand-in of a cluster, and how to run deploy.sh again."""
@@ -47,10 +62,8 @@ class Deployed:
 
     def loads(self, digest: str, keys: Path) -> bool:
         """Whether a service that trusts these keys takes the model, with the rights of its account."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self.service.items():
-                patch.setenv(name, value)
-            shutil.rmtree(self.service["EOLGUL_S3_CACHE"], ignore_errors=True)
+        shutil.rmtree(self.service["EOLGUL_S3_CACHE"], ignore_errors=True)
+        with account(self.service):
             try:
                 return download(REGISTRY, digest, TrustedKeys.read(keys)).digest == digest
             except InputError as error:
@@ -64,9 +77,7 @@ class Deployed:
 
 
 @pytest.fixture
-def deployed(
-    checkout: Path, overlay: Path, run_deploy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Deployed]:
+def deployed(checkout: Path, overlay: Path, run_deploy: Run, tmp_path: Path) -> Iterator[Deployed]:
     with stand_in.running() as cluster:
 
         def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -79,18 +90,17 @@ def deployed(
         (tmp_path / "store").mkdir()
         with started(tmp_path / "store", secrets) as port:
             client(port, secrets, "MINIO_ROOT").make_bucket(bucket_name="eolgul")
-            for name, value in {
-                "ENDPOINT": f"127.0.0.1:{port}",
-                "SECURE": "false",
-                "ACCESS_KEY": secrets["PIPELINE_S3_ACCESS_KEY"],
-                "SECRET_KEY": secrets["PIPELINE_S3_SECRET_KEY"],
-                "CACHE": str(tmp_path / "cache"),
-            }.items():
-                monkeypatch.setenv(f"EOLGUL_S3_{name}", value)
+            place = {"ENDPOINT": f"127.0.0.1:{port}", "SECURE": "false"}
+
+            def who(name: str) -> dict[str, str]:
+                own = {f"{part}_KEY": secrets[f"{name}_S3_{part}_KEY"] for part in ("ACCESS", "SECRET")}
+                own |= place | {"CACHE": str(tmp_path / f"cache-{name}")}
+                return {f"EOLGUL_S3_{key}": value for key, value in own.items()}
+
             done = run()
             assert done.returncode == 0, done.stderr
-            service = {f"EOLGUL_S3_{part}_KEY": secrets[f"SERVING_S3_{part}_KEY"] for part in ("ACCESS", "SECRET")}
-            yield Deployed(cluster, run, port, service | {"EOLGUL_S3_CACHE": str(tmp_path / "of-the-service")})
+            with account(who("PIPELINE")):
+                yield Deployed(cluster, run, port, who("SERVING"))
 
 
 def test_keys_are_made_once(overlay: Path, checkout: Path, run_deploy: Run) -> None:
