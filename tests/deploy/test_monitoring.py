@@ -115,6 +115,14 @@ def test_a_share_of_refusals_is_one_of_the_calls_that_can_be_refused_so() -> Non
     assert len(named) == 2 and all({f"/v1/{one}" for one in routes.split("|")} == refuse for routes in named)
 
 
+def test_every_panel_follows_the_chosen_namespace() -> None:
+    for panel in DASHBOARD["panels"]:
+        for target in panel["targets"]:
+            assert target["expr"].count('{namespace=~"$namespace"') == len(_NAMES.findall(target["expr"])), panel[
+                "title"
+            ]
+
+
 def test_the_test_finds_a_name_that_is_not_there() -> None:
     with pytest.raises(AssertionError):
         test_every_query_names_what_the_service_exposes("x", "sum(rate(eolgul_request_total[5m]))")

@@ -27,6 +27,7 @@ from support.places import ROOT
 from support.serving import free_port
 
 RULES = ROOT / "k8s" / "monitoring" / "rules.yaml"
+DASHBOARD = RULES.with_name("dashboard.json")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # A duration in brackets, after `offset`, or as a value: [5m], [7d:10m], offset 1h, 10m.
 _DURATION = re.compile(r"(?<=[\[: ])(\d+)([smhd])(?=[\]: )]|$)")
@@ -52,6 +53,13 @@ def rules(factor: float) -> dict[str, Any]:
             if "for" in rule:
                 rule["for"] = scaled(rule["for"], factor)
     return {"groups": groups}
+
+
+def panels(rate: str) -> Iterator[tuple[str, str]]:
+    """Title and query of every panel of the dashboard, for all namespaces and with rates over a duration such as 10s."""
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"].replace("$namespace", ".*").replace("$__rate_interval", rate)
 
 
 @dataclass

@@ -7,6 +7,7 @@ Durations are divided by 30, so that ten minutes pass in twenty seconds. `EOLGUL
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +27,31 @@ SHARE = "sum(rate(eolgul_cache_total{outcome='error'}[5m])) / sum(rate(eolgul_ca
 PLOT = os.environ.get("EOLGUL_ALERT_PLOT")
 
 
+# Without data in this run: nothing is refused or of poor quality, there is no gallery, no kubelet; six hours need some evaluations.
+EMPTY = {
+    "Refusals by code",
+    "Undecided for quality",
+    "Gallery",
+    "Memory",
+    "Accepted share: six hours, the week before",
+    "Median similarity: six hours, the week before",
+}
+
+
+def look_at_dashboard(watch: alerting.Watch, rate: str) -> None:
+    """Every panel's query is taken by Prometheus and has numbers, of the size that the traffic makes."""
+    values: dict[str, list[float]] = {}
+    for title, query in alerting.panels(rate):
+        values.setdefault(title, []).extend(float(sample["value"][1]) for sample in watch.query(query))
+    if PLOT:
+        print(json.dumps(values, indent=1))
+    assert {title for title, found in values.items() if not found} <= EMPTY, values
+    for title in ("Answers with 5xx", "Cache hits", "Undecided verdicts", "Images without a face", "Verdicts"):
+        assert all(0 <= value <= 1 for value in values[title]), (title, values[title])
+    assert values["Pods with a model"] == [1] and values["Answers with 5xx"] == [0] and values["Models"] == [1]
+    assert 0.5 < values["Calls per second"][0] < 5 and 0 < values["95 % of verdicts within"][0] < 10
+
+
 def test_it_fires_and_clears(
     package: ModelPackage, people: People, fresh: Callable[[bytes], bytes], tmp_path: Path
 ) -> None:
@@ -43,6 +69,7 @@ def test_it_fires_and_clears(
                 begin = time.time()
                 time.sleep(300 / factor)
                 assert watch.query("up == 1") and ALERT not in watch.states()
+                look_at_dashboard(watch, "1m" if PLOT else "10s")
                 redis.kill()
                 killed = time.time()
                 fired = watch.wait(ALERT, "firing", 60 + 900 / factor, since=killed)
