@@ -5,6 +5,7 @@ Durations of the rules may be divided, so that an alert that takes ten minutes i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -97,16 +98,27 @@ class Watch:
         raise AssertionError(f"{alert} is not {state} after {seconds} s; now {self.states()}, told {self.told}")
 
 
-def _ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"{address}/-/ready", timeout=1).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError(log.read_text()[-1000:])
+def _start(name: str, folder: Path, command: Callable[[int], list[str]]) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a program on a free port and wait until it is ready; somebody else may take the port first, so it is tried again."""
+    file = folder / f"{name}.log"
+    for _ in range(5):
+        port = free_port()
+        with file.open("wb") as log:
+            process = subprocess.Popen(command(port), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until = time.monotonic() + 30
+        while time.monotonic() < until and process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if (
+                    httpx.get(f"http://127.0.0.1:{port}/-/ready", timeout=1).status_code == 200
+                    and process.poll() is None
+                ):
+                    return process, f"127.0.0.1:{port}"
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        if "address already in use" not in file.read_text():
+            break
+    raise AssertionError(file.read_text()[-1000:])
 
 
 @contextmanager
@@ -128,45 +140,38 @@ def watching(service: str, folder: Path, factor: float = 1) -> Iterator[Watch]:
         def log_message(self, *_: object) -> None:
             pass
 
-    ports = [free_port(), free_port()]
-    prometheus, manager = (f"http://127.0.0.1:{port}" for port in ports)
     every = f"{max(1, round(15 / factor))}s"
-    labels = {"namespace": "eolgul", "pod": "serving-1"}
-    target = {"targets": [service.removeprefix("http://")], "labels": labels}
-    (folder / "rules.yml").write_text(yaml.safe_dump(rules(factor)))
-    (folder / "prometheus.yml").write_text(yaml.safe_dump({
-        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
-        "rule_files": [str(folder / "rules.yml")],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [manager.removeprefix("http://")]}]}]},
-        "scrape_configs": [{"job_name": "eolgul/serving", "static_configs": [target]}],
-    }))  # fmt: skip
-    with http_server(Receiver) as receiver:
+    with http_server(Receiver) as receiver, contextlib.ExitStack() as ends:
         hook = {"url": receiver, "send_resolved": True}
         (folder / "alertmanager.yml").write_text(yaml.safe_dump({
             "route": {"receiver": "test", "group_by": ["alertname"], "group_wait": "1s", "group_interval": every},
             "receivers": [{"name": "test", "webhook_configs": [hook]}],
         }))  # fmt: skip
-        commands = {
-            "prometheus": ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
-                           f"--web.listen-address={prometheus.removeprefix('http://')}"],
-            "alertmanager": ["prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml",
-                             f"--storage.path={folder}/manager", f"--web.listen-address={manager.removeprefix('http://')}",
-                             "--cluster.listen-address="],
-        }  # fmt: skip
-        processes = []
-        try:
-            for name, command in commands.items():
-                with (folder / f"{name}.log").open("wb") as log:
-                    processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-            _ready(prometheus, processes[0], folder / "prometheus.log")
-            _ready(manager, processes[1], folder / "alertmanager.log")
-            with httpx.Client(base_url=prometheus, timeout=10) as client:
-                yield Watch(client, told)
-        finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait(20)
+        manager, at = _start("alertmanager", folder, lambda port: [
+            "prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/manager",
+            f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
+        ])  # fmt: skip
+        ends.callback(_end, manager)
+        target = {"targets": [service.removeprefix("http://")], "labels": {"namespace": "eolgul", "pod": "serving-1"}}
+        (folder / "rules.yml").write_text(yaml.safe_dump(rules(factor)))
+        (folder / "prometheus.yml").write_text(yaml.safe_dump({
+            "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+            "rule_files": [str(folder / "rules.yml")],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": [at]}]}]},
+            "scrape_configs": [{"job_name": "eolgul/serving", "static_configs": [target]}],
+        }))  # fmt: skip
+        prometheus, at = _start("prometheus", folder, lambda port: [
+            "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ])  # fmt: skip
+        ends.callback(_end, prometheus)
+        with httpx.Client(base_url=f"http://{at}", timeout=10) as client:
+            yield Watch(client, told)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    process.wait(20)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from support import alerting
-from support.serving import People, RedisServer, serve
+from support.serving import People, RedisServer, free_port, serve
 
 from eolgul.demo.embedded import find_binary
 from eolgul.model.package import ModelPackage
@@ -88,6 +89,16 @@ def test_it_fires_and_clears(
                     )
     finally:
         redis.kill()
+
+
+def test_a_port_that_somebody_took_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1], free_port(), free_port(), free_port()])
+        monkeypatch.setattr(alerting, "free_port", lambda: next(ports))
+        with alerting.watching("http://127.0.0.1:1", tmp_path) as watch:
+            assert watch.query("vector(1)")
 
 
 @pytest.mark.parametrize(
