@@ -277,7 +277,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (("updates", 20), ("deletions", 20), ("clients", 16), ("least", 5000)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--drain", type=float, default=5.0, help="EOLGUL_DRAIN_S; the manifests have 10")
+    parser.add_argument("--drain", type=float, help="EOLGUL_DRAIN_S of the replicas here (5); the manifests have 10")
     parser.add_argument("--address", help="of a deployed service, such as http://10.96.3.4:3000")
     parser.add_argument("--key-file", type=Path)
     parser.add_argument("--photos", type=Path, nargs="+")
@@ -286,6 +286,9 @@ def main() -> int:
 
     if bool(options.address) != bool(options.key_file and options.photos):
         parser.error("a deployed service needs --address, --key-file and --photos")
+    if options.address and options.drain is not None:
+        parser.error("--drain is of replicas here; a deployed service has its own EOLGUL_DRAIN_S")
+    options.drain = 5.0 if options.drain is None else options.drain
 
     began = time.monotonic()
     if options.address:
