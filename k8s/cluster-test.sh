@@ -106,18 +106,15 @@ works() { # the person is found, and the two photos are of one person
 }
 
 promote() { # as the pipeline would: the registry into the bucket, with the pipeline's account
-    mkdir -p "$scratch/first/bucket"
-    cp -R "$REGISTRY" "$scratch/first/bucket/registry"
-    [ -z "$signing" ] || "$(find_eolgul)" promote --to production --registry "$scratch/first/bucket/registry" --signing-key "$signing/signing-key"
-    echo '{"people": 0, "templates": 0, "objects": 0, "bytes": 0}' >"$scratch/first/counts.json"
+    backup_of "$REGISTRY" "$scratch/first" "$signing"
     "$backup" restore "$scratch/first" "$overlay"
 }
 
 # A pod of another namespace may call the API, and reach neither Redis nor the store. Not every network plugin enforces that.
 policies_hold() {
-    local image store reached
+    local image places reached
     image=$("$kubectl" -n $namespace get deployment serving -o 'jsonpath={.spec.template.spec.containers[0].image}')
-    store=$("$kubectl" -n $namespace get service -o 'jsonpath={range .items[*]}{.metadata.name}:{.spec.ports[0].port}{"\n"}{end}' | tr '\n' ' ')
+    places=$("$kubectl" -n $namespace get service -o 'jsonpath={range .items[*]}{.metadata.name}:{.spec.ports[0].port}{"\n"}{end}' | tr '\n' ' ')
     "$kubectl" -n default delete pod eolgul-stranger --ignore-not-found >/dev/null
     "$kubectl" -n default apply -f - >/dev/null <<YAML
 apiVersion: v1
@@ -142,7 +139,7 @@ spec:
               except OSError:
                   continue
               print(name)
-$(printf '        - %s\n' $store)
+$(printf '        - %s\n' $places)
 YAML
     "$kubectl" -n default wait --for=jsonpath='{.status.phase}'=Succeeded pod/eolgul-stranger --timeout=120s >/dev/null ||
         fail "a pod of another namespace does not run: $("$kubectl" -n default get pod eolgul-stranger -o 'jsonpath={.status}')"

@@ -1,4 +1,4 @@
-# What can be wrong before anything is changed. Sourced by deploy.sh.
+# What can be wrong before anything is changed. Sourced by deploy.sh, backup.sh and cluster-test.sh.
 # shellcheck shell=bash disable=SC2154  # here, kubectl, namespace, oldest: deploy.sh
 
 # The overlay on which the overlay of a folder is built; nothing for one that is built on the base.

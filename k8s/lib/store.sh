@@ -1,4 +1,4 @@
-# Reach the bucket of a deployed overlay with the command `eolgul`. Sourced by backup.sh and, to sign a model, by deploy.sh.
+# Reach the bucket of a deployed overlay with the command `eolgul`. Sourced by backup.sh and cluster-test.sh and, to sign a model, by deploy.sh.
 # shellcheck shell=bash disable=SC2154,SC2034  # here, secrets, port: the script; place: for it
 
 find_eolgul() {
@@ -7,6 +7,13 @@ find_eolgul() {
     else
         command -v eolgul || fail "the command eolgul is missing: make install, or pip install 'eolgul[serve]'"
     fi
+}
+
+backup_of() { # REGISTRY FOLDER [SIGNING]: a backup of nothing but a registry, its model signed with the key in a folder
+    mkdir -p "$2/bucket"
+    cp -R "$1" "$2/bucket/registry"
+    [ -z "${3:-}" ] || "$(find_eolgul)" promote --to production --registry "$2/bucket/registry" --signing-key "$3/signing-key"
+    echo '{"people": 0, "templates": 0, "objects": 0, "bytes": 0}' >"$2/counts.json"
 }
 
 value_of() { # KEY: of the overlay's secrets.env

@@ -61,7 +61,7 @@ YAML
 }
 
 configure() {
-    local token
+    local token name
     token=$(openssl rand -hex 16)
     mkdir -p "$state"/{log,certs,etcd,images,containerd,kubelet,cni,hosts/docker.io,hosts/127.0.0.1:5000,volumes}
     openssl genrsa -out "$state/certs/accounts.key" 2048 2>/dev/null

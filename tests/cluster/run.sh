@@ -4,15 +4,16 @@
 #   REGISTRY=<folder of a registry> PHOTOS="a.jpg b.jpg" tests/cluster/run.sh FOLDER
 #
 # FOLDER keeps what build.sh made, so a second run starts at once. The image localhost/eolgul/serving:test must be there
-# (NAMES=serving docker/test.sh makes it). The manifests are those of overlay `production` with SeaweedFS and signed models, with less to ask of the node;
-# Kubernetes 1.20 gets the older names of two kinds (policy/v1, autoscaling/v2), and deploy.sh is told that 1.20 is not too old.
+# (NAMES=serving docker/test.sh makes it). The manifests are those of overlay `production` with SeaweedFS and signed models, with less to
+# ask of the node; Kubernetes 1.20 gets the older names of two kinds (policy/v1, autoscaling/v2), and deploy.sh is told that 1.20 is not
+# too old.
 # KEEP=1 leaves the cluster running. ROLLING=1 then deploys once more, with two replicas, and counts what 16 clients lose during 20 updates
 # and 20 deleted pods (benchmarks/rolling.py).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
-[ $# = 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$1"
 folder=$(cd "$1" && pwd)
 
@@ -62,10 +63,12 @@ overlays=$k8s/overlays first=$folder/first
 sed -i 's/"scopes"/"requests_per_minute": 1000000, "scopes"/' "$overlays/production/api-keys.json"
 inside "$k8s/deploy.sh" throw-away
 rm -rf "$first"
-mkdir -p "$first/bucket"
-cp -R "$REGISTRY" "$first/bucket/registry"
-"$root/.venv/bin/eolgul" promote --to production --registry "$first/bucket/registry" --signing-key "$overlays/throw-away/signing-key"
-echo '{"people": 0, "templates": 0, "objects": 0, "bytes": 0}' >"$first/counts.json"
+(
+    here=$k8s
+    # shellcheck source=k8s/lib/store.sh
+    . "$k8s/lib/store.sh"
+    backup_of "$REGISTRY" "$first" "$overlays/throw-away"
+)
 inside "$k8s/backup.sh" restore "$first" throw-away
 address=$(inside kubectl -n eolgul get service serving -o 'jsonpath={.spec.clusterIP}')
 # shellcheck disable=SC2086  # PHOTOS are words

@@ -183,6 +183,8 @@ def test_a_new_key_signs_what_is_in_production(
     assert download(place, digest, only_new).digest == digest
     with pytest.raises(InputError, match="not a trusted key"):
         download(place, digest, trusted)
+    kept = roll_back(place, "production", reason="because").reasons
+    assert kept == ("this model is in production already; the reason is not recorded, since the pointer stays",)
     assert (read_production(place), history(place)) == (pointer, before)
 
 

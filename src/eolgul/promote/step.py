@@ -166,8 +166,9 @@ def roll_back(registry: str, digest: str, *, reason: str = "", signing_key: Sign
         download(registry, earlier)
         _sign(registry, earlier, signing_key)
     if there:
-        signed = f"; signed with the key {signing_key.key_id}" if signing_key else ""
-        return Promotion(True, earlier, (f"this model is in production already{signed}",))
+        said = f"; signed with the key {signing_key.key_id}" if signing_key else ""
+        said += "; the reason is not recorded, since the pointer stays" if reason else ""
+        return Promotion(True, earlier, (f"this model is in production already{said}",))
     now = datetime.now(UTC).isoformat(timespec="seconds")
     against = production.digest if production else None
     reasons = (f"rolled back from {against[:12]}" if against else "rolled back", *([reason] if reason else []))
@@ -192,10 +193,10 @@ def earlier_digest(registry: str, digest: str) -> str:
     if digest not in (PREVIOUS, PRESENT):
         return promoted_digest(registry, digest)
     production = read_production(registry)
-    if production is not None and digest == PRESENT:
-        return production.digest
     if digest == PRESENT:
-        raise InputError(f"{registry}: no model has been promoted yet")
+        if production is None:
+            raise InputError(f"{registry}: no model has been promoted yet")
+        return production.digest
     if production is None or production.previous is None:
         found = "no model is in production" if production is None else "its first model is in production"
         raise InputError(f"{registry}: {found}, so there is none before it")
